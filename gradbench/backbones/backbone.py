@@ -1,0 +1,57 @@
+"""A network together with the normalisation of its input."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """Any classifier behind one door: pixels in [0, 1] in, logits out.
+
+    Args:
+        network: module from normalised images (B, C, H, W) to logits (B, N).
+        mean: mean of each channel in [0, 1].
+        std: standard deviation of each channel in [0, 1].
+        classes: names of the labels, in order.
+        shape: (C, H, W) of the images that the network was made for.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        classes: Sequence[str],
+        shape: Sequence[int],
+    ):
+        super().__init__()
+        self.network = network
+        self.classes = tuple(classes)
+        self.shape = tuple(shape)
+        for name, values in (("mean", mean), ("std", std)):
+            values = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> logits (B, N)."""
+        return self.network((images - self.mean) / self.std)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the normalisation lies on."""
+        return self.mean.device
+
+
+def digest(backbone: Backbone) -> str:
+    """Return the SHA-256 of the network's structure, weights, buffers and normalisation."""
+    sha = hashlib.sha256(str(backbone.network).encode())
+    tensors = dict(backbone.network.state_dict(), mean=backbone.mean, std=backbone.std)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()

@@ -1,0 +1,161 @@
+"""Step 1: the trained network f, loaded from a checkpoint, found in the store, or trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from gradbench.backbones import checkpoint
+from gradbench.backbones.backbone import Backbone, digest
+from gradbench.backbones.build import build_network, network_config
+from gradbench.backbones.training import Recipe, accuracy, train
+from gradbench.data.imageset import ImageSet
+from gradbench.errors import GradbenchError
+from gradbench.store import Key, Store
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network and what is known of it.
+
+    Attributes:
+        backbone: in evaluation mode, on its device.
+        weights: digest of structure, weights and normalisation.
+        accuracy: share of test images that it names correctly, in [0, 1].
+        origin: `trained`, or the checkpoint's file name.
+        config: class path and arguments of the network.
+        history: loss, accuracy and seconds of each epoch, empty if not trained here.
+    """
+
+    backbone: Backbone
+    weights: str
+    accuracy: float
+    origin: str
+    config: Mapping[str, Any]
+    history: Mapping[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What step 1 is asked for.
+
+    Attributes:
+        config: content of the file in `configs/backbone/`.
+        recipe: of training.
+        seed: of weights, order and augmentation.
+        mean: of the channels, in [0, 1].
+        std: of the channels, in [0, 1].
+        device: to train and run on.
+    """
+
+    config: Mapping[str, Any]
+    recipe: Recipe
+    seed: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+
+    def network_config(self, train: ImageSet) -> dict[str, Any]:
+        """Return class path and arguments of the network for a training set."""
+        return network_config(self.config, len(class_names(train)), train.shape[0])
+
+    def key(self, train: ImageSet) -> Key:
+        """Return the key of the trained network."""
+        config = {
+            "network": self.network_config(train),
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+        return Key("network", VERSION, config, {"images": train.fingerprint})
+
+
+def class_names(images: ImageSet) -> tuple[str, ...]:
+    """Return the names of the labels, their numbers where the set has no names."""
+    return images.classes or tuple(map(str, range(int(images.labels.max()) + 1)))
+
+
+def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -> Network:
+    """Return the network that is asked for.
+
+    Args:
+        order: what is asked for.
+        train_images: training images without the hold-out.
+        test: clean test images, for the accuracy.
+        store: where trained networks lie.
+
+    Raises:
+        GradbenchError: if a checkpoint does not fit, or training diverges.
+    """
+    config = order.network_config(train_images)
+    path = order.config.get("checkpoint")
+    torch.manual_seed(order.seed)
+    network = build_network(config)
+    names = class_names(train_images)
+    backbone = Backbone(network, order.mean, order.std, names, train_images.shape)
+    history: dict[str, list[float]] = {}
+    if path:
+        checkpoint.load_into(network, path)
+    else:
+        product = store.make(order.key(train_images), _trainer(order, backbone, train_images))
+        network.load_state_dict(load_file(str(product.path("network.safetensors"))))
+        history = json.loads(product.path("history.json").read_text())
+    backbone.to(order.device).eval()
+    _try_out(backbone, test)
+    weights = digest(backbone)
+    return Network(
+        backbone,
+        weights,
+        _accuracy(backbone, weights, test, store),
+        Path(path).name if path else "trained",
+        config,
+        history,
+    )
+
+
+def _trainer(order: Order, backbone: Backbone, images: ImageSet):
+    def build(folder: Path, scratch: Path) -> dict:
+        narrower = order.config.get("narrower") or ""
+        history = train(backbone, images, order.recipe, order.seed, scratch, order.device, narrower)
+        about = {"recipe": asdict(order.recipe), "seed": order.seed, "classes": backbone.classes}
+        checkpoint.save(folder / "network.safetensors", backbone.network, about)
+        (folder / "history.json").write_text(json.dumps(history, indent=1))
+        return {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}
+
+    return build
+
+
+def _accuracy(backbone: Backbone, weights: str, test: ImageSet, store: Store) -> float:
+    key = Key("accuracy", VERSION, {}, {"weights": weights, "images": test.fingerprint})
+
+    def build(folder: Path, _: Path) -> dict:
+        return {"accuracy": accuracy(backbone, test)}
+
+    return store.make(key, build).about["accuracy"]
+
+
+def _try_out(backbone: Backbone, test: ImageSet) -> None:
+    """Raise a GradbenchError unless the network gives one logit per class for a test image."""
+    _, pixels = next(test.batches(1))
+    try:
+        with torch.inference_mode():
+            logits = backbone(pixels.to(backbone.device))
+    except RuntimeError as fault:
+        raise GradbenchError(
+            f"the backbone cannot take images of shape {test.shape} from {test.name}: "
+            f"{str(fault).splitlines()[0]}"
+        ) from fault
+    if logits.shape != (1, len(backbone.classes)):
+        raise GradbenchError(
+            f"the backbone gives outputs of shape {tuple(logits.shape[1:])} for an image, "
+            f"{test.name} has {len(backbone.classes)} classes"
+        )

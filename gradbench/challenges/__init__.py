@@ -1,0 +1,1 @@
+"""Step 2: what f is challenged with: other datasets, corruptions, attacks."""

@@ -1,0 +1,104 @@
+"""What a challenge is: images of another set, or images made from the clean ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.data.imageset import to_grid
+from gradbench.errors import GradbenchError
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Clean images on their way into a challenge.
+
+    Attributes:
+        grey: (B, C, H, W) float32 grey levels 0..255, whole numbers.
+        labels: (B,) int64.
+        sources: (B,) source ids, from which random numbers are drawn.
+    """
+
+    grey: Tensor
+    labels: Tensor
+    sources: np.ndarray
+
+
+class Challenge(ABC):
+    """Base of all challenges.
+
+    Attributes:
+        kind: `ood`, `corruption` or `adversarial`: the column `challenge_set` of its rows.
+    """
+
+    kind: ClassVar[str]
+
+
+class Derived(Challenge):
+    """A challenge made from clean images, at one strength or at levels 1 to 5.
+
+    Attributes:
+        family: name under which random numbers are drawn.
+        version: raised when the images change, so that kept products are not mistaken for them.
+        uses_network: the images depend on f (attacks); such images are stored, since making them
+            again on another device would not give the same bits.
+        strengths: one for each level, or a single one for a challenge without levels; 0 must give
+            back the clean images bit for bit.
+        truncates: grey levels are cut to whole numbers as the reference corruptions do; otherwise
+            they are rounded towards the clean image, which keeps attacks within their budget.
+    """
+
+    family: ClassVar[str]
+    version: ClassVar[int] = 1
+    uses_network: ClassVar[bool] = False
+    truncates: ClassVar[bool] = False
+    strengths: Sequence[float]
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels 1 to n, empty for a challenge of a single strength."""
+        return tuple(range(1, len(self.strengths) + 1)) if len(self.strengths) > 1 else ()
+
+    def strength(self, level: int | None) -> float:
+        """Return the strength of a level.
+
+        Raises:
+            GradbenchError: for a level that there is not.
+        """
+        if level is None and not self.levels:
+            return self.strengths[0]
+        if level not in self.levels:
+            raise GradbenchError(
+                f"{self.family} has no level {level}: choose from "
+                f"{', '.join(map(str, self.levels)) or 'no level at all'}"
+            )
+        return self.strengths[level - 1]
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return what else the images depend on, JSON-able."""
+        return {}
+
+    @abstractmethod
+    def perturb(self, clean: Clean, strength: float, seed: int, network: Backbone | None) -> Tensor:
+        """Return (B, C, H, W) float32 grey levels in [0, 255], not yet whole numbers."""
+
+    def to_pixels(self, grey: Tensor, clean: Tensor, quantise: bool) -> np.ndarray:
+        """Return uint8 pixels, or float32 in [0, 1] where the grid is not wanted."""
+        if not quantise:
+            return (grey / 255).cpu().numpy()
+        whole = grey.floor() if self.truncates else clean + (grey - clean).trunc()
+        return to_grid(whole / 255).cpu().numpy()
+
+
+def clean_batch(pixels: np.ndarray, labels: np.ndarray, sources: np.ndarray, device) -> Clean:
+    """Return uint8 pixels and what belongs to them as a `Clean` batch on a device."""
+    return Clean(
+        torch.from_numpy(pixels).to(device).float(), torch.from_numpy(labels).to(device), sources
+    )

@@ -1,0 +1,164 @@
+"""Makes challenge images shard by shard, and keeps what cannot be made again bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.challenges.base import Derived, clean_batch
+from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
+from gradbench.progress import Progress
+from gradbench.store import Key, Store
+
+BATCH = 100
+"""Images a pass: fixed, since it is part of what an attack gives bit for bit."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What an attack did, after rounding.
+
+    Attributes:
+        success: (N,) bool, the prediction is not the label.
+        l2: (N,) L2 norm of the perturbation, pixels in [0, 1].
+        linf: (N,) largest change of a pixel, pixels in [0, 1].
+    """
+
+    success: np.ndarray
+    l2: np.ndarray
+    linf: np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that a derived challenge at one level depends on.
+
+    Attributes:
+        challenge: what is done.
+        name: of the challenge in rows.
+        strength: of the level.
+        seed: of its random numbers.
+        quantise: round to the 1/255 grid.
+        network: f, for attacks.
+        weights: digest of f, for attacks.
+    """
+
+    challenge: Derived
+    name: str
+    strength: float
+    seed: int = 0
+    quantise: bool = True
+    network: Backbone | None = None
+    weights: str = ""
+
+    def make(self, clean: ImageSet, rows: np.ndarray) -> np.ndarray:
+        """Return the challenge images of the given rows of the clean set."""
+        device = self.network.device if self.network is not None else torch.device("cpu")
+        made = []
+        for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
+            batch = clean_batch(clean.images[part], clean.labels[part], clean.sources[part], device)
+            grey = self.challenge.perturb(batch, self.strength, self.seed, self.network)
+            made.append(self.challenge.to_pixels(grey, batch.grey, self.quantise))
+        return np.concatenate(made)
+
+    def keys(self, clean: ImageSet) -> list[Key]:
+        """Return the keys of the shards."""
+        challenge = self.challenge
+        keys = []
+        for digest, rows in zip(clean.digests, shards(len(clean))):
+            inputs = {"images": digest, "sources": _digest(clean.sources[rows])}
+            if challenge.uses_network:
+                inputs |= {"weights": self.weights, "labels": _digest(clean.labels[rows])}
+            config = {
+                "family": challenge.family,
+                "strength": self.strength,
+                "seed": self.seed,
+                "quantise": self.quantise,
+                **challenge.settings(),
+            }
+            keys.append(Key("challenge", challenge.version, config, inputs))
+        return keys
+
+
+def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, Attack | None]:
+    """Return the challenge made from a clean set, and for attacks what it did.
+
+    Images of attacks are kept in the store; of others only the digests, since the same bits can
+    be made again.
+
+    Args:
+        source: what is done, and with what.
+        clean: uint8 images.
+        store: where products lie.
+    """
+    keys, ranges = source.keys(clean), shards(len(clean))
+    products = []
+    with Progress(f"making {source.name}", len(clean)) as progress:
+        for key, rows in zip(keys, ranges):
+            index = np.arange(rows.start, rows.stop)
+
+            def build(folder: Path, _: Path, index: np.ndarray = index) -> dict:
+                pixels = source.make(clean, index)
+                if source.challenge.uses_network:
+                    done = _measure(source, clean, index, pixels)
+                    save_file({"images": pixels, **vars(done)}, str(folder / "shard.safetensors"))
+                return {"digest": digest_pixels(pixels), "images": len(index)}
+
+            products.append(store.make(key, build))
+            progress.advance(len(index))
+    images = LazyImages(
+        _reader(source, clean, products),
+        clean.images.shape,
+        digests=[p.about["digest"] for p in products],
+        dtype="uint8" if source.quantise else "float32",
+    )
+    made = replace(
+        clean,
+        name=source.name,
+        images=images,
+        status="generated",
+        note="" if source.quantise else "not rounded to the 1/255 grid",
+    )
+    if not source.challenge.uses_network:
+        return made, None
+    parts = [load_file(str(p.path("shard.safetensors"))) for p in products]
+    join = {n: np.concatenate([p[n] for p in parts]) for n in ("success", "l2", "linf")}
+    return made, Attack(**join)
+
+
+def _reader(source: Source, clean: ImageSet, products: list):
+    def read(rows: np.ndarray) -> np.ndarray:
+        if not source.challenge.uses_network:
+            return source.make(clean, rows)
+        out = np.empty((len(rows), *clean.shape), np.uint8 if source.quantise else np.float32)
+        for number, where in enumerate(shards(len(clean))):
+            mine = (rows >= where.start) & (rows < where.stop)
+            if mine.any():
+                kept = load_file(str(products[number].path("shard.safetensors")))["images"]
+                out[mine] = kept[rows[mine] - where.start]
+        return out
+
+    return read
+
+
+def _measure(source: Source, clean: ImageSet, rows: np.ndarray, pixels: np.ndarray) -> Attack:
+    changed = (to_float(pixels) - to_float(clean.images[rows])).flatten(1)
+    predicted = []
+    with torch.inference_mode():
+        for part in to_float(pixels).split(BATCH):
+            predicted.append(source.network(part.to(source.network.device)).argmax(1).cpu())
+    return Attack(
+        success=torch.cat(predicted).numpy() != clean.labels[rows],
+        l2=changed.norm(dim=1).numpy(),
+        linf=changed.abs().amax(1).numpy(),
+    )
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256("\n".join(map(str, values.tolist())).encode()).hexdigest()

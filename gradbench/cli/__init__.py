@@ -1,0 +1,70 @@
+"""The command `gradbench`: one word, then what it needs. Heavy libraries are imported late."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from gradbench import __version__
+from gradbench.errors import GradbenchError, unknown
+
+COMMANDS = {
+    "run": "carry out an experiment: train, challenge, read gradients, detect, measure",
+    "sweep": "run every combination of comma lists (Hydra multirun, any launcher)",
+    "plan": "the steps of a run, which of them are in the store, estimated time",
+    "list": "backbones, datasets, challenges, detectors, protocols, experiments",
+    "show": "the tables of a finished run",
+    "store": "ls, verify or prune the kept products of all runs",
+}
+
+HELP = """\
+gradbench: can a network's gradients tell that an input is not what it was trained on?
+
+  gradbench run experiment=quickstart          a minute, on embedded images
+  gradbench run experiment=ood_cifar10_far data.root=DIR
+  gradbench run challenges=[svhn,fgsm] detectors=[msp,gradient] seeds=[0,1,2]
+  gradbench sweep experiment=quickstart level=1,2,3,4,5
+
+commands
+{commands}
+
+`gradbench COMMAND --help` tells more. Settings are Hydra overrides (key=value); --cfg job prints
+the whole configuration, --info how it came about, --config-dir DIR adds your own files.
+Shell completion: eval "$(gradbench -sc install=bash)"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 stopped by a fault, 2 asked for something wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(words)
+    except GradbenchError as fault:
+        print(f"gradbench: {fault}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("gradbench: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {n:<7}{t}" for n, t in COMMANDS.items())))
+        return
+    if words[0] in ("-V", "--version"):
+        print(f"gradbench {__version__}")
+        return
+    if words[0] in ("-sc", "--shell-completion", "--shell_completion"):
+        from gradbench.cli.completion import complete
+
+        complete(words)
+        return
+    if words[0] not in COMMANDS:
+        raise unknown("command", words[0], COMMANDS)
+    module = importlib.import_module(f"gradbench.cli.{words[0]}_command")
+    module.main(words[1:])

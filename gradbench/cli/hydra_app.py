@@ -1,0 +1,141 @@
+"""Hands a command over to Hydra, and puts Hydra's complaints into one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from gradbench.config import GROUPS, builtin_dir, group_files
+from gradbench.errors import GradbenchError, unknown
+
+PLURALS = {"challenge": "challenges", "detector": "detectors"}
+
+
+def launch(task: Callable, words: list[str], help_text: str, multirun: bool = False) -> None:
+    """Run `task` with the composed configuration, as `hydra.main` does.
+
+    Args:
+        task: takes the configuration.
+        words: the command line without command.
+        help_text: answer to --help.
+        multirun: run every combination of comma lists.
+
+    Raises:
+        GradbenchError: for overrides that Hydra refuses.
+    """
+    if any(word in ("-h", "--help") for word in words):
+        print(help_text)
+        return
+    check_overrides(words, multirun)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed
+    sys.argv = ["gradbench", *words, *(["--multirun"] if multirun else [])]
+    import hydra
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(builtin_dir()), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException) as fault:
+        raise GradbenchError(explain(fault, config_dirs(words))) from fault
+
+
+def check_overrides(words: Iterable[str], multirun: bool) -> None:
+    """Refuse comma lists outside a sweep, and groups whose members stand under a plural key."""
+    words = list(words)
+    texts = [w for w in words if not w.startswith("-")]
+    parser = OverridesParser.create()
+    for position, text in enumerate(texts):
+        if position and words[words.index(text) - 1] in OPTIONS_WITH_VALUE:
+            continue
+        if "=" not in text and not text.startswith("~"):
+            raise GradbenchError(f"'{text}' is no setting: write key=value, for example seed=1")
+        try:
+            override = parser.parse_override(text)
+        except OverrideParseException as fault:
+            raise GradbenchError(f"'{text}' cannot be read: {_first(fault)}") from fault
+        key = override.key_or_group
+        if key in PLURALS:
+            raise GradbenchError(
+                f"{text}: {key}s are listed under the plural key, write "
+                f"{PLURALS[key]}=[{override.value_name() or '...'}]"
+            )
+        if override.is_sweep_override() and not multirun:
+            plural = key if key.endswith("s") else f"{key}s"
+            values = text.split("=", 1)[1]
+            inside = f"{plural}=[{values}]" if key in ("seed", "level") else f"{key}=VALUE"
+            raise GradbenchError(
+                f"{text} is a list for a sweep: write {inside} to do it in one run, or "
+                f"`gradbench sweep {text}` to make a run of each"
+            )
+
+
+OPTIONS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package",
+                      "-p", "--info", "-i", "--config-path", "-cp")  # fmt: skip
+
+
+def config_dirs(words: Iterable[str]) -> list[Path]:
+    """Return the folder that --config-dir names, if any."""
+    words = list(words)
+    found = [w.split("=", 1)[1] for w in words if w.startswith("--config-dir=")]
+    found += [b for a, b in pairwise(words) if a in ("--config-dir", "-cd")]
+    for folder in found:
+        if not Path(folder).is_dir():
+            raise GradbenchError(f"--config-dir {folder}: there is no such folder")
+    return [Path(folder) for folder in found]
+
+
+def composed_dirs() -> list[Path]:
+    """Return the user's folders that the running configuration was composed from."""
+    from hydra.core.hydra_config import HydraConfig
+
+    paths = [s.path for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
+    return [Path(p) for p in paths if p and Path(p) != builtin_dir()]
+
+
+def explain(fault: Exception, dirs: list[Path]) -> str:
+    """Return one sentence for an exception of Hydra or OmegaConf."""
+    text = str(fault)
+    group = re.search(r"Could not find '(\w+)/([^']+)'", text) or re.search(
+        r"Could not load '(\w+)/([^']+)'", text
+    )
+    if group and group[1] in GROUPS:
+        return str(unknown(group[1], group[2], group_files(group[1], dirs)))
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key:
+        return str(unknown("setting", key[1], settings()))
+    return " ".join(text.split())
+
+
+def settings() -> list[str]:
+    """Return the names of all settings of the main configuration and its groups."""
+    from omegaconf import OmegaConf
+
+    names: list[str] = [group for group in GROUPS if group not in PLURALS]
+
+    def walk(node, prefix: str) -> None:
+        for key, value in node.items():
+            if prefix == "" and key in ("defaults", "hydra"):
+                continue
+            names.append(prefix + key)
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+
+    walk(OmegaConf.to_container(OmegaConf.load(builtin_dir() / "config.yaml")), "")
+    walk(
+        OmegaConf.to_container(OmegaConf.load(builtin_dir() / "backbone/resnet18.yaml")),
+        "backbone.",
+    )
+    walk(
+        OmegaConf.to_container(OmegaConf.load(builtin_dir() / "protocol/grouped.yaml")), "protocol."
+    )
+    return sorted(set(names))
+
+
+def _first(fault: Exception) -> str:
+    return str(fault).splitlines()[0]

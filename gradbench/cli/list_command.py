@@ -1,0 +1,116 @@
+"""`gradbench list`: what there is, and whether it is ready here. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gradbench.cli.hydra_app import config_dirs
+from gradbench.config import group_files, load_member
+from gradbench.errors import GradbenchError, unknown
+
+KINDS = {
+    "experiments": "experiment",
+    "backbones": "backbone",
+    "datasets": "dataset",
+    "challenges": "challenge",
+    "detectors": "detector",
+    "protocols": "protocol",
+}
+
+HELP = f"""\
+gradbench list [{"|".join(KINDS)}] [data.root=DIR] [--config-dir DIR]
+
+One line each: name, whether it is ready here, what it is.
+"""
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    if any(w in ("-h", "--help") for w in words):
+        print(HELP)
+        return
+    dirs = config_dirs(words)
+    root = next((w.split("=", 1)[1] for w in words if w.startswith("data.root=")), None)
+    root = Path(root or os.environ.get("GRADBENCH_DATA") or "data").expanduser()
+    skip = {str(d) for d in dirs}
+    kinds = [w for w in words if not w.startswith(("-", "data.root=")) and w not in skip]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("list", kind, KINDS)
+    for kind in kinds or KINDS:
+        rows = list(_rows(KINDS[kind], dirs, root))
+        print(f"{kind} ({len(rows)})")
+        widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+        for name, ready, what in rows:
+            print(f"  {name:<{widths[0]}}  {ready:<{widths[1]}}  {what}")
+
+
+def _rows(group: str, dirs: list[Path], root: Path) -> Iterable[tuple[str, str, str]]:
+    for name in group_files(group, dirs):
+        content = _content(group, name, dirs)
+        what = content.get("description") or ""
+        if group == "challenge" and not what and "dataset" in content:
+            what = _content("dataset", content["dataset"], dirs).get("description", "")
+        yield name, _ready(group, name, content, dirs, root), what
+
+
+def _content(group: str, name: str, dirs: list[Path]) -> dict[str, Any]:
+    if group == "experiment":  # its interpolations need the main configuration
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(OmegaConf.load(group_files(group, dirs)[name]))
+    return load_member(group, name, dirs)
+
+
+def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
+    """Return `ready`, or what is missing."""
+    if group == "dataset":
+        return _dataset(name, "train" if "train" in content.get("roles", {}) else "challenge",
+                        dirs, root)  # fmt: skip
+    if group == "challenge" and "members" in content:
+        return _all(content["members"], dirs, root)
+    if group == "challenge" and "dataset" in content:
+        changes = {k: v for k, v in content.items() if k == "path"}
+        return _dataset(content["dataset"], "challenge", dirs, root, changes)
+    if group == "experiment":
+        inside = next(
+            (
+                d["override /dataset"]
+                for d in content.get("defaults", [])
+                if "override /dataset" in d
+            ),
+            "cifar10",
+        )
+        state = _dataset(inside, "train", dirs, root)
+        return f"{inside}: {state}" if state != "ready" else _all(content["challenges"], dirs, root)
+    return "ready"
+
+
+def _all(challenges: Iterable[Any], dirs: list[Path], root: Path) -> str:
+    names = [c["use"] if isinstance(c, dict) else c for c in challenges]
+    missing = []
+    for name in names:
+        state = _ready("challenge", name, load_member("challenge", name, dirs), dirs, root)
+        if state != "ready":
+            missing.append(name)
+    return "ready" if not missing else f"ready but for {', '.join(missing)}"
+
+
+def _dataset(
+    name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None
+) -> str:
+    from hydra.utils import get_object
+
+    from gradbench.data.dataset import DataSettings
+
+    content = load_member("dataset", name, dirs) | (changes or {})
+    make = get_object(content.pop("_target_"))
+    try:
+        return make(**content).ready(role, DataSettings(root)) or "ready"
+    except (GradbenchError, TypeError) as fault:
+        return (
+            f"needs settings ({fault})" if isinstance(fault, GradbenchError) else "needs settings"
+        )

@@ -1,0 +1,59 @@
+"""`gradbench run`: one experiment in one process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gradbench.cli.hydra_app import composed_dirs, launch
+
+HELP = """\
+gradbench run [key=value ...]
+
+Carries out one experiment and writes results.csv, costs.csv, table.md, run.json, figures/ and
+model/ to out=DIR. What the store holds already is not computed again, so the same command after a
+kill goes on, and one more challenge, level or detector costs only itself.
+
+  experiment=NAME                   `gradbench list experiments` tells which
+  backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
+  dataset=cifar10 data.root=DIR
+  challenges=[svhn,textures,fgsm] levels=[1,3,5]
+  challenges=[{use: fgsm, name: strong, epsilon: 0.1}]
+  detectors=[msp,gradient] protocol=grouped seeds=[0,1,2]
+  training.epochs=30 device=auto out=DIR store=DIR
+
+--cfg job prints the configuration, --info how it came about, --config-dir DIR adds your files.
+"""
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    launch(task, words, HELP)
+
+
+def task(cfg) -> None:
+    """Carry out a composed configuration and print its table."""
+    carry_out(cfg, Path(cfg.out))
+
+
+def carry_out(cfg, out: Path) -> None:
+    """Run a composed configuration and write its results to a folder."""
+    from gradbench.config import plain
+    from gradbench.experiment import read
+    from gradbench.pipeline import run
+    from gradbench.reporting.run_folder import RunFolder
+    from gradbench.store import Store
+
+    experiment = read(plain(cfg), composed_dirs())
+    folder = RunFolder(out)  # an unwritable folder is told before hours of work
+    store = Store(experiment.config["store"])
+    results = run(experiment, store)
+    folder.write(results, store, command(sys.argv))
+    print(folder.terminal())
+
+
+def command(words: list[str]) -> str:
+    """Return the command line that made a run, without this machine's paths to the program."""
+    import shlex
+
+    return shlex.join(["gradbench", "run", *words[1:]])

@@ -1,0 +1,64 @@
+"""`gradbench show`: the tables of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradbench.errors import GradbenchError
+
+HELP = """\
+gradbench show [RUN] [--all]
+
+Prints the main table of a run's folder (default: the latest under outputs/); --all prints
+table.md, with every metric and the controls.
+"""
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    if any(w in ("-h", "--help") for w in words):
+        print(HELP)
+        return
+    names = [w for w in words if not w.startswith("-")]
+    for word in words:
+        if word.startswith("-") and word != "--all":
+            raise GradbenchError(f"show knows no {word}: --all, --help")
+    folder = find(names[0]) if names else latest()
+    if "--all" in words:
+        print((folder / "table.md").read_text(), end="")
+        return
+    from gradbench.reporting.run_folder import RunFolder
+
+    print(RunFolder.open(folder).terminal())
+
+
+def runs(root: Path = Path("outputs")) -> list[Path]:
+    """Return the folders of finished runs, the latest last."""
+    found = [p.parent for pattern in ("*/run.json", "*/*/run.json") for p in root.glob(pattern)]
+    return sorted(found, key=lambda p: (p / "run.json").stat().st_mtime)
+
+
+def find(name: str) -> Path:
+    """Return the folder of a run by its path or its name under outputs/.
+
+    Raises:
+        GradbenchError: if there is none, naming those that there are.
+    """
+    for folder in (Path(name), Path("outputs") / name):
+        if (folder / "run.json").is_file():
+            return folder
+    there = ", ".join(str(p) for p in runs()) or "none yet"
+    raise GradbenchError(f"no finished run at {name}; runs here: {there}")
+
+
+def latest() -> Path:
+    """Return the folder of the latest run.
+
+    Raises:
+        GradbenchError: if there is none.
+    """
+    there = runs()
+    if not there:
+        raise GradbenchError("no finished run under outputs/: start with `gradbench run "
+                             "experiment=quickstart`, or name a folder")  # fmt: skip
+    return there[-1]

@@ -1,0 +1,120 @@
+"""Finds configuration files and reads the members of a group.
+
+The folder `configs/` stands beside the package in a checkout and inside it in an installed
+wheel; the folders of `--config-dir` come before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gradbench.errors import GradbenchError, unknown
+
+GROUPS = ("backbone", "dataset", "challenge", "detector", "protocol", "experiment")
+
+
+def builtin_dir() -> Path:
+    """Return the folder of gradbench's own configuration files."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def compose(overrides: Sequence[str] = (), dirs: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """Compose the configuration of a run from Python, as the command line does.
+
+    Args:
+        overrides: for example `experiment=quickstart`.
+        dirs: folders of the user's own configuration files.
+
+    Returns:
+        The resolved configuration.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    dirs = [str(Path(folder).resolve()) for folder in dirs]
+    path = [f"hydra.searchpath=[{','.join(dirs)}]"] if dirs else []
+    with initialize_config_dir(str(builtin_dir()), version_base="1.3"):
+        cfg = hydra_compose("config", overrides=[*path, *overrides])
+    return plain(cfg)
+
+
+def plain(cfg) -> dict[str, Any]:
+    """Return a composed configuration as plain, resolved data."""
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as fault:
+        raise GradbenchError(f"the configuration cannot be resolved: {fault}") from fault
+
+
+def group_files(group: str, dirs: Iterable[Path] = ()) -> dict[str, Path]:
+    """Return the files of a group by member name; folders named first win."""
+    files: dict[str, Path] = {}
+    for folder in (*dirs, builtin_dir()):
+        for path in sorted((Path(folder) / group).glob("*.yaml")):
+            files.setdefault(path.stem, path)
+    return files
+
+
+def load_member(group: str, name: str, dirs: Iterable[Path] = ()) -> dict[str, Any]:
+    """Return the content of a member's file.
+
+    Raises:
+        GradbenchError: if there is no such member, or its file is not YAML.
+    """
+    files = group_files(group, dirs)
+    if name not in files:
+        raise unknown(group, str(name), files)
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as fault:
+        raise GradbenchError(f"{files[name]} is not a valid configuration: {fault}") from fault
+    if not isinstance(content, dict):
+        raise GradbenchError(f"{files[name]} holds no mapping of names to values")
+    return content
+
+
+def expand(group: str, entries: Any, dirs: Iterable[Path] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """Return (name, configuration) of every entry of a plural key, suites unfolded.
+
+    An entry is a member's name, the name of a suite (a file with `members`), or a mapping
+    `{use: NAME, setting: value}` that changes settings; `name` in it renames the member.
+
+    Raises:
+        GradbenchError: for an unknown name or setting, or a name that stands twice.
+    """
+    plural = f"{group}s"
+    if isinstance(entries, (str, Mapping)):
+        entries = [entries]
+    found: dict[str, dict[str, Any]] = {}
+    for entry in _unfold(group, entries or [], tuple(dirs)):
+        changes = dict(entry)
+        base = changes.pop("use", None)
+        if base is None:
+            raise GradbenchError(f"{plural}: {entry} names no member; write {{use: NAME, …}}")
+        name = changes.pop("name", base)
+        content = load_member(group, base, dirs) | changes
+        if name in found:
+            raise GradbenchError(
+                f"{plural}: '{name}' stands there twice; give one a name: of its own"
+            )
+        found[name] = content
+    return list(found.items())
+
+
+def _unfold(group: str, entries: Iterable[Any], dirs: tuple[Path, ...]):
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            yield entry
+            continue
+        content = load_member(group, entry, dirs)
+        if "members" in content:
+            yield from _unfold(group, content["members"], dirs)
+        else:
+            yield {"use": entry}

@@ -1,0 +1,226 @@
+"""A data set: which split plays which role, where its images are found, what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradbench.data.npz import read_npz
+from gradbench.data.raw import Raw
+from gradbench.data.roles import hold_out
+from gradbench.data.settings import DataSettings, MissingData
+from gradbench.errors import GradbenchError, unknown
+
+if TYPE_CHECKING:
+    from gradbench.data.imageset import ImageSet
+
+__all__ = ["DataSettings", "Dataset", "MissingData"]
+
+STATUSES = ("official", "generated", "regenerated", "part", "stand_in")
+
+
+@dataclass(kw_only=True, eq=False)
+class Dataset:
+    """A set of images described by configs/dataset/<name>.yaml, looked up under the data root.
+
+    The order: `<root>/<name>/<split>.npz`, the published files (`original`, in sub-classes), and
+    when no split of a role is on disk, a download.
+
+    Attributes:
+        name: of the set and of its folder.
+        description: one line for `gradbench list`.
+        roles: role (`train`, `test`, `challenge`) -> splits in order of preference.
+        counts: split -> official number of images; a copy with fewer is `part`.
+        status: overrides the status of every copy, for example `stand_in`.
+        classes: names of the labels, used where a copy does not name them.
+        mean: of each channel in [0, 1] over the training set; measured where None.
+        std: likewise.
+        shape: (C, H, W) in which train and test are delivered. A challenge stays as it is, since
+            it is brought to the in-distribution shape once, by `fit_to`.
+        holdout: images of the whole training set that the network is never trained on.
+        groups: `image`, or `track` where frames repeat and names read class/track_frame.
+        augment: `pad` and `flip` of the training recipe.
+        processing: what the images went through before they had this shape; see `round_trip`.
+        exclude: list of overlapping classes to leave out, a file of gradbench/data/overlaps.
+        archives: downloads with `url`, `md5` or `sha256`, folder `to` and the `splits` they hold.
+        terms: licence in a line.
+        note: what a reader of a row must know of every copy.
+        copy_note: what a reader must know of copies as arrays, whose maker chose the size.
+    """
+
+    name: str
+    description: str = ""
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    status: str | None = None
+    classes: Sequence[str] = ()
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    shape: Sequence[int] | None = None
+    holdout: int = 0
+    groups: str = "image"
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    processing: Any = None
+    exclude: str | None = None
+    archives: Sequence[Mapping[str, Any]] = ()
+    terms: str = ""
+    note: str = ""
+    copy_note: str = ""
+
+    def __post_init__(self):
+        for item in fields(self):
+            setattr(self, item.name, plain(getattr(self, item.name)))
+        self.roles = {r: [s] if isinstance(s, str) else s for r, s in self.roles.items()}
+        self.classes = tuple(str(name) for name in self.classes)
+        if self.shape is not None:
+            self.shape = tuple(int(n) for n in self.shape)
+            if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
+                raise GradbenchError(
+                    f"dataset.shape={list(self.shape)}: give [channels,height,width] with 1 or 3 "
+                    "channels"
+                )
+        if self.status is not None and self.status not in STATUSES:
+            raise unknown("status", self.status, STATUSES)
+        if self.groups not in ("image", "track"):
+            raise unknown("grouping", self.groups, ("image", "track"))
+
+    def load(self, role: str, settings: DataSettings) -> ImageSet:
+        """Return the images that play a role, downloaded where that is needed and allowed.
+
+        Raises:
+            MissingData: if they are not here and cannot be had; names the ways to provide them.
+            GradbenchError: if the set has no such role or its files are damaged.
+        """
+        splits = self.splits(role)
+        split = next((s for s in splits if self.here(s, settings)), None)
+        if split is None:
+            split = self._download(splits, settings)
+        from gradbench.data.dress import dress
+
+        images = dress(self, self.read(split, settings), split, splits[0])
+        if self.exclude:
+            from gradbench.data.overlap import exclude, overlap
+
+            images = exclude(images, overlap(self.exclude))
+        if role != "challenge" and self.shape is not None:
+            from gradbench.data.resample import fit_to
+
+            images = fit_to(images, self.shape)
+        return images
+
+    def ready(self, role: str, settings: DataSettings) -> str | None:
+        """Return None if `load` finds the images on this machine, else a short reason."""
+        if role not in self.roles:
+            return f"has no {role} images"
+        splits = self.splits(role)
+        if any(self.here(split, settings) for split in splits):
+            return None
+        if any(self._archives(split) for split in splits):
+            return "not here, would be downloaded" if settings.online else "not here, downloads off"
+        return "not here, no download known"
+
+    def splits(self, role: str) -> list[str]:
+        """Return the splits that may play a role, the preferred one first."""
+        if role not in self.roles:
+            raise unknown(f"role of {self.name}", role, self.roles)
+        return self.roles[role]
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether the set can be downloaded with a known checksum."""
+        return bool(self.archives)
+
+    def here(self, split: str, settings: DataSettings) -> bool:
+        """Return whether a split is on this machine; looks at names of files only."""
+        return self._npz(split, settings).is_file() or self.original(split, settings) is not None
+
+    def read(self, split: str, settings: DataSettings) -> Raw:
+        """Read a split that is on this machine."""
+        path = self._npz(split, settings)
+        if path.is_file():
+            return read_npz(path)
+        return self.read_original(split, self.original(split, settings), settings)
+
+    def original(self, split: str, settings: DataSettings) -> Path | None:
+        """Return the folder that holds the published files of a split, None if there is none."""
+        return None
+
+    def read_original(self, split: str, home: Path, settings: DataSettings) -> Raw:
+        """Read the published files of a split from the folder that `original` named."""
+        raise NotImplementedError(f"{type(self).__name__} reads arrays alone")
+
+    def layout(self, split: str) -> str:
+        """Return a path, relative to the data root, by which the published files are known."""
+        return ""
+
+    def held_out(self, train: ImageSet, seed: int = 0) -> np.ndarray:
+        """Return (N,) bool, True for the training images that the network never sees.
+
+        A copy that holds a part of the training set gives the same share of it.
+        """
+        official = max(self.counts.get(train.split, 0), len(train))
+        return hold_out(
+            train.labels, train.groups, round(self.holdout * len(train) / official), seed
+        )
+
+    def normalisation(self, train: ImageSet) -> tuple[list[float], list[float]]:
+        """Return mean and deviation of each channel in [0, 1], measured where not configured."""
+        channels = train.shape[0]
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) == len(self.std) == channels:
+                return list(self.mean), list(self.std)
+            if len(self.mean) == len(self.std) == 1:
+                return self.mean * channels, self.std * channels
+        from gradbench.data.imageset import channel_statistics
+
+        return channel_statistics(train)
+
+    def _npz(self, split: str, settings: DataSettings) -> Path:
+        return settings.root / self.name / f"{split}.npz"
+
+    def _archives(self, split: str) -> list[Mapping[str, Any]]:
+        return [a for a in self.archives if split in a.get("splits", [split])]
+
+    def _download(self, splits: Sequence[str], settings: DataSettings) -> str:
+        """Download the first split that can be had and return it."""
+        split = next((s for s in splits if self._archives(s)), None)
+        if split is None:
+            raise MissingData(self._ways(splits, settings, "no download with a checksum is known"))
+        if not settings.online:
+            how = "allow its download (data.download=true, GRADBENCH_OFFLINE not set)"
+            raise MissingData(self._ways(splits, settings, how))
+        from gradbench.data.download import alone, install
+
+        try:
+            with alone(settings.root / f".{self.name}.downloading"):
+                if self.original(split, settings) is not None:
+                    return split  # another process brought it meanwhile
+                for archive in self._archives(split):
+                    install(archive, settings.root)
+        except GradbenchError as fault:
+            how = f"have it downloaded, which failed: {fault}"
+            raise MissingData(self._ways(splits, settings, how)) from fault
+        if self.original(split, settings) is None:
+            raise GradbenchError(
+                f"the download of {self.name} did not bring {self.layout(split)} to {settings.root}"
+            )
+        return split
+
+    def _ways(self, splits: Sequence[str], settings: DataSettings, download: str) -> str:
+        arrays = " or ".join(str(self._npz(split, settings)) for split in splits)
+        layout = self.layout(splits[0])
+        files = f"put the published files at {settings.root / layout}, or " if layout else ""
+        return f"{self.name} is not on this machine: put arrays at {arrays}, or {files}{download}"
+
+
+def plain(value: Any) -> Any:
+    """Return configuration nodes as plain dicts and lists, everything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,151 @@
+"""Downloads that resume and are checked."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gradbench.data.unpack import ARCHIVES, extract
+from gradbench.errors import GradbenchError
+from gradbench.progress import Progress
+
+CHUNK = 2**20
+"""Bytes received at a time, and the unit of the progress shown."""
+
+
+def install(archive: Mapping[str, Any], root: Path) -> None:
+    """Download an archive of a data set and put its content under the data root.
+
+    Args:
+        archive: `url`, `md5` or `sha256`, folder `to` under the root, and `inner`, a pattern of
+            `.gz` files in the archive that are to be unpacked into `to` as well.
+        root: the data root.
+    """
+    url, folder = archive["url"], root / archive.get("to", ".")
+    name = url.split("?")[0].rsplit("/", 1)[1]
+    path = fetch(url, folder / name, md5=archive.get("md5"), sha256=archive.get("sha256"))
+    if path.name.endswith(ARCHIVES):
+        extract(path, folder)
+        if "inner" in archive:
+            for member in sorted(folder.rglob("*.gz")):
+                if fnmatch.fnmatch(member.relative_to(folder).as_posix(), archive["inner"]):
+                    extract(member, folder)
+        path.unlink()
+
+
+def fetch(
+    url: str, path: Path, md5: str | None = None, sha256: str | None = None, timeout: float = 30.0
+) -> Path:
+    """Download a file, going on where an earlier attempt stopped, and check it.
+
+    The bytes go to `<path>.part`, which becomes `path` once its checksum is right.
+
+    Args:
+        url: of the file.
+        path: where to put it; a file there with the right checksum is left alone.
+        md5: expected checksum, unless `sha256` is given.
+        sha256: expected checksum.
+        timeout: seconds without an answer after which the server counts as gone.
+
+    Raises:
+        GradbenchError: if the server cannot be reached or sends other bytes.
+    """
+    kind, wanted = ("sha256", sha256) if sha256 else ("md5", md5)
+    if not wanted:
+        raise GradbenchError(f"{url} has no known checksum and is not downloaded")
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and _digest(path, kind) == wanted:
+            return path
+        resumed = part.is_file()
+        _receive(url, part, timeout)
+        if resumed and _digest(part, kind) != wanted:
+            part.unlink()  # it began as another file
+            _receive(url, part, timeout)
+        found = _digest(part, kind)
+        if found != wanted:
+            part.unlink()
+            raise GradbenchError(f"{url} was not kept: its {kind} is {found} in place of {wanted}")
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError as fault:
+        raise GradbenchError(f"{url} could not be written to {path}: {fault}") from fault
+    return path
+
+
+def _receive(url: str, part: Path, timeout: float) -> None:
+    """Append to a partial file until the server has no more; try again while bytes arrive."""
+    while True:
+        before = part.stat().st_size if part.is_file() else 0
+        try:
+            return _append(url, part, before, timeout)
+        except urllib.error.HTTPError as fault:
+            if fault.code == 416:  # nothing is left to send: the checksum will tell
+                return None
+            reason = f"HTTP {fault.code} {fault.reason}"
+        except urllib.error.URLError as fault:
+            reason = str(fault.reason)
+        except (OSError, http.client.HTTPException) as fault:
+            reason = str(fault) or type(fault).__name__
+        if not part.is_file() or part.stat().st_size <= before:
+            raise GradbenchError(f"{url} could not be downloaded: {reason}")
+
+
+def _append(url: str, part: Path, begun: int, timeout: float) -> None:
+    headers = {"User-Agent": "gradbench"}
+    if begun:
+        headers["Range"] = f"bytes={begun}-"
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        ranged = answer.headers.get("Content-Range", "")
+        if answer.status != 206 or not ranged.startswith(f"bytes {begun}-"):
+            begun = 0  # the server sends it from its first byte
+        size = answer.headers.get("Content-Length")
+        total = begun + int(size) if size else begun
+        name = part.name.removesuffix(".part")
+        with (
+            open(part, "ab" if begun else "wb") as stream,
+            Progress(f"downloading {name}", total // CHUNK, "MiB", begun // CHUNK) as progress,
+        ):
+            done = begun
+            while block := answer.read(CHUNK):
+                stream.write(block)
+                progress.advance((done + len(block)) // CHUNK - done // CHUNK)
+                done += len(block)
+        if size and done < total:
+            raise OSError(f"the connection ended after {done} of {total} bytes")
+
+
+def _digest(path: Path, kind: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, kind).hexdigest()
+
+
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Let one process at a time into the block; the others wait, and a killed one lets go.
+
+    The lock file goes away when the block succeeds. A process that waited for it must then look
+    whether its work is done already.
+    """
+    import fcntl
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(lock, "w")  # noqa: SIM115
+    except OSError as fault:
+        raise GradbenchError(f"{lock.parent} cannot be written to: {fault}") from fault
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+        lock.unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+"""Name, sources, groups, status and note of the images that a source handed over."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradbench.data.files import FileImages
+from gradbench.data.imageset import ImageSet, source_ids
+from gradbench.data.raw import Raw, join_notes
+from gradbench.errors import GradbenchError
+
+if TYPE_CHECKING:
+    from gradbench.data.dataset import Dataset
+
+TRACK = re.compile(r"(.+/.+)_[^_/]+")
+"""Names of frames: class/track_frame."""
+
+
+def dress(dataset: Dataset, raw: Raw, split: str, preferred: str) -> ImageSet:
+    """Return the images of a split as an ImageSet with its provenance.
+
+    The status is what the data set's configuration says; otherwise `part` for a copy with fewer
+    images than the official number, `regenerated` where pixels were restored or their size was
+    chosen by the maker of a copy, else `official`.
+
+    Raises:
+        GradbenchError: if a label has no class, or tracks are asked for and there are no names.
+    """
+    classes = raw.classes or dataset.classes
+    if classes and raw.labels.max() >= len(classes):
+        raise GradbenchError(
+            f"{dataset.name}/{split} has label {raw.labels.max()} but {len(classes)} classes"
+        )
+    official, count = dataset.counts.get(split, 0), len(raw.images)
+    copied = raw.copied and bool(dataset.copy_note)
+    status = "regenerated" if raw.restored or copied else "official"
+    grey = isinstance(raw.images, FileImages) and raw.images.shape[1] == 1
+    note = join_notes(
+        dataset.note, dataset.copy_note if copied else "", raw.note, "read as grey" if grey else ""
+    )
+    if count < official:
+        status = "part"
+        note = join_notes(f"{count:,} of {official:,} images", note)
+    if split != preferred:
+        note = join_notes(f"split {split} in place of {preferred}", note)
+    sources = source_ids(dataset.name, split, count)
+    return ImageSet(
+        name=dataset.name,
+        split=split,
+        images=raw.images,
+        labels=raw.labels,
+        sources=sources,
+        groups=_groups(dataset, raw, split, sources),
+        classes=classes,
+        status=dataset.status or status,
+        note=note,
+    )
+
+
+def _groups(dataset: Dataset, raw: Raw, split: str, sources: np.ndarray) -> np.ndarray:
+    if raw.groups is not None:
+        return np.array([f"{dataset.name}/{split}/{group}" for group in raw.groups])
+    if dataset.groups == "image":
+        return sources
+    if raw.names is None:
+        raise GradbenchError(
+            f"{dataset.name}/{split} has no names (class/track_frame), without which the frames "
+            "of a track cannot be kept together"
+        )
+    tracks = [TRACK.fullmatch(str(name)) for name in raw.names]
+    found = [f"{dataset.name}/{split}/{t[1]}" if t else s for t, s in zip(tracks, sources)]
+    return np.array(found)

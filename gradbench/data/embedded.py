@@ -1,0 +1,83 @@
+"""Images that come with scikit-learn, so that everything runs without any data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.raw import Raw
+from gradbench.data.roles import hold_out
+from gradbench.errors import GradbenchError
+
+PHOTOGRAPHS = ("china", "flower")
+TEST_DIGITS = 597
+
+
+class _Embedded(Dataset):
+    """A set that is always here."""
+
+    def here(self, split: str, settings: DataSettings) -> bool:
+        return True
+
+
+@dataclass(kw_only=True, eq=False)
+class Digits(_Embedded):
+    """scikit-learn's 1,797 handwritten digits: 1,200 to train, 597 to test, native 8x8 grey.
+
+    The split is fixed, class-stratified and drawn with seed 0. Intensities 0..16 are scaled to
+    the grid 0..255. The images stay 8x8 unless `shape` asks for another size: enlarging adds
+    nothing but interpolation, and `SmallCNN` takes 8x8 as it is.
+    """
+
+    def read(self, split: str, settings: DataSettings) -> Raw:
+        """Return the training or test digits."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+        labels = digits.target.astype(np.int64)
+        test = hold_out(labels, np.arange(len(labels)), TEST_DIGITS, seed=0)
+        rows = test if split == "test" else ~test
+        return Raw(np.ascontiguousarray(images[rows]), labels[rows])
+
+
+@dataclass(kw_only=True, eq=False)
+class Patches(_Embedded):
+    """Non-overlapping tiles of scikit-learn's two sample photographs, 640x427 RGB each.
+
+    Tiles of 32 pixels make 520 images. Neighbouring tiles look alike, so blocks of them form one
+    group; the label is the photograph.
+
+    Attributes:
+        tile: side of a tile in pixels; rows and columns that do not fill a tile are left out.
+        block: tiles on each side of a block.
+    """
+
+    tile: int = 32
+    block: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.tile <= 427 or self.block < 1:
+            raise GradbenchError(
+                f"dataset.tile={self.tile} dataset.block={self.block}: a tile has 1 to 427 pixels, "
+                "a block at least one tile"
+            )
+
+    def read(self, split: str, settings: DataSettings) -> Raw:
+        """Return the tiles of both photographs, row by row."""
+        from sklearn.datasets import load_sample_image
+
+        images, labels, groups, side = [], [], [], self.tile
+        for label, name in enumerate(PHOTOGRAPHS):
+            photograph = load_sample_image(f"{name}.jpg")
+            for down in range(photograph.shape[0] // side):
+                for across in range(photograph.shape[1] // side):
+                    top, left = down * side, across * side
+                    images.append(photograph[top : top + side, left : left + side])
+                    labels.append(label)
+                    groups.append(f"{name}/{down // self.block}-{across // self.block}")
+        pixels = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+        return Raw(pixels, np.array(labels), classes=PHOTOGRAPHS, groups=np.array(groups))

@@ -1,0 +1,54 @@
+"""The in-distribution images of a run, by role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.imageset import ImageSet
+from gradbench.data.roles import hold_out
+
+
+@dataclass(frozen=True)
+class InDistribution:
+    """The clean images of a run.
+
+    Attributes:
+        train: what f is trained on, also the *bank*.
+        hold_out: images of the training set that f never sees.
+        test: clean test images, all of them.
+        normal: those test images that are the normal side of every measurement.
+    """
+
+    train: ImageSet
+    hold_out: ImageSet
+    test: ImageSet
+    normal: ImageSet
+
+
+def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -> InDistribution:
+    """Load the in-distribution images and give every image its role.
+
+    Args:
+        dataset: the in-distribution set.
+        settings: where it is looked for.
+        limit: seeded, class-stratified number of test images to measure on; None for all.
+    """
+    whole = dataset.load("train", settings)
+    test = dataset.load("test", settings)
+    kept = dataset.held_out(whole)
+    return InDistribution(
+        train=whole.select(np.flatnonzero(~kept)),
+        hold_out=whole.select(np.flatnonzero(kept), "hold-out"),
+        test=test,
+        normal=part(test, limit),
+    )
+
+
+def part(images: ImageSet, limit: int | None) -> ImageSet:
+    """Return a seeded, class-stratified part of a set, in its order; all for None."""
+    if limit is None or limit >= len(images):
+        return images
+    return images.select(np.flatnonzero(hold_out(images.labels, images.groups, limit)))

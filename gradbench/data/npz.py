@@ -1,0 +1,122 @@
+"""Arrays on disk: `<root>/<name>/<split>.npz`."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from gradbench.data.raw import Raw
+from gradbench.errors import GradbenchError
+
+BLOCK = 2**24
+"""Bytes that are turned from N×H×W×C to N×C×H×W at a time, so that no second copy is held."""
+
+
+def read_npz(path: Path) -> Raw:
+    """Read the images and labels of a `.npz` file.
+
+    Keys: `images` (N, H, W, C) uint8 with C 1 or 3 and `labels` (N,) of integers; optional
+    `names` (N,), `classes` (K,), `wnids` and `class_names` (K,) as in Tiny ImageNet, whose classes
+    are then called `n01443537 goldfish`, and `requantise` (256,) uint8: the table to the grey
+    levels of restored images, which is applied to all of them so that exact ones cannot be told.
+
+    Raises:
+        GradbenchError: if the file is not whole or an array is missing or of the wrong form.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {name.removesuffix(".npy") for name in archive.namelist()}
+            for key in ("images", "labels"):
+                if key not in held:
+                    raise GradbenchError(
+                        f"{path} has no array '{key}': it needs images and labels, "
+                        f"and holds {', '.join(sorted(held)) or 'nothing'}"
+                    )
+            images = _pixels(archive, path)
+        with np.load(path, allow_pickle=False) as arrays:
+            more = {key: arrays[key] for key in arrays.files if key != "images"}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as fault:
+        raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
+    raw = Raw(images, _labels(more["labels"], len(images), path), copied=True)
+    if "names" in more:
+        raw.names = _texts(more["names"])
+        if len(raw.names) != len(images):
+            raise GradbenchError(f"{path} has {len(raw.names)} names for {len(images)} images")
+    raw.classes = _classes(more)
+    if "requantise" in more:
+        table = more["requantise"]
+        if table.shape != (256,) or table.dtype != np.uint8:
+            raise GradbenchError(f"{path}: requantise must be 256 uint8, not {_form(table)}")
+        for start in range(0, len(images), 1000):
+            images[start : start + 1000] = table[images[start : start + 1000]]
+        raw.restored = True
+        raw.note = f"restored copy, all images at the same {len(np.unique(table))} grey levels"
+    return raw
+
+
+def _pixels(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
+    """Read `images` block by block into (N, C, H, W)."""
+    with archive.open("images.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            header = np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(stream)
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or not shape[0]:
+            raise GradbenchError(
+                f"{path}: images must be N×H×W×C uint8 with C 1 or 3, not {shape} {dtype}"
+            )
+        count, height, width, channels = shape
+        if fortran:
+            with np.load(path, allow_pickle=False) as arrays:
+                return np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2))
+        images = np.empty((count, channels, height, width), np.uint8)
+        size = height * width * channels
+        step = max(BLOCK // size, 1)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            block = stream.read((stop - start) * size)
+            if len(block) < (stop - start) * size:
+                raise ValueError("its images end early")
+            rows = np.frombuffer(block, np.uint8).reshape(-1, height, width, channels)
+            images[start:stop] = rows.transpose(0, 3, 1, 2)
+        stream.read(1)  # at its end the archive compares the checksum
+    return images
+
+
+def _labels(labels: np.ndarray, count: int, path: Path) -> np.ndarray:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise GradbenchError(f"{path}: labels must be (N,) of integers, not {_form(labels)}")
+    if len(labels) != count:
+        raise GradbenchError(f"{path} has {len(labels)} labels for {count} images")
+    if labels.min() < 0:
+        raise GradbenchError(f"{path}: labels count from 0, and the least is {labels.min()}")
+    return labels.astype(np.int64)
+
+
+def _classes(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    if "wnids" in arrays:
+        ids = _texts(arrays["wnids"])
+        words = _texts(arrays["class_names"]) if "class_names" in arrays else [""] * len(ids)
+        return tuple(class_name(wnid, word) for wnid, word in zip(ids, words))
+    return tuple(str(c) for c in _texts(arrays["classes"])) if "classes" in arrays else ()
+
+
+def class_name(wnid: str, words: str) -> str:
+    """Return a WordNet id with the first of its words.
+
+    >>> class_name("n01443537", "goldfish, Carassius auratus")
+    'n01443537 goldfish'
+    """
+    return f"{wnid} {words.split(',')[0].strip()}".strip()
+
+
+def _texts(array: np.ndarray) -> np.ndarray:
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array.astype(str)
+
+
+def _form(array: np.ndarray) -> str:
+    return f"{array.shape} {array.dtype}"

@@ -1,0 +1,118 @@
+"""One picture brought to another size or other channels.
+
+Pillow does it: one engine has all five filters, works on each picture by itself in integers (so
+the bits depend neither on the batch nor on the processor), rounds to the 1/255 grid and lets
+several threads work at once. `torch.nn.functional.interpolate` lacks box and Lanczos.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from gradbench.errors import GradbenchError, unknown
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+PLAIN = ("nearest", "bilinear")
+"""Filters that exist without antialiasing."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How pictures are brought to a size.
+
+    Attributes:
+        filter: `nearest`, `box`, `bilinear`, `bicubic` or `lanczos`.
+        antialias: widen the filter when a picture shrinks; `nearest` knows no difference.
+        mode: `resize` takes the whole picture, squashed where proportions differ; `crop` takes the
+            largest central part that has the proportions of the target.
+    """
+
+    filter: str = "bilinear"
+    antialias: bool = True
+    mode: str = "resize"
+
+    def __post_init__(self):
+        if self.filter not in FILTERS:
+            raise unknown("filter", self.filter, FILTERS)
+        if self.mode not in ("resize", "crop"):
+            raise unknown("mode of resampling", self.mode, ("resize", "crop"))
+        if not self.antialias and self.filter not in PLAIN:
+            raise GradbenchError(
+                f"the filter {self.filter} always antialiases: without antialiasing choose "
+                f"{' or '.join(PLAIN)}"
+            )
+
+    def __str__(self) -> str:
+        smooth = self.antialias and self.filter != "nearest"
+        return f"{self.filter} antialiased" if smooth else self.filter
+
+
+def fit_picture(picture: Image.Image, shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+    """Bring a picture to (C, H, W), uint8.
+
+    RGB becomes grey by the luma of ITU-R 601 before the resampling, grey becomes RGB by
+    repetition after it.
+    """
+    channels, height, width = shape
+    if picture.mode not in ("L", "RGB"):
+        picture = picture.convert("RGB")
+    if channels == 1 and picture.mode == "RGB":
+        picture = picture.convert("L")
+    if fit.mode == "crop":
+        picture = picture.crop(central(picture.size, (width, height)))
+    return to_array(resized(picture, (width, height), fit), channels)
+
+
+def resized(picture: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    """Resample a whole picture to (width, height)."""
+    if picture.size == size:
+        return picture
+    if fit.antialias or fit.filter == "nearest":
+        return picture.resize(size, FILTERS[fit.filter])
+    across, down = picture.width / size[0], picture.height / size[1]
+    return picture.transform(
+        size, Image.Transform.AFFINE, (across, 0, 0, 0, down, 0), FILTERS[fit.filter]
+    )
+
+
+def central(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the box of the largest central part with the proportions of the target.
+
+    >>> central((640, 480), (32, 32))
+    (80, 0, 560, 480)
+    """
+    width = max(min(size[0], round(size[1] * target[0] / target[1])), 1)
+    height = max(min(size[1], round(size[0] * target[1] / target[0])), 1)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    """Write a picture as JPEG in memory (chroma halved, Pillow's default) and read it again."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    again = Image.open(stream)
+    again.load()
+    return again
+
+
+def to_picture(pixels: np.ndarray) -> Image.Image:
+    """Return (C, H, W) uint8 as a picture, grey for one channel and RGB for three."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())
+
+
+def to_array(picture: Image.Image, channels: int) -> np.ndarray:
+    """Return a grey or RGB picture as (channels, H, W) uint8."""
+    if channels == 1:
+        return np.asarray(picture.convert("L"))[None]
+    return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)

@@ -1,0 +1,45 @@
+"""What a source hands over before names, roles and provenance are put to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gradbench.data.imageset import LazyImages
+
+
+@dataclass
+class Raw:
+    """Images of one split as a source holds them.
+
+    Attributes:
+        images: (N, C, H, W) uint8, in memory or read when asked for.
+        labels: (N,) int64 from 0.
+        names: (N,) names in the source, for GTSRB `class/track_frame`; None where there are none.
+        classes: names of the labels, empty where the source does not tell.
+        groups: (N,) what belongs together, where the source itself knows it.
+        copied: a copy as arrays, made by someone else; what was done in making it may be unknown.
+        restored: pixels are known only up to an error.
+        note: what a reader must know of this source.
+    """
+
+    images: np.ndarray | LazyImages
+    labels: np.ndarray
+    names: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+    copied: bool = False
+    restored: bool = False
+    note: str = ""
+
+
+def join_notes(*notes: str) -> str:
+    """Join notes that are not empty, in order.
+
+    >>> join_notes("part", "", "grey -> RGB")
+    'part; grey -> RGB'
+    """
+    return "; ".join(note for note in notes if note)

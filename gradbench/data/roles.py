@@ -1,0 +1,54 @@
+"""Which images of a training set are kept from the network."""
+
+import numpy as np
+
+from gradbench.errors import GradbenchError
+
+
+def hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Choose the images that the network is never trained on.
+
+    Class-stratified: each class gives its share of whole groups (tracks where frames repeat,
+    single images elsewhere), drawn by the seed.
+
+    Args:
+        labels: (N,) labels of the training set.
+        groups: (N,) group of each image; a group stays whole.
+        count: number of images wanted; exact where every group is one image and classes divide.
+        seed: of the draw.
+
+    Returns:
+        (N,) bool, True for the hold-out.
+
+    Raises:
+        GradbenchError: if `count` is not between 0 and N - 1.
+    """
+    if not 0 <= count < len(labels):
+        raise GradbenchError(
+            f"a hold-out of {count} images from a training set of {len(labels)}: "
+            f"choose between 0 and {len(labels) - 1}"
+        )
+    chosen = np.zeros(len(labels), dtype=bool)
+    classes, sizes = np.unique(labels, return_counts=True)
+    wanted = _shares(sizes, count)
+    for label, want in zip(classes, wanted):
+        rows = np.flatnonzero(labels == label)
+        members, index = np.unique(groups[rows], return_inverse=True)
+        order = np.random.default_rng([seed, int(label)]).permutation(len(members))
+        taken = 0
+        for member in order:
+            if taken >= want:
+                break
+            picked = rows[index == member] if len(members) < len(rows) else rows[[member]]
+            chosen[picked] = True
+            taken += len(picked)
+    return chosen
+
+
+def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Divide `count` in proportion to `sizes`, largest remainders first."""
+    exact = sizes * count / sizes.sum()
+    shares = np.floor(exact).astype(int)
+    rest = np.argsort(-(exact - shares), kind="stable")[: count - shares.sum()]
+    shares[rest] += 1
+    return shares

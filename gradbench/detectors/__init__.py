@@ -1,0 +1,1 @@
+"""Step 4: detectors, one file each. Higher score = more likely abnormal, everywhere."""

@@ -1,0 +1,108 @@
+"""What every detector declares and offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+Outputs = Mapping[str, Tensor]
+"""Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
+
+SUPERVISION = ("none", "synthetic", "tuning", "training")
+
+
+@dataclass(frozen=True)
+class Info:
+    """Where a detector comes from.
+
+    Attributes:
+        title: of the paper.
+        venue: and year of publication.
+        url: of the paper.
+        code: of the authors, empty if none is public.
+    """
+
+    title: str
+    venue: str
+    url: str
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Outputs of f for normal and abnormal images.
+
+    Attributes:
+        outputs: by name, normal images first.
+        abnormal: (N,) bool.
+    """
+
+    outputs: Outputs
+    abnormal: Tensor
+
+    @classmethod
+    def join(cls, normal: Outputs, abnormal: Outputs) -> Samples:
+        """Put the outputs of normal and of abnormal images together."""
+        names = list(normal)
+        sizes = [len(next(iter(side.values()))) for side in (normal, abnormal)]
+        return cls(
+            {name: torch.cat([normal[name], abnormal[name]]) for name in names},
+            torch.arange(sum(sizes)) >= sizes[0],
+        )
+
+
+class Detector(ABC):
+    """A score for outputs of f: higher = more likely abnormal.
+
+    A detector is built from its YAML file in `configs/detector/`; its constructor holds settings,
+    `fit` learns, `score` measures. Fitted state is a flat dict of tensors, so that it can be kept
+    without pickle.
+
+    Attributes:
+        info: the paper.
+        supervision: what it sees of challenges: `none`, `synthetic` (only those it makes itself
+            from clean images), `tuning` (to choose hyperparameters), `training` (to fit weights).
+        clean_seen: which clean images it sees besides f's training set.
+        reads: names of the outputs it scores.
+        bank_reads: names of the outputs it needs on training images, empty if none.
+        version: raised when fits or scores change, so that kept ones are not mistaken for them.
+        half: score at which the detector itself says fifty-fifty, None where it has no such point.
+    """
+
+    info: ClassVar[Info]
+    supervision: ClassVar[str]
+    clean_seen: ClassVar[str] = "none"
+    reads: Sequence[str]
+    bank_reads: Sequence[str] = ()
+    half: ClassVar[float | None] = None
+    version: ClassVar[int] = 1
+
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
+        """Learn from the bank (training images), the *fit* part and the *choose* part.
+
+        Detectors of supervision `none` must not look at abnormal samples; those without anything
+        to learn return themselves.
+        """
+        return self
+
+    @abstractmethod
+    def score(self, outputs: Outputs) -> Tensor:
+        """Return (N,) scores, higher = more likely abnormal."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the fitted state, empty before `fit` and where there is none."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> Detector:
+        """Take over a fitted state."""
+        return self
+
+    @property
+    def learns_from_challenges(self) -> bool:
+        """Tell whether abnormal samples are used in any way, so that each fold needs a fit."""
+        return self.supervision in ("tuning", "training")

@@ -1,0 +1,16 @@
+"""The one exception that reaches the user as a sentence instead of a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class GradbenchError(Exception):
+    """A fault of the input or of the machine; its text names the culprit and the valid choices."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> GradbenchError:
+    """Return the error for a name that is not among the valid choices, nearest choices first."""
+    choices = sorted(choices)
+    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return GradbenchError(f"no {kind} named '{name}': {hint}valid choices are {', '.join(choices)}")

@@ -1,0 +1,174 @@
+"""The tidy row: one measured or published number with everything that names it."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradbench.errors import GradbenchError, unknown
+
+if TYPE_CHECKING:
+    import pandas
+
+    from gradbench.evaluation.intervals import Measured
+
+COLUMNS = (
+    *("paper", "table", "experiment", "backbone", "width", "in_dist", "challenge_set", "challenge"),
+    *("level", "source", "method", "variant", "supervision", "clean_seen", "protocol", "fold"),
+    *("train_seed", "detector_seed", "split_seed", "challenge_seed"),
+    *("metric", "side", "threshold_rule", "value", "lo", "hi", "n_normal", "n_abnormal"),
+    *("unit", "note"),
+)
+REAL = ("value", "lo", "hi")
+WHOLE = (
+    *("width", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
+    *("n_normal", "n_abnormal"),
+)
+DIGITS = 6
+"""Decimals of the real numbers."""
+_NAMING = tuple(c for c in COLUMNS if c not in (*REAL, "n_normal", "n_abnormal", "unit", "note"))
+
+
+def row(**values: Any) -> dict[str, Any]:
+    """Return a row with all columns in order, empty (None) where nothing is given.
+
+    Raises:
+        GradbenchError: for an unknown column.
+    """
+    for name in values:
+        if name not in COLUMNS:
+            raise unknown("column", name, COLUMNS)
+    return {name: values.get(name) for name in COLUMNS}
+
+
+def measured_row(measured: Measured, **values: Any) -> dict[str, Any]:
+    """Return the row of a measured number in percent; a `note` in `values` stands before its own.
+
+    Raises:
+        GradbenchError: for an unknown column.
+    """
+    notes = (values.pop("note", None), measured.note)
+    names = ("metric", "side", "threshold_rule", "n_normal", "n_abnormal")
+    return row(
+        **values,
+        **{name: getattr(measured, name) for name in names},
+        **{name: 100 * getattr(measured, name) for name in REAL},
+        unit="percent",
+        note="; ".join(note for note in notes if note),
+    )
+
+
+def hole(reason: str, **values: Any) -> dict[str, Any]:
+    """Return the row of a number that could not be measured, for the given reason."""
+    return row(**values, note=f"not measured: {reason}")
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Return rows as a table in an order of their own.
+
+    Rows are sorted by the columns that name a number, left to right, numbers before words and both
+    ascending, so equal rows give equal tables whatever order they were measured in.
+
+    Returns:
+        The columns of `REAL` as float64 rounded to 6 decimals, those of `WHOLE` as Int64, both
+        with missing values; all others as str, "" where empty (so level 1 is "1").
+
+    Raises:
+        GradbenchError: for an unknown column, or a value that is no number where one is due.
+    """
+    import pandas
+
+    cells = [{c: _cell(c, v) for c, v in row(**given).items()} for given in rows]
+    cells.sort(key=lambda one: [_rank(one[name]) for name in _NAMING])
+    kinds = {c: "float64" if c in REAL else "Int64" if c in WHOLE else "str" for c in COLUMNS}
+    return pandas.DataFrame(
+        {c: pandas.Series([one[c] for one in cells], dtype=kinds[c]) for c in COLUMNS}
+    )
+
+
+def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
+    """Write a table of `frame` so that equal tables are equal byte for byte.
+
+    UTF-8, LF line ends, numbers as Python writes them after rounding to 6 decimals. Written beside
+    its place, synced and renamed: a reader sees the old file or the new one.
+
+    Raises:
+        GradbenchError: if the file cannot be written.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    try:
+        with open(beside, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows([_text(_cell(c, one[c])) for c in COLUMNS] for one in records)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise GradbenchError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
+    """Return the table that `write_csv` wrote.
+
+    Raises:
+        GradbenchError: if the file cannot be read or has other columns.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names, rows = tuple(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise GradbenchError(f"cannot read {path}: {reason}") from error
+    if names != COLUMNS:
+        wrong = sorted(set(names) ^ set(COLUMNS)) or ["their order"]
+        raise GradbenchError(
+            f"{path} is no table of results: columns that differ: {', '.join(wrong)}"
+        )
+    return frame(rows)
+
+
+def _cell(column: str, value: Any) -> Any:
+    """Return a value in the type of its column, None (or "" for text) where it is empty."""
+    # By their text, so that pandas' and numpy's own missing values need no import.
+    empty = value is None or str(value) in ("", "nan", "<NA>")
+    if column not in REAL and column not in WHOLE:
+        if empty:
+            return ""
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
+    if empty:
+        return None
+    try:
+        if column in REAL:
+            # The added zero turns -0.0 into 0.0.
+            return round(float(value), DIGITS) + 0.0
+        if float(value) == int(value):
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    kind = "a number" if column in REAL else "a whole number"
+    raise GradbenchError(f"column {column} holds '{value}', which is not {kind}")
+
+
+def _text(value: Any) -> str:
+    """Return a cell as it stands in a file."""
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _rank(value: Any) -> tuple[int, float, str]:
+    """Return a key that sorts empty, then numbers, then words."""
+    if value is None or value == "":
+        return 0, 0.0, ""
+    try:
+        number = float(value)
+    except ValueError:
+        return 2, 0.0, value
+    return (1, number, str(value)) if math.isfinite(number) else (2, 0.0, str(value))

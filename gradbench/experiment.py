@@ -1,0 +1,241 @@
+"""What a run is asked for, checked as a whole before any work starts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+
+from gradbench.backbones.training import Recipe
+from gradbench.challenges.base import Challenge, Derived
+from gradbench.challenges.other_set import OtherSet
+from gradbench.config import expand, load_member
+from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.detectors.base import Detector
+from gradbench.errors import GradbenchError, unknown
+
+NOT_ARGUMENTS = ("_target_", "description")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One challenge at one level.
+
+    Attributes:
+        name: of the challenge in rows.
+        challenge: what is done.
+        level: 1 to 5, None for a challenge without levels.
+    """
+
+    name: str
+    challenge: Challenge
+    level: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Name and level as text."""
+        return self.name if self.level is None else f"{self.name} {self.level}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run's configuration as objects.
+
+    Attributes:
+        config: the resolved configuration.
+        dirs: folders of the user's own configuration files.
+        dataset: in-distribution images.
+        cells: challenges by level, in order.
+        detectors: configuration of each detector by name.
+        protocol: who may see what.
+        seeds: of f, one network each.
+        recipe: of training.
+        device: to run on.
+    """
+
+    config: Mapping[str, Any]
+    dirs: tuple[Path, ...]
+    dataset: Dataset
+    cells: tuple[Cell, ...]
+    detectors: Mapping[str, Mapping[str, Any]]
+    protocol: Any
+    seeds: tuple[int, ...]
+    recipe: Recipe
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.config["name"]
+
+    @cached_property
+    def data(self) -> DataSettings:
+        """Where images are looked for."""
+        settings = self.config["data"]
+        return DataSettings(
+            Path(settings["root"]).expanduser(), bool(settings["download"]), settings["workers"]
+        )
+
+    def detector(self, name: str) -> Detector:
+        """Build a detector afresh."""
+        return instantiate("detector", name, self.detectors[name])
+
+    def other_dataset(self, challenge: OtherSet) -> Dataset:
+        """Build the dataset of a challenge."""
+        name = challenge.dataset
+        content = load_member("dataset", name, self.dirs) | challenge.settings
+        return instantiate("dataset", name, content, drop=("_target_",))
+
+    @cached_property
+    def reads(self) -> list[str]:
+        """Names of all outputs that the detectors read."""
+        return sorted({name for d in self.detectors for name in self.detector(d).reads})
+
+
+def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
+    """Turn a resolved configuration into an experiment.
+
+    Raises:
+        GradbenchError: for an unknown name, a wrong type or a value out of range.
+    """
+    dirs = tuple(Path(folder) for folder in dirs)
+    dataset = instantiate("dataset", config["dataset"]["name"], config["dataset"], ("_target_",))
+    challenges = {
+        name: instantiate("challenge", name, content)
+        for name, content in expand("challenge", config["challenges"], dirs)
+    }
+    detectors = dict(expand("detector", config["detectors"], dirs))
+    if not detectors:
+        raise GradbenchError(
+            "detectors=[]: name at least one; `gradbench list detectors` tells all"
+        )
+    for name, content in detectors.items():
+        instantiate("detector", name, content)
+    _check_numbers(config)
+    experiment = Experiment(
+        config=config,
+        dirs=dirs,
+        dataset=dataset,
+        cells=tuple(_cells(challenges, _levels(config))),
+        detectors=detectors,
+        protocol=instantiate("protocol", config["protocol"]["name"], config["protocol"]),
+        seeds=tuple(_seeds(config)),
+        recipe=Recipe(**{**config["training"], **dataset.augment}),
+        device=find_device(config["device"]),
+    )
+    for challenge in challenges.values():
+        if isinstance(challenge, OtherSet):
+            experiment.other_dataset(challenge)
+    return experiment
+
+
+def instantiate(group: str, name: str, content: Mapping[str, Any], drop=NOT_ARGUMENTS):
+    """Build the object that a member's file describes.
+
+    Raises:
+        GradbenchError: if its class is not found or refuses a setting, with the valid ones.
+    """
+    target = content.get("_target_")
+    if not target:
+        raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
+    try:
+        make = get_object(target)
+    except Exception as fault:
+        raise GradbenchError(f"{group} {name}: {target} cannot be imported ({fault})") from fault
+    arguments = {k: v for k, v in content.items() if k not in drop}
+    signature = inspect.signature(make)
+    try:
+        signature.bind(**arguments)
+    except TypeError:
+        takes = [p.name for p in signature.parameters.values()]
+        for wrong in arguments:
+            if wrong not in takes:
+                raise unknown(f"setting of {group} {name}", wrong, takes) from None
+        missing = [
+            p.name
+            for p in signature.parameters.values()
+            if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in arguments
+        ]
+        raise GradbenchError(f"{group} {name} needs a value for {', '.join(missing)}") from None
+    try:
+        return make(**arguments)
+    except (TypeError, ValueError) as fault:
+        raise GradbenchError(f"{group} {name}: {fault}") from fault
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` takes an accelerator where there is one.
+
+    Raises:
+        GradbenchError: if there is no such device here.
+    """
+    present = ["cpu"]
+    present += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        name = present[1] if len(present) > 1 else "cpu"
+    if name == "cuda":
+        name = "cuda:0"
+    if name not in present:
+        raise GradbenchError(f"device={name} is not here: choose auto, {', '.join(present)}")
+    return torch.device(name)
+
+
+def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):
+    for name, challenge in challenges.items():
+        own = challenge.levels if isinstance(challenge, Derived) else ()
+        if not own:
+            yield Cell(name, challenge)
+            continue
+        for level in own if levels is None else levels:
+            challenge.strength(level)  # raises for a level that there is not
+            yield Cell(name, challenge, level)
+
+
+def _levels(config: Mapping[str, Any]) -> list[int] | None:
+    given = config["levels"] if config["level"] is None else config["level"]
+    return None if given is None else _integers("levels", given)
+
+
+def _seeds(config: Mapping[str, Any]) -> list[int]:
+    return _integers("seeds", config["seed"] if config["seeds"] is None else config["seeds"])
+
+
+def _integers(key: str, value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    if not values or any(type(v) is not int or v < 0 for v in values):
+        raise GradbenchError(
+            f"{key}={value}: write a list of whole numbers from 0, for example {key}=[1,3,5]"
+        )
+    if len(set(values)) < len(values):
+        raise GradbenchError(f"{key}={value}: a number stands there twice")
+    return values
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    for key, least in (
+        ("evaluation.replicates", 100),
+        ("evaluation.seed", 0),
+        ("challenge.seed", 0),
+        ("detector.seed", 0),
+        ("data.workers", 1),
+        ("controls.limit", 10),
+        ("limit", 10),
+    ):
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        if value is None and key == "limit":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise GradbenchError(f"{key}={value}: a whole number, at least {least}")
+    if not 0.5 <= config["evaluation"]["confidence"] < 1:
+        raise GradbenchError(
+            f"evaluation.confidence={config['evaluation']['confidence']}: between 0.5 and 1"
+        )

@@ -1,0 +1,1 @@
+"""Step 3: the outputs of f that detectors read, each got in one streamed pass and kept."""

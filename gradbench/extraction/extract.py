@@ -1,0 +1,128 @@
+"""Gets the outputs of f for a set of images, shard by shard, from the store where they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.data.imageset import ImageSet, shards, to_float
+from gradbench.errors import GradbenchError
+from gradbench.extraction.readers import check, read, version_of
+from gradbench.progress import Progress
+from gradbench.store import Key, Product, Store
+
+BATCH = 50
+"""Images a pass. Fixed, since the last bits of a product may depend on it."""
+
+
+def shard_key(name: str, weights: str, images: str) -> Key:
+    """Return the key of one output of one shard.
+
+    Args:
+        name: of the output.
+        weights: digest of f.
+        images: digest of the shard's pixels.
+    """
+    config = {"output": name, "dtype": "float32", "batch": BATCH}
+    return Key("outputs", version_of(name), config, {"weights": weights, "images": images})
+
+
+def extract(
+    backbone: Backbone,
+    weights: str,
+    images: ImageSet,
+    names: Iterable[str],
+    store: Store,
+) -> dict[str, Tensor]:
+    """Return the named outputs of all images, computing only those that are not kept yet.
+
+    Outputs that are missing for a shard are read off shared forward passes.
+
+    Args:
+        backbone: f in evaluation mode.
+        weights: digest of f.
+        images: what f looks at.
+        names: of the outputs, see `readers`.
+        store: where shards lie.
+
+    Returns:
+        (N, ...) float32 tensors by name.
+
+    Raises:
+        GradbenchError: if an output is not finite.
+    """
+    names = sorted(set(names))
+    for name in names:
+        check(name)
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    what = f"{images.name} {images.split}".strip()
+    with Progress(f"outputs of {what}", len(images)) as progress:
+        for digest, rows in zip(images.digests, shards(len(images))):
+            products = shard_products(backbone, weights, digest, images, rows, names, store)
+            for name in names:
+                found[name].append(
+                    load_file(str(products[name].path("shard.safetensors")))["values"]
+                )
+            progress.advance(rows.stop - rows.start)
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def shard_products(
+    backbone: Backbone,
+    weights: str,
+    digest: str,
+    images: ImageSet,
+    rows: slice,
+    names: list[str],
+    store: Store,
+) -> dict[str, Product]:
+    """Return the products of one shard by output, computing those that are missing together."""
+    keys = {name: shard_key(name, weights, digest) for name in names}
+    products = {name: store.get(key) for name, key in keys.items()}
+    if all(products.values()):
+        return products
+    with store.lock(f"pass-{weights[:16]}-{digest[:16]}", f"outputs of {images.name}"):
+        products = {name: store.get(key) for name, key in keys.items()}
+        missing = [name for name, product in products.items() if product is None]
+        if missing:
+            begun = time.monotonic()
+            values = compute(backbone, images, rows, missing)
+            spent = {"pass_seconds": round(time.monotonic() - begun, 3), "pass": missing}
+            for name in missing:
+                tensor = values[name]
+
+                def build(folder: Path, _: Path, tensor: Tensor = tensor) -> dict:
+                    save_file({"values": tensor}, str(folder / "shard.safetensors"))
+                    return spent | {"images": len(tensor), "set": f"{images.name}/{images.split}"}
+
+                products[name] = store.make(keys[name], build)
+    return products
+
+
+def compute(
+    backbone: Backbone, images: ImageSet, rows: slice, names: list[str]
+) -> dict[str, Tensor]:
+    """Compute outputs of some rows of a set, without the store.
+
+    Raises:
+        GradbenchError: if an output is not finite.
+    """
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    for start in range(rows.start, rows.stop, BATCH):
+        batch = to_float(images.images[start : min(start + BATCH, rows.stop)])
+        for name, tensor in read(backbone, batch.to(backbone.device), names).items():
+            parts[name].append(tensor)
+    values = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
+    for name, tensor in values.items():
+        if not torch.isfinite(tensor).all():
+            raise GradbenchError(
+                f"{name} of {images.name} is not finite: the network's weights or the images "
+                "hold values that overflow in float32"
+            )
+    return values

@@ -1,0 +1,104 @@
+"""Losses of logits against a confounding label, one value per image (methods: a.1).
+
+With logits z (B, N), label y (N,) and p = softmax(z):
+
+| name | terms, i = 1 .. N | usual reduction | gradient with respect to z_i, label ones |
+| --- | --- | --- | --- |
+| bce | y_i softplus(-z_i) + (1 - y_i) softplus(z_i) | mean | (sigmoid(z_i) - 1) / N |
+| ce_uniform | -log p_i | mean | p_i - 1/N |
+| ce_sum_one_hot | -y_i log p_i | sum | N p_i - 1 |
+| mse | (z_i - y_i)^2 | mean | 2 (z_i - 1) / N |
+
+These are different losses: binary cross entropy compares every output by itself, the two
+cross entropies compare the outputs with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradbench.errors import GradbenchError, unknown
+from gradbench.gradients.labels import Label, as_label
+
+PerImage = Callable[[Tensor], Tensor]
+
+
+def bce_terms(logits: Tensor, label: Tensor) -> Tensor:
+    """Binary cross entropy of each output, (B, N) and (N,) -> (B, N)."""
+    return F.binary_cross_entropy_with_logits(logits, label.expand_as(logits), reduction="none")
+
+
+def ce_uniform_terms(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross entropy of each class; their mean is the one to the uniform distribution."""
+    return -F.log_softmax(logits, dim=1)
+
+
+def ce_sum_one_hot_terms(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross entropy of each class that the label names, (B, N) and (N,) -> (B, N)."""
+    return -F.log_softmax(logits, dim=1) * label
+
+
+def mse_terms(logits: Tensor, label: Tensor) -> Tensor:
+    """Squared distance of each output from the label, (B, N) and (N,) -> (B, N)."""
+    return (logits - label).square()
+
+
+# name: terms of the loss, its usual reduction
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "bce": (bce_terms, "mean"),
+    "ce_uniform": (ce_uniform_terms, "mean"),
+    "ce_sum_one_hot": (ce_sum_one_hot_terms, "sum"),
+    "mse": (mse_terms, "mean"),
+}
+REDUCTIONS = ("mean", "sum")
+
+
+def as_loss(
+    loss: str | PerImage = "bce", label: str | Label = "ones", reduction: str | None = None
+) -> PerImage:
+    """Return the function from logits (B, N) to one value per image (B,).
+
+    Args:
+        loss: one of `LOSSES`, or any function from the network's output to (B,), which is
+            returned as it is and must not mix images.
+        label: confounding label; `ce_uniform` and functions have none of their own.
+        reduction: mean or sum over the N outputs; None is the usual one of the loss.
+
+    Raises:
+        GradbenchError: for an unknown name, or a label or reduction where the loss takes none.
+    """
+    if not isinstance(loss, str):
+        if not callable(loss):
+            raise unknown("loss", repr(loss), (*LOSSES, "a function of the logits"))
+        if label != "ones" or reduction is not None:
+            raise GradbenchError("a loss function takes no label and no reduction: put them inside")
+        return loss
+    if loss not in LOSSES:
+        raise unknown("loss", loss, LOSSES)
+    terms, usual = LOSSES[loss]
+    reduction = reduction or usual
+    if reduction not in REDUCTIONS:
+        raise unknown("reduction", reduction, REDUCTIONS)
+    if loss == "ce_uniform" and label != "ones":
+        raise GradbenchError("loss ce_uniform takes no label: leave label='ones'")
+    target = as_label(label)
+
+    def per_image(logits: Tensor) -> Tensor:
+        if logits.ndim != 2:
+            raise GradbenchError(
+                f"loss {loss} needs logits (images, classes), but the network returned shape "
+                f"{tuple(logits.shape)}: pass a function of its output as loss"
+            )
+        if not torch.is_floating_point(logits) or logits.dtype.itemsize < 4:
+            logits = logits.float()
+        vector = target.vector(logits.shape[1]).to(logits)
+        if loss == "ce_sum_one_hot" and not vector.any():
+            raise GradbenchError("loss ce_sum_one_hot with label zeros is constant: name classes")
+        values = terms(logits, vector)
+        return values.mean(1) if reduction == "mean" else values.sum(1)
+
+    return per_image

@@ -1,0 +1,1 @@
+"""Tables and figures: every one of them a view of the rows of a run."""

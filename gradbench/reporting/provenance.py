@@ -1,0 +1,75 @@
+"""What a run was made with: versions, code, hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradbench import __version__
+
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core"),
+    *("omegaconf", "pillow", "safetensors", "matplotlib"),
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of gradbench, Python and the libraries that numbers depend on."""
+    found = {"gradbench": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def code() -> dict[str, Any]:
+    """Return the git commit of the checkout that the package is run from, if it is one."""
+    folder = Path(__file__).parent
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for words in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--", ":/gradbench", ":/configs"),
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "changed": None}
+    return {"commit": commit, "changed": bool(status)}
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Return processor, cores, threads, device and the largest memory that this process held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "peak_memory_mib": round(peak / (2**20 if platform.system() == "Darwin" else 2**10)),
+    }
+    if device.type == "cuda":
+        found["accelerator"] = torch.cuda.get_device_name(device)
+        found["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return found
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

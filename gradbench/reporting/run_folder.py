@@ -1,0 +1,164 @@
+"""The folder that a run leaves: rows, costs, table, figures, provenance, model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from gradbench.errors import GradbenchError
+from gradbench.evaluation.rows import read_csv, write_csv
+from gradbench.reporting import figures, provenance, table
+from gradbench.reporting.costs import write_costs
+from gradbench.reporting.model_folder import write_models
+from gradbench.results import Results
+from gradbench.store import Store
+
+
+class RunFolder:
+    """Where a run writes; everything is written beside its place and moved there when whole.
+
+    Args:
+        path: the folder, made if it is not there.
+
+    Raises:
+        GradbenchError: if it cannot be written.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.begun = time.time()
+        try:
+            self._part.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise self._refused(fault) from fault
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Return the folder of a finished run, to read."""
+        folder = cls.__new__(cls)
+        folder.path = Path(path)
+        return folder
+
+    def write(self, results: Results, store: Store, command: str) -> None:
+        """Write everything that the run found.
+
+        Raises:
+            GradbenchError: if the folder cannot be written; what was there before stays.
+        """
+        about = describe(results, command)
+        rows = results.frame()
+        part = self._part
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            write_csv(rows, part / "results.csv")
+            write_costs(store, part / "costs.csv")
+            (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
+            (part / "figures").mkdir()
+            _draw(results, rows, part / "figures")
+            write_models(results, part / "model")
+            told = self._provenance(results, store, about)
+            (part / "run.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            for item in sorted(part.iterdir()):
+                place = self.path / item.name
+                if place.is_dir():
+                    shutil.rmtree(place)
+                os.replace(item, place)
+            part.rmdir()
+        except OSError as fault:
+            raise self._refused(fault) from fault
+
+    def terminal(self) -> str:
+        """Return the main table as text, and where the rest is.
+
+        Raises:
+            GradbenchError: if the folder holds no finished run.
+        """
+        try:
+            about = json.loads((self.path / "run.json").read_text())["about"]
+        except (OSError, ValueError, KeyError) as fault:
+            raise GradbenchError(f"{self.path} holds no finished run: {fault}") from fault
+        text = table.terminal(read_csv(self.path / "results.csv"), about)
+        return f"{text}\n\nall tables: {self.path / 'table.md'}, pictures: {self.path / 'figures'}"
+
+    @property
+    def _part(self) -> Path:
+        return self.path / ".part"
+
+    def _provenance(self, results: Results, store: Store, about: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "about": about,
+            "config": dict(results.experiment.config),
+            "versions": provenance.versions(),
+            "code": provenance.code(),
+            "hardware": provenance.hardware(results.experiment.device),
+            "data": results.sets,
+            "networks": {
+                seed: {"accuracy": f.accuracy, "weights": f.weights, "origin": f.origin}
+                for seed, f in results.networks.items()
+            },
+            "time": {
+                "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.begun)),
+                "seconds": round(time.time() - self.begun, 1),
+                "products_made": len(store.made),
+                "products_found": len(store.used) - len(store.made),
+            },
+        }
+
+    def _refused(self, fault: OSError) -> GradbenchError:
+        return GradbenchError(
+            f"the results cannot be written to {self.path} ({fault.strerror or fault}): make room "
+            "or rights there, or name another folder with out=DIR; products in the store are kept"
+        )
+
+
+def describe(results: Results, command: str) -> dict[str, Any]:
+    """Return what a table must say besides its numbers, JSON-able."""
+    experiment = results.experiment
+    backbone = experiment.config["backbone"]
+    detectors = {name: experiment.detector(name) for name in experiment.detectors}
+    return {
+        "experiment": experiment.name,
+        "in_dist": experiment.dataset.name,
+        "backbone": backbone["name"],
+        "width": backbone.get("width"),
+        "accuracy": {str(seed): f.accuracy for seed, f in results.networks.items()},
+        "n_clean": len(results.images.normal),
+        "protocol": experiment.protocol.name,
+        "detectors": {
+            name: {
+                "supervision": detector.supervision,
+                "clean_seen": detector.clean_seen,
+                "reads": list(detector.reads),
+            }
+            for name, detector in detectors.items()
+        },
+        "remark": experiment.config["remark"],
+        "command": command,
+    }
+
+
+def _draw(results: Results, rows, folder: Path) -> None:
+    """Draw the pictures of every network."""
+    in_dist = results.experiment.dataset.name
+    for seed, curves in results.curves.items():
+        end = "" if len(results.curves) == 1 else f"_s{seed}"
+        if curves:
+            figures.roc(folder / f"roc{end}.png", f"{in_dist} in", curves)
+        for method in results.experiment.detectors:
+            scores = {title: found[method] for title, found in curves.items() if method in found}
+            if scores:
+                name = re.sub(r"\W+", "_", method)
+                figures.histograms(folder / f"scores_{name}{end}.png", f"{method}: scores", scores)
+        means = results.profiles[seed]
+        if means:
+            names = [n for n, _ in results.networks[seed].backbone.network.named_parameters()]
+            title = "Mean squared gradient norm of every parameter tensor"
+            figures.profile(folder / f"gradient_profile{end}.png", title, names, means)
+    if results.curves and rows["level"].ne("").any():
+        figures.levels(folder / "levels.png", "AUROC against level", rows)

@@ -1,0 +1,99 @@
+"""The sections of `table.md` below the main table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gradbench.reporting.draft import Draft
+from gradbench.reporting.grid import markdown
+from gradbench.reporting.view import ATTACKS, COLUMNS, View
+
+ALARM = 0.001
+"""A p-value after Holm below this is marked."""
+
+
+def measures(view: View, names: Sequence[str]) -> list[str]:
+    """Return all measures of every challenge and detector."""
+    text = (
+        "In percent. AUPR takes normal images (in) or abnormal images (out) as positive and is "
+        "average precision; balanced gives both sides the same weight. Accuracy is detection "
+        "accuracy, the mean of the shares of both sides that are recognised: at the best threshold "
+        "for these very images, at the best one for *choose*, or where the detector itself says "
+        "0.5. FPR95 is the share of the other side that is let through where 95 % of the side "
+        "named are recognised; lower is better."
+    )
+    draft = Draft(("challenge", "level", "detector"), tuple(COLUMNS))
+    for line in view.lines():
+        for name in names:
+            cells = [view.cell(line, name, measure) for measure in COLUMNS.values()]
+            if any(cell.value is not None for cell in cells):
+                draft.add((line.challenge, line.level, name), cells)
+    return ["## All measures", text, *draft.draw(markdown)] if draft.rows else []
+
+
+def attacks(view: View) -> list[str]:
+    """Return what the attacks did to the images."""
+    draft = Draft(("challenge", "level"), tuple(ATTACKS))
+    for line in view.lines(("adversarial",)):
+        cells = [view.cell(line, "", measure) for measure in ATTACKS.values()]
+        if any(cell.value is not None for cell in cells):
+            draft.add((line.challenge, line.level), cells)
+    text = (
+        "Success: images that f takes for another class, in percent. L2 is the mean over images "
+        "and L∞ the largest of all, pixels in [0, 1]."
+    )
+    return ["## Attacks", text, *draft.draw(markdown)] if draft.rows else []
+
+
+def controls(view: View, names: Sequence[str]) -> list[str]:
+    """Return what a detector must not be able to do, and how it does."""
+    draft = Draft(("control", "level"), tuple(names))
+    alarm = False
+    for line in view.lines(("control",)):
+        cells = [view.cell(line, name) for name in names]
+        for place, name in enumerate(names):
+            found = view.p_value(line, name)
+            if found:
+                text, holm = found
+                alarm |= holm < ALARM
+                text = f"{cells[place].text}, {text}{' (!)' if holm < ALARM else ''}"
+                cells[place] = cells[place]._replace(text=text)
+        draft.add((line.challenge, line.level), cells)
+        of = line.challenge.partition(":")[2]
+        for same in view.lines():
+            if of and same.challenge == of:
+                draft.add((of, same.level), [view.cell(same, name) for name in names])
+    if not draft.rows:
+        return []
+    text = (
+        "AUROC in percent. *identity*: a challenge of strength zero, 50 for every detector. "
+        "*random_labels*: clean images against clean images, half of them called abnormal "
+        "arbitrarily; a supervised detector must stay at chance. *round_trip:NAME*: clean images "
+        "put through the resampling and compression of NAME, with NAME itself below; what is told "
+        "apart there is told by the processing, not by content."
+    )
+    warning = (
+        f"- (!) p below {ALARM} after Holm: this detector tells apart what is the same, so its "
+        "other numbers are in doubt."
+    )
+    return ["## Controls", text, *draft.draw(markdown), *([warning] if alarm else [])]
+
+
+def leak(view: View, names: Sequence[str]) -> list[str]:
+    """Return the random split beside the protocol of the run."""
+    draft = Draft(("challenge", "level", "split"), tuple(names))
+    for line in view.lines():
+        random = [view.cell(line, name, protocol="random") for name in names]
+        measured = [cell.value is not None for cell in random]
+        if view.protocol != "random" and any(measured):
+            usual = [view.cell(line, name) for name in names]
+            draft.add((line.challenge, line.level, "random"), random)
+            draft.add(
+                (line.challenge, line.level, view.protocol),
+                [cell._replace(text=cell.text * there) for cell, there in zip(usual, measured)],
+            )
+    text = (
+        "AUROC in percent. With `random`, the twin of a measured image (its clean original, or "
+        "what was made from it) may have been fitted on; what that line gains is a leak."
+    )
+    return ["## Random split", text, *draft.draw(markdown)] if draft.rows else []

@@ -1,0 +1,132 @@
+"""The look shared by all figures, and how they are written: equal input gives equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gradbench.errors import GradbenchError
+
+INK, MUTED, FAINT = "#1a1a1a", "#5f6368", "#d9dbde"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
+"""Okabe and Ito (2008), told apart with any colour vision, and one more."""
+DASHES = ((None, None), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+WIDTH = 7.2
+"""Inches: the text width of a page."""
+NARROWEST = 3.4
+"""Inches: the width of a column."""
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4,
+    "axes.labelsize": 7.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "ytick.minor.size": 0,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "legend.handlelength": 2.4,
+    "figure.titlesize": 9.5,
+    "figure.titleweight": "bold",
+}
+
+
+def line_style(place: int) -> dict:
+    """Return colour and dashes of the line at a place, so that lines differ without colour too."""
+    return {"color": COLOURS[place % len(COLOURS)], "dashes": DASHES[place % len(DASHES)]}
+
+
+def paler(colour: str, share: float) -> str:
+    """Return a colour moved towards white, all the way for a share of 1."""
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part + (255 - part) * share):02x}" for part in parts)
+
+
+@contextmanager
+def drawing(
+    path: str | Path, title: str, panels: int, size: tuple[float, float], names: Sequence[str]
+) -> Iterator[tuple[list[Axes], list]]:
+    """Give panels to draw in and a list for the legend's handles; write a PNG on leaving.
+
+    Args:
+        path: of the picture.
+        title: above all panels.
+        panels: their number; as many stand in a row as a page is wide.
+        size: width and height of a panel in inches.
+        names: of the legend, which stands below the title.
+
+    Raises:
+        GradbenchError: if the picture cannot be written.
+    """
+    columns = min(panels, max(1, int(WIDTH / size[0])))
+    rows = -(-panels // columns)
+    width = min(WIDTH, max(NARROWEST, columns * size[0], 0.09 * len(title)))
+    in_line = _entries_in_a_line(names, width)
+    top = 0.34 + 0.17 * -(-len(names) // in_line)
+    with matplotlib.style.context(["default", RC]):
+        figure = Figure(figsize=(width, rows * size[1] + top), layout="constrained")
+        FigureCanvasAgg(figure)
+        height = figure.get_figheight()
+        figure.get_layout_engine().set(
+            rect=(0, 0, 1, 1 - top / height), w_pad=0.05, h_pad=0.05, hspace=0.06
+        )
+        figure.suptitle(title, x=0.06 / width, y=1 - 0.07 / height, ha="left", va="top")
+        handles: list = []
+        yield [figure.add_subplot(rows, columns, i + 1) for i in range(panels)], handles
+        figure.legend(
+            handles,
+            names,
+            loc="upper left",
+            bbox_to_anchor=(0.03 / width, 1 - 0.24 / height),
+            ncols=in_line,
+            columnspacing=1.6,
+            labelspacing=0.35,
+        )
+        try:
+            figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
+        except OSError as fault:
+            raise GradbenchError(f"cannot write {path}: {fault.strerror}") from fault
+
+
+def outer_labels(panels: Sequence[Axes], x: str, y: str) -> None:
+    """Label the axes once: y at the left panels, x below the lowest of each column."""
+    columns = panels[0].get_gridspec().ncols
+    for place, panel in enumerate(panels):
+        if place % columns == 0:
+            panel.set_ylabel(y)
+        if place + columns >= len(panels):
+            panel.set_xlabel(x)
+
+
+def _entries_in_a_line(names: Sequence[str], width: float) -> int:
+    """Return how many entries of a legend stand in a line of the given width in inches."""
+    longest = 0.5 + 0.053 * max(map(len, names))
+    together = sum(0.5 + 0.053 * len(name) for name in names)
+    return len(names) if together < width else max(1, int(width / longest))

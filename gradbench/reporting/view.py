@@ -1,0 +1,157 @@
+"""Rows of a run looked up by what they measure."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from math import isnan
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from gradbench.reporting.numbers import DASH, EXACT, number, size, with_interval, with_range
+
+HOLE = "not measured: "
+KINDS = ("ood", "corruption", "adversarial")
+"""Challenges of the main table, in its order."""
+P_VALUE = re.compile(r"p [=<] (\S+), Holm (\S+)")
+
+
+class Measure(NamedTuple):
+    """What a number measures, by the names it has in the rows."""
+
+    metric: str
+    side: str = ""
+    rule: str = ""
+
+
+AUROC = Measure("auroc")
+COLUMNS = {
+    "AUPR in": Measure("aupr", "in"),
+    "AUPR out": Measure("aupr", "out"),
+    "AUPR out, balanced": Measure("aupr_balanced", "out"),
+    "accuracy, best": Measure("detection_accuracy", "", "best"),
+    "accuracy, choose": Measure("detection_accuracy", "", "choose"),
+    "accuracy, 0.5": Measure("detection_accuracy", "", "half"),
+    "FPR95, normal": Measure("fpr95", "normal"),
+    "FPR95, abnormal": Measure("fpr95", "abnormal"),
+}
+"""Headers of the table of all measures."""
+ATTACKS = {
+    "success": Measure("attack_success"),
+    "L2": Measure("l2"),
+    "L∞": Measure("linf"),
+}
+"""Headers of the table of attacks."""
+
+
+class Line(NamedTuple):
+    """A line of a table: one challenge at one level ("" where there are none)."""
+
+    kind: str
+    challenge: str
+    level: str
+
+
+class Cell(NamedTuple):
+    """A cell of a table: its text, and its value or the reason why there is none."""
+
+    text: str
+    value: float | None = None
+    reason: str = ""
+
+
+class View:
+    """The rows of one run that hold means over folds.
+
+    Args:
+        frame: rows as `evaluation.rows.frame` gives them.
+        protocol: the one that the tables show.
+    """
+
+    def __init__(self, frame: pd.DataFrame, protocol: str):
+        self.protocol = protocol
+        self._rows: dict[tuple, list[Any]] = defaultdict(list)
+        self._lines: dict[Line, list[Any]] = defaultdict(list)
+        kept = frame[frame["fold"].isin(["all", ""])]
+        for row in kept.itertuples(index=False):
+            line = Line(row.challenge_set, row.challenge, row.level)
+            measure = Measure(row.metric, row.side, row.threshold_rule)
+            method = "" if measure in ATTACKS.values() else row.method
+            self._rows[line, method, measure, row.protocol or protocol].append(row)
+            self._lines[line].append(row)
+
+    def lines(self, kinds: Iterable[str] = KINDS) -> list[Line]:
+        """Return the challenges of the given sets, set by set, in the order of the rows."""
+        return [line for kind in kinds for line in self._lines if line.kind == kind]
+
+    def cell(
+        self, line: Line, method: str, measure: Measure = AUROC, protocol: str | None = None
+    ) -> Cell:
+        """Return one cell; AUROC of one network with its interval, means with their range.
+
+        What an attack did belongs to no detector: `method` is then empty.
+        """
+        protocol = self.protocol if protocol is None else protocol
+        rows = self._rows.get((line, method, measure, protocol), [])
+        found = [row for row in rows if not isnan(row.value)]
+        if not found:
+            return Cell("", None, self._reason(line, rows, method))
+        values = [row.value for row in found]
+        show = number if found[0].unit == "percent" else size
+        text = with_range(values, show)
+        if measure == AUROC and len(found) == 1:
+            row = found[0]
+            text = with_interval(row.value, row.lo, row.hi, row.note)
+        return Cell(text, sum(values) / len(values))
+
+    def p_value(self, line: Line, method: str) -> tuple[str, float] | None:
+        """Return the p-values in the notes as text and as number after Holm: the smallest."""
+        rows = self._rows.get((line, method, AUROC, self.protocol), [])
+        found = [match for row in rows if (match := P_VALUE.search(row.note))]
+        if not found:
+            return None
+        match = min(found, key=lambda match: _number(match[2]))
+        text = match[0].rstrip(".,;)")
+        return (text if len(found) == 1 else f"smallest {text}"), _number(match[2])
+
+    def count(self, line: Line, column: str) -> str:
+        """Return `n_normal` or `n_abnormal`, as a range where it differs between networks."""
+        counts = sorted(
+            {
+                int(n)
+                for row in self._lines[line]
+                if row.metric == AUROC.metric and row.protocol == self.protocol
+                if not pd.isna(n := getattr(row, column))
+            }
+        )
+        return DASH.join(str(n) for n in dict.fromkeys(counts[:1] + counts[-1:]))
+
+    def sources(self, line: Line) -> list[str]:
+        """Return where the images of a challenge are from: official, generated, part and so on."""
+        return list(dict.fromkeys(row.source for row in self._lines[line] if row.source))
+
+    def remarks(self, line: Line) -> list[str]:
+        """Return what the notes tell of the images, each remark once."""
+        own = (EXACT, HOLE, "no interval", "p ")
+        notes = [
+            part
+            for row in self._lines[line]
+            if row.metric == AUROC.metric and row.protocol == self.protocol
+            for part in row.note.split("; ")
+            if part and not part.startswith(own)
+        ]
+        return list(dict.fromkeys(notes))
+
+    def _reason(self, line: Line, rows: Sequence[Any], method: str) -> str:
+        """Return why a cell is empty, from its own rows or from those of the whole challenge."""
+        whole = [r for r in self._lines.get(line, ()) if r.method in ("", method)]
+        for row in [*rows, *whole]:
+            if row.note.startswith(HOLE):
+                return row.note.removeprefix(HOLE)
+        return ""
+
+
+def _number(text: str) -> float:
+    return float(text.rstrip(".,;)"))

@@ -1,0 +1,212 @@
+"""What a run found: rows, curves, profiles, networks and fitted detectors, gathered on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import binomtest
+from torch import Tensor
+
+from gradbench.backbones.obtain import Network
+from gradbench.cells import Judged
+from gradbench.challenges.produce import Attack
+from gradbench.data.gather import InDistribution
+from gradbench.data.imageset import ImageSet
+from gradbench.evaluation.controls import LEVEL, holm
+from gradbench.evaluation.rows import frame, hole, measured_row, row
+from gradbench.experiment import Cell, Experiment
+from gradbench.progress import say
+
+if TYPE_CHECKING:
+    import pandas
+
+Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+"""Challenge -> detector -> (scores of normal, scores of abnormal images), all folds together."""
+
+
+@dataclass
+class Results:
+    """Everything that a run hands to `reporting`.
+
+    Attributes:
+        experiment: what was asked for.
+        images: the clean images.
+        rows: tidy rows, see `evaluation.rows`.
+        networks: by seed.
+        curves: by seed.
+        profiles: by seed and set: mean squared norm of each parameter tensor, (d,).
+        states: fitted on the first fold: (seed, challenge, detector) -> tensors.
+        sets: fingerprint, size and provenance of every set of images that was looked at.
+    """
+
+    experiment: Experiment
+    images: InDistribution
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    networks: dict[int, Network] = field(default_factory=dict)
+    curves: dict[int, Curves] = field(default_factory=dict)
+    profiles: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    states: dict[tuple[int, str, str], dict[str, Tensor]] = field(default_factory=dict)
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def frame(self) -> pandas.DataFrame:
+        """Return the rows as a table in their own order."""
+        return frame(self.rows)
+
+    def add_network(self, seed: int, f: Network) -> None:
+        """Note a network and its accuracy on the clean test images."""
+        self.networks[seed] = f
+        self.curves[seed], self.profiles[seed] = {}, {}
+        test = self.images.test
+        right = round(f.accuracy * len(test))
+        interval = binomtest(right, len(test)).proportion_ci()
+        self.rows.append(
+            row(
+                **self._common(seed),
+                challenge_set="clean",
+                challenge=test.name,
+                source=test.status,
+                method="f",
+                fold="all",
+                metric="accuracy",
+                value=100 * f.accuracy,
+                lo=100 * interval.low,
+                hi=100 * interval.high,
+                n_normal=len(test),
+                unit="percent",
+                note=f"network: {f.origin}",
+            )
+        )
+        self._note_set("train", self.images.train)
+        self._note_set("hold-out", self.images.hold_out)
+
+    def add_outputs(self, seed: int, images: ImageSet, outputs: Mapping[str, Tensor]) -> None:
+        """Note a set of images and its gradient profile."""
+        title = f"{images.name} {images.split}"
+        self._note_set(title, images)
+        norms = next((n for n in outputs if n.startswith("squared_norms")), None)
+        if norms is not None:
+            self.profiles[seed][images.name] = outputs[norms].double().mean(0).numpy()
+
+    def add(
+        self,
+        seed: int,
+        cell: Cell,
+        images: ImageSet,
+        method: str,
+        judged: Judged,
+        kind: str | None = None,
+        note: str = "",
+    ) -> None:
+        """Add the rows of a detector on a challenge."""
+        detector = self.experiment.detector(method)
+        common = self._common(seed) | {
+            "challenge_set": kind or cell.challenge.kind,
+            "challenge": cell.name,
+            "level": cell.level,
+            "source": images.status,
+            "method": method,
+            "supervision": detector.supervision,
+            "clean_seen": detector.clean_seen,
+            "protocol": judged.protocol,
+        }
+        note = "; ".join(part for part in (images.note, note) if part)
+        for measured in judged.measured:
+            self.rows.append(measured_row(measured, **common, fold="all", note=note))
+            for fold, value in enumerate(measured.per_fold):
+                self.rows.append(
+                    row(
+                        **common,
+                        fold=fold,
+                        metric=measured.metric,
+                        side=measured.side,
+                        threshold_rule=measured.threshold_rule,
+                        value=100 * value,
+                        unit="percent",
+                    )
+                )
+        if kind is None and judged.protocol == self.experiment.protocol.name:
+            together = tuple(
+                np.concatenate([getattr(s, side) for s in judged.scores])
+                for side in ("normal", "abnormal")
+            )
+            self.curves[seed].setdefault(cell.title, {})[method] = together
+            if judged.state:
+                self.states[seed, cell.title, method] = judged.state
+
+    def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
+        """Add what an attack did: its success and the size of its perturbations."""
+        for metric, value, unit in (
+            ("attack_success", 100 * attack.success.mean(), "percent"),
+            ("l2", attack.l2.mean(), "pixels in [0, 1]"),
+            ("linf", attack.linf.max(), "pixels in [0, 1]"),
+        ):
+            self.rows.append(
+                row(
+                    **self._common(seed),
+                    challenge_set="adversarial",
+                    challenge=cell.name,
+                    level=cell.level,
+                    source="generated",
+                    method=cell.name,
+                    fold="all",
+                    metric=metric,
+                    value=float(value),
+                    n_abnormal=len(attack.success),
+                    unit=unit,
+                    note="mean over images" if metric == "l2" else "",
+                )
+            )
+
+    def add_random_labels(
+        self,
+        seed: int,
+        cell: Cell,
+        images: ImageSet,
+        judged: Mapping[str, Judged],
+        p_values: Sequence[float],
+    ) -> None:
+        """Add the control with arbitrary labels, and warn where a detector beats chance."""
+        for (name, judgement), p, corrected in zip(judged.items(), p_values, holm(p_values)):
+            note = f"p = {p:.3g}, Holm {corrected:.3g}"
+            self.add(seed, cell, images, name, judgement, kind="control", note=note)
+            if corrected < LEVEL:
+                say(
+                    f"warning: {name} tells clean images with arbitrary labels apart ({note}); "
+                    "its other numbers are in doubt"
+                )
+
+    def add_hole(self, seed: int, cell: Cell, reason: str, kind: str | None = None) -> None:
+        """Add a row that says why a challenge was not measured."""
+        self.rows.append(
+            hole(
+                reason,
+                **self._common(seed),
+                challenge_set=kind or cell.challenge.kind,
+                challenge=cell.name,
+                level=cell.level,
+            )
+        )
+
+    def _common(self, seed: int) -> dict[str, Any]:
+        config = self.experiment.config
+        return {
+            "experiment": self.experiment.name,
+            "backbone": config["backbone"]["name"],
+            "width": config["backbone"].get("width"),
+            "in_dist": self.experiment.dataset.name,
+            "train_seed": seed,
+            "detector_seed": config["detector"]["seed"],
+            "split_seed": config["evaluation"]["seed"],
+            "challenge_seed": config["challenge"]["seed"],
+        }
+
+    def _note_set(self, title: str, images: ImageSet) -> None:
+        self.sets[title] = {
+            "images": len(images),
+            "fingerprint": images.fingerprint,
+            "status": images.status,
+            "note": images.note,
+        }

@@ -1,0 +1,274 @@
+"""Products of the steps, kept by content: made once, verified when read, never half-written.
+
+A product is a folder `<root>/<step>/<key>/` with a manifest `product.json` that lists its files
+with their SHA-256. The key is the hash of the step's name and VERSION, its resolved configuration
+and the content digests of its inputs; paths, times and the git commit are metadata. A product is
+written beside its place, synced and renamed, under a lock that dies with its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from gradbench.errors import GradbenchError
+from gradbench.progress import say
+
+MANIFEST = "product.json"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a product is made of.
+
+    Attributes:
+        step: name of the step, also the folder of its products.
+        version: the step's VERSION; raised when the step's output changes.
+        config: resolved configuration, JSON-able.
+        inputs: content digests of the inputs by name, JSON-able.
+    """
+
+    step: str
+    version: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __hash__(self):
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """The key itself: 40 hexadecimal digits."""
+        content = [self.step, self.version, self.config, self.inputs]
+        return hashlib.sha256(canonical(content).encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A finished product: its folder and what its manifest tells."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the step noted about its product: times, counts, digests."""
+        return self.manifest["about"]
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of the product's files."""
+        return self.folder / name
+
+
+class Store:
+    """A folder of products.
+
+    Args:
+        root: the folder; made when the first product is written.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.used: dict[Key, tuple[Product, bool]] = {}
+        """Products that this object gave out, and whether it made them itself."""
+
+    @property
+    def made(self) -> list[Key]:
+        """Keys of the products that this object made, as opposed to found."""
+        return [key for key, (_, made) in self.used.items() if made]
+
+    def get(self, key: Key) -> Product | None:
+        """Return a product if it is there and whole; a damaged one is told of and removed."""
+        folder = self._folder(key)
+        if not (folder / MANIFEST).is_file():
+            return None
+        fault = check(folder)
+        if fault:
+            say(f"store: {key.step} {key.digest[:12]} is damaged ({fault}); it is made anew")
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(folder / MANIFEST)  # last use, read by `prune`
+        product = Product(folder, json.loads((folder / MANIFEST).read_text()))
+        self.used.setdefault(key, (product, False))
+        return product
+
+    def has(self, key: Key) -> bool:
+        """Tell whether a product is there, without reading it."""
+        return (self._folder(key) / MANIFEST).is_file()
+
+    def make(self, key: Key, build: Callable[[Path, Path], Mapping[str, Any] | None]) -> Product:
+        """Return the product of a key, building it where it is missing.
+
+        Of several processes that ask for one key, one builds and the others wait.
+
+        Args:
+            key: what it is made of.
+            build: called with an empty folder to fill and the path of a scratch folder which
+                outlives a kill (for checkpoints; `build` makes it if it wants it); returns
+                JSON-able notes for the manifest.
+
+        Raises:
+            GradbenchError: if the store cannot be written.
+        """
+        product = self.get(key)
+        if product is not None:
+            return product
+        with self._lock(key):
+            product = self.get(key)
+            if product is not None:
+                return product
+            folder = self._folder(key)
+            part = folder.with_name(folder.name + ".part")
+            scratch = folder.with_name(folder.name + ".scratch")
+            with self._writing():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir(parents=True)
+            begun = time.time()
+            try:
+                with self._writing():
+                    about = dict(build(part, scratch) or {})
+                    about["seconds"] = round(time.time() - begun, 3)
+                    self._seal(key, part, about)
+                    os.replace(part, folder)
+                    _sync(folder.parent)
+                    shutil.rmtree(scratch, ignore_errors=True)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+            product = Product(folder, json.loads((folder / MANIFEST).read_text()))
+            self.used[key] = (product, True)
+            return product
+
+    def products(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        """Yield (folder, manifest) of every product, by step and age; unreadable ones as {}."""
+        for step in sorted(p for p in self.root.glob("*") if p.is_dir() and p.name != "locks"):
+            found = [p for p in step.iterdir() if (p / MANIFEST).is_file()]
+            for folder in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime):
+                try:
+                    yield folder, json.loads((folder / MANIFEST).read_text())
+                except ValueError:
+                    yield folder, {}
+
+    def leftovers(self) -> list[Path]:
+        """Return folders that killed or running processes left: unfinished parts, checkpoints."""
+        return sorted(p for end in ("part", "scratch") for p in self.root.glob(f"*/*.{end}"))
+
+    @contextlib.contextmanager
+    def lock(self, name: str, what: str) -> Iterator[None]:
+        """Hold the store-wide lock of a name; the operating system frees it with the process.
+
+        Args:
+            name: of the lock, a file name.
+            what: what is locked, for the message to those who wait.
+        """
+        path = self.root / "locks" / f"{name}.lock"
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with self._writing():
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    say(f"store: waiting for another process that makes {what}")
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+                # the holder before us removed the file: lock the new one instead
+                if path.exists() and os.stat(path).st_ino == os.fstat(handle).st_ino:
+                    yield
+                    path.unlink(missing_ok=True)
+                    return
+            finally:
+                os.close(handle)
+
+    def _lock(self, key: Key):
+        return self.lock(f"{key.step}-{key.digest}", f"{key.step} {key.digest[:12]}")
+
+    def _folder(self, key: Key) -> Path:
+        return self.root / key.step / key.digest
+
+    def _seal(self, key: Key, part: Path, about: Mapping[str, Any]) -> None:
+        files = {}
+        for path in sorted(p for p in part.rglob("*") if p.is_file()):
+            files[path.relative_to(part).as_posix()] = [path.stat().st_size, file_digest(path)]
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+        manifest = {
+            "step": key.step,
+            "version": key.version,
+            "config": key.config,
+            "inputs": key.inputs,
+            "files": files,
+            "about": about,
+            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        with open(part / MANIFEST, "w") as stream:
+            json.dump(manifest, stream, indent=1, sort_keys=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _sync(part)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as fault:
+            raise self._refused(fault.strerror or str(fault)) from fault
+        except SafetensorError as fault:
+            if "os error" not in str(fault):
+                raise
+            raise self._refused(str(fault)) from fault
+
+    def _refused(self, reason: str) -> GradbenchError:
+        return GradbenchError(
+            f"the store at {self.root} cannot be written ({reason}): make room or rights there, "
+            "or name another folder with store=DIR; finished products are kept"
+        )
+
+
+def check(folder: Path) -> str | None:
+    """Return what is wrong with a product's files, None if nothing is."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return "its manifest cannot be read"
+    for name, (size, sha) in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if file_digest(path) != sha:
+            return f"{name} has another checksum"
+    return None
+
+
+def canonical(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,153 @@
+"""Compares every number in the result tables of README.md and results/ with the rows beside it.
+
+A table of README.md stands between `<!-- results: PATH/results.csv -->` and `<!-- /results -->`;
+every `results/**/table.md` belongs to the `results.csv` in its folder. A cell's number must be
+found, rounded as shown, among the rows of the challenge, level, split, detector and measure that
+its row and column name. Weights must have the SHA-256 of `results/weights/SHA256SUMS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from gradbench.errors import GradbenchError
+from gradbench.evaluation.rows import read_csv
+from gradbench.reporting.view import ATTACKS, AUROC, COLUMNS, Measure
+
+BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]*\w)")
+WORDS = ("challenge", "control", "level", "split", "detector", "source")
+"""Headers of the columns that say what is measured."""
+MEASURES = COLUMNS | ATTACKS
+
+
+def main(root: Path) -> int:
+    """Check a checkout, print what is wrong, and return the exit status."""
+    faults, numbers, tables = [], 0, 0
+    for place, text, rows in _texts(root, faults):
+        for table in _tables(text):
+            tables += 1
+            for shown, found, where in _cells(table, rows):
+                numbers += len(shown)
+                missing = [number for number in shown if not _is_there(number, found)]
+                faults += [f"{place}: {number} ({where}) is in no row" for number in missing]
+    weights = _check_weights(root / "results" / "weights", faults)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(f"{numbers} numbers in {tables} tables and {weights} weights: {len(faults)} faults")
+    return 1 if faults else 0
+
+
+def _texts(root: Path, faults: list[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield the name, the text and the rows of everything that holds result tables."""
+    wanted = []
+    if (root / "README.md").is_file():
+        text = (root / "README.md").read_text(encoding="utf-8")
+        wanted += [("README.md", block[2], root / block[1]) for block in BLOCK.finditer(text)]
+        if text.count("<!-- results:") != len(wanted):
+            faults.append("README.md: a mark `<!-- results: … -->` has no `<!-- /results -->`")
+    for path in sorted((root / "results").rglob("table.md")):
+        name = path.relative_to(root).as_posix()
+        wanted.append((name, path.read_text(encoding="utf-8"), path.with_name("results.csv")))
+    for name, text, csv in wanted:
+        try:
+            yield name, text, read_csv(csv)
+        except GradbenchError as fault:
+            faults.append(f"{name}: {fault}")
+
+
+def _tables(text: str) -> Iterator[list[list[str]]]:
+    """Yield the Markdown tables of a text as rows of cells, the header first."""
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
+        rows = [
+            [
+                cell.strip().replace("\\|", "|")
+                for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]
+            ]
+            for line in block.splitlines()
+        ]
+        yield [row for row in rows if not all(set(cell) <= set("-: ") for cell in row)]
+
+
+def _cells(
+    table: Sequence[Sequence[str]], rows: pd.DataFrame
+) -> Iterator[tuple[list[str], set[float], str]]:
+    """Yield the numbers of each cell, those of the rows it speaks of, and its place in words."""
+    header = table[0]
+    methods = set(rows["method"]) - {""}
+    for line in table[1:]:
+        of_line = {name: _plain(cell) for name, cell in zip(header, line) if name in WORDS}
+        for column, cell in zip(header, line):
+            shown = NUMBER.findall(cell)
+            if column in WORDS or not shown:
+                continue
+            wanted = dict(of_line)
+            if column in methods:
+                wanted["detector"] = column
+            where = ", ".join([*(v for v in of_line.values() if v), column])
+            yield shown, _candidates(rows, wanted, column), where
+
+
+def _candidates(rows: pd.DataFrame, wanted: dict[str, str], column: str) -> set[float]:
+    """Return the numbers that a cell may show."""
+    rows = rows[rows["fold"].isin(["all", ""])]
+    challenge = wanted.get("challenge") or wanted.get("control")
+    if challenge:
+        rows = rows[rows["challenge"] == challenge]
+    if "level" in wanted:
+        rows = rows[rows["level"] == wanted["level"]]
+    split = wanted.get("split", "")
+    rows = rows[rows["protocol"] == split] if split else rows[rows["protocol"] != "random"]
+    if column.startswith("n "):
+        return {float(n) for n in rows[column.replace(" ", "_")].dropna()}
+    measure = MEASURES.get(column, AUROC if "detector" in wanted else None)
+    if measure:
+        names = ["metric", "side", "threshold_rule"]
+        rows = rows[[Measure(*row) == measure for row in rows[names].itertuples(index=False)]]
+    if wanted.get("detector"):
+        rows = rows[rows["method"] == wanted["detector"]]
+    found = {float(v) for name in ("value", "lo", "hi") for v in rows[name].dropna()}
+    same = ["challenge", "level", "method", "protocol", "metric", "side", "threshold_rule"]
+    found |= {float(v) for v in rows.groupby(same)["value"].mean().dropna()}  # over networks
+    notes = (
+        n for note in rows["note"] for n in re.findall(r"(?:p [=<]|Holm) (\S+?)[;,]?(?:\s|$)", note)
+    )
+    return found | {float(n) for n in notes}
+
+
+def _is_there(shown: str, found: set[float]) -> bool:
+    """Tell whether a number is the rounding of one of those found."""
+    mantissa, _, exponent = shown.partition("e")
+    half = 0.5 * 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return any(abs(float(shown) - value) <= half * (1 + 1e-6) + 1e-9 for value in found)
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("*", "").strip("` ")
+
+
+def _check_weights(folder: Path, faults: list[str]) -> int:
+    """Compare weights with their checksums, both ways, and return how many are listed."""
+    there = {path.name for path in folder.glob("*.safetensors")}
+    sums = folder / "SHA256SUMS"
+    listed = {}
+    for line in sums.read_text().splitlines() if sums.is_file() else []:
+        digest, _, name = line.partition(" ")
+        listed[name.strip(" *")] = digest
+    faults += [f"{name}: not listed in {sums.name}" for name in sorted(there - listed.keys())]
+    for name, digest in sorted(listed.items()):
+        if not (folder / name).is_file():
+            faults.append(f"{name}: listed in {sums.name} and not there")
+        elif hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            faults.append(f"{name}: its SHA-256 is not the one listed in {sums.name}")
+    return len(listed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).resolve().parents[1]))

@@ -1,0 +1,247 @@
+"""Published files in their own layout, and a user's own images, all made here."""
+
+import gzip
+import struct
+from importlib import import_module
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gradbench.config import load_member
+from gradbench.data.dataset import DataSettings, MissingData
+from gradbench.data.overlap import overlap
+from gradbench.errors import GradbenchError
+
+
+def build(name, /, **changes):
+    content = load_member("dataset", name) | changes
+    module, kind = content.pop("_target_").rsplit(".", 1)
+    return getattr(import_module(module), kind)(**content)
+
+
+def picture(path, size=(8, 8), colour=(10, 20, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return DataSettings(tmp_path, download=False)
+
+
+def idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
+    path.write_bytes(head + array.tobytes())
+
+
+def test_idx_files_are_read_as_torchvision_reads_them(tmp_path, settings):
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    labels = np.array([3, 1, 0, 9], np.uint8)
+    for stem in ("train", "t10k"):
+        idx(tmp_path / "MNIST" / "raw" / f"{stem}-images-idx3-ubyte", images)
+        idx(tmp_path / "MNIST" / "raw" / f"{stem}-labels-idx1-ubyte", labels)
+    found = build("mnist").load("test", settings)
+    assert np.array_equal(found.images[:, 0], images)
+    assert found.labels.tolist() == [3, 1, 0, 9]
+    assert (found.status, found.note) == ("part", "4 of 10,000 images")
+
+
+def test_letters_stand_upright_and_count_from_zero(tmp_path, settings):
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28), dtype=np.uint8)
+    raw = tmp_path / "emnist_letters" / "EMNIST" / "raw"
+    idx(raw / "emnist-letters-test-images-idx3-ubyte", images)
+    idx(raw / "emnist-letters-test-labels-idx1-ubyte", np.array([1, 26], np.uint8))
+    found = build("emnist_letters").load("test", settings)
+    assert np.array_equal(found.images[:, 0], images.swapaxes(1, 2))
+    assert found.labels.tolist() == [0, 25]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "file"),
+    [
+        ("cifar10", "test", "cifar-10-batches-py/test_batch"),
+        ("svhn", "test", "test_32x32.mat"),
+        ("stl10", "test", "stl10_binary/test_X.bin"),
+    ],
+)
+def test_damaged_published_files_are_named(tmp_path, settings, name, split, file):
+    dataset = build(name)
+    for needed in dataset.files[split]:
+        (tmp_path / needed).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / needed).write_bytes(gzip.compress(b"no batch"))
+    assert dataset.ready("test", settings) is None
+    with pytest.raises(GradbenchError, match=f"files of {name} under .* not as published"):
+        dataset.load("test", settings)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    top = tmp_path / "tiny-imagenet-200"
+    for number, wnid in enumerate(("n02", "n01")):
+        picture(top / "val" / "images" / f"val_{number}.JPEG", (64, 64), (200 * number, 0, 0))
+        picture(top / "train" / wnid / "images" / f"{wnid}_0.JPEG", (64, 64))
+    (top / "wnids.txt").write_text("n02\nn01\n")
+    (top / "words.txt").write_text("n01\tgoose\nn02\tgoldfish, Carassius auratus\n")
+    (top / "val" / "val_annotations.txt").write_text(
+        "val_1.JPEG\tn01\t0\t0\t1\t1\nval_0.JPEG\tn02\t0\t0\t1\t1\n"
+    )
+    return top
+
+
+def test_tiny_imagenet_as_published(tiny, settings):
+    found = build("tiny_imagenet").load("challenge", settings)
+    assert found.classes == ("n01 goose", "n02 goldfish")
+    assert found.labels.tolist() == [1, 0]  # by number of the file, val_0 first
+    assert found.images[:1].max() < 10
+    train = build("tiny_imagenet").load("train", settings)
+    assert train.labels.tolist() == [0, 1]
+
+
+def test_tiny_imagenet_without_overlapping_classes(tiny, settings):
+    wnid = next(iter(overlap("tiny_imagenet_cifar10")))
+    for path in (tiny / "wnids.txt", tiny / "words.txt", tiny / "val" / "val_annotations.txt"):
+        path.write_text(path.read_text().replace("n01", wnid))
+    others = sorted(set(overlap("tiny_imagenet_cifar10")) - {wnid})
+    with open(tiny / "wnids.txt", "a") as stream:
+        stream.write("\n".join(others))
+    found = build("tiny_imagenet", exclude="tiny_imagenet_cifar10").load("challenge", settings)
+    assert found.sources.tolist() == ["tiny_imagenet/test/0"]
+    assert found.note.endswith("without 23 classes, 1 images left out")
+
+
+def test_tiny_imagenet_with_an_unknown_class_is_refused(tiny, settings):
+    (tiny / "wnids.txt").write_text("n01\n")
+    with pytest.raises(GradbenchError, match="not Tiny ImageNet as published"):
+        build("tiny_imagenet").load("challenge", settings)
+
+
+def test_signs_as_published(tmp_path, settings):
+    training = tmp_path / "gtsrb" / "GTSRB" / "Training"
+    for name in ("00000/00000_00000", "00000/00000_00001", "00014/00003_00000"):
+        picture(training / f"{name}.ppm", (20, 30))
+    picture(tmp_path / "gtsrb" / "GTSRB" / "Final_Test" / "Images" / "00000.ppm", (16, 16))
+    dataset = build("gtsrb")
+    train = dataset.load("train", settings)
+    assert train.shape == (3, 32, 32)
+    assert train.labels.tolist() == [0, 0, 14]
+    assert [g.split("train/")[1] for g in train.groups] == ["00000/00000"] * 2 + ["00014/00003"]
+    assert train.classes[14] == "stop"
+    assert train.note == (
+        "3 of 39,209 images; 20x30 -> 32x32 bilinear antialiased, proportions not kept"
+    )
+    assert dataset.ready("test", settings) is not None  # the table of classes is missing
+    table = tmp_path / "gtsrb" / "GT-final_test.csv"
+    table.write_text("Filename;Width;Height;ClassId\n00000.ppm;16;16;7\n")
+    assert dataset.load("test", settings).labels.tolist() == [7]
+
+
+def test_places_as_published(tmp_path, settings):
+    for number in (1, 2):
+        picture(tmp_path / "val_256" / f"Places365_val_{number}.jpg", (256, 256))
+    (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n/z/zen_garden 1\n")
+    (tmp_path / "places365_val.txt").write_text("Places365_val_1.jpg 1\nPlaces365_val_2.jpg 0\n")
+    found = build("places365").load("challenge", settings)
+    assert found.labels.tolist() == [1, 0]
+    assert found.classes == ("a/airfield", "z/zen_garden")
+
+
+@pytest.mark.parametrize(("name", "folder"), [("lsun", "LSUN_resize"), ("isun", "iSUN")])
+def test_archives_of_small_scenes(tmp_path, settings, name, folder):
+    picture(tmp_path / folder / "deep" / "a.png", (32, 32))
+    picture(tmp_path / folder / "deep" / ".b.png", (32, 32))
+    found = build(name).load("challenge", settings)
+    assert (len(found), found.labels.tolist(), found.status) == (1, [0], "part")
+    picture(tmp_path / folder / "deep" / "c.png", (31, 32))
+    with pytest.raises(GradbenchError, match=r"cannot be read as images of this set: .*c\.png"):
+        build(name).load("challenge", settings).images[:]
+
+
+def test_textures_are_photographs_of_all_sizes(tmp_path, settings):
+    picture(tmp_path / "dtd" / "dtd" / "images" / "banded" / "banded_1.jpg", (50, 40))
+    picture(tmp_path / "dtd" / "dtd" / "images" / "woven" / "woven_1.jpg", (60, 60))
+    found = build("textures").load("challenge", settings)
+    assert found.classes == ("banded", "woven")
+    assert found.shape == (3, 32, 32)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    for number in range(3):
+        picture(folder / "cats" / f"{number}.png", colour=(number, 0, 0))
+        picture(folder / "dogs" / f"{number}.JPG", colour=(0, 0, 200))
+    return folder
+
+
+def test_folder_of_classes(photos, settings):
+    dataset = build("folder", path=str(photos))
+    found = dataset.load("challenge", settings)
+    assert (found.name, found.split, found.classes) == ("photos", "all", ("cats", "dogs"))
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.images[:3][:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert found.images[np.array([2, 0])][:, 0, 0, 0].tolist() == [2, 0]
+    assert dataset.ready("train", settings) == f"no train in {photos}"
+    with pytest.raises(MissingData, match="sub-folders train and test"):
+        dataset.load("train", settings)
+
+
+def test_folder_with_train_and_test(photos, settings):
+    divided = photos.parent / "divided"
+    for split in ("train", "test"):
+        (divided / split).mkdir(parents=True)
+    photos.rename(divided / "train" / "photos")
+    picture(divided / "test" / "photos" / "x.png", (16, 8))
+    dataset = build("folder", path=str(divided), shape=[1, 8, 8])
+    assert len(dataset.load("train", settings)) == 6
+    test = dataset.load("test", settings)
+    assert test.shape == (1, 8, 8)
+    assert test.note == "read as grey; 16x8 -> 8x8 bilinear antialiased, proportions not kept"
+    assert dataset.load("challenge", settings).split == "test"
+
+
+def test_folder_lists_unreadable_files_in_one_sentence(photos, settings):
+    (photos / "dogs" / "broken.png").write_bytes(b"no picture")
+    (photos / "cats" / "empty.jpg").write_bytes(b"")
+    with pytest.raises(GradbenchError, match="2 of 8 files") as fault:
+        build("folder", path=str(photos)).load("challenge", settings)
+    assert "broken.png" in str(fault.value)
+    assert "empty.jpg" in str(fault.value)
+
+
+def test_folder_names_files_that_end_early(photos, settings):
+    path = photos / "dogs" / "long.png"
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-60])
+    found = build("folder", path=str(photos)).load("challenge", settings)
+    with pytest.raises(GradbenchError, match=r"1 of 7 files cannot be read.*long\.png"):
+        found.images[:]
+
+
+def test_wrong_folders_are_refused(photos, settings):
+    with pytest.raises(MissingData, match="not set"):
+        build("folder").load("challenge", settings)
+    picture(photos / "loose.png")
+    with pytest.raises(GradbenchError, match="1 images beside its class folders"):
+        build("folder", path=str(photos)).load("challenge", settings)
+    (photos.parent / "bare").mkdir()
+    with pytest.raises(GradbenchError, match="holds no image files"):
+        build("folder", path=str(photos.parent / "bare")).load("challenge", settings)
+
+
+def test_arrays_in_one_file_or_in_a_folder(tmp_path, settings):
+    images = np.zeros((4, 5, 5, 1), np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(4))
+    found = build("arrays", path=str(tmp_path / "mine.npz")).load("challenge", settings)
+    assert (found.name, found.split, found.shape) == ("mine", "all", (1, 5, 5))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    np.savez(folder / "train.npz", images=images, labels=np.arange(4))
+    dataset = build("arrays", path=str(folder), name="lab")
+    assert dataset.load("train", settings).sources[3] == "lab/train/3"
+    assert dataset.ready("test", settings) == f"no test in {folder}"
+    assert dataset.ready("challenge", settings) is None
+    with pytest.raises(MissingData, match=r"train\.npz and test\.npz"):
+        dataset.load("test", settings)

@@ -1,0 +1,126 @@
+import os
+
+import numpy as np
+import pandas
+import pytest
+
+from gradbench.errors import GradbenchError
+from gradbench.evaluation.intervals import FoldScores, measure
+from gradbench.evaluation.rows import (
+    COLUMNS,
+    frame,
+    hole,
+    measured_row,
+    read_csv,
+    row,
+    write_csv,
+)
+
+
+@pytest.fixture
+def rows():
+    return [
+        row(experiment="e", challenge="noise", level=10, method="msp", value=99.123456789,
+            lo=-0.0, hi=np.float64(100), n_normal=np.int64(5), detector_seed=7, unit="percent"),
+        row(experiment="e", challenge="noise", level=2.0, method="msp", value=1 / 3, train_seed=0,
+            note='one, "two"\nthree – ü'),
+        hole("the folder is missing", experiment="e", challenge="svhn", method="inf"),
+        row(experiment="e", challenge="noise", level=2, method="gradient", value=float("nan")),
+    ]  # fmt: skip
+
+
+def test_columns_are_those_of_the_architecture():
+    assert COLUMNS[:4] == ("paper", "table", "experiment", "backbone")
+    assert COLUMNS[-8:] == ("threshold_rule", "value", "lo", "hi", "n_normal", "n_abnormal",
+                            "unit", "note")  # fmt: skip
+    assert len(set(COLUMNS)) == len(COLUMNS) == 30
+    assert tuple(row()) == COLUMNS
+
+
+def test_an_unknown_column_is_named_with_its_neighbours():
+    with pytest.raises(GradbenchError, match="no column named 'chalenge': did you mean challenge"):
+        row(chalenge="noise")
+
+
+def test_frames_are_typed_and_sorted_with_levels_as_numbers(rows):
+    table = frame(rows)
+    assert tuple(table.columns) == COLUMNS
+    assert table["level"].tolist() == ["2", "2", "10", ""]
+    assert table["method"].tolist() == ["gradient", "msp", "msp", "inf"]
+    assert table["value"].dtype == "float64"
+    assert table["train_seed"].dtype == "Int64"
+    assert table["value"].isna().tolist() == [True, False, False, True]
+    assert table["note"].iloc[3] == "not measured: the folder is missing"
+
+
+def test_order_of_measurement_does_not_matter(rows):
+    pandas.testing.assert_frame_equal(frame(rows), frame(rows[::-1]))
+
+
+def test_files_round_trip_byte_for_byte(rows, tmp_path):
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    table = frame(rows)
+    write_csv(table, first)
+    back = read_csv(first)
+    pandas.testing.assert_frame_equal(back, table)
+    write_csv(back, second)
+    assert first.read_bytes() == second.read_bytes()
+    text = first.read_bytes().decode()
+    assert text.splitlines()[0] == ",".join(COLUMNS)
+    assert "\r" not in text
+    assert ",0.333333," in text
+    assert ",99.123457,0.0,100.0,5," in text
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "b.csv"]
+
+
+def test_rows_of_a_table_make_the_same_table(rows):
+    table = frame(rows)
+    pandas.testing.assert_frame_equal(frame(table.to_dict("records")), table)
+
+
+def test_measured_numbers_become_percent(tmp_path):
+    groups = np.array([f"a/{i}" for i in range(60)])
+    fold = FoldScores(np.arange(60.0), groups, np.arange(60) + 20.0, np.char.add(groups, "x"))
+    results = measure([fold], replicates=50)
+    rows = [measured_row(r, method="msp", note="part") for r in results]
+    first = rows[0]
+    assert (first["metric"], first["unit"], first["note"]) == ("auroc", "percent", "part")
+    assert first["value"] == 100 * results[0].value
+    table = frame(rows).set_index(["metric", "side", "threshold_rule"])
+    missing = table.loc[("detection_accuracy", "", "half")]
+    assert np.isnan(missing["value"])
+    assert missing["note"].startswith("part; not measured: ")
+    assert table.loc[("fpr95", "normal", ""), "n_abnormal"] == 60
+
+
+def test_values_of_the_wrong_kind_are_named():
+    with pytest.raises(GradbenchError, match="column value holds 'high', which is not a number"):
+        frame([row(value="high")])
+    for seed in (1.5, "one"):
+        with pytest.raises(GradbenchError, match=r"train_seed .* not a whole number"):
+            frame([row(train_seed=seed)])
+
+
+def test_faulty_files_are_one_sentence(rows, tmp_path):
+    with pytest.raises(GradbenchError, match=r"cannot write .*No such file"):
+        write_csv(frame(rows), tmp_path / "missing" / "a.csv")
+    with pytest.raises(GradbenchError, match=r"cannot read .*No such file"):
+        read_csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("paper,value\nx,1\n")
+    with pytest.raises(GradbenchError, match="no table of results: columns that differ: backbone"):
+        read_csv(tmp_path / "a.csv")
+
+
+def test_a_failed_write_leaves_the_old_file(rows, tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    write_csv(frame(rows), path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(GradbenchError, match="No space left on device"):
+        write_csv(frame(rows[:1]), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.csv"]

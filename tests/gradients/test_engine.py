@@ -1,0 +1,312 @@
+"""What the engine promises around the numbers: choices, invariance, refusals, no traces."""
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from gradbench.errors import GradbenchError
+from gradbench.gradients import KHot, Ones, RandomKHot, Zeros, as_loss, squared_norms
+from gradbench.gradients.engine import default_chunk
+
+
+class Small(nn.Module):
+    """A convolution, a normalisation, an in-place ReLU and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 5)
+
+    def features(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().double().eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(7, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_invariant_to_chunk_and_order(model, images):
+    whole = squared_norms(model, images)
+    order = torch.randperm(7)
+    for chunk in (1, 2, 3, 7):
+        part = squared_norms(model, images, chunk=chunk)
+        torch.testing.assert_close(part.values, whole.values, rtol=1e-12, atol=0)
+        torch.testing.assert_close(part.outputs, whole.outputs)
+    shuffled = squared_norms(model, images[order])
+    torch.testing.assert_close(shuffled.values, whole.values[order], rtol=1e-12, atol=0)
+
+
+def test_precision_follows_the_model(model, images):
+    exact = squared_norms(model, images)
+    single = squared_norms(model.float(), images.float())
+    assert (exact.values.dtype, single.values.dtype) == (torch.float64, torch.float32)
+    torch.testing.assert_close(single.values.double(), exact.values, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    "chosen", [["fc.bias", "conv.weight"], lambda n: n in ("conv.weight", "fc.bias")]
+)
+def test_choice_of_parameters(model, images, chosen):
+    everything = squared_norms(model, images)
+    found = squared_norms(model, images, parameters=chosen)
+    assert found.names == ["conv.weight", "fc.bias"]
+    columns = [everything.names.index(n) for n in found.names]
+    torch.testing.assert_close(found.values, everything.values[:, columns], rtol=1e-12, atol=0)
+
+
+def test_works_without_gradients_around(model, images):
+    expected = squared_norms(model, images).values
+    with torch.no_grad():
+        torch.testing.assert_close(squared_norms(model, images).values, expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(squared_norms(model, images + 0).values, expected)
+    model.requires_grad_(False)
+    torch.testing.assert_close(squared_norms(model, images).values, expected)
+
+
+def test_callers_hooks_see_every_image_once_in_order(images):
+    model = nn.Sequential(nn.ConvTranspose2d(1, 2, 3), nn.Flatten(), nn.Linear(128, 3)).double()
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    found = squared_norms(model, images, chunk=3)
+    assert found.routes["0.weight"] == "one image at a time"
+    assert [len(s) for s in seen] == [3, 3, 1]
+    assert torch.equal(torch.cat(seen), images)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_legacy_weight_norm_hooks_stay_part_of_the_network(images):
+    model = nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(36, 3))).double()
+    found = squared_norms(model, images)
+    alone = [squared_norms(model, image).values for image in images.split(1)]
+    torch.testing.assert_close(found.values, torch.cat(alone), rtol=1e-12, atol=0)
+    assert (found.values > 0).all()
+
+
+def state(model: nn.Module) -> list:
+    tensors = {k: v.clone() for k, v in model.state_dict().items()}
+    return [
+        [m.training for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+        [p.grad for p in model.parameters()],
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+        {k: v.tolist() for k, v in tensors.items()},
+    ]
+
+
+@pytest.mark.parametrize("fault", [None, "forward", "loss"])
+def test_model_comes_back_as_it_was(model, images, fault):
+    model.conv.weight.requires_grad_(False)
+    passes = []
+
+    def hook(module, inputs, output):
+        passes.append(1)
+        if fault == "forward" and len(passes) == 2:
+            raise RuntimeError("half-way")
+
+    def loss(z: Tensor) -> Tensor:
+        if fault == "loss" and len(passes) == 2:
+            raise RuntimeError("half-way")
+        return z.sum(1)
+
+    model.bn.register_forward_hook(hook)
+    before = state(model)
+    if fault is None:
+        squared_norms(model, images, loss=loss, chunk=3)
+    else:
+        with pytest.raises(RuntimeError, match="half-way"):
+            squared_norms(model, images, loss=loss, chunk=3)
+    assert state(model) == before
+
+
+def test_nothing_kept_alive_by_later_chunks_or_afterwards(model, images):
+    kept, alive = [], []
+
+    def hook(module, inputs, output):
+        alive.append(sum(ref() is not None for ref in kept))
+        kept.append(weakref.ref(output))
+
+    model.conv.register_forward_hook(hook)
+    gc.disable()
+    try:
+        squared_norms(model, images, chunk=2)
+        assert alive == [0, 0, 0, 0]
+        assert [ref() for ref in kept] == [None] * 4
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("label", "vector"),
+    [
+        (Ones(), [1, 1, 1, 1]),
+        (Zeros(), [0, 0, 0, 0]),
+        (KHot((3, 0)), [1, 0, 0, 1]),
+        (RandomKHot(4, seed=1), [1, 1, 1, 1]),
+    ],
+)
+def test_label_vectors(label, vector):
+    assert label.vector(4).tolist() == vector
+
+
+def test_random_label_depends_on_the_seed_alone():
+    draws = [RandomKHot(5, seed=s).vector(10) for s in range(20)]
+    assert all(d.sum() == 5 for d in draws)
+    assert len({tuple(d.tolist()) for d in draws}) > 10
+    torch.manual_seed(3)
+    assert torch.equal(RandomKHot(5, seed=0).vector(10), draws[0])
+
+
+def test_gradients_of_losses_are_those_of_the_table():
+    z = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    p = z.softmax(1)
+    expected = {
+        "bce": (z.sigmoid() - 1) / 4,
+        "ce_uniform": p - 1 / 4,
+        "ce_sum_one_hot": 4 * p - 1,
+        "mse": 2 * (z - 1) / 4,
+    }
+    for name, gradient in expected.items():
+        (found,) = torch.autograd.grad(as_loss(name)(z).sum(), z, retain_graph=True)
+        torch.testing.assert_close(found, gradient)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "bse"}, "did you mean mse or bce"),
+        ({"label": "one"}, "did you mean ones"),
+        ({"label": 3}, "no label"),
+        ({"reduction": "max"}, "valid choices are mean, sum"),
+        ({"loss": "ce_uniform", "label": "zeros"}, "takes no label"),
+        ({"loss": "ce_sum_one_hot", "label": "zeros"}, "constant"),
+        ({"loss": lambda z: z.sum(1), "label": "zeros"}, "put them inside"),
+        ({"label": KHot((0, 9))}, "classes 0 to 4"),
+        ({"label": RandomKHot(1)}, "choose 2 to 5"),
+        ({"parameters": ["fc.weigth"]}, "did you mean fc.weight"),
+        ({"parameters": lambda name: False}, "no parameter was selected"),
+        ({"chunk": 0}, "at least 1"),
+        ({"loss": lambda z: z.sum()}, "one value per image"),
+        ({"loss": lambda z: z.sum(1, keepdim=True)}, "one value per image"),
+        ({"loss": lambda z: (z - z.mean(0)).square().sum(1)}, "mixes the images"),
+        ({"loss": lambda z: z.detach().sum(1)}, "does not depend"),
+    ],
+)
+def test_refused_choices(model, images, options, message):
+    with pytest.raises(GradbenchError, match=message):
+        squared_norms(model, images, **options)
+
+
+def test_one_hot_is_not_confounding():
+    with pytest.raises(GradbenchError, match="not confounding"):
+        KHot((2,))
+
+
+class Function(nn.Module):
+    """A network that is one function of its input and of a linear layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.fc = function, nn.Linear(36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.fc, x.flatten(1))
+
+
+def overwrites(fc: nn.Linear, x: Tensor) -> Tensor:
+    x = x.tanh()
+    y = fc(x)
+    x.zero_()
+    return y
+
+
+REFUSED = {
+    "training": (lambda: Small().train(), "'bn' is in training mode"),
+    "no statistics": (
+        lambda: nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten()).eval(),
+        "has no running statistics",
+    ),
+    "functional statistics": (
+        lambda: Function(lambda fc, x: F.batch_norm(fc(x), None, None, fc.bias, training=True)),
+        "statistics of the batch",
+    ),
+    "dropout": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(36, 2)),
+        "'1'.*active",
+    ),
+    "functional dropout": (lambda: Function(lambda fc, x: fc(F.dropout(x))), "random numbers"),
+    "mixes images": (lambda: Function(lambda fc, x: fc(x - x.mean(0))), "mixes the images"),
+    "checkpoint": (
+        lambda: Function(lambda fc, x: checkpoint(fc, x.requires_grad_(), use_reentrant=True)),
+        "use_reentrant",
+    ),
+    "overwrites": (lambda: Function(overwrites), "changed in place"),
+    "not finite": (lambda: Function(lambda fc, x: fc(x) / 0), "not all finite"),
+    "a tuple": (lambda: Function(lambda fc, x: (fc(x), x)), "but gave tuple"),
+    "rows": (lambda: Function(lambda fc, x: fc(x)[:3]), "one row of outputs per image"),
+    "maps": (lambda: Function(lambda fc, x: fc(x)[..., None]), "needs logits"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_networks(name, images):
+    make, message = REFUSED[name]
+    model = make().double()
+    before = state(model)
+    with pytest.raises(GradbenchError, match=message):
+        squared_norms(model, images.clone())
+    assert state(model) == before
+
+
+def test_inactive_dropout_is_welcome(images):
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 3)).double().eval()
+    assert (squared_norms(model, images).values > 0).all()
+
+
+def test_network_that_overwrites_its_images(images):
+    before = images.clone()
+    model = Function(lambda fc, x: fc(x.sub_(0.5))).double()
+    plain = Function(lambda fc, x: fc(x - 0.5)).double()
+    plain.load_state_dict(model.state_dict())
+    found, expected = squared_norms(model, images), squared_norms(plain, images)
+    torch.testing.assert_close(found.values, expected.values)
+    assert torch.equal(images, before)
+
+
+def test_no_images_refused(model, images):
+    with pytest.raises(GradbenchError, match="no images"):
+        squared_norms(model, images[:0])
+
+
+def test_chunk_is_a_function_of_shape_and_device():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert default_chunk((1000, 3, 32, 32), cpu) == 64
+    assert default_chunk((1, 3, 32, 32), gpu) == 512
+    assert default_chunk((1, 3, 224, 224), cpu) == 9
+    assert default_chunk((1, 3, 9000, 9000), cpu) == 1
+
+
+def test_needs_torch_alone():
+    heavy = ("torchvision", "hydra", "sklearn", "pandas", "scipy")
+    code = (
+        f"import sys, gradbench.gradients; print([name for name in {heavy} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,159 @@
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradbench.evaluation.rows import frame, row, write_csv
+from gradbench.reporting.table import markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+ABOUT = {
+    "experiment": "made_up",
+    "in_dist": "digits",
+    "backbone": "small_cnn",
+    "width": 16,
+    "accuracy": {"0": 0.97, "1": 0.98},
+    "n_clean": 360,
+    "protocol": "grouped",
+    "detectors": {
+        "msp": {"supervision": "none", "clean_seen": "none", "reads": ["logits"]},
+        "gradient": {"supervision": "training", "clean_seen": "none", "reads": ["norms"]},
+    },
+    "remark": "",
+    "command": "gradbench run",
+}
+
+
+@pytest.fixture(scope="module")
+def check():
+    spec = importlib.util.spec_from_file_location("check", ROOT / "scripts" / "check_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def rows(seeds=(0,)):
+    made = []
+    cells = [("ood", "patches", ""), ("corruption", "fog", 1), ("corruption", "fog", 3)]
+    cells.append(("control", "round_trip:patches", ""))
+    for seed in seeds:
+        for place, (kind, challenge, level) in enumerate(cells):
+            for step, method in enumerate(("msp", "gradient")):
+                value = 60.123456 + 7 * place + 3 * step + 2 * seed
+                common = {
+                    "challenge_set": kind,
+                    "challenge": challenge,
+                    "level": level,
+                    "method": method,
+                    "train_seed": seed,
+                    "protocol": "grouped",
+                    "fold": "all",
+                    "unit": "percent",
+                    "n_normal": 360,
+                    "n_abnormal": 900 + place,
+                }
+                bounds = {"lo": value - 1.11, "hi": value + 1.22}
+                made.append(row(**common, **bounds, metric="auroc", value=value))
+                made.append(row(**common, metric="fpr95", side="normal", value=value / 2))
+                if level == 3:
+                    leak = common | {"protocol": "random"}
+                    made.append(row(**leak, **bounds, metric="auroc", value=value + 9))
+    control = {"challenge_set": "control", "challenge": "random_labels", "method": "gradient"}
+    more = {"protocol": "grouped", "fold": "all", "metric": "auroc", "unit": "percent"}
+    made.append(row(**control, **more, value=51.0, note="p = 0.0123, Holm 4.6e-05"))
+    named = {"challenge_set": "adversarial", "challenge": "fgsm", "method": "f", "unit": "pixels"}
+    return [*made, row(**named, fold="all", metric="l2", value=0.8126)]
+
+
+def write(folder, seeds=(0,)):
+    """Write the rows and the table of a run and return the path of the table."""
+    folder.mkdir(parents=True)
+    table = frame(rows(seeds))
+    write_csv(table, folder / "results.csv")
+    about = ABOUT | {"accuracy": {str(seed): 0.97 for seed in seeds}}
+    (folder / "table.md").write_text(markdown(table, about))
+    return folder / "table.md"
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_the_table_of_a_run_passes(check, tmp_path, capsys, seeds):
+    table = write(tmp_path / "results" / "run", seeds)
+    for text in ("4.6e-05 (!)", "0.813", "900", "round_trip:patches", "random"):
+        assert text in table.read_text()
+    assert check(tmp_path) == 0
+    numbers = int(capsys.readouterr().out.split()[0])
+    assert numbers > 50
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("67.1", "67.2"),  # rounded wrongly
+        ("67.1", "70.1"),  # another detector's
+        ("67.1", "74.1"),  # another level's
+        ("0.813", "0.814"),
+        ("0.0123", "0.0124"),
+        ("4.6e-05", "4.7e-05"),
+        ("| 901 ", "| 902 "),
+        (" 33.6 ", " 30.1 "),  # another challenge's FPR95
+        ("83.1 73.0–75.3", "74.1 73.0–75.3"),  # the number of the other split
+    ],
+)
+def test_a_number_that_is_not_in_its_rows_is_named(check, tmp_path, capsys, right, wrong):
+    table = write(tmp_path / "results" / "run")
+    text = table.read_text()
+    assert right in text
+    table.write_text(text.replace(right, wrong, 1))
+    assert check(tmp_path) == 1
+    number = wrong.strip("| ").split(" ")[0]
+    assert f"results/run/table.md: {number} (" in capsys.readouterr().err
+
+
+def readme(tmp_path, table, path="results/run/results.csv"):
+    text = f"# Read me\n\n<!-- results: {path} -->\n{table}\n<!-- /results -->\n"
+    (tmp_path / "README.md").write_text(text + "\n| other | table |\n| --- | --- |\n| a | 99.9 |\n")
+
+
+HEAD = "| challenge | level | msp | gradient |\n| --- | --- | ---: | ---: |\n"
+
+
+def test_marked_tables_of_the_readme_are_checked_and_others_are_not(check, tmp_path, capsys):
+    write(tmp_path / "results" / "run").unlink()
+    readme(tmp_path, HEAD + "| `fog` | 3 | 74.1 73.0–75.3 | **77.1** |")
+    assert check(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("4 numbers in 1 tables")
+    readme(tmp_path, HEAD + "| `fog` | 3 | 77.1 73.0–75.3 | **77.1** |")
+    assert check(tmp_path) == 1
+    assert "README.md: 77.1 (fog, 3, msp) is in no row" in capsys.readouterr().err
+
+
+def test_a_mark_without_end_or_without_rows_is_a_fault(check, tmp_path, capsys):
+    readme(tmp_path, HEAD)
+    assert check(tmp_path) == 1
+    assert "results/run/results.csv" in capsys.readouterr().err
+    (tmp_path / "README.md").write_text("<!-- results: a.csv -->\n| a |\n")
+    assert check(tmp_path) == 1
+    assert "has no `<!-- /results -->`" in capsys.readouterr().err
+
+
+def test_weights_must_have_their_checksum(check, tmp_path, capsys):
+    folder = tmp_path / "results" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "a.safetensors").write_bytes(b"weights")
+    assert check(tmp_path) == 1
+    assert "a.safetensors: not listed" in capsys.readouterr().err
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  a.safetensors\n")
+    assert check(tmp_path) == 0
+    (folder / "a.safetensors").write_bytes(b"other")
+    assert check(tmp_path) == 1
+    assert "its SHA-256 is not" in capsys.readouterr().err
+    (folder / "a.safetensors").unlink()
+    assert check(tmp_path) == 1
+    assert "not there" in capsys.readouterr().err
+
+
+def test_what_is_committed_here_passes(check, capsys):
+    assert check(ROOT) == 0, capsys.readouterr().err
