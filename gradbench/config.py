@@ -10,10 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from gradbench.errors import GradbenchError, unknown
 
 GROUPS = ("backbone", "dataset", "challenge", "detector", "protocol", "experiment")
@@ -47,6 +43,9 @@ def compose(overrides: Sequence[str] = (), dirs: Iterable[str | Path] = ()) -> d
 
 def plain(cfg) -> dict[str, Any]:
     """Return a composed configuration as plain, resolved data."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         return OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as fault:
@@ -68,6 +67,10 @@ def load_member(group: str, name: str, dirs: Iterable[Path] = ()) -> dict[str, A
     Raises:
         GradbenchError: if there is no such member, or its file is not YAML.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     files = group_files(group, dirs)
     if name not in files:
         raise unknown(group, str(name), files)
@@ -108,13 +111,15 @@ def expand(group: str, entries: Any, dirs: Iterable[Path] = ()) -> list[tuple[st
     return list(found.items())
 
 
-def _unfold(group: str, entries: Iterable[Any], dirs: tuple[Path, ...]):
+def _unfold(group: str, entries: Iterable[Any], dirs: tuple[Path, ...], inside=()):
     for entry in entries:
         if isinstance(entry, Mapping):
             yield entry
             continue
         content = load_member(group, entry, dirs)
         if "members" in content:
-            yield from _unfold(group, content["members"], dirs)
+            if entry in inside:
+                raise GradbenchError(f"the suite '{entry}' of {group}s contains itself")
+            yield from _unfold(group, content["members"], dirs, (*inside, entry))
         else:
             yield {"use": entry}

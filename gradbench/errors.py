@@ -8,9 +8,15 @@ class GradbenchError(Exception):
     """A fault of the input or of the machine; its text names the culprit and the valid choices."""
 
 
+MANY = 30
+"""Of more choices than this only the nearest are named."""
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> GradbenchError:
     """Return the error for a name that is not among the valid choices, nearest choices first."""
     choices = sorted(choices)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
+    if near and len(choices) > MANY:
+        return GradbenchError(f"no {kind} named '{name}': {hint.strip()}")
     return GradbenchError(f"no {kind} named '{name}': {hint}valid choices are {', '.join(choices)}")

@@ -19,6 +19,7 @@ from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError, unknown
+from gradbench.extraction.readers import check
 
 NOT_ARGUMENTS = ("_target_", "description")
 
@@ -116,7 +117,9 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             "detectors=[]: name at least one; `gradbench list detectors` tells all"
         )
     for name, content in detectors.items():
-        instantiate("detector", name, content)
+        detector = instantiate("detector", name, content)
+        for output in (*detector.reads, *detector.bank_reads):
+            check(output)
     _check_numbers(config)
     experiment = Experiment(
         config=config,
@@ -147,7 +150,8 @@ def instantiate(group: str, name: str, content: Mapping[str, Any], drop=NOT_ARGU
     try:
         make = get_object(target)
     except Exception as fault:
-        raise GradbenchError(f"{group} {name}: {target} cannot be imported ({fault})") from fault
+        reason = " ".join(str(fault).split())
+        raise GradbenchError(f"{group} {name}: {target} cannot be imported ({reason})") from fault
     arguments = {k: v for k, v in content.items() if k not in drop}
     signature = inspect.signature(make)
     try:
@@ -235,7 +239,6 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise GradbenchError(f"{key}={value}: a whole number, at least {least}")
-    if not 0.5 <= config["evaluation"]["confidence"] < 1:
-        raise GradbenchError(
-            f"evaluation.confidence={config['evaluation']['confidence']}: between 0.5 and 1"
-        )
+    confidence = config["evaluation"]["confidence"]
+    if not isinstance(confidence, float) or not 0.5 <= confidence < 1:
+        raise GradbenchError(f"evaluation.confidence={confidence}: between 0.5 and 1")

@@ -23,8 +23,8 @@ from gradbench.progress import say
 if TYPE_CHECKING:
     import pandas
 
-Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
-"""Challenge -> detector -> (scores of normal, scores of abnormal images), all folds together."""
+Curves = dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]
+"""Challenge -> detector -> fold -> (scores of normal, scores of abnormal images)."""
 
 
 @dataclass
@@ -128,11 +128,8 @@ class Results:
                     )
                 )
         if kind is None and judged.protocol == self.experiment.protocol.name:
-            together = tuple(
-                np.concatenate([getattr(s, side) for s in judged.scores])
-                for side in ("normal", "abnormal")
-            )
-            self.curves[seed].setdefault(cell.title, {})[method] = together
+            folds = [(s.normal, s.abnormal) for s in judged.scores]
+            self.curves[seed].setdefault(cell.title, {})[method] = folds
             if judged.state:
                 self.states[seed, cell.title, method] = judged.state
 

@@ -83,6 +83,7 @@ class Store:
         self.root = Path(root)
         self.used: dict[Key, tuple[Product, bool]] = {}
         """Products that this object gave out, and whether it made them itself."""
+        self._told: set[Key] = set()
 
     @property
     def made(self) -> list[Key]:
@@ -90,14 +91,15 @@ class Store:
         return [key for key, (_, made) in self.used.items() if made]
 
     def get(self, key: Key) -> Product | None:
-        """Return a product if it is there and whole; a damaged one is told of and removed."""
+        """Return a product if it is there and whole; a damaged one is told of."""
         folder = self._folder(key)
         if not (folder / MANIFEST).is_file():
             return None
         fault = check(folder)
         if fault:
-            say(f"store: {key.step} {key.digest[:12]} is damaged ({fault}); it is made anew")
-            shutil.rmtree(folder, ignore_errors=True)
+            if key not in self._told:
+                say(f"store: {key.step} {key.digest[:12]} is damaged ({fault}); it is made anew")
+            self._told.add(key)
             return None
         with contextlib.suppress(OSError):
             os.utime(folder / MANIFEST)  # last use, read by `prune`
@@ -134,6 +136,8 @@ class Store:
             part = folder.with_name(folder.name + ".part")
             scratch = folder.with_name(folder.name + ".scratch")
             with self._writing():
+                # a damaged product goes under the lock alone: another process may have mended it
+                shutil.rmtree(folder, ignore_errors=True)
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(parents=True)
             begun = time.time()
@@ -154,7 +158,8 @@ class Store:
     def products(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         """Yield (folder, manifest) of every product, by step and age; unreadable ones as {}."""
         for step in sorted(p for p in self.root.glob("*") if p.is_dir() and p.name != "locks"):
-            found = [p for p in step.iterdir() if (p / MANIFEST).is_file()]
+            # a sealed folder that was not renamed yet is no product
+            found = [p for p in step.iterdir() if p.suffix != ".part" and (p / MANIFEST).is_file()]
             for folder in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime):
                 try:
                     yield folder, json.loads((folder / MANIFEST).read_text())
@@ -186,9 +191,11 @@ class Store:
                     say(f"store: waiting for another process that makes {what}")
                     fcntl.flock(handle, fcntl.LOCK_EX)
                 # the holder before us removed the file: lock the new one instead
-                if path.exists() and os.stat(path).st_ino == os.fstat(handle).st_ino:
-                    yield
-                    path.unlink(missing_ok=True)
+                if _same_file(path, handle):
+                    try:
+                        yield
+                    finally:
+                        path.unlink(missing_ok=True)
                     return
             finally:
                 os.close(handle)
@@ -214,6 +221,7 @@ class Store:
             "about": about,
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        manifest["sha256"] = _seal_of(manifest)
         with open(part / MANIFEST, "w") as stream:
             json.dump(manifest, stream, indent=1, sort_keys=True)
             stream.flush()
@@ -225,6 +233,9 @@ class Store:
         try:
             yield
         except OSError as fault:
+            elsewhere = fault.filename and not _within(fault.filename, self.root)
+            if fault.errno is None or elsewhere:
+                raise  # of a builder, about a file of the user's or an image in it
             raise self._refused(fault.strerror or str(fault)) from fault
         except SafetensorError as fault:
             if "os error" not in str(fault):
@@ -241,10 +252,14 @@ class Store:
 def check(folder: Path) -> str | None:
     """Return what is wrong with a product's files, None if nothing is."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError):
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
-    for name, (size, sha) in files.items():
+    # manifests of the first days have no checksum of their own
+    if manifest.get("sha256", seal := _seal_of(manifest)) != seal:
+        return "its manifest has another checksum"
+    for name, (size, sha) in files:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
@@ -264,6 +279,23 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _seal_of(manifest: Mapping[str, Any]) -> str:
+    """Return the checksum of all that a manifest says, as it reads from the file."""
+    said = json.loads(json.dumps({k: v for k, v in manifest.items() if k != "sha256"}))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _same_file(path: Path, handle: int) -> bool:
+    try:
+        return os.stat(path).st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _within(name: Any, root: Path) -> bool:
+    return Path(os.path.abspath(os.fsdecode(name))).is_relative_to(os.path.abspath(root))
 
 
 def _sync(folder: Path) -> None:

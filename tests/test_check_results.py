@@ -1,6 +1,5 @@
 import hashlib
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest

@@ -43,7 +43,8 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
     try:
         make = get_object(target)
     except Exception as fault:
-        raise GradbenchError(f"backbone._target_={target} cannot be imported: {fault}") from fault
+        reason = " ".join(str(fault).split())
+        raise GradbenchError(f"backbone._target_={target} cannot be imported: {reason}") from fault
     try:
         network = make(**config["arguments"])
     except (TypeError, ValueError) as fault:

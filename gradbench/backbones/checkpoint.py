@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,26 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as fault:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError,
+            LookupError, AttributeError, TypeError, OSError) as fault:  # fmt: skip
+        # torch's reader meets foreign bytes with almost any exception
+        reason = " ".join(str(fault).split())[:120] or type(fault).__name__
+        if named := re.search(r"GLOBAL (\S+)", str(fault)):
+            reason = f"it holds {named[1]}, a Python object that could execute code"
         raise GradbenchError(
             f"backbone.checkpoint={path} cannot be read as safetensors or as a torch file of "
-            f"weights only ({str(fault).splitlines()[0][:120]})"
+            f"weights only ({reason})"
         ) from fault
+    if not isinstance(tensors, Mapping):
+        raise GradbenchError(
+            f"backbone.checkpoint={path} holds a {type(tensors).__name__}, not a state dict"
+        )
     for key in ("state_dict", "model", "net"):
         if isinstance(tensors.get(key), Mapping):
             tensors = dict(tensors[key])
-    tensors = {name.removeprefix("module."): t for name, t in tensors.items() if torch.is_tensor(t)}
+    tensors = {
+        str(name).removeprefix("module."): t for name, t in tensors.items() if torch.is_tensor(t)
+    }
     return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, about
 
 
@@ -86,7 +98,7 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise GradbenchError(f"backbone.checkpoint={path} holds NaN or infinity in {name}")
-    different = [n for n in tensors if tensors[n].shape != own[n].shape]
+    different = [n for n in own if n in tensors and tensors[n].shape != own[n].shape]
     if different:
         name = different[-1]
         last = name.rsplit(".", 1)[0] == list(own)[-1].rsplit(".", 1)[0]

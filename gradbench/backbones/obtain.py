@@ -17,7 +17,7 @@ from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.training import Recipe, accuracy, train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
-from gradbench.store import Key, Store
+from gradbench.store import Key, Product, Store
 
 VERSION = 1
 
@@ -96,19 +96,14 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
     Raises:
         GradbenchError: if a checkpoint does not fit, or training diverges.
     """
-    config = order.network_config(train_images)
+    backbone = fresh(order, train_images)
     path = order.config.get("checkpoint")
-    torch.manual_seed(order.seed)
-    network = build_network(config)
-    names = class_names(train_images)
-    backbone = Backbone(network, order.mean, order.std, names, train_images.shape)
     history: dict[str, list[float]] = {}
     if path:
-        checkpoint.load_into(network, path)
+        checkpoint.load_into(backbone.network, path)
     else:
         product = store.make(order.key(train_images), _trainer(order, backbone, train_images))
-        network.load_state_dict(load_file(str(product.path("network.safetensors"))))
-        history = json.loads(product.path("history.json").read_text())
+        history = _take(backbone, product)
     backbone.to(order.device).eval()
     _try_out(backbone, test)
     weights = digest(backbone)
@@ -117,9 +112,35 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
         weights,
         _accuracy(backbone, weights, test, store),
         Path(path).name if path else "trained",
-        config,
+        order.network_config(train_images),
         history,
     )
+
+
+def fresh(order: Order, train_images: ImageSet) -> Backbone:
+    """Return the network with the initial weights of its seed."""
+    torch.manual_seed(order.seed)
+    network = build_network(order.network_config(train_images))
+    names = class_names(train_images)
+    return Backbone(network, order.mean, order.std, names, train_images.shape)
+
+
+def find(order: Order, train_images: ImageSet, store: Store) -> Backbone | None:
+    """Return the trained network if a checkpoint is named or the store has it, else None."""
+    backbone = fresh(order, train_images)
+    if order.config.get("checkpoint"):
+        checkpoint.load_into(backbone.network, order.config["checkpoint"])
+    else:
+        product = store.get(order.key(train_images))
+        if product is None:
+            return None
+        _take(backbone, product)
+    return backbone.to(order.device).eval()
+
+
+def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
+    backbone.network.load_state_dict(load_file(str(product.path("network.safetensors"))))
+    return json.loads(product.path("history.json").read_text())
 
 
 def _trainer(order: Order, backbone: Backbone, images: ImageSet):

@@ -13,9 +13,10 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -57,6 +58,14 @@ class Recipe:
     precision: str = "auto"
 
     def __post_init__(self):
+        for field in fields(self):
+            value, wanted = getattr(self, field.name), type(field.default)
+            whole = wanted is float and type(value) is int
+            if type(value) is not wanted and not whole:
+                raise GradbenchError(
+                    f"training.{field.name}={value} is no {wanted.__name__}: "
+                    f"write for example {field.default}"
+                )
         for name, least in (("epochs", 1), ("batch", 2), ("lr", 0), ("pad", 0)):
             if getattr(self, name) < least:
                 raise GradbenchError(f"training.{name}={getattr(self, name)}: at least {least}")
@@ -118,7 +127,8 @@ def train(
     state = _Steps(network, parameters, momenta, recipe, total, autocast)
 
     if first < recipe.epochs:
-        _tell_time(state, pixels, labels, recipe, (recipe.epochs - first) * steps, device, narrower)
+        left = (recipe.epochs - first) * steps
+        _tell_time(seconds_left(backbone, images, recipe, device, left), left, device, narrower)
     with Progress("training", total, "steps", done=first * steps) as progress:
         for epoch in range(first, recipe.epochs):
             begun = time.monotonic()
@@ -212,21 +222,29 @@ def _has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _tell_time(state: _Steps, pixels, labels, recipe, steps, device, narrower) -> None:
-    """Time a few steps on a copy of the network and tell what the rest will take."""
-    trial = _Steps(*_copies(state), recipe, state.total, state.autocast)
+def seconds_left(
+    backbone: Backbone, images: ImageSet, recipe: Recipe, device: torch.device, steps: int
+) -> float:
+    """Time a few steps on a copy of a network and return what `steps` steps would take."""
+    network = copy.deepcopy(backbone).to(device).to(memory_format=torch.channels_last).train()
+    parameters = list(network.parameters())
+    momenta = [torch.zeros_like(p) for p in parameters]
+    trial = _Steps(network, parameters, momenta, recipe, steps, _autocast(recipe, device))
     draw = torch.Generator().manual_seed(0)
-    rows = torch.arange(min(recipe.batch, len(pixels)), device=pixels.device)
-    trial.network.train()
+    rows = np.arange(min(recipe.batch, len(images)))
+    pixels = torch.from_numpy(images.images[rows]).to(device)
+    labels = torch.from_numpy(images.labels[rows]).to(device)
     times = []
     for _ in range(PROBE):
         begun = time.monotonic()
-        loss, _ = trial.step(
-            augmented(pixels[rows].to(device), recipe, draw), labels[rows].to(device), 0
-        )
+        loss, _ = trial.step(augmented(pixels, recipe, draw), labels, 0)
         loss.item()
         times.append(time.monotonic() - begun)
-    seconds = sorted(times)[PROBE // 2] * steps
+    return sorted(times)[PROBE // 2] * steps
+
+
+def _tell_time(seconds: float, steps: int, device: torch.device, narrower: str) -> None:
+    """Tell what training will take, and on a slow machine what would be cheaper."""
     text = f"training: {steps} steps, about {duration(seconds)} on {device.type}"
     if seconds > 7200 and device.type == "cpu":
         text += (
@@ -234,12 +252,6 @@ def _tell_time(state: _Steps, pixels, labels, recipe, steps, device, narrower) -
             "backbone.checkpoint=PATH takes a network that is trained already"
         )
     say(text)
-
-
-def _copies(state: _Steps):
-    network = copy.deepcopy(state.network)
-    parameters = list(network.parameters())
-    return network, parameters, [torch.zeros_like(p) for p in parameters]
 
 
 def _identity(recipe: Recipe, seed: int) -> str:

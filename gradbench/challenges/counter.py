@@ -43,7 +43,7 @@ def random_bits(keys: Tensor, count: int, stream: int = 0) -> Tensor:
         stream: number of an independent sequence for the same images.
     """
     positions = torch.arange(count, device=keys.device, dtype=torch.int64)
-    start = _mix(keys + _GOLDEN * (stream + 1))
+    start = _mix(keys + torch.tensor(stream + 1, device=keys.device) * _GOLDEN)
     return _mix(_mix(start[:, None] + positions * _GOLDEN))
 
 

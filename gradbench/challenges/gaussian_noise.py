@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gradbench.challenges.base import Clean, Derived
 from gradbench.challenges.counter import image_keys, normal
+from gradbench.errors import GradbenchError
 
 
 class GaussianNoise(Derived):
@@ -18,6 +19,9 @@ class GaussianNoise(Derived):
 
     Args:
         strengths: standard deviation of each level, for pixels in [0, 1].
+
+    Raises:
+        GradbenchError: if there is none, or one is not in [0, 1].
     """
 
     kind = "corruption"
@@ -26,6 +30,10 @@ class GaussianNoise(Derived):
 
     def __init__(self, strengths: Sequence[float]):
         self.strengths = tuple(strengths)
+        if not self.strengths or not all(0 <= strength <= 1 for strength in self.strengths):
+            raise GradbenchError(
+                f"gaussian_noise strengths={list(strengths)}: list one or more values from 0 to 1"
+            )
 
     def perturb(self, clean: Clean, strength: float, seed: int, network=None) -> Tensor:
         """Return grey levels with noise added and cut to [0, 255]."""

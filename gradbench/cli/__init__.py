@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from gradbench import __version__
+from gradbench.cli.words import fail
 from gradbench.errors import GradbenchError, unknown
 
 COMMANDS = {
@@ -42,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _dispatch(words)
     except GradbenchError as fault:
-        print(f"gradbench: {fault}", file=sys.stderr)
-        sys.exit(2)
+        fail(fault)
     except KeyboardInterrupt:
         print("gradbench: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from gradbench.cli.words import OPTIONS_WITH_VALUE, config_dirs, fail
 from gradbench.config import GROUPS, builtin_dir, group_files
 from gradbench.errors import GradbenchError, unknown
 
@@ -35,14 +36,30 @@ def launch(task: Callable, words: list[str], help_text: str, multirun: bool = Fa
         print(help_text)
         return
     check_overrides(words, multirun)
+    wanted = task if multirun else _quiet(task)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed
     sys.argv = ["gradbench", *words, *(["--multirun"] if multirun else [])]
     import hydra
 
     try:
-        hydra.main(version_base="1.3", config_path=str(builtin_dir()), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(builtin_dir()), config_name="config")(
+            wanted
+        )()
     except (HydraException, OmegaConfBaseException) as fault:
         raise GradbenchError(explain(fault, config_dirs(words))) from fault
+
+
+def _quiet(task: Callable) -> Callable:
+    """Return a task whose faults reach the user as a sentence, without Hydra's line before it."""
+
+    @functools.wraps(task)
+    def quiet(cfg) -> None:
+        try:
+            task(cfg)
+        except GradbenchError as fault:
+            fail(fault)
+
+    return quiet
 
 
 def check_overrides(words: Iterable[str], multirun: bool) -> None:
@@ -63,7 +80,7 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
         if key in PLURALS:
             raise GradbenchError(
                 f"{text}: {key}s are listed under the plural key, write "
-                f"{PLURALS[key]}=[{override.value_name() or '...'}]"
+                f"{PLURALS[key]}=[{text.split('=', 1)[-1]}]"
             )
         if override.is_sweep_override() and not multirun:
             plural = key if key.endswith("s") else f"{key}s"
@@ -73,21 +90,6 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
                 f"{text} is a list for a sweep: write {inside} to do it in one run, or "
                 f"`gradbench sweep {text}` to make a run of each"
             )
-
-
-OPTIONS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package",
-                      "-p", "--info", "-i", "--config-path", "-cp")  # fmt: skip
-
-
-def config_dirs(words: Iterable[str]) -> list[Path]:
-    """Return the folder that --config-dir names, if any."""
-    words = list(words)
-    found = [w.split("=", 1)[1] for w in words if w.startswith("--config-dir=")]
-    found += [b for a, b in pairwise(words) if a in ("--config-dir", "-cd")]
-    for folder in found:
-        if not Path(folder).is_dir():
-            raise GradbenchError(f"--config-dir {folder}: there is no such folder")
-    return [Path(folder) for folder in found]
 
 
 def composed_dirs() -> list[Path]:

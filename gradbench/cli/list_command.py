@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gradbench.cli.hydra_app import config_dirs
-from gradbench.config import group_files, load_member
+import yaml
+
+from gradbench.cli.words import config_dirs
+from gradbench.config import group_files
 from gradbench.errors import GradbenchError, unknown
 
 KINDS = {
@@ -58,11 +61,15 @@ def _rows(group: str, dirs: list[Path], root: Path) -> Iterable[tuple[str, str, 
 
 
 def _content(group: str, name: str, dirs: list[Path]) -> dict[str, Any]:
-    if group == "experiment":  # its interpolations need the main configuration
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_container(OmegaConf.load(group_files(group, dirs)[name]))
-    return load_member(group, name, dirs)
+    """Return a file's content, unresolved: what a list shows needs no interpolation."""
+    files = group_files(group, dirs)
+    if name not in files:
+        raise unknown(group, name, files)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(files[name].read_text(encoding="utf-8"), Loader=loader) or {}
+    except yaml.YAMLError as fault:
+        raise GradbenchError(f"{files[name]} is not valid YAML: {fault}") from fault
 
 
 def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
@@ -93,7 +100,7 @@ def _all(challenges: Iterable[Any], dirs: list[Path], root: Path) -> str:
     names = [c["use"] if isinstance(c, dict) else c for c in challenges]
     missing = []
     for name in names:
-        state = _ready("challenge", name, load_member("challenge", name, dirs), dirs, root)
+        state = _ready("challenge", name, _content("challenge", name, dirs), dirs, root)
         if state != "ready":
             missing.append(name)
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
@@ -102,12 +109,11 @@ def _all(challenges: Iterable[Any], dirs: list[Path], root: Path) -> str:
 def _dataset(
     name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None
 ) -> str:
-    from hydra.utils import get_object
-
     from gradbench.data.dataset import DataSettings
 
-    content = load_member("dataset", name, dirs) | (changes or {})
-    make = get_object(content.pop("_target_"))
+    content = _content("dataset", name, dirs) | (changes or {})
+    module, _, kind = content.pop("_target_").rpartition(".")
+    make = getattr(importlib.import_module(module), kind)
     try:
         return make(**content).ready(role, DataSettings(root)) or "ready"
     except (GradbenchError, TypeError) as fault:

@@ -6,7 +6,8 @@ import re
 import sys
 from pathlib import Path
 
-from gradbench.cli.hydra_app import check_overrides, config_dirs, launch
+from gradbench.cli.hydra_app import check_overrides, launch
+from gradbench.cli.words import config_dirs
 
 HELP = """\
 gradbench sweep [key=a,b,c ...]

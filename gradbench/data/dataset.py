@@ -83,6 +83,8 @@ class Dataset:
                     f"dataset.shape={list(self.shape)}: give [channels,height,width] with 1 or 3 "
                     "channels"
                 )
+        if type(self.holdout) is not int or self.holdout < 0:
+            raise GradbenchError(f"dataset.holdout={self.holdout}: a whole number of images from 0")
         if self.status is not None and self.status not in STATUSES:
             raise unknown("status", self.status, STATUSES)
         if self.groups not in ("image", "track"):

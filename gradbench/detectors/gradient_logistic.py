@@ -12,6 +12,7 @@ from torch import Tensor
 from gradbench.detectors.base import Detector, Outputs, Samples
 from gradbench.detectors.gradient import PAPER
 from gradbench.detectors.profile import Normaliser, rank_auroc
+from gradbench.errors import GradbenchError
 
 
 class GradientLogistic(Detector):
@@ -25,6 +26,9 @@ class GradientLogistic(Detector):
         loss: loss of the gradients read.
         normalisation: `log_standard`, `standard` or `none`.
         grid: values of C to choose from.
+
+    Raises:
+        GradbenchError: for another normalisation, or a grid that is empty or not positive.
     """
 
     info = PAPER
@@ -43,6 +47,8 @@ class GradientLogistic(Detector):
         self.reads = (self.source,)
         self.normaliser = Normaliser(normalisation)
         self.grid = tuple(grid)
+        if not self.grid or not all(strength > 0 for strength in self.grid):
+            raise GradbenchError(f"grid={list(grid)}: list one or more values above 0")
         self.weight = self.bias = torch.empty(0)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientLogistic:

@@ -36,8 +36,9 @@ class Normaliser:
         """Take mean and standard deviation of (N, d) squared norms."""
         values = self._raw(norms)
         self.mean, std = values.mean(0), values.std(0, correction=0)
-        # a tensor without gradient, or a constant one, carries nothing
-        self.std = torch.where(std > 0, std, 1)
+        # a tensor without gradient, or a constant one, carries nothing; the deviation of a
+        # constant is not always 0 after rounding
+        self.std = torch.where(std > 1e-12 * self.mean.abs(), std, 1)
         if self.how == "none":
             self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         return self

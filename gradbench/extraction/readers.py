@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients import squared_norms
+from gradbench.gradients import as_loss, squared_norms
 
 KINDS = ("logits", "layer_means", "squared_norms")
 VERSIONS = {"logits": 1, "layer_means": 1, "squared_norms": 1}
@@ -34,6 +34,8 @@ def check(name: str) -> None:
             f"the output '{name}' is misnamed: write logits, layer_means or "
             "squared_norms/<label>/<loss>"
         )
+    if rest:
+        as_loss(rest[1], rest[0])  # raises for an unknown label or loss
 
 
 def read(backbone: Backbone, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 Folds = Pair | list[Pair]
 """One pair, or one for each fold, whose scores are of differently fitted detectors."""
 BINS = 40
+CROWDED = 50
+"""Percent of the images of one side in one bin."""
 TAIL = 0.005
 """Share of the images on either side that may lie in the outermost bins."""
 
@@ -28,8 +30,9 @@ TAIL = 0.005
 def histograms(path: str | Path, title: str, scores: Mapping[str, Folds]) -> None:
     """Draw the scores of normal and abnormal images, a panel per challenge.
 
-    Bars are shares of each side's images. The range leaves out the outermost 0.5 % of either side;
-    they are counted in the outermost bins.
+    Bars are shares of each side's images, on a logarithmic axis where half a side falls into one
+    bin (saturated scores). The range leaves out the outermost 0.5 % of either side; they are
+    counted in the outermost bins.
 
     Args:
         path: of the PNG.
@@ -42,18 +45,26 @@ def histograms(path: str | Path, title: str, scores: Mapping[str, Folds]) -> Non
     sides = {"normal": style.COLOURS[0], "abnormal": style.COLOURS[1]}
     size = (1.8, 1.35)
     with style.drawing(path, title, len(scores), size, list(sides)) as (panels, handles):
+        tallest = 0.0
         for panel, (challenge, folds) in zip(panels, scores.items()):
             pair = [np.concatenate(side) for side in zip(*_as_list(folds))]
             edges = _edges(pair)
             for values, colour in zip(pair, sides.values()):
-                share = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-                panel.stairs(100 * share, edges, fill=True, color=colour, alpha=0.35, lw=0)
-                panel.stairs(100 * share, edges, color=colour, lw=0.9)
+                count = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+                share = 100 * count / len(values)
+                tallest = max(tallest, share.max())
+                panel.stairs(share, edges, fill=True, color=colour, alpha=0.35, lw=0)
+                panel.stairs(share, edges, color=colour, lw=0.9)
             panel.set_title(challenge)
             panel.set_xlim(edges[0], edges[-1])
             panel.set_ylim(bottom=0)
             panel.xaxis.set_major_locator(MaxNLocator(4))
-            panel.yaxis.set_major_locator(MaxNLocator(3))
+            panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 10]))
+        if tallest > CROWDED:
+            for panel in panels:
+                panel.set_yscale("log", nonpositive="clip")
+                panel.set_ylim(0.1, 130)
+                panel.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
         style.outer_labels(panels, "score (high = abnormal)", "images, %")
         for colour in sides.values():
             handles.append(Patch(facecolor=style.paler(colour, 0.65), edgecolor=colour, lw=0.9))
@@ -104,7 +115,8 @@ def levels(path: str | Path, title: str, frame: pd.DataFrame) -> None:
     rows = rows.assign(level=rows["level"].astype(int))
     looks = _looks(rows["method"])
     families = list(dict.fromkeys(rows["challenge"]))
-    least = rows[["value", "lo"]].min().min()
+    low, high = rows[["value", "lo"]].min().min(), rows[["value", "hi"]].max().max()
+    limits = min(48, low - 2), min(102, high + 5)
     with style.drawing(path, title, len(families), (1.8, 1.5), list(looks)) as (panels, handles):
         for panel, family in zip(panels, families):
             for place, (name, look) in enumerate(looks.items()):
@@ -119,7 +131,7 @@ def levels(path: str | Path, title: str, frame: pd.DataFrame) -> None:
                 panel.plot(value.index, value, **look)
             panel.axhline(50, color=style.FAINT, lw=0.8, zorder=0)
             panel.set_title(family)
-            panel.set_ylim(min(48, least - 2), 102)
+            panel.set_ylim(*limits)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.yaxis.set_major_locator(MaxNLocator(4))
         style.outer_labels(panels, "level", "AUROC, %")

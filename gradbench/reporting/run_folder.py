@@ -149,12 +149,14 @@ def _draw(results: Results, rows, folder: Path) -> None:
     for seed, curves in results.curves.items():
         end = "" if len(results.curves) == 1 else f"_s{seed}"
         if curves:
-            figures.roc(folder / f"roc{end}.png", f"{in_dist} in", curves)
+            figures.roc(folder / f"roc{end}.png", f"ROC: {in_dist} in", curves)
         for method in results.experiment.detectors:
             scores = {title: found[method] for title, found in curves.items() if method in found}
             if scores:
                 name = re.sub(r"\W+", "_", method)
-                figures.histograms(folder / f"scores_{name}{end}.png", f"{method}: scores", scores)
+                figures.histograms(
+                    folder / f"scores_{name}{end}.png", f"Scores of {method}: {in_dist} in", scores
+                )
         means = results.profiles[seed]
         if means:
             names = [n for n, _ in results.networks[seed].backbone.network.named_parameters()]

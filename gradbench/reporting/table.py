@@ -16,7 +16,7 @@ from gradbench.reporting.view import View
 SOURCES = {
     "part": "only a part of the set of that name was at hand; the whole set may give other numbers",
     "stand_in": "another set, standing in for the one the papers used",
-    "regenerated": "made anew from the originals; the papers' own archive may be easier or harder",
+    "regenerated": "brought to this shape here; an archive made by others may be easier or harder",
     "generated": "made here, from the clean test images",
 }
 """Foot-notes of the column `source`."""
@@ -123,9 +123,9 @@ def _footnotes(view: View) -> str:
     """Return what the words of the column `source` mean, and the notes on the images."""
     found = {word for line in view.lines() for word in view.sources(line)}
     notes = [f"{word}: {text}." for word, text in SOURCES.items() if word in found]
-    challenges: dict[str, dict[str, None]] = {}
+    alike: dict[str, dict[str, None]] = {}
     for line in view.lines():
-        for remark in view.remarks(line):
-            challenges.setdefault(remark, {})[line.challenge] = None
-    notes += [f"{', '.join(names)}: {remark}." for remark, names in challenges.items()]
+        if remarks := view.remarks(line):
+            alike.setdefault("; ".join(remarks), {})[line.challenge] = None
+    notes += [f"{', '.join(names)}: {remark}." for remark, names in alike.items()]
     return "\n".join(f"- {note}" for note in notes)

@@ -71,6 +71,13 @@ def test_scores_that_are_all_equal_or_infinite_can_be_drawn(tmp_path):
     assert imread(tmp_path / "a.png")[..., :3].std() > 0.05
 
 
+def test_a_profile_of_the_in_distribution_set_alone_can_be_drawn(tmp_path):
+    figures.profile(tmp_path / "a.png", "Profile", NAMES, {"digits": np.logspace(-5, -1, 11)})
+    draw_profile(tmp_path / "b.png")
+    alone, both = (imread(tmp_path / f"{name}.png") for name in "ab")
+    assert len(alone) < len(both)  # nothing to compare with
+
+
 def test_levels_of_several_networks_differ_from_those_of_one(tmp_path):
     one = [auroc("corruption", "fog", "msp", 60.0 + 5 * level, level=level) for level in (1, 2)]
     two = [

@@ -84,7 +84,7 @@ def test_a_source_that_is_not_official_has_a_foot_note(source):
 
 def test_notes_on_the_images_stand_below_the_main_table_without_those_on_intervals():
     main = section(markdown(run_frame(), ABOUT), "AUROC")
-    assert "- patches: resized from 64x64." in main
+    assert "- patches: resized; resized from 64x64." in main
     assert "disjoint pairs" not in main
 
 
@@ -117,6 +117,12 @@ def test_controls_show_p_and_the_set_itself_below_its_round_trip():
     (place,) = (i for i, line in enumerate(lines) if "| round_trip:patches" in line)
     assert cells(lines[place + 1], "patches")[1] == "91.2 90.0–92.5"
     assert "(!)" not in table
+
+
+def test_identity_has_no_interval():
+    rows = [auroc("control", "identity", "msp", 50.0, 44.0, 56.0)]
+    table = section(markdown(frame(rows), ABOUT), "Controls")
+    assert cells(table, "identity") == ["identity", "50.0"]
 
 
 def test_random_labels_that_are_told_apart_are_marked():

@@ -1,0 +1,39 @@
+"""`gradbench plan`: what a run would do."""
+
+from __future__ import annotations
+
+from gradbench.cli.hydra_app import composed_dirs, launch
+
+HELP = """\
+gradbench plan [key=value ...]
+
+The steps of a run, how many of their products the store holds already, and an estimate of the
+time for the rest, from a few steps timed on this machine. Takes the settings of `gradbench run`
+and makes nothing.
+"""
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    launch(task, words, HELP)
+
+
+def task(cfg) -> None:
+    """Print the plan of a composed configuration."""
+    from gradbench.config import plain
+    from gradbench.experiment import read
+    from gradbench.planning import plan
+    from gradbench.progress import duration
+    from gradbench.store import Store
+
+    experiment = read(plain(cfg), composed_dirs())
+    lines = plan(experiment, Store(experiment.config["store"]))
+    print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {cfg.store}")
+    width = max(len(line.what) for line in lines)
+    for line in lines:
+        there = f"{line.present} of {line.parts} there" if line.parts else ""
+        takes = f"about {duration(line.seconds)}" if line.seconds else ""
+        text = f"  {line.step:<10}{line.what:<{width}}  {there:<16}{takes:<15}{line.note}"
+        print(text.rstrip())
+    total = sum(line.seconds for line in lines)
+    print(f"about {duration(total)} in all, then fitting and measuring")

@@ -1,0 +1,34 @@
+"""Reads and answers a command line without Hydra, which takes half a second to import."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+from gradbench.errors import GradbenchError
+
+OPTIONS_WITH_VALUE = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+)
+"""Hydra's options whose value is the next word."""
+
+
+def fail(fault: GradbenchError) -> NoReturn:
+    """Print a fault as one sentence and exit with 2."""
+    print(f"gradbench: {fault}", file=sys.stderr)
+    sys.exit(2)
+
+
+def config_dirs(words: Iterable[str]) -> list[Path]:
+    """Return the folder that --config-dir names, if any."""
+    words = list(words)
+    found = [w.split("=", 1)[1] for w in words if w.startswith("--config-dir=")]
+    found += [b for a, b in pairwise(words) if a in ("--config-dir", "-cd")]
+    for folder in found:
+        if not Path(folder).is_dir():
+            raise GradbenchError(f"--config-dir {folder}: there is no such folder")
+    return [Path(folder) for folder in found]

@@ -1,0 +1,154 @@
+"""The steps of a run, which of them the store holds already, and what the rest would take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from gradbench.backbones.backbone import Backbone, digest
+from gradbench.backbones.obtain import find, fresh
+from gradbench.backbones.training import seconds_left
+from gradbench.cells import source
+from gradbench.challenges.base import Derived
+from gradbench.challenges.other_set import OtherSet
+from gradbench.data.dataset import MissingData
+from gradbench.data.gather import InDistribution, gather
+from gradbench.data.imageset import ImageSet, shards
+from gradbench.experiment import Cell, Experiment
+from gradbench.extraction.extract import BATCH, compute, shard_key
+from gradbench.pipeline import order
+from gradbench.store import Store
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of a run.
+
+    Attributes:
+        step: network, challenge or outputs.
+        what: of which images.
+        parts: products it consists of.
+        present: how many of them are in the store.
+        seconds: estimate for those that are missing.
+        note: why it cannot be told, or will not be done.
+    """
+
+    step: str
+    what: str
+    parts: int
+    present: int
+    seconds: float = 0.0
+    note: str = ""
+
+
+def plan(experiment: Experiment, store: Store) -> list[Planned]:
+    """Return the steps that take time; fitting and measuring on kept outputs is not listed.
+
+    Nothing is made. Times come from a few steps on this machine, now.
+
+    Raises:
+        MissingData: if in-distribution images are not at hand.
+    """
+    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    lines = []
+    for seed in experiment.seeds:
+        wanted = order(experiment, images, seed)
+        f = find(wanted, images.train, store)
+        what = f"{wanted.config['name']} seed {seed}"
+        seconds, note = 0.0, wanted.config.get("checkpoint") or ""
+        if f is None:
+            recipe = experiment.recipe
+            steps = recipe.epochs * max(len(images.train) // recipe.batch, 1)
+            f_new = fresh(wanted, images.train)
+            seconds = seconds_left(f_new, images.train, recipe, experiment.device, steps)
+            note = f"{recipe.epochs} epochs"
+        lines.append(Planned("network", what, 1, int(f is not None), seconds, note))
+        backbone = f or fresh(wanted, images.train).to(experiment.device).eval()
+        each = _seconds_an_image(experiment, backbone, images.normal)
+        lines += _cells(experiment, images, f, each, store)
+    return lines
+
+
+def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, store: Store):
+    weights = None if f is None else digest(f)
+    yield _outputs(experiment, images.normal.name, images.normal, weights, each, store)
+    for cell in experiment.cells:
+        if isinstance(cell.challenge, Derived):
+            yield from _derived(experiment, cell, images.normal, f, weights, each, store)
+            continue
+        try:
+            dataset = experiment.other_dataset(cell.challenge)
+            other = cell.challenge.images(dataset, images.normal.shape, experiment.data)
+        except MissingData as reason:
+            yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
+            continue
+        yield _outputs(experiment, cell.title, other, weights, each, store)
+    trips = sum(isinstance(c.challenge, OtherSet) for c in experiment.cells)
+    controls = experiment.config["controls"]
+    if controls["round_trip"] and trips:
+        size = min(controls["limit"], len(images.normal))
+        yield Planned(
+            "outputs",
+            f"{trips} round trips",
+            trips,
+            0,
+            trips * size * each,
+            "at most; not looked up",
+        )
+
+
+def _derived(experiment, cell: Cell, clean: ImageSet, f, weights, each: float, store: Store):
+    count = len(shards(len(clean)))
+    if cell.challenge.uses_network and weights is None:
+        seconds = len(clean) * each
+        yield Planned("challenge", cell.title, count, 0, seconds, "after training")
+        yield Planned("outputs", cell.title, count, 0, seconds, "after training")
+        return
+    known = _Weights(f, weights)
+    keys = source(experiment, cell, known).keys(clean)
+    products = [store.get(key) for key in keys]
+    present = sum(p is not None for p in products)
+    rate = each if cell.challenge.uses_network else each / 100
+    missing = (count - present) * len(clean) / count
+    yield Planned("challenge", cell.title, count, present, missing * rate)
+    digests = [p.about["digest"] if p else None for p in products]
+    yield _line(experiment, cell.title, digests, len(clean), weights, each, store)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What `source` needs of a network that is not there yet."""
+
+    backbone: Backbone | None
+    weights: str | None
+
+
+def _outputs(experiment, what: str, images: ImageSet, weights, each: float, store) -> Planned:
+    return _line(experiment, what, images.digests, len(images), weights, each, store)
+
+
+def _line(experiment, what: str, digests: list, size: int, weights, each, store) -> Planned:
+    present = sum(
+        weights is not None
+        and digest is not None
+        and all(store.has(shard_key(name, weights, digest)) for name in experiment.reads)
+        for digest in digests
+    )
+    seconds = (len(digests) - present) * size / len(digests) * each
+    return Planned("outputs", what, len(digests), present, seconds,
+                   "" if weights else "after training")  # fmt: skip
+
+
+def _seconds_an_image(experiment: Experiment, backbone: Backbone, images: ImageSet) -> float:
+    """Return what reading all wanted outputs off one image takes, from the faster of two tries."""
+    rows = slice(0, min(BATCH, len(images)))
+    times = []
+    for _ in range(2):
+        begun = time.monotonic()
+        compute(backbone, images, rows, experiment.reads)
+        if experiment.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.monotonic() - begun)
+    return min(times) / rows.stop
