@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from gradbench import controls
 from gradbench.backbones.obtain import Network, Order, obtain
 from gradbench.cells import Images, challenge, judge
@@ -25,6 +27,7 @@ def run(experiment: Experiment, store: Store) -> Results:
         GradbenchError: if in-distribution images are missing, a network does not fit, or the
             identity control fails.
     """
+    exact_arithmetic()
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
     results = Results(experiment, images)
     for seed in experiment.seeds:
@@ -34,6 +37,14 @@ def run(experiment: Experiment, store: Store) -> Results:
         measure(experiment, images, f, seed, results, store)
         controls.run(experiment, images, f, seed, results, store)
     return results
+
+
+def exact_arithmetic() -> None:
+    """Have accelerators compute in full float32 and by the same algorithms every time."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:

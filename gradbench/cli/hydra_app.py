@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -64,11 +65,9 @@ def _quiet(task: Callable) -> Callable:
 
 def check_overrides(words: Iterable[str], multirun: bool) -> None:
     """Refuse comma lists outside a sweep, and groups whose members stand under a plural key."""
-    words = list(words)
-    texts = [w for w in words if not w.startswith("-")]
     parser = OverridesParser.create()
-    for position, text in enumerate(texts):
-        if position and words[words.index(text) - 1] in OPTIONS_WITH_VALUE:
+    for before, text in pairwise(["", *words]):
+        if text.startswith("-") or before in OPTIONS_WITH_VALUE:
             continue
         if "=" not in text and not text.startswith("~"):
             raise GradbenchError(f"'{text}' is no setting: write key=value, for example seed=1")

@@ -6,8 +6,11 @@ import re
 import sys
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from gradbench.cli.hydra_app import check_overrides, launch
 from gradbench.cli.words import config_dirs
+from gradbench.config import compose
 
 HELP = """\
 gradbench sweep [key=a,b,c ...]
@@ -26,25 +29,23 @@ def main(words: list[str]) -> None:
     if any(w in ("-h", "--help", "--cfg", "-c", "--info", "-i") for w in words):
         launch(task, words, HELP)
         return
-    base = base_folder(words)
+    check_overrides(words, multirun=True)
+    fixed = _fixed(words)
+    base = Path(compose(fixed, config_dirs(words))["out"])
+    # jobs are named after what differs between them
+    keys = ["out", *(w.split("=", 1)[0].lstrip("+~") for w in fixed)]
+    naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
     try:
-        launch(task, [*words, f"out={base}"], HELP, multirun=True)
+        launch(task, [*words, f"out={base}", naming], HELP, multirun=True)
     finally:
         merge(base)
 
 
-def base_folder(words: list[str]) -> Path:
-    """Return the folder of the whole sweep: `out` as it is without the comma lists."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from gradbench.config import compose
-
-    check_overrides(words, multirun=True)
+def _fixed(words: list[str]) -> list[str]:
+    """Return the overrides that are the same in every job."""
     parser = OverridesParser.create()
-    settings = [w for w in words if "=" in w and not w.startswith("-")]
-    single = [w for w in settings if not parser.parse_override(w).is_sweep_override()]
-    single = [w for w in single if not w.startswith("hydra")]
-    return Path(compose(single, config_dirs(words))["out"])
+    settings = [w for w in words if "=" in w and not w.startswith(("-", "hydra"))]
+    return [w for w in settings if not parser.parse_override(w).is_sweep_override()]
 
 
 def task(cfg) -> None:
@@ -54,8 +55,7 @@ def task(cfg) -> None:
     from gradbench.cli.run_command import carry_out
 
     job = HydraConfig.get().job
-    swept = [w for w in HydraConfig.get().overrides.task if not w.startswith("out=")]
-    name = re.sub(r"[^\w.=,-]+", "_", ",".join(swept)) or str(job.num)
+    name = re.sub(r"[^\w.=,-]+", "_", job.override_dirname) or str(job.num)
     carry_out(cfg, Path(cfg.out) / name[:150])
 
 
