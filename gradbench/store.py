@@ -9,7 +9,6 @@ written beside its place, synced and renamed, under a lock that dies with its pr
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
+from gradbench.locks import held
 from gradbench.progress import say
 
 MANIFEST = "product.json"
@@ -77,10 +77,12 @@ class Store:
 
     Args:
         root: the folder; made when the first product is written.
+        code: version and git commit of the code at work, noted in every product it makes.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, code: Mapping[str, Any] | None = None):
         self.root = Path(root)
+        self.code = dict(code or {})
         self.used: dict[Key, tuple[Product, bool]] = {}
         """Products that this object gave out, and whether it made them itself."""
         self._told: set[Key] = set()
@@ -178,27 +180,10 @@ class Store:
             name: of the lock, a file name.
             what: what is locked, for the message to those who wait.
         """
-        path = self.root / "locks" / f"{name}.lock"
-        with self._writing():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
+        with contextlib.ExitStack() as stack:
             with self._writing():
-                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    say(f"store: waiting for another process that makes {what}")
-                    fcntl.flock(handle, fcntl.LOCK_EX)
-                # the holder before us removed the file: lock the new one instead
-                if _same_file(path, handle):
-                    try:
-                        yield
-                    finally:
-                        path.unlink(missing_ok=True)
-                    return
-            finally:
-                os.close(handle)
+                stack.enter_context(held(self.root / "locks" / f"{name}.lock", f"makes {what}"))
+            yield
 
     def _lock(self, key: Key):
         return self.lock(f"{key.step}-{key.digest}", f"{key.step} {key.digest[:12]}")
@@ -219,6 +204,7 @@ class Store:
             "inputs": key.inputs,
             "files": files,
             "about": about,
+            "code": self.code,
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         manifest["sha256"] = _seal_of(manifest)
@@ -256,8 +242,7 @@ def check(folder: Path) -> str | None:
         files = manifest["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
-    # manifests of the first days have no checksum of their own
-    if manifest.get("sha256", seal := _seal_of(manifest)) != seal:
+    if manifest.get("sha256") != _seal_of(manifest):
         return "its manifest has another checksum"
     for name, (size, sha) in files:
         path = folder / name
@@ -285,13 +270,6 @@ def _seal_of(manifest: Mapping[str, Any]) -> str:
     """Return the checksum of all that a manifest says, as it reads from the file."""
     said = json.loads(json.dumps({k: v for k, v in manifest.items() if k != "sha256"}))
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _same_file(path: Path, handle: int) -> bool:
-    try:
-        return os.stat(path).st_ino == os.fstat(handle).st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _within(name: Any, root: Path) -> bool:

@@ -100,7 +100,7 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
     path = order.config.get("checkpoint")
     history: dict[str, list[float]] = {}
     if path:
-        checkpoint.load_into(backbone.network, path)
+        _load(backbone, path)
     else:
         product = store.make(order.key(train_images), _trainer(order, backbone, train_images))
         history = _take(backbone, product)
@@ -129,13 +129,24 @@ def find(order: Order, train_images: ImageSet, store: Store) -> Backbone | None:
     """Return the trained network if a checkpoint is named or the store has it, else None."""
     backbone = fresh(order, train_images)
     if order.config.get("checkpoint"):
-        checkpoint.load_into(backbone.network, order.config["checkpoint"])
+        _load(backbone, order.config["checkpoint"])
     else:
         product = store.get(order.key(train_images))
         if product is None:
             return None
         _take(backbone, product)
     return backbone.to(order.device).eval()
+
+
+def _load(backbone: Backbone, path: str) -> None:
+    """Load a checkpoint; its class names, where it has some, must be those of the data set."""
+    about = checkpoint.load_into(backbone.network, path)
+    own, given = list(backbone.classes), about.get("classes") or []
+    if given and own != given and not all(name.isdigit() for name in (*own, *given)):
+        raise GradbenchError(
+            f"backbone.checkpoint={path} was trained for the classes {', '.join(given[:5])}…, the "
+            f"data set has {', '.join(own[:5])}…"
+        )
 
 
 def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:

@@ -6,9 +6,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from gradbench import __version__
-from gradbench.cli.words import fail
+from gradbench.cli.words import config_dirs, fail
 from gradbench.errors import GradbenchError, unknown
 
 COMMANDS = {
@@ -66,5 +67,7 @@ def _dispatch(words: list[str]) -> None:
         return
     if words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
+    # classes that a user's YAML names stand beside it, or in the working folder
+    sys.path += [str(folder.absolute()) for folder in (*config_dirs(words), Path())]
     module = importlib.import_module(f"gradbench.cli.{words[0]}_command")
     module.main(words[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import sys
@@ -11,14 +12,16 @@ from itertools import pairwise
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from gradbench.cli.words import OPTIONS_WITH_VALUE, config_dirs, fail
+from gradbench.cli.words import OPTIONS, OPTIONS_WITH_VALUE, config_dirs, fail
 from gradbench.config import GROUPS, builtin_dir, group_files
 from gradbench.errors import GradbenchError, unknown
 
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
+OPEN = ("hydra", "backbone", "dataset", "protocol")
+"""Sections that take settings which their files do not name (`+backbone.groups=2`)."""
 
 
 def launch(task: Callable, words: list[str], help_text: str, multirun: bool = False) -> None:
@@ -39,6 +42,7 @@ def launch(task: Callable, words: list[str], help_text: str, multirun: bool = Fa
     check_overrides(words, multirun)
     wanted = task if multirun else _quiet(task)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
     sys.argv = ["gradbench", *words, *(["--multirun"] if multirun else [])]
     import hydra
 
@@ -67,15 +71,25 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
     """Refuse comma lists outside a sweep, and groups whose members stand under a plural key."""
     parser = OverridesParser.create()
     for before, text in pairwise(["", *words]):
-        if text.startswith("-") or before in OPTIONS_WITH_VALUE:
+        if text.startswith("-"):
+            if text.split("=")[0] not in OPTIONS:
+                raise unknown("option", text, OPTIONS)
             continue
-        if "=" not in text and not text.startswith("~"):
+        if before in OPTIONS_WITH_VALUE:
+            continue
+        if text.startswith("~"):
+            raise GradbenchError(f"{text}: settings can be changed, not taken away")
+        if not text.partition("=")[0] or "=" not in text:
             raise GradbenchError(f"'{text}' is no setting: write key=value, for example seed=1")
         try:
             override = parser.parse_override(text)
-        except OverrideParseException as fault:
+        except HydraException as fault:
             raise GradbenchError(f"'{text}' cannot be read: {_first(fault)}") from fault
         key = override.key_or_group
+        if override.is_add() and key.split(".")[0] not in OPEN:
+            raise unknown("setting", key, settings())
+        if key in GROUPS and key != "experiment" and override.value() is None:
+            raise GradbenchError(f"{text}: name a {key}, `gradbench list {key}s` tells all")
         if key in PLURALS:
             raise GradbenchError(
                 f"{text}: {key}s are listed under the plural key, write "

@@ -41,12 +41,13 @@ def carry_out(cfg, out: Path) -> None:
     from gradbench.config import plain
     from gradbench.experiment import read
     from gradbench.pipeline import run
+    from gradbench.reporting import provenance
     from gradbench.reporting.run_folder import RunFolder
     from gradbench.store import Store
 
     experiment = read(plain(cfg), composed_dirs())
     folder = RunFolder(out)  # an unwritable folder is told before hours of work
-    store = Store(experiment.config["store"])
+    store = Store(experiment.config["store"], provenance.code())
     results = run(experiment, store)
     folder.write(results, store, command(sys.argv))
     print(folder.terminal())

@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
     keys = ["out", *(w.split("=", 1)[0].lstrip("+~") for w in fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
     try:
-        launch(task, [*words, f"out={base}", naming], HELP, multirun=True)
+        launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
     finally:
         merge(base)
 
@@ -48,6 +48,11 @@ def _fixed(words: list[str]) -> list[str]:
     return [w for w in settings if not parser.parse_override(w).is_sweep_override()]
 
 
+def _quoted(path: Path) -> str:
+    """Return a path as Hydra reads it back, commas and spaces included."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
 def task(cfg) -> None:
     """Carry out one job of a sweep."""
     from hydra.core.hydra_config import HydraConfig
@@ -56,7 +61,9 @@ def task(cfg) -> None:
 
     job = HydraConfig.get().job
     name = re.sub(r"[^\w.=,-]+", "_", job.override_dirname) or str(job.num)
-    carry_out(cfg, Path(cfg.out) / name[:150])
+    if len(name) > 150:
+        name = f"{name[:140]}-{job.num}"
+    carry_out(cfg, Path(cfg.out) / name)
 
 
 def merge(base: Path) -> None:

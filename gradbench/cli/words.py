@@ -15,6 +15,12 @@ OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--info", "-i"),
 )
 """Hydra's options whose value is the next word."""
+OPTIONS = (
+    *OPTIONS_WITH_VALUE,
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc", "--experimental-rerun"),
+)
+"""All options of Hydra."""
 
 
 def fail(fault: GradbenchError) -> NoReturn:

@@ -15,6 +15,7 @@ from typing import Any
 
 from gradbench.data.unpack import ARCHIVES, extract
 from gradbench.errors import GradbenchError
+from gradbench.locks import held
 from gradbench.progress import Progress
 
 CHUNK = 2**20
@@ -133,19 +134,14 @@ def _digest(path: Path, kind: str) -> str:
 
 @contextlib.contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the others wait, and a killed one lets go.
+    """Let one process at a time download a thing.
 
-    The lock file goes away when the block succeeds. A process that waited for it must then look
-    whether its work is done already.
+    Raises:
+        GradbenchError: if the lock file cannot be made.
     """
-    import fcntl
-
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(lock, "w")  # noqa: SIM115
-    except OSError as fault:
-        raise GradbenchError(f"{lock.parent} cannot be written to: {fault}") from fault
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock, f"downloads {lock.stem}"))
+        except OSError as fault:
+            raise GradbenchError(f"{lock.parent} cannot be written to: {fault}") from fault
         yield
-        lock.unlink(missing_ok=True)

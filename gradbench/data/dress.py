@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -12,14 +13,23 @@ from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.data.raw import Raw, join_notes
 from gradbench.errors import GradbenchError
 
-if TYPE_CHECKING:
-    from gradbench.data.dataset import Dataset
-
 TRACK = re.compile(r"(.+/.+)_[^_/]+")
 """Names of frames: class/track_frame."""
 
 
-def dress(dataset: Dataset, raw: Raw, split: str, preferred: str) -> ImageSet:
+class Described(Protocol):
+    """What a data set's configuration tells of its images; see `dataset.Dataset`."""
+
+    name: str
+    classes: Sequence[str]
+    counts: Mapping[str, int]
+    status: str | None
+    groups: str
+    note: str
+    copy_note: str
+
+
+def dress(dataset: Described, raw: Raw, split: str, preferred: str) -> ImageSet:
     """Return the images of a split as an ImageSet with its provenance.
 
     The status is what the data set's configuration says; otherwise `part` for a copy with fewer
@@ -60,7 +70,7 @@ def dress(dataset: Dataset, raw: Raw, split: str, preferred: str) -> ImageSet:
     )
 
 
-def _groups(dataset: Dataset, raw: Raw, split: str, sources: np.ndarray) -> np.ndarray:
+def _groups(dataset: Described, raw: Raw, split: str, sources: np.ndarray) -> np.ndarray:
     if raw.groups is not None:
         return np.array([f"{dataset.name}/{split}/{group}" for group in raw.groups])
     if dataset.groups == "image":

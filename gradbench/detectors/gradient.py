@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradbench.detectors.base import Detector, Info, Outputs, Samples
 from gradbench.detectors.profile import Normaliser, rank_auroc
+from gradbench.errors import GradbenchError
 
 PAPER = Info(
     "Gradients as a Measure of Uncertainty in Neural Networks",
@@ -37,6 +38,9 @@ class Gradient(Detector):
         batch: samples in a step.
         lr: of Adam.
         weight_decay: of Adam.
+
+    Raises:
+        GradbenchError: for a setting out of range.
     """
 
     info = PAPER
@@ -55,6 +59,11 @@ class Gradient(Detector):
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
     ):
+        for setting, value in (("hidden", hidden), ("epochs", epochs), ("batch", batch)):
+            if type(value) is not int or value < 1:
+                raise GradbenchError(f"gradient {setting}={value}: a whole number, at least 1")
+        if not lr > 0 or not weight_decay >= 0:
+            raise GradbenchError(f"gradient lr={lr} weight_decay={weight_decay}: above 0, from 0")
         self.source = f"squared_norms/{label}/{loss}"
         self.reads = (self.source,)
         self.hidden, self.epochs, self.batch = hidden, epochs, batch

@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def code() -> dict[str, Any]:
-    """Return the git commit of the checkout that the package is run from, if it is one."""
+    """Return the version and, where the package is run from a checkout, its git commit."""
     folder = Path(__file__).parent
     try:
         commit, status = (
@@ -45,8 +45,8 @@ def code() -> dict[str, Any]:
             )
         )
     except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "changed": None}
-    return {"commit": commit, "changed": bool(status)}
+        return {"version": __version__, "commit": None, "changed": None}
+    return {"version": __version__, "commit": commit, "changed": bool(status)}
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import re
@@ -9,6 +11,8 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
@@ -32,10 +36,14 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = Path(path)
         self.begun = time.time()
+        trial = self.path / f".trial-{os.getpid()}"
         try:
-            self._part.mkdir(parents=True, exist_ok=True)
+            trial.mkdir(parents=True)
+            trial.rmdir()
+            with contextlib.suppress(OSError):
+                self.path.rmdir()  # a run that stops early leaves no empty folder
         except OSError as fault:
-            raise self._refused(fault) from fault
+            raise self._refused(fault.strerror or str(fault)) from fault
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -50,28 +58,36 @@ class RunFolder:
         Raises:
             GradbenchError: if the folder cannot be written; what was there before stays.
         """
+        place = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:40]
+        with store.lock(f"results-{place}", f"the results in {self.path}"):
+            try:
+                self._write(results, store, command)
+            except OSError as fault:
+                raise self._refused(fault.strerror or str(fault)) from fault
+            except SafetensorError as fault:  # safetensors' word for a full disk
+                raise self._refused(str(fault)) from fault
+            finally:
+                shutil.rmtree(self._part, ignore_errors=True)
+
+    def _write(self, results: Results, store: Store, command: str) -> None:
         about = describe(results, command)
         rows = results.frame()
         part = self._part
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            write_csv(rows, part / "results.csv")
-            write_costs(store, part / "costs.csv")
-            (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
-            (part / "figures").mkdir()
-            _draw(results, rows, part / "figures")
-            write_models(results, part / "model")
-            told = self._provenance(results, store, about)
-            (part / "run.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-            for item in sorted(part.iterdir()):
-                place = self.path / item.name
-                if place.is_dir():
-                    shutil.rmtree(place)
-                os.replace(item, place)
-            part.rmdir()
-        except OSError as fault:
-            raise self._refused(fault) from fault
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write_csv(rows, part / "results.csv")
+        write_costs(store, part / "costs.csv")
+        (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
+        (part / "figures").mkdir()
+        _draw(results, rows, part / "figures")
+        write_models(results, part / "model")
+        told = self._provenance(results, store, about)
+        (part / "run.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        for item in sorted(part.iterdir()):
+            place = self.path / item.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            os.replace(item, place)
 
     def terminal(self) -> str:
         """Return the main table as text, and where the rest is.
@@ -110,9 +126,9 @@ class RunFolder:
             },
         }
 
-    def _refused(self, fault: OSError) -> GradbenchError:
+    def _refused(self, reason: str) -> GradbenchError:
         return GradbenchError(
-            f"the results cannot be written to {self.path} ({fault.strerror or fault}): make room "
+            f"the results cannot be written to {self.path} ({reason}): make room "
             "or rights there, or name another folder with out=DIR; products in the store are kept"
         )
 

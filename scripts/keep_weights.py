@@ -1,0 +1,60 @@
+"""Keeps the trained networks of a run under results/weights/, in bfloat16.
+
+    python scripts/keep_weights.py RUN
+
+Writes <backbone>-<dataset>-w<width>-s<seed>.safetensors for every network of the run's folder, with
+its recipe, accuracy and command inside, and lists the SHA-256 sums in SHA256SUMS.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from gradbench.store import file_digest
+
+WEIGHTS = Path(__file__).parent.parent / "results" / "weights"
+
+
+def keep(run: Path, folder: Path = WEIGHTS) -> list[Path]:
+    """Write the networks of a run and return their files."""
+    told = json.loads((run / "run.json").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for model in sorted((run / "model").iterdir()):
+        about = json.loads((model / "model.json").read_text())
+        seed = int(model.name.removeprefix("s"))
+        width = told["about"]["width"]
+        name = f"{told['about']['backbone']}-{about['in_dist']}-w{width}-s{seed}.safetensors"
+        tensors = {
+            n: t.to(torch.bfloat16) if t.is_floating_point() else t
+            for n, t in load_file(str(model / "network.safetensors")).items()
+        }
+        note = {
+            "network": about["network"],
+            "classes": about["classes"],
+            "mean": about["mean"],
+            "std": about["std"],
+            "training": told["config"]["training"],
+            "seed": seed,
+            "test_accuracy_before_rounding": about["accuracy"],
+            "command": told["about"]["command"],
+            "versions": told["versions"],
+        }
+        metadata = {"gradbench": json.dumps(note, sort_keys=True)}
+        save_file(tensors, str(folder / name), metadata=metadata)
+        written.append(folder / name)
+    sums = [f"{file_digest(p)}  {p.name}\n" for p in sorted(folder.glob("*.safetensors"))]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    return written
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "run.json").is_file():
+        sys.exit(__doc__)
+    for path in keep(Path(sys.argv[1])):
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
