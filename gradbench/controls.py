@@ -53,14 +53,16 @@ def identity(experiment: Experiment, clean: ImageSet, f: Network, store: Store) 
         def build(_folder: Path, _: Path, zero=zero, name: str = name) -> dict:
             made = zero.make(first, np.arange(len(first)))
             pixels = (to_float(images).numpy() for images in (first.images[slice(None)], made))
-            assert_identical(*pixels, f"pixels of {name}")
+            assert_identical(*pixels, f"identity control: pixels of {name}")
             before, after = (
                 compute(f.backbone, images, slice(0, len(first)), experiment.reads)
                 for images in (first, replace(first, images=made))
             )
             for output in experiment.reads:
                 assert_identical(
-                    before[output].numpy(), after[output].numpy(), f"{output} of {name}"
+                    before[output].numpy(),
+                    after[output].numpy(),
+                    f"identity control: {output} of {name}",
                 )
             return {"images": len(first)}
 

@@ -22,6 +22,7 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.extraction.readers import check
 
 NOT_ARGUMENTS = ("_target_", "description")
+CONTROLS = ("identity", "random_labels", "round_trip", "random_split")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
     )
     for challenge in challenges.values():
         if isinstance(challenge, OtherSet):
-            experiment.other_dataset(challenge)
+            experiment.other_dataset(challenge).splits("challenge")
     return experiment
 
 
@@ -239,6 +240,10 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise GradbenchError(f"{key}={value}: a whole number, at least {least}")
+    for key in ("data.download", "challenge.quantise", *(f"controls.{c}" for c in CONTROLS)):
+        section, name = key.split(".")
+        if type(config[section][name]) is not bool:
+            raise GradbenchError(f"{key}={config[section][name]}: true or false")
     confidence = config["evaluation"]["confidence"]
     if not isinstance(confidence, float) or not 0.5 <= confidence < 1:
         raise GradbenchError(f"evaluation.confidence={confidence}: between 0.5 and 1")

@@ -68,13 +68,14 @@ def gradbench(*words: str, cwd: Path | str = ".", figures: bool = False) -> Ran:
 
 
 @cache
-def reference(factory) -> Path:
+def reference(base: Path) -> Path:
     """Return the folder in which the small run was done once; nobody writes there again.
 
     Args:
-        factory: pytest's `tmp_path_factory`.
+        base: pytest's folder for the whole session, `tmp_path_factory.getbasetemp()`.
     """
-    folder = factory.mktemp("reference")
+    folder = base / "reference"
+    folder.mkdir()
     ran = gradbench("run", *SMALL, cwd=folder, figures=True)
     assert ran.code == 0, ran.err
     return folder

@@ -12,7 +12,7 @@ METHODS = ("msp", "gradient_logistic")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    return reference(tmp_path_factory)
+    return reference(tmp_path_factory.getbasetemp())
 
 
 def measured(folder, **wanted):

@@ -47,7 +47,7 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         raise GradbenchError(f"backbone._target_={target} cannot be imported: {reason}") from fault
     try:
         network = make(**config["arguments"])
-    except (TypeError, ValueError) as fault:
+    except (TypeError, ValueError, RuntimeError) as fault:
         raise GradbenchError(
             f"backbone {target} refuses its arguments ({fault}); it takes {inspect.signature(make)}"
         ) from fault

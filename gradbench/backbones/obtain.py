@@ -96,7 +96,8 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
     Raises:
         GradbenchError: if a checkpoint does not fit, or training diverges.
     """
-    backbone = fresh(order, train_images)
+    backbone = fresh(order, train_images).eval()
+    _try_out(backbone, test)
     path = order.config.get("checkpoint")
     history: dict[str, list[float]] = {}
     if path:
@@ -105,7 +106,6 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
         product = store.make(order.key(train_images), _trainer(order, backbone, train_images))
         history = _take(backbone, product)
     backbone.to(order.device).eval()
-    _try_out(backbone, test)
     weights = digest(backbone)
     return Network(
         backbone,

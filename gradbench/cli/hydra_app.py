@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from gradbench.config import GROUPS, builtin_dir, group_files
 from gradbench.errors import GradbenchError, unknown
 
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
+FOLDERS = ("out", "store", "data.root")
+SECTIONS = ("training", "data", "evaluation", "controls")
 OPEN = ("hydra", "backbone", "dataset", "protocol")
 """Sections that take settings which their files do not name (`+backbone.groups=2`)."""
 
@@ -39,17 +42,37 @@ def launch(task: Callable, words: list[str], help_text: str, multirun: bool = Fa
     if any(word in ("-h", "--help") for word in words):
         print(help_text)
         return
+    words = [  # a bare --info must not take the next word for its value
+        "--info=all" if word == "--info" and (not after or "=" in after) else word
+        for word, after in pairwise([*words, ""])
+    ]
     check_overrides(words, multirun)
     wanted = task if multirun else _quiet(task)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
-    sys.argv = ["gradbench", *words, *(["--multirun"] if multirun else [])]
+    sys.argv = ["gradbench", *(["--multirun"] if multirun else []), *options_first(words)]
     import hydra
 
-    try:
+    with in_a_sentence(words):
         hydra.main(version_base="1.3", config_path=str(builtin_dir()), config_name="config")(
             wanted
         )()
+
+
+def options_first(words: list[str]) -> list[str]:
+    """Return options with their values before the overrides: argparse takes none in between."""
+    options, overrides = [], []
+    for before, word in pairwise(["", *words]):
+        of_option = word.startswith("-") or before in OPTIONS_WITH_VALUE
+        (options if of_option else overrides).append(word)
+    return options + overrides
+
+
+@contextlib.contextmanager
+def in_a_sentence(words: list[str]) -> Iterator[None]:
+    """Turn an exception of Hydra or OmegaConf into a GradbenchError."""
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as fault:
         raise GradbenchError(explain(fault, config_dirs(words))) from fault
 
@@ -90,6 +113,10 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
             raise unknown("setting", key, settings())
         if key in GROUPS and key != "experiment" and override.value() is None:
             raise GradbenchError(f"{text}: name a {key}, `gradbench list {key}s` tells all")
+        if key in FOLDERS and override.value() in (None, ""):
+            raise GradbenchError(f"{text}: name a folder")
+        if key in SECTIONS and not isinstance(override.value(), dict):
+            raise GradbenchError(f"{text}: {key} is a section, write {key}.NAME=value")
         if key in PLURALS:
             raise GradbenchError(
                 f"{text}: {key}s are listed under the plural key, write "
@@ -123,7 +150,9 @@ def explain(fault: Exception, dirs: list[Path]) -> str:
         return str(unknown(group[1], group[2], group_files(group[1], dirs)))
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
-        return str(unknown("setting", key[1], settings()))
+        # a section is known: what is wrong stands inside it
+        inside = re.search(r"full_key: (\S+)", str(fault.__cause__)) if key[1] in SECTIONS else None
+        return str(unknown("setting", (inside or key)[1], settings()))
     return " ".join(text.split())
 
 

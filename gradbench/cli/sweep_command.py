@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gradbench.cli.hydra_app import check_overrides, launch
+from gradbench.cli.hydra_app import check_overrides, in_a_sentence, launch
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
 
@@ -31,7 +31,8 @@ def main(words: list[str]) -> None:
         return
     check_overrides(words, multirun=True)
     fixed = _fixed(words)
-    base = Path(compose(fixed, config_dirs(words))["out"])
+    with in_a_sentence(words):
+        base = Path(compose(fixed, config_dirs(words))["out"])
     # jobs are named after what differs between them
     keys = ["out", *(w.split("=", 1)[0].lstrip("+~") for w in fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"

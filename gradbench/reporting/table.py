@@ -107,6 +107,8 @@ def _spread(about: Mapping[str, Any]) -> str:
 
 def _main(view: View, names: list[str], render: Callable[[Grid], str]) -> list[str]:
     """Return the main table and what is to be said below it."""
+    if not view.lines():
+        return ["No challenge was asked for."]
     draft = Draft(("challenge", "level", "n abnormal", "source"), tuple(names))
     for line in view.lines():
         labels = (

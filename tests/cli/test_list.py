@@ -1,0 +1,57 @@
+"""`gradbench list`: a line for every file of a group, and whether it is ready here."""
+
+import numpy as np
+import pytest
+from _runs import gradbench, one_sentence
+
+from gradbench.cli.list_command import KINDS
+from gradbench.config import group_files
+
+
+def listed(*words: str, cwd=".") -> dict[str, str]:
+    """Return the lines of one kind by name, without the heading."""
+    ran = gradbench("list", *words, cwd=cwd)
+    assert (ran.code, ran.err) == (0, "")
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in ran.out.splitlines()[1:]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_for_every_file(kind, tmp_path):
+    lines = listed(kind, cwd=tmp_path)
+    assert set(lines) == set(group_files(KINDS[kind]))
+    for line in lines.values():
+        assert line.startswith(("ready", "not here", "set dataset.path", "cifar10: not here"))
+
+
+def test_all_kinds_in_one_list(tmp_path):
+    out = gradbench("list", cwd=tmp_path).out
+    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [*KINDS]
+
+
+def test_what_is_missing_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRADBENCH_DATA", raising=False)
+    monkeypatch.setenv("GRADBENCH_OFFLINE", "1")
+    lines = listed("datasets", cwd=tmp_path)
+    assert lines["digits"].startswith("ready")
+    assert lines["cifar10"].startswith("not here, downloads off")
+    assert lines["arrays"].startswith("set dataset.path")
+    monkeypatch.delenv("GRADBENCH_OFFLINE")
+    assert listed("datasets", cwd=tmp_path)["cifar10"].startswith("not here, would be downloaded")
+
+
+def test_data_root_is_looked_at(tmp_path):
+    for name in ("cifar10", "svhn"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"images/cifar10/{split}.npz", images=[], labels=[])
+    np.savez(tmp_path / "images/svhn/test.npz", images=[], labels=[])
+    lines = listed("challenges", "data.root=images", cwd=tmp_path)
+    assert lines["svhn"].startswith("ready")
+    assert lines["gtsrb"].startswith("not here")
+    lines = listed("experiments", "data.root=images", cwd=tmp_path)
+    assert lines["ood_cifar10_far"].startswith("ready but for textures, scenes, gtsrb")
+    assert lines["quickstart"].startswith("ready")
+
+
+def test_a_kind_that_there_is_not():
+    assert "did you mean detectors" in one_sentence(gradbench("list", "detecters"))

@@ -1,0 +1,114 @@
+"""First words, help and completion: quick answers without heavy libraries."""
+
+import subprocess
+import sys
+
+import pytest
+from _runs import SMALL, gradbench, one_sentence
+
+from gradbench import __version__
+from gradbench.cli import COMMANDS
+
+LIGHT = """
+import io, os, sys
+from contextlib import redirect_stdout
+from gradbench.cli import main
+with redirect_stdout(io.StringIO()):
+    for words in (["--help"], ["--version"], ["list"], ["run", "--help"], ["store", "--help"]):
+        main(words)
+    for line in ("gradbench ru", "gradbench list ", "gradbench run backbone=sm"):
+        os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line)))
+        try:
+            main(["-sc", "query=bash"])
+        except SystemExit:
+            pass
+heavy = ("torch", "pandas", "sklearn", "scipy", "matplotlib")
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+def python(code: str, *words: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=env, timeout=120
+    )
+
+
+def test_help_list_and_completion_import_nothing_heavy():
+    ran = python(LIGHT)
+    assert ran.stdout == "[]\n", ran.stderr
+
+
+def test_a_real_process_ends_with_code_2_and_one_line(tmp_path):
+    ran = python("from gradbench.cli import main; main()", "run", "experiment=quickstrt")
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("gradbench: no experiment named 'quickstrt': did you mean quickstart?")
+
+
+def test_help_names_every_command():
+    for words in ((), ("--help",), ("-h",), ("help",)):
+        ran = gradbench(*words)
+        assert ran.code == 0
+        for command in COMMANDS:
+            assert f"  {command}" in ran.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    ran = gradbench(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"gradbench {command}")
+
+
+def test_version():
+    assert gradbench("--version").out == f"gradbench {__version__}\n"
+
+
+def test_a_command_that_there_is_not():
+    sentence = one_sentence(gradbench("rum"))
+    assert sentence.startswith("no command named 'rum': did you mean run")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("gradbench ru", {"run"}),
+        ("gradbench s", {"sweep", "show", "store"}),
+        ("gradbench run backbone=sm", {"backbone=small_cnn"}),
+        ("gradbench run experiment=qu", {"experiment=quickstart"}),
+        ("gradbench list ", {"experiments", "backbones", "datasets", "challenges", "detectors",
+                             "protocols"}),
+        ("gradbench store ", {"ls", "verify", "prune"}),
+    ],
+)  # fmt: skip
+def test_completion(monkeypatch, line, expected):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert set(gradbench("-sc", "query=bash").out.split()) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--cfg", "job"),
+        ("experiment=quickstart", "--cfg", "job"),
+        ("experiment=quickstart", "--cfg=job", "seed=3"),
+    ],
+)
+def test_cfg_prints_the_configuration_and_runs_nothing(tmp_path, words):
+    ran = gradbench("run", *words, cwd=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    name = "quickstart" if "experiment=quickstart" in words else "custom"
+    assert f"\nname: {name}\n" in ran.out
+    assert f"\nseed: {3 if 'seed=3' in words else 0}\n" in ran.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("info", [("--info",), ("--info", "defaults")])
+@pytest.mark.parametrize("last", [(), ("limit=100",)])
+def test_info_tells_how_the_configuration_came_about(tmp_path, info, last):
+    ran = gradbench("run", *SMALL, *info, *last, cwd=tmp_path)
+    assert ran.code == 0
+    assert "experiment/quickstart" in ran.out
+    assert not list(tmp_path.iterdir())

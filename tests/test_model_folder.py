@@ -1,0 +1,111 @@
+"""The folder `model/` of a run is all that is needed to have network and detectors again."""
+
+import json
+
+import pytest
+import torch
+from _runs import SMALL, about, copy_of, gradbench, reference, rows
+from safetensors.torch import load_file
+
+from gradbench.backbones import checkpoint
+from gradbench.backbones.backbone import Backbone, digest
+from gradbench.backbones.build import build_network
+from gradbench.backbones.obtain import obtain
+from gradbench.cells import Images, challenge, judge
+from gradbench.config import compose
+from gradbench.data.gather import gather
+from gradbench.experiment import instantiate, read
+from gradbench.extraction.extract import compute, extract
+from gradbench.pipeline import order
+from gradbench.store import Store
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return reference(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def told(finished):
+    return json.loads((finished / "run/model/s0/model.json").read_text())
+
+
+@pytest.fixture
+def rebuilt(finished, told):
+    """Return the network, made from the folder alone."""
+    network = build_network(told["network"])
+    checkpoint.load_into(network, finished / "run/model/s0/network.safetensors")
+    return Backbone(network, told["mean"], told["std"], told["classes"], told["shape"]).eval()
+
+
+@pytest.fixture
+def world(finished):
+    """Return experiment, store, network and clean images of the run; nothing is made for them."""
+    torch.set_num_threads(1)
+    experiment = read(compose(SMALL))
+    store = Store(finished / "store")
+    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    f = obtain(order(experiment, images, 0), images.train, images.test, store)
+    return experiment, store, f, images.normal
+
+
+def test_the_network_gives_the_logits_of_the_run(told, rebuilt, world):
+    experiment, store, f, normal = world
+    stored = extract(f.backbone, f.weights, normal, experiment.reads, store)
+    fresh = compute(rebuilt, normal, slice(0, len(normal)), experiment.reads)
+    for name in experiment.reads:
+        assert torch.equal(fresh[name], stored[name]), name
+    assert digest(rebuilt) == told["weights"] == f.weights
+    assert store.made == []
+
+
+def test_what_is_told_of_the_network(finished, told):
+    assert told["classes"] == list("0123456789")
+    assert told["shape"] == [1, 8, 8]
+    assert told["in_dist"] == "digits"
+    (row,) = rows(finished, method="f")
+    assert float(row["value"]) == pytest.approx(100 * told["accuracy"], abs=1e-5)
+
+
+def test_every_detector_is_there_and_fitted_where_it_is_fitted(told):
+    found = {(d["name"], d["fitted_on"], bool(d["state"])) for d in told["detectors"]}
+    assert found == {
+        ("msp", "", False),
+        *(("gradient_logistic", n, True) for n in ("patches", "gaussian_noise 5", "fgsm")),
+    }
+
+
+@pytest.mark.parametrize("title", ["fgsm", "gaussian_noise 5", "patches"])
+def test_a_kept_detector_gives_the_scores_of_the_first_fold(finished, told, world, title):
+    experiment, store, f, normal = world
+    (entry,) = (d for d in told["detectors"] if d["fitted_on"] == title)
+    state = load_file(finished / "run/model/s0" / entry["state"])
+    detector = instantiate("detector", entry["name"], entry["config"]).load(state)
+
+    (cell,) = (c for c in experiment.cells if c.title == title)
+    made, _ = challenge(experiment, cell, normal, f, store)
+    sides = [
+        Images(images, extract(f.backbone, f.weights, images, experiment.reads, store))
+        for images in (normal, made)
+    ]
+    judged = judge(experiment, entry["name"], *sides, f, store)
+    assert store.made == []
+    fold = experiment.protocol.folds(normal.groups, made.groups, 0)[0].measure
+    for side, index, scores in (
+        (sides[0], fold.normal, judged.scores[0].normal),
+        (sides[1], fold.abnormal, judged.scores[0].abnormal),
+    ):
+        again = detector.score({n: v[torch.from_numpy(index)] for n, v in side.outputs.items()})
+        assert again.double().tolist() == scores.tolist()
+
+
+def test_the_kept_network_is_a_checkpoint_for_another_run(finished, tmp_path):
+    here = copy_of(finished, tmp_path)
+    (here / "run").rename(here / "before")
+    word = "backbone.checkpoint=before/model/s0/network.safetensors"
+    ran = gradbench("run", *SMALL, word, cwd=here)
+    assert ran.code == 0, ran.err
+    assert about(here)["time"]["products_made"] == 0
+    (row,) = rows(here, method="f")
+    assert row["note"] == "network: network.safetensors"
+    assert rows(here, metric="auroc") == rows(finished, metric="auroc")

@@ -1,0 +1,80 @@
+"""The plan of a run: what is counted, and that nothing is made."""
+
+import shutil
+
+import pytest
+from _runs import SMALL, copy_of, gradbench, kept, one_sentence, reference
+
+from gradbench.config import compose
+from gradbench.experiment import read
+from gradbench.planning import plan
+from gradbench.store import Store
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return reference(tmp_path_factory.getbasetemp())
+
+
+def planned(folder, *words):
+    """Return the lines of a plan by step and subject."""
+    lines = plan(read(compose([*SMALL, *words])), Store(folder / "store"))
+    return {(line.step, line.what): line for line in lines}
+
+
+def test_before_a_run_nothing_is_there_and_nothing_is_made(tmp_path):
+    lines = planned(tmp_path)
+    assert set(lines) == {
+        ("network", "small_cnn seed 0"),
+        ("challenge", "gaussian_noise 5"),
+        ("challenge", "fgsm"),
+        ("outputs", "digits"),
+        ("outputs", "patches"),
+        ("outputs", "gaussian_noise 5"),
+        ("outputs", "fgsm"),
+        ("outputs", "svhn"),
+        ("outputs", "2 round trips"),
+    }
+    assert all(line.present == 0 for line in lines.values())
+    assert lines["network", "small_cnn seed 0"].seconds > 0
+    assert lines["outputs", "svhn"].parts == 0
+    assert lines["outputs", "svhn"].note.startswith("will not be measured: svhn is not on this")
+    assert not list(tmp_path.iterdir())
+
+
+def test_after_a_run_everything_is_there(finished):
+    before = kept(finished)
+    for (_, what), line in planned(finished).items():
+        if "round trips" not in what:
+            assert (line.present, line.seconds) == (line.parts, 0)
+    assert kept(finished) == before
+
+
+def test_what_is_missing_is_counted(finished, tmp_path):
+    here = copy_of(finished, tmp_path)
+    for folder, manifest in Store(here / "store").products():
+        if manifest["about"].get("set", "").startswith("fgsm/"):
+            shutil.rmtree(folder)
+    lines = planned(here, "levels=[5,1]", "seeds=[0,1]")
+    assert lines["outputs", "fgsm"].present == 0
+    assert lines["challenge", "gaussian_noise 1"].present == 0
+    assert lines["outputs", "gaussian_noise 1"].seconds > 0
+    assert lines["network", "small_cnn seed 1"].present == 0
+    assert lines["network", "small_cnn seed 0"].present == 1
+
+
+def test_the_command(finished, tmp_path):
+    ran = gradbench("plan", *SMALL, cwd=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert "network   small_cnn seed 0  0 of 1 there" in ran.out
+    assert "2 epochs" in ran.out
+    assert not list(tmp_path.iterdir())
+    ran = gradbench("plan", *SMALL, cwd=finished)
+    assert "network   small_cnn seed 0  1 of 1 there\n" in ran.out
+    assert ran.out.splitlines()[-1].endswith("in all, then fitting and measuring")
+
+
+def test_missing_images_are_one_sentence(tmp_path):
+    ran = gradbench("plan", "data.root=nowhere", "data.download=false", cwd=tmp_path)
+    assert one_sentence(ran).startswith("cifar10 is not on this machine")
+    assert not list(tmp_path.iterdir())
