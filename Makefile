@@ -27,10 +27,10 @@ lint: install ## check style, docstrings and format
 format: install ## put the code into its format
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: install ## speed and memory: gradbench bench, where this version has it
+bench: install ## not part of this version (speed and memory of the gradient engine)
 	$(BIN)/gradbench bench
 
-tables: install ## the papers' tables: gradbench tables, where this version has it
+tables: install ## not part of this version (the papers' tables)
 	$(BIN)/gradbench tables
 
 check-results: install ## compare every number in README.md and results/ with the rows beside it

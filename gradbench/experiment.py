@@ -96,7 +96,7 @@ class Experiment:
 
     @cached_property
     def reads(self) -> list[str]:
-        """Names of all outputs that the detectors read."""
+        """Names of all outputs that the detectors score."""
         return sorted({name for d in self.detectors for name in self.detector(d).reads})
 
 
@@ -119,7 +119,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         )
     for name, content in detectors.items():
         detector = instantiate("detector", name, content)
-        for output in (*detector.reads, *detector.bank_reads):
+        for output in (*detector.reads, *detector.bank_reads, *detector.hold_out_reads):
             check(output)
     _check_numbers(config)
     experiment = Experiment(
@@ -133,6 +133,11 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         recipe=Recipe(**{**config["training"], **dataset.augment}),
         device=find_device(config["device"]),
     )
+    if len(experiment.seeds) > 1 and config["backbone"].get("checkpoint"):
+        raise GradbenchError(
+            f"seeds={list(experiment.seeds)} with backbone.checkpoint: a checkpoint is one "
+            "network; give one seed, or leave the checkpoint out"
+        )
     for challenge in challenges.values():
         if isinstance(challenge, OtherSet):
             experiment.other_dataset(challenge).splits("challenge")
@@ -172,6 +177,11 @@ def instantiate(group: str, name: str, content: Mapping[str, Any], drop=NOT_ARGU
         return make(**arguments)
     except (TypeError, ValueError) as fault:
         raise GradbenchError(f"{group} {name}: {fault}") from fault
+
+
+def protocol_name(protocol: Any) -> str:
+    """Return a protocol's name in rows; `random` says that twins were not kept together."""
+    return "random" if getattr(protocol, "split", "") == "random" else protocol.name
 
 
 def find_device(name: str) -> torch.device:

@@ -45,6 +45,38 @@ def held(path: Path, what: str) -> Iterator[None]:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def held_if_free(path: Path) -> Iterator[bool]:
+    """Hold a lock for the block if no process has it; do not wait.
+
+    Args:
+        path: of the lock file; its folder is made.
+
+    Yields:
+        Whether the lock is held.
+
+    Raises:
+        OSError: if the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        if not _same_file(path, handle):  # its holder has only just let go
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
 def _same_file(path: Path, handle: int) -> bool:
     try:
         return os.stat(path).st_ino == os.fstat(handle).st_ino

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 
 from gradbench import controls
-from gradbench.backbones.obtain import Network, Order, obtain
-from gradbench.cells import Images, challenge, judge
+from gradbench.backbones.obtain import Order, obtain
+from gradbench.backbones.training import resolved
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.experiment import Experiment
-from gradbench.extraction.extract import extract
+from gradbench.judging import judge
 from gradbench.progress import say
 from gradbench.results import Results
 from gradbench.store import Store
+from gradbench.trial import Trial
 
 
 def run(experiment: Experiment, store: Store) -> Results:
@@ -32,11 +33,44 @@ def run(experiment: Experiment, store: Store) -> Results:
     results = Results(experiment, images)
     for seed in experiment.seeds:
         f = obtain(order(experiment, images, seed), images.train, images.test, store)  # step 1
+        trial = Trial(experiment, images, f, seed, store)
         results.add_network(seed, f)
-        controls.identity(experiment, images.normal, f, store)
-        measure(experiment, images, f, seed, results, store)
-        controls.run(experiment, images, f, seed, results, store)
+        controls.identity(trial)
+        measure(trial, results)
+        controls.run(trial, results)
     return results
+
+
+def measure(trial: Trial, results: Results) -> None:
+    """Measure every detector on every challenge, and add the rows to the results."""
+    results.add_outputs(trial.seed, trial.normal)
+    for cell in trial.experiment.cells:
+        try:
+            made = trial.challenge(cell)  # step 2
+        except MissingData as reason:
+            results.add_hole(trial.seed, cell, str(reason))
+            say(f"{cell.title}: not measured: {reason}")
+            continue
+        abnormal = trial.look(made.images)  # step 3
+        results.add_outputs(trial.seed, abnormal)
+        if made.attack is not None:
+            results.add_attack(trial.seed, cell, made.attack)
+        for name in trial.experiment.detectors:
+            judged = judge(trial, name, trial.normal, abnormal)  # steps 4 and 5
+            results.add(trial.seed, cell, made.images, name, judged)
+
+
+def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:
+    """Return what step 1 is asked for."""
+    mean, std = experiment.dataset.normalisation(images.train)
+    return Order(
+        experiment.config["backbone"],
+        resolved(experiment.recipe, experiment.device),
+        seed,
+        tuple(mean),
+        tuple(std),
+        experiment.device,
+    )
 
 
 def exact_arithmetic() -> None:
@@ -45,44 +79,3 @@ def exact_arithmetic() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-
-
-def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:
-    """Return what step 1 is asked for."""
-    mean, std = experiment.dataset.normalisation(images.train)
-    return Order(
-        experiment.config["backbone"],
-        experiment.recipe,
-        seed,
-        tuple(mean),
-        tuple(std),
-        experiment.device,
-    )
-
-
-def measure(
-    experiment: Experiment,
-    images: InDistribution,
-    f: Network,
-    seed: int,
-    results: Results,
-    store: Store,
-) -> None:
-    """Measure every detector on every challenge, and add the rows to the results."""
-    normal = extract(f.backbone, f.weights, images.normal, experiment.reads, store)
-    results.add_outputs(seed, images.normal, normal)
-    clean = Images(images.normal, normal)
-    for cell in experiment.cells:
-        try:
-            made, attack = challenge(experiment, cell, images.normal, f, store)  # step 2
-        except MissingData as reason:
-            results.add_hole(seed, cell, str(reason))
-            say(f"{cell.title}: not measured: {reason}")
-            continue
-        outputs = extract(f.backbone, f.weights, made, experiment.reads, store)  # step 3
-        results.add_outputs(seed, made, outputs)
-        if attack is not None:
-            results.add_attack(seed, cell, attack)
-        for name in experiment.detectors:
-            judged = judge(experiment, name, clean, Images(made, outputs), f, store)  # steps 4, 5
-            results.add(seed, cell, made, name, judged)

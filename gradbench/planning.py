@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.obtain import find, fresh
 from gradbench.backbones.training import seconds_left
-from gradbench.cells import source
 from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
-from gradbench.data.dataset import MissingData
+from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.data.imageset import ImageSet, shards
 from gradbench.experiment import Cell, Experiment
 from gradbench.extraction.extract import BATCH, compute, shard_key
 from gradbench.pipeline import order
 from gradbench.store import Store
+from gradbench.trial import source
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Planned:
     """One step of a run.
 
     Attributes:
-        step: network, challenge or outputs.
+        step: images, network, challenge or outputs.
         what: of which images.
         parts: products it consists of.
         present: how many of them are in the store.
@@ -46,12 +46,19 @@ class Planned:
 def plan(experiment: Experiment, store: Store) -> list[Planned]:
     """Return the steps that take time; fitting and measuring on kept outputs is not listed.
 
-    Nothing is made. Times come from a few steps on this machine, now.
+    Nothing is made and nothing downloaded. Times come from a few steps on this machine, now.
+    Where the run would first download the in-distribution images, that is the whole plan.
 
     Raises:
-        MissingData: if in-distribution images are not at hand.
+        MissingData: if in-distribution images are not at hand and cannot be downloaded.
     """
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    dataset = experiment.dataset
+    for role in ("train", "test"):
+        if _would_come(dataset, role, experiment):
+            reason = dataset.ready(role, experiment.data)
+            note = f"{reason}: what comes after cannot be told before"
+            return [Planned("images", f"{dataset.name} ({role})", 0, 0, note=note)]
+    images = gather(dataset, _offline(experiment), experiment.config["limit"])
     lines = []
     for seed in experiment.seeds:
         wanted = order(experiment, images, seed)
@@ -80,7 +87,12 @@ def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, 
             continue
         try:
             dataset = experiment.other_dataset(cell.challenge)
-            other = cell.challenge.images(dataset, images.normal.shape, experiment.data)
+            if _would_come(dataset, "challenge", experiment):
+                note = dataset.ready("challenge", experiment.data)
+                yield Planned("outputs", cell.title, 0, 0, note=note)
+                continue
+            native = dataset.load("challenge", _offline(experiment))
+            other = cell.challenge.bring(native, images.normal.shape, cell.name)
         except MissingData as reason:
             yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
             continue
@@ -97,6 +109,16 @@ def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, 
             trips * size * each,
             "at most; not looked up",
         )
+
+
+def _offline(experiment: Experiment) -> DataSettings:
+    return replace(experiment.data, download=False)
+
+
+def _would_come(dataset: Dataset, role: str, experiment: Experiment) -> bool:
+    """Tell whether a run would download the images of a role."""
+    missing = dataset.ready(role, _offline(experiment))
+    return bool(missing) and missing != dataset.ready(role, experiment.data)
 
 
 def _derived(experiment, cell: Cell, clean: ImageSet, f, weights, each: float, store: Store):

@@ -11,14 +11,15 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from gradbench.backbones.obtain import Network
-from gradbench.cells import Judged
 from gradbench.challenges.produce import Attack
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
 from gradbench.evaluation.controls import LEVEL, holm
 from gradbench.evaluation.rows import frame, hole, measured_row, row
-from gradbench.experiment import Cell, Experiment
+from gradbench.experiment import Cell, Experiment, protocol_name
+from gradbench.judging import Judged
 from gradbench.progress import say
+from gradbench.trial import Seen
 
 if TYPE_CHECKING:
     import pandas
@@ -82,9 +83,11 @@ class Results:
         self._note_set("train", self.images.train)
         self._note_set("hold-out", self.images.hold_out)
 
-    def add_outputs(self, seed: int, images: ImageSet, outputs: Mapping[str, Tensor]) -> None:
+    def add_outputs(self, seed: int, seen: Seen) -> None:
         """Note a set of images and its gradient profile."""
-        title = f"{images.name} {images.split}"
+        images, outputs = seen.images, seen.outputs
+        several = len(self.experiment.seeds) > 1 and images.name != self.experiment.dataset.name
+        title = f"{images.name} {images.split}" + (f", seed {seed}" if several else "")
         self._note_set(title, images)
         norms = next((n for n in outputs if n.startswith("squared_norms")), None)
         if norms is not None:
@@ -119,6 +122,8 @@ class Results:
                 self.rows.append(
                     row(
                         **common,
+                        n_normal=len(judged.scores[fold].normal),
+                        n_abnormal=len(judged.scores[fold].abnormal),
                         fold=fold,
                         metric=measured.metric,
                         side=measured.side,
@@ -127,7 +132,7 @@ class Results:
                         unit="percent",
                     )
                 )
-        if kind is None and judged.protocol == self.experiment.protocol.name:
+        if kind is None and judged.protocol == protocol_name(self.experiment.protocol):
             folds = [(s.normal, s.abnormal) for s in judged.scores]
             self.curves[seed].setdefault(cell.title, {})[method] = folds
             if judged.state:
@@ -135,10 +140,13 @@ class Results:
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
         """Add what an attack did: its success and the size of its perturbations."""
-        for metric, value, unit in (
-            ("attack_success", 100 * attack.success.mean(), "percent"),
-            ("l2", attack.l2.mean(), "pixels in [0, 1]"),
-            ("linf", attack.linf.max(), "pixels in [0, 1]"),
+        correct = int(attack.correct.sum())
+        rate = 100 * attack.success.sum() / correct if correct else float("nan")
+        count = len(attack.success)
+        for metric, value, unit, n, note in (
+            ("attack_success", rate, "percent", correct, "of images classified correctly before"),
+            ("l2", attack.l2.mean(), "pixels in [0, 1]", count, "mean over images"),
+            ("linf", attack.linf.max(), "pixels in [0, 1]", count, "largest of all images"),
         ):
             self.rows.append(
                 row(
@@ -151,9 +159,9 @@ class Results:
                     fold="all",
                     metric=metric,
                     value=float(value),
-                    n_abnormal=len(attack.success),
+                    n_abnormal=n,
                     unit=unit,
-                    note="mean over images" if metric == "l2" else "",
+                    note=note,
                 )
             )
 
@@ -194,7 +202,7 @@ class Results:
             "backbone": config["backbone"]["name"],
             "width": config["backbone"].get("width"),
             "in_dist": self.experiment.dataset.name,
-            "train_seed": seed,
+            "train_seed": self.networks[seed].seed,
             "detector_seed": config["detector"]["seed"],
             "split_seed": config["evaluation"]["seed"],
             "challenge_seed": config["challenge"]["seed"],

@@ -11,13 +11,14 @@ from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network
 from gradbench.backbones.obtain import obtain
-from gradbench.cells import Images, challenge, judge
 from gradbench.config import compose
 from gradbench.data.gather import gather
 from gradbench.experiment import instantiate, read
-from gradbench.extraction.extract import compute, extract
+from gradbench.extraction.extract import compute
+from gradbench.judging import judge
 from gradbench.pipeline import order
 from gradbench.store import Store
+from gradbench.trial import Trial
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ def rebuilt(finished, told):
     """Return the network, made from the folder alone."""
     network = build_network(told["network"])
     checkpoint.load_into(network, finished / "run/model/s0/network.safetensors")
-    return Backbone(network, told["mean"], told["std"], told["classes"], told["shape"]).eval()
+    return Backbone(
+        network, told["mean"], told["std"], told["classes"], told["shape"], told["network"]
+    ).eval()
 
 
 @pytest.fixture
@@ -46,17 +49,16 @@ def world(finished):
     store = Store(finished / "store")
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
     f = obtain(order(experiment, images, 0), images.train, images.test, store)
-    return experiment, store, f, images.normal
+    return Trial(experiment, images, f, 0, store)
 
 
 def test_the_network_gives_the_logits_of_the_run(told, rebuilt, world):
-    experiment, store, f, normal = world
-    stored = extract(f.backbone, f.weights, normal, experiment.reads, store)
-    fresh = compute(rebuilt, normal, slice(0, len(normal)), experiment.reads)
-    for name in experiment.reads:
-        assert torch.equal(fresh[name], stored[name]), name
-    assert digest(rebuilt) == told["weights"] == f.weights
-    assert store.made == []
+    stored, reads = world.normal, world.experiment.reads
+    fresh = compute(rebuilt, stored.images, slice(0, len(stored.images)), reads).values
+    for name in reads:
+        assert torch.equal(fresh[name], stored.outputs[name]), name
+    assert digest(rebuilt) == told["weights"] == world.f.weights
+    assert world.store.made == []
 
 
 def test_what_is_told_of_the_network(finished, told):
@@ -77,20 +79,16 @@ def test_every_detector_is_there_and_fitted_where_it_is_fitted(told):
 
 @pytest.mark.parametrize("title", ["fgsm", "gaussian_noise 5", "patches"])
 def test_a_kept_detector_gives_the_scores_of_the_first_fold(finished, told, world, title):
-    experiment, store, f, normal = world
     (entry,) = (d for d in told["detectors"] if d["fitted_on"] == title)
     state = load_file(finished / "run/model/s0" / entry["state"])
     detector = instantiate("detector", entry["name"], entry["config"]).load(state)
 
-    (cell,) = (c for c in experiment.cells if c.title == title)
-    made, _ = challenge(experiment, cell, normal, f, store)
-    sides = [
-        Images(images, extract(f.backbone, f.weights, images, experiment.reads, store))
-        for images in (normal, made)
-    ]
-    judged = judge(experiment, entry["name"], *sides, f, store)
-    assert store.made == []
-    fold = experiment.protocol.folds(normal.groups, made.groups, 0)[0].measure
+    (cell,) = (c for c in world.experiment.cells if c.title == title)
+    sides = [world.normal, world.look(world.challenge(cell).images)]
+    judged = judge(world, entry["name"], *sides)
+    assert world.store.made == []
+    groups = [side.images.groups for side in sides]
+    fold = world.experiment.protocol.folds(*groups, 0)[0].measure
     for side, index, scores in (
         (sides[0], fold.normal, judged.scores[0].normal),
         (sides[1], fold.abnormal, judged.scores[0].abnormal),

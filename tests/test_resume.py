@@ -48,10 +48,10 @@ def test_one_more_level_computes_only_that(finished, tmp_path):
 
 
 def test_one_more_detector_on_the_same_outputs_computes_only_its_scores(finished, tmp_path):
-    # three challenges, identity, random labels, round trip, two random splits
+    # three challenges, identity, random labels, round trip, three random splits
     words = "detectors=[msp,gradient_logistic,{use: gradient_logistic,name: second,grid: [0.5]}]"
     made = added(finished, tmp_path, words)
-    assert made["scores"] == 8
+    assert made["scores"] == 9
     # equal scores have one measure
     assert set(made) == {"measures", "scores"}
 
@@ -137,7 +137,7 @@ MOMENTS = {
     "in the second epoch": ("gradbench.backbones.training._keep", 1, ""),
     "with a half-written network": ("gradbench.backbones.checkpoint.save_file", 0, "half"),
     "in the middle of a shard": ("gradbench.extraction.extract.save_file", 3, "half"),
-    "between two fits": ("gradbench.cells.score_folds", 4, ""),
+    "between two fits": ("gradbench.judging.score_folds", 4, ""),
     "with a product sealed and not renamed": ("gradbench.store.Store._seal", 20, ""),
     "with the rows written and no table": ("gradbench.reporting.table.markdown", 0, ""),
     "in the middle of moving the results": (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ class Backbone(nn.Module):
         std: standard deviation of each channel in [0, 1].
         classes: names of the labels, in order.
         shape: (C, H, W) of the images that the network was made for.
+        config: class path and arguments that the network was built from, where it was.
     """
 
     def __init__(
@@ -27,11 +30,13 @@ class Backbone(nn.Module):
         std: Sequence[float],
         classes: Sequence[str],
         shape: Sequence[int],
+        config: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.network = network
         self.classes = tuple(classes)
         self.shape = tuple(shape)
+        self.config = dict(config or {})
         for name, values in (("mean", mean), ("std", std)):
             values = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -47,8 +52,13 @@ class Backbone(nn.Module):
 
 
 def digest(backbone: Backbone) -> str:
-    """Return the SHA-256 of the network's structure, weights, buffers and normalisation."""
-    sha = hashlib.sha256(str(backbone.network).encode())
+    """Return the SHA-256 of a network's class, arguments, structure, weights and normalisation.
+
+    The source text of the class is not covered: one who changes its `forward` renames it.
+    """
+    kind = type(backbone.network)
+    about = [f"{kind.__module__}.{kind.__qualname__}", backbone.config, str(backbone.network)]
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     tensors = dict(backbone.network.state_dict(), mean=backbone.mean, std=backbone.std)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -31,7 +32,7 @@ class Network:
         weights: digest of structure, weights and normalisation.
         accuracy: share of test images that it names correctly, in [0, 1].
         origin: `trained`, or the checkpoint's file name.
-        config: class path and arguments of the network.
+        seed: of its training, None where that is not known.
         history: loss, accuracy and seconds of each epoch, empty if not trained here.
     """
 
@@ -39,7 +40,7 @@ class Network:
     weights: str
     accuracy: float
     origin: str
-    config: Mapping[str, Any]
+    seed: int | None
     history: Mapping[str, list[float]]
 
 
@@ -100,8 +101,9 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
     _try_out(backbone, test)
     path = order.config.get("checkpoint")
     history: dict[str, list[float]] = {}
+    trained_with: int | None = order.seed
     if path:
-        _load(backbone, path)
+        trained_with = _load(backbone, path).get("seed")
     else:
         product = store.make(order.key(train_images), _trainer(order, backbone, train_images))
         history = _take(backbone, product)
@@ -112,7 +114,7 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
         weights,
         _accuracy(backbone, weights, test, store),
         Path(path).name if path else "trained",
-        order.network_config(train_images),
+        trained_with,
         history,
     )
 
@@ -120,9 +122,10 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
 def fresh(order: Order, train_images: ImageSet) -> Backbone:
     """Return the network with the initial weights of its seed."""
     torch.manual_seed(order.seed)
-    network = build_network(order.network_config(train_images))
+    config = order.network_config(train_images)
+    network = build_network(config)
     names = class_names(train_images)
-    return Backbone(network, order.mean, order.std, names, train_images.shape)
+    return Backbone(network, order.mean, order.std, names, train_images.shape, config)
 
 
 def find(order: Order, train_images: ImageSet, store: Store) -> Backbone | None:
@@ -138,8 +141,11 @@ def find(order: Order, train_images: ImageSet, store: Store) -> Backbone | None:
     return backbone.to(order.device).eval()
 
 
-def _load(backbone: Backbone, path: str) -> None:
-    """Load a checkpoint; its class names, where it has some, must be those of the data set."""
+def _load(backbone: Backbone, path: str) -> dict[str, Any]:
+    """Load a checkpoint and return its description.
+
+    Class names and normalisation, where it tells them, must be those of the data set.
+    """
     about = checkpoint.load_into(backbone.network, path)
     own, given = list(backbone.classes), about.get("classes") or []
     if given and own != given and not all(name.isdigit() for name in (*own, *given)):
@@ -147,6 +153,14 @@ def _load(backbone: Backbone, path: str) -> None:
             f"backbone.checkpoint={path} was trained for the classes {', '.join(given[:5])}…, the "
             f"data set has {', '.join(own[:5])}…"
         )
+    for name in ("mean", "std"):
+        own, given = getattr(backbone, name).flatten().tolist(), about.get(name)
+        if given and not np.allclose(own, given, atol=1e-4):
+            raise GradbenchError(
+                f"backbone.checkpoint={path} was trained with {name} {given}, the data set has "
+                f"{[round(v, 4) for v in own]}: set dataset.{name} to the former"
+            )
+    return about
 
 
 def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
@@ -158,7 +172,13 @@ def _trainer(order: Order, backbone: Backbone, images: ImageSet):
     def build(folder: Path, scratch: Path) -> dict:
         narrower = order.config.get("narrower") or ""
         history = train(backbone, images, order.recipe, order.seed, scratch, order.device, narrower)
-        about = {"recipe": asdict(order.recipe), "seed": order.seed, "classes": backbone.classes}
+        about = {
+            "recipe": asdict(order.recipe),
+            "seed": order.seed,
+            "classes": backbone.classes,
+            "mean": list(order.mean),
+            "std": list(order.std),
+        }
         checkpoint.save(folder / "network.safetensors", backbone.network, about)
         (folder / "history.json").write_text(json.dumps(history, indent=1))
         return {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}

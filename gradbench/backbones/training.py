@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -207,18 +207,24 @@ class _Steps:
         return loss.detach(), logits.argmax(1).eq(labels).sum()
 
 
+def resolved(recipe: Recipe, device: torch.device) -> Recipe:
+    """Return a recipe with `precision=auto` replaced by what the device has."""
+    if recipe.precision != "auto":
+        return recipe
+    return replace(recipe, precision="bfloat16" if _has_bfloat16(device) else "float32")
+
+
 def _autocast(recipe: Recipe, device: torch.device) -> Callable:
-    wanted = recipe.precision
-    if wanted == "auto":
-        wanted = "bfloat16" if _has_bfloat16(device) else "float32"
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=wanted == "bfloat16")
+    wanted = resolved(recipe, device).precision == "bfloat16"
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if device.type == "cpu":  # torch has no public name for this
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in names)
     return False
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gradbench.challenges.base import Challenge
-from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet
 from gradbench.data.resample import fit_to
 
@@ -35,11 +35,13 @@ class OtherSet(Challenge):
         self.filter, self.antialias, self.mode = filter, antialias, mode
         self.settings = settings
 
-    def images(self, dataset: Dataset, shape: tuple[int, int, int], data: DataSettings) -> ImageSet:
-        """Return the images of the role `challenge`, (N, *shape).
+    def bring(self, images: ImageSet, shape: tuple[int, int, int], name: str) -> ImageSet:
+        """Return images of the other set at the in-distribution shape, under a name of their own.
 
-        Raises:
-            MissingData: if they are not at hand and cannot be fetched.
+        Args:
+            images: as they are.
+            shape: (C, H, W) wanted.
+            name: of the challenge.
         """
-        images = dataset.load("challenge", data)
-        return fit_to(images, shape, self.filter, self.antialias, self.mode)
+        fitted = fit_to(images, shape, self.filter, self.antialias, self.mode)
+        return replace(fitted, name=name)

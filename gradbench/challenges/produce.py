@@ -25,11 +25,13 @@ class Attack:
     """What an attack did, after rounding.
 
     Attributes:
-        success: (N,) bool, the prediction is not the label.
+        correct: (N,) bool, the clean image was classified correctly.
+        success: (N,) bool, it was, and the attacked one is not.
         l2: (N,) L2 norm of the perturbation, pixels in [0, 1].
         linf: (N,) largest change of a pixel, pixels in [0, 1].
     """
 
+    correct: np.ndarray
     success: np.ndarray
     l2: np.ndarray
     linf: np.ndarray
@@ -75,7 +77,10 @@ class Source:
             inputs = {"images": digest, "sources": _digest(clean.sources[rows])}
             if challenge.uses_network:
                 inputs |= {"weights": self.weights, "labels": _digest(clean.labels[rows])}
+            kind = type(challenge)
             config = {
+                "class": f"{kind.__module__}.{kind.__qualname__}",
+                "batch": BATCH if challenge.uses_network else 0,
                 "family": challenge.family,
                 "strength": self.strength,
                 "seed": self.seed,
@@ -128,7 +133,7 @@ def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, At
     if not source.challenge.uses_network:
         return made, None
     parts = [load_file(str(p.path("shard.safetensors"))) for p in products]
-    join = {n: np.concatenate([p[n] for p in parts]) for n in ("success", "l2", "linf")}
+    join = {n: np.concatenate([p[n] for p in parts]) for n in ("correct", "success", "l2", "linf")}
     return made, Attack(**join)
 
 
@@ -148,16 +153,21 @@ def _reader(source: Source, clean: ImageSet, products: list):
 
 
 def _measure(source: Source, clean: ImageSet, rows: np.ndarray, pixels: np.ndarray) -> Attack:
-    changed = (to_float(pixels) - to_float(clean.images[rows])).flatten(1)
-    predicted = []
-    with torch.inference_mode():
-        for part in to_float(pixels).split(BATCH):
-            predicted.append(source.network(part.to(source.network.device)).argmax(1).cpu())
+    before, after = to_float(clean.images[rows]), to_float(pixels)
+    changed = (after - before).flatten(1)
+    right = [_right(source.network, images, clean.labels[rows]) for images in (before, after)]
     return Attack(
-        success=torch.cat(predicted).numpy() != clean.labels[rows],
+        correct=right[0],
+        success=right[0] & ~right[1],
         l2=changed.norm(dim=1).numpy(),
         linf=changed.abs().amax(1).numpy(),
     )
+
+
+def _right(network: Backbone, images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        parts = [network(part.to(network.device)).argmax(1).cpu() for part in images.split(BATCH)]
+    return torch.cat(parts).numpy() == labels
 
 
 def _digest(values: np.ndarray) -> str:

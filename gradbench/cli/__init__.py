@@ -21,6 +21,12 @@ COMMANDS = {
     "store": "ls, verify or prune the kept products of all runs",
 }
 
+LATER = {
+    "bench": "its speed and memory stand in costs.csv of every run",
+    "tables": "`gradbench show RUN --all` prints the tables of a run",
+}
+"""Words that belong to later versions, and what there is instead."""
+
 HELP = """\
 gradbench: can a network's gradients tell that an input is not what it was trained on?
 
@@ -34,12 +40,14 @@ commands
 
 `gradbench COMMAND --help` tells more. Settings are Hydra overrides (key=value); --cfg job prints
 the whole configuration, --info how it came about, --config-dir DIR adds your own files.
+Exit codes: 0 done, 2 wrong input or a fault (said in one sentence), 1 damage that `store verify`
+found, 130 stopped by Ctrl-C.
 Shell completion: eval "$(gradbench -sc install=bash)"
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 stopped by a fault, 2 asked for something wrong."""
+    """Run a command and exit: 0 done, 2 wrong input or a fault, 1 damage in the store."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _dispatch(words)
@@ -65,6 +73,10 @@ def _dispatch(words: list[str]) -> None:
 
         complete(words)
         return
+    if words[0] in LATER:
+        raise GradbenchError(
+            f"`gradbench {words[0]}` is not part of this version ({__version__}): {LATER[words[0]]}"
+        )
     if words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     # classes that a user's YAML names stand beside it, or in the working folder

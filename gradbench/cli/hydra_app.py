@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from gradbench.cli.words import OPTIONS, OPTIONS_WITH_VALUE, config_dirs, fail
-from gradbench.config import GROUPS, builtin_dir, group_files
+from gradbench.config import GROUPS, builtin_dir, group_files, plain
 from gradbench.errors import GradbenchError, unknown
 
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
@@ -44,7 +45,7 @@ def launch(task: Callable, words: list[str], help_text: str, multirun: bool = Fa
         return
     words = [  # a bare --info must not take the next word for its value
         "--info=all" if word == "--info" and (not after or "=" in after) else word
-        for word, after in pairwise([*words, ""])
+        for word, after in pairwise([*map(at_home, words), ""])
     ]
     check_overrides(words, multirun)
     wanted = task if multirun else _quiet(task)
@@ -138,6 +139,31 @@ def composed_dirs() -> list[Path]:
 
     paths = [s.path for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
     return [Path(p) for p in paths if p and Path(p) != builtin_dir()]
+
+
+def composed(cfg) -> dict[str, Any]:
+    """Return the composed configuration as plain data.
+
+    Raises:
+        GradbenchError: if it cannot be resolved, or its network has no class.
+    """
+    config = plain(cfg)
+    if not config["backbone"].get("_target_"):
+        raise GradbenchError(
+            f"backbone={config['backbone'].get('name')} has no class: name it with "
+            "backbone._target_=my.module.Net"
+        )
+    return config
+
+
+def at_home(word: str) -> str:
+    """Return a setting of a folder with `~` written out: not every shell does it after `=`.
+
+    >>> at_home("seed=1")
+    'seed=1'
+    """
+    key, _, path = word.partition("=")
+    return f"{key}={Path(path).expanduser()}" if key in FOLDERS and path[:1] == "~" else word
 
 
 def explain(fault: Exception, dirs: list[Path]) -> str:

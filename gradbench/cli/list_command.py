@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from gradbench.cli.words import config_dirs
-from gradbench.config import group_files
+from gradbench.config import builtin_dir, group_files
 from gradbench.errors import GradbenchError, unknown
 
 KINDS = {
@@ -86,23 +86,37 @@ def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -
         inside = next(
             (
                 d["override /dataset"]
-                for d in content.get("defaults", [])
-                if "override /dataset" in d
+                for d in content.get("defaults") or []
+                if isinstance(d, dict) and "override /dataset" in d
             ),
             "cifar10",
         )
         state = _dataset(inside, "train", dirs, root)
-        return f"{inside}: {state}" if state != "ready" else _all(content["challenges"], dirs, root)
+        if state != "ready":
+            return f"{inside}: {state}"
+        return _all(content.get("challenges", _usual_challenges()), dirs, root)
+    if group == "backbone" and not content.get("_target_"):
+        return "set backbone._target_"
     return "ready"
 
 
-def _all(challenges: Iterable[Any], dirs: list[Path], root: Path) -> str:
-    names = [c["use"] if isinstance(c, dict) else c for c in challenges]
+def _usual_challenges() -> list[Any]:
+    """Return the challenges of an experiment that names none."""
+    main = yaml.safe_load((builtin_dir() / "config.yaml").read_text(encoding="utf-8"))
+    return main["challenges"]
+
+
+def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
+    entries = [challenges] if isinstance(challenges, str | dict) else challenges or []
     missing = []
-    for name in names:
-        state = _ready("challenge", name, _content("challenge", name, dirs), dirs, root)
-        if state != "ready":
-            missing.append(name)
+    for entry in entries:
+        changes = entry if isinstance(entry, dict) else {"use": entry}
+        if "use" not in changes:
+            raise GradbenchError(f"challenges: {entry} names no member; write {{use: NAME, …}}")
+        name = changes["use"]
+        content = _content("challenge", name, dirs) | changes
+        if _ready("challenge", name, content, dirs, root) != "ready":
+            missing.append(changes.get("name", name))
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
 
 

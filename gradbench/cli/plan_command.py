@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from gradbench.cli.hydra_app import composed_dirs, launch
+from pathlib import Path
+
+from gradbench.cli.hydra_app import composed, composed_dirs, launch
 
 HELP = """\
 gradbench plan [key=value ...]
 
 The steps of a run, how many of their products the store holds already, and an estimate of the
 time for the rest, from a few steps timed on this machine. Takes the settings of `gradbench run`
-and makes nothing.
+and neither makes nor downloads anything.
 """
 
 
@@ -20,14 +22,13 @@ def main(words: list[str]) -> None:
 
 def task(cfg) -> None:
     """Print the plan of a composed configuration."""
-    from gradbench.config import plain
     from gradbench.experiment import read
     from gradbench.planning import plan
     from gradbench.progress import duration
     from gradbench.store import Store
 
-    experiment = read(plain(cfg), composed_dirs())
-    lines = plan(experiment, Store(experiment.config["store"]))
+    experiment = read(composed(cfg), composed_dirs())
+    lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))
     print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {cfg.store}")
     width = max(len(line.what) for line in lines)
     for line in lines:
@@ -35,5 +36,7 @@ def task(cfg) -> None:
         takes = f"about {duration(line.seconds)}" if line.seconds else ""
         text = f"  {line.step:<10}{line.what:<{width}}  {there:<16}{takes:<15}{line.note}"
         print(text.rstrip())
+    if all(line.step == "images" for line in lines):
+        return
     total = sum(line.seconds for line in lines)
     print(f"about {duration(total)} in all, then fitting and measuring")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gradbench.cli.hydra_app import composed_dirs, launch
+from gradbench.cli.hydra_app import composed, composed_dirs, launch
 
 HELP = """\
 gradbench run [key=value ...]
@@ -33,21 +33,20 @@ def main(words: list[str]) -> None:
 
 def task(cfg) -> None:
     """Carry out a composed configuration and print its table."""
-    carry_out(cfg, Path(cfg.out))
+    carry_out(cfg, Path(cfg.out).expanduser())
 
 
 def carry_out(cfg, out: Path) -> None:
     """Run a composed configuration and write its results to a folder."""
-    from gradbench.config import plain
     from gradbench.experiment import read
     from gradbench.pipeline import run
     from gradbench.reporting import provenance
     from gradbench.reporting.run_folder import RunFolder
     from gradbench.store import Store
 
-    experiment = read(plain(cfg), composed_dirs())
+    experiment = read(composed(cfg), composed_dirs())
     folder = RunFolder(out)  # an unwritable folder is told before hours of work
-    store = Store(experiment.config["store"], provenance.code())
+    store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)
     folder.write(results, store, command(sys.argv))
     print(folder.terminal())

@@ -25,7 +25,13 @@ def main(words: list[str]) -> None:
             raise GradbenchError(f"show knows no {word}: --all, --help")
     folder = find(names[0]) if names else latest()
     if "--all" in words:
-        print((folder / "table.md").read_text(), end="")
+        try:
+            print((folder / "table.md").read_text(encoding="utf-8"), end="")
+        except OSError as fault:
+            raise GradbenchError(
+                f"{folder} holds no table.md ({fault.strerror}): `gradbench show {folder}` prints "
+                "the main table, and the run's command makes it anew"
+            ) from fault
         return
     from gradbench.reporting.run_folder import RunFolder
 
@@ -44,7 +50,7 @@ def find(name: str) -> Path:
     Raises:
         GradbenchError: if there is none, naming those that there are.
     """
-    for folder in (Path(name), Path("outputs") / name):
+    for folder in (Path(name).expanduser(), Path("outputs") / name):
         if (folder / "run.json").is_file():
             return folder
     there = ", ".join(str(p) for p in runs()) or "none yet"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
 from gradbench.errors import GradbenchError, unknown
+from gradbench.locks import held_if_free
 from gradbench.store import MANIFEST, Store, check
 
 ACTIONS = ("ls", "verify", "prune")
@@ -19,10 +21,10 @@ HELP = """\
 gradbench store ls|verify|prune [store=DIR] [days=N]
 
   ls      products by step: how many, how large, how old
-  verify  compare every file with its checksum; damaged products are named (exit 1)
+  verify  compare every file with its checksum; damaged products are named (exit code 1)
   prune   remove damaged products and what killed runs left (unfinished parts after an hour,
           checkpoints of unfinished training after 7 days); with days=N also products that were
-          not used for N days
+          not used for N days; what another process is making is left alone
 """
 
 
@@ -39,6 +41,7 @@ def main(words: list[str]) -> None:
         if key not in ("store", "days"):
             raise unknown("setting of store", key, ("store", "days"))
     root = Path(given.get("store") or os.environ.get("GRADBENCH_STORE") or "outputs/store")
+    root = root.expanduser()
     if not root.is_dir():
         raise GradbenchError(f"there is no store at {root}: name one with store=DIR")
     store = Store(root)
@@ -76,28 +79,45 @@ def _verify(store: Store) -> None:
             print(f"{folder}: {fault}")
     print(f"{total} products, {len(damaged)} damaged")
     if damaged:
-        raise GradbenchError(
-            f"{len(damaged)} of {total} products are damaged; the next run that needs them makes "
-            "them anew, `gradbench store prune` removes them"
+        print(
+            f"gradbench: {len(damaged)} of {total} products are damaged; the next run that needs "
+            "them makes them anew, `gradbench store prune` removes them",
+            file=sys.stderr,
         )
+        sys.exit(1)
 
 
 def _prune(store: Store, days: float | None) -> None:
-    removed, freed = 0, 0
-    old = [
-        path
-        for path in store.leftovers()
-        if time.time() - path.stat().st_mtime > LEFT_ALONE[path.suffix]
-    ]
-    for folder, _ in store.products():
-        unused = (time.time() - (folder / MANIFEST).stat().st_mtime) / 86400
-        if check(folder) or (days is not None and unused >= days):
-            old.append(folder)
-    for path in old:
-        freed += sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-        shutil.rmtree(path, ignore_errors=True)
-        removed += 1
+    removed, freed, busy = 0, 0, 0
+    candidates = [*store.leftovers(), *(folder for folder, _ in store.products())]
+    for path in candidates:
+        if not _old(path, days):
+            continue
+        name = f"{path.parent.name}-{path.stem}"
+        try:
+            with held_if_free(store.root / "locks" / f"{name}.lock") as ours:
+                if not ours:
+                    busy += 1
+                elif _old(path, days):  # still: another process may have mended it
+                    freed += sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+                    shutil.rmtree(path)
+                    removed += 1
+        except OSError as fault:
+            raise GradbenchError(f"{path} cannot be removed: {fault.strerror}") from fault
     print(f"removed {removed} folders, {freed / 2**20:.1f} MiB")
+    if busy:
+        print(f"left {busy} that another process is making")
+
+
+def _old(path: Path, days: float | None) -> bool:
+    """Tell whether nobody needs a folder of the store any more."""
+    try:
+        if path.suffix in LEFT_ALONE:
+            return time.time() - path.stat().st_mtime > LEFT_ALONE[path.suffix]
+        unused = (time.time() - (path / MANIFEST).stat().st_mtime) / 86400
+    except FileNotFoundError:  # finished or removed meanwhile
+        return False
+    return (days is not None and unused >= days) or check(path) is not None
 
 
 def _days(text: str | None) -> float | None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gradbench.cli.hydra_app import check_overrides, in_a_sentence, launch
+from gradbench.cli.hydra_app import at_home, check_overrides, in_a_sentence, launch
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
+
+JOBS = ".jobs"
+"""Folder in which every finished job leaves its name: jobs may run in other processes."""
+SHOWN = (
+    *("seed", "seeds", "level", "levels", "challenges", "detectors", "backbone", "backbone.width"),
+    *("dataset", "protocol", "experiment", "name", "challenge.seed", "detector.seed"),
+    "evaluation.seed",
+)
+"""Settings that stand in a column of their own."""
 
 HELP = """\
 gradbench sweep [key=a,b,c ...]
@@ -29,17 +40,21 @@ def main(words: list[str]) -> None:
     if any(w in ("-h", "--help", "--cfg", "-c", "--info", "-i") for w in words):
         launch(task, words, HELP)
         return
+    words = [at_home(word) for word in words]
     check_overrides(words, multirun=True)
     fixed = _fixed(words)
     with in_a_sentence(words):
-        base = Path(compose(fixed, config_dirs(words))["out"])
+        base = Path(compose(fixed, config_dirs(words))["out"]).expanduser()
     # jobs are named after what differs between them
     keys = ["out", *(w.split("=", 1)[0].lstrip("+~") for w in fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
+    swept = {w.split("=", 1)[0].lstrip("+~") for w in words if "=" in w and w[:1] != "-"}
+    swept = {key for key in swept - set(keys) if not key.startswith("hydra")}
+    shutil.rmtree(base / JOBS, ignore_errors=True)
     try:
         launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
     finally:
-        merge(base)
+        merge(base, named=not swept <= set(SHOWN))
 
 
 def _fixed(words: list[str]) -> list[str]:
@@ -64,19 +79,35 @@ def task(cfg) -> None:
     name = re.sub(r"[^\w.=,-]+", "_", job.override_dirname) or str(job.num)
     if len(name) > 150:
         name = f"{name[:140]}-{job.num}"
-    carry_out(cfg, Path(cfg.out) / name)
+    out = Path(cfg.out).expanduser()
+    carry_out(cfg, out / name)
+    (out / JOBS).mkdir(parents=True, exist_ok=True)
+    (out / JOBS / f"{job.num}.json").write_text(json.dumps(name))
 
 
-def merge(base: Path) -> None:
-    """Write the rows of all finished jobs to one results.csv."""
+def merge(base: Path, named: bool) -> None:
+    """Write the rows of the jobs that this sweep finished to one results.csv.
+
+    Args:
+        base: folder of the sweep.
+        named: put the job's name into the column `variant`, where jobs differ in something that
+            is no column; also done where two jobs have different numbers in one place.
+    """
     import pandas
 
-    from gradbench.evaluation.rows import frame, read_csv, write_csv
+    from gradbench.evaluation.rows import COLUMNS, REAL, frame, read_csv, write_csv
 
-    parts = [read_csv(path) for path in sorted(base.glob("*/results.csv"))]
-    if not parts:
+    names = sorted({json.loads(path.read_text()) for path in (base / JOBS).glob("*.json")})
+    shutil.rmtree(base / JOBS, ignore_errors=True)
+    if not names:
         return
+    parts = [read_csv(base / name / "results.csv") for name in names]
     rows = pandas.concat(parts).drop_duplicates()
+    naming = [c for c in COLUMNS if c not in (*REAL, "n_normal", "n_abnormal", "unit", "note")]
+    if named or rows.duplicated(naming).any():
+        for name, part in zip(names, parts):
+            part["variant"] = [f"{own}; {name}" if own else name for own in part["variant"]]
+        rows = pandas.concat(parts)
     write_csv(frame(rows.astype(object).where(rows.notna(), None).to_dict("records")),
               base / "results.csv")  # fmt: skip
     print(f"{len(parts)} jobs, rows in {base / 'results.csv'}", file=sys.stderr)

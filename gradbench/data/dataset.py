@@ -44,7 +44,9 @@ class Dataset:
         holdout: images of the whole training set that the network is never trained on.
         groups: `image`, or `track` where frames repeat and names read class/track_frame.
         augment: `pad` and `flip` of the training recipe.
-        processing: what the images went through before they had this shape; see `round_trip`.
+        processing: what copies as arrays went through before they had this shape; see
+            `processing_of` and `round_trip`.
+        jpeg: quality assumed of published files that are JPEG.
         exclude: list of overlapping classes to leave out, a file of gradbench/data/overlaps.
         archives: downloads with `url`, `md5` or `sha256`, folder `to` and the `splits` they hold.
         terms: licence in a line.
@@ -65,6 +67,7 @@ class Dataset:
     groups: str = "image"
     augment: Mapping[str, Any] = field(default_factory=dict)
     processing: Any = None
+    jpeg: int = 75
     exclude: str | None = None
     archives: Sequence[Mapping[str, Any]] = ()
     terms: str = ""
@@ -125,6 +128,20 @@ class Dataset:
             return "not here, would be downloaded" if settings.online else "not here, downloads off"
         return "not here, no download known"
 
+    def processing_of(self, images: ImageSet) -> list[dict] | None:
+        """Return what the images that `load("challenge", …)` gave went through; see `round_trip`.
+
+        For copies as arrays the configured chain. Published files are read from the originals:
+        their usual size, and JPEG of an assumed quality where they are JPEG. None where nothing
+        is known.
+        """
+        from gradbench.data.files import FileImages
+        from gradbench.data.processing import as_steps, of_files
+
+        if isinstance(images.images, FileImages):
+            return of_files(images.images, self.jpeg)
+        return as_steps(self.processing)
+
     def splits(self, role: str) -> list[str]:
         """Return the splits that may play a role, the preferred one first."""
         if role not in self.roles:
@@ -165,9 +182,13 @@ class Dataset:
         A copy that holds a part of the training set gives the same share of it.
         """
         official = max(self.counts.get(train.split, 0), len(train))
-        return hold_out(
-            train.labels, train.groups, round(self.holdout * len(train) / official), seed
-        )
+        count = round(self.holdout * len(train) / official)
+        if count >= len(train):
+            raise GradbenchError(
+                f"dataset.holdout={self.holdout}: {self.name} has {len(train)} training images, "
+                "and some must be left to train on"
+            )
+        return hold_out(train.labels, train.groups, count, seed)
 
     def normalisation(self, train: ImageSet) -> tuple[list[float], list[float]]:
         """Return mean and deviation of each channel in [0, 1], measured where not configured."""

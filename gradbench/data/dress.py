@@ -10,7 +10,7 @@ import numpy as np
 
 from gradbench.data.files import FileImages
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.data.raw import Raw, join_notes
+from gradbench.data.raw import WHOLE, Raw, join_notes
 from gradbench.errors import GradbenchError
 
 TRACK = re.compile(r"(.+/.+)_[^_/]+")
@@ -56,30 +56,43 @@ def dress(dataset: Described, raw: Raw, split: str, preferred: str) -> ImageSet:
         note = join_notes(f"{count:,} of {official:,} images", note)
     if split != preferred:
         note = join_notes(f"split {split} in place of {preferred}", note)
-    sources = source_ids(dataset.name, split, count)
+    sources, groups = sources_and_groups(dataset, raw, split)
     return ImageSet(
         name=dataset.name,
         split=split,
         images=raw.images,
         labels=raw.labels,
         sources=sources,
-        groups=_groups(dataset, raw, split, sources),
+        groups=groups,
         classes=classes,
         status=dataset.status or status,
         note=note,
     )
 
 
-def _groups(dataset: Described, raw: Raw, split: str, sources: np.ndarray) -> np.ndarray:
+def sources_and_groups(dataset: Described, raw: Raw, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the source id and the group of every image.
+
+    Images that were divided off an undivided set keep the ids that they have there.
+
+    Raises:
+        GradbenchError: if tracks are asked for and there are no names.
+    """
+    name = f"{dataset.name}-{raw.origin}" if raw.origin else dataset.name
+    if raw.rows is None:
+        sources = source_ids(name, split, len(raw.images))
+    else:
+        split = WHOLE
+        sources = np.array([f"{name}/{WHOLE}/{row}" for row in raw.rows])
     if raw.groups is not None:
-        return np.array([f"{dataset.name}/{split}/{group}" for group in raw.groups])
+        return sources, np.array([f"{name}/{split}/{group}" for group in raw.groups])
     if dataset.groups == "image":
-        return sources
+        return sources, sources
     if raw.names is None:
         raise GradbenchError(
             f"{dataset.name}/{split} has no names (class/track_frame), without which the frames "
             "of a track cannot be kept together"
         )
     tracks = [TRACK.fullmatch(str(name)) for name in raw.names]
-    found = [f"{dataset.name}/{split}/{t[1]}" if t else s for t, s in zip(tracks, sources)]
-    return np.array(found)
+    found = [f"{name}/{split}/{t[1]}" if t else s for t, s in zip(tracks, sources)]
+    return sources, np.array(found)

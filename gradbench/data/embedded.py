@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.raw import Raw
 from gradbench.data.roles import hold_out
 from gradbench.errors import GradbenchError
+
+if TYPE_CHECKING:
+    from gradbench.data.imageset import ImageSet
 
 PHOTOGRAPHS = ("china", "flower")
 TEST_DIGITS = 597
@@ -65,6 +69,10 @@ class Patches(_Embedded):
                 f"dataset.tile={self.tile} dataset.block={self.block}: a tile has 1 to 427 pixels, "
                 "a block at least one tile"
             )
+
+    def processing_of(self, images: ImageSet) -> list[dict] | None:
+        """Return the JPEG of the photographs, on tiles of their size."""
+        return [{"shape": [self.tile, self.tile], "jpeg": self.jpeg}]
 
     def read(self, split: str, settings: DataSettings) -> Raw:
         """Return the tiles of both photographs, row by row."""

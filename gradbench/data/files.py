@@ -15,6 +15,7 @@ from gradbench.errors import GradbenchError
 from gradbench.progress import Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+JPEG = (".jpg", ".jpeg")
 SHOWN = 5
 """Unreadable files that are named in a message."""
 FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -52,6 +53,19 @@ class FileImages(LazyImages):
         if (least == most).all():
             return f"{least[0]}x{least[1]}"
         return f"{least[0]}x{least[1]} to {most[0]}x{most[1]}"
+
+    @property
+    def usual(self) -> tuple[int, int]:
+        """Median height and width of the files, pixels."""
+        if self.sizes is None:
+            return self.shape[2], self.shape[3]
+        width, height = np.median(self.sizes, axis=0)
+        return round(float(height)), round(float(width))
+
+    @property
+    def jpeg(self) -> bool:
+        """Whether most files are JPEG, by their names."""
+        return 2 * sum(path.suffix.lower() in JPEG for path in self.paths) > len(self.paths)
 
     def fits(self, shape: tuple[int, int, int]) -> bool:
         """Return whether images of this shape are what is read, without any resampling now."""

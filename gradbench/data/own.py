@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.npz import read_npz
-from gradbench.data.raw import Raw
+from gradbench.data.raw import WHOLE, Raw, join_notes
+from gradbench.data.roles import hold_out
 
-WHOLE = "all"
-"""Split of images that are not divided into training and test."""
+if TYPE_CHECKING:
+    from gradbench.data.imageset import ImageSet
+
+TEST = 0.2
+"""Share of an undivided set that is the test set where one is needed."""
+HALVES = ("train", "test")
 
 
 @dataclass(kw_only=True, eq=False)
 class _Own(Dataset):
     """Images at a path: one place for all of them, or `train` and `test` inside it.
 
+    Images in one place are divided where training and test images are asked for: a fifth of them,
+    drawn by class with whole groups and seed 0, is the test set. Source ids carry a digest of the
+    content, so that two sets of one name are told apart and one set at two paths is not.
+
     Attributes:
-        name: of the set; the last part of the path where None, so that the sources of two sets
-            are told apart.
+        name: of the set; the last part of the path where None.
         path: file or folder, relative to the working folder.
     """
 
@@ -33,27 +46,75 @@ class _Own(Dataset):
 
     def here(self, split: str, settings: DataSettings) -> bool:
         """Return whether the path holds the split."""
-        return self.path is not None and self.place(split) is not None
+        if self.path is None:
+            return False
+        return self.place(split) is not None or (split in HALVES and self._undivided)
+
+    def splits(self, role: str) -> list[str]:
+        """Return the splits for a role; a challenge takes all of an undivided set."""
+        wanted = super().splits(role)
+        return [WHOLE] if WHOLE in wanted and self.path and self._undivided else wanted
+
+    def read(self, split: str, settings: DataSettings) -> Raw:
+        """Read a split, divided off where the images lie in one place."""
+        place = self.place(split)
+        if place is not None:
+            return self.read_place(place, settings)
+        from gradbench.data.dress import sources_and_groups
+
+        raw = self.read_place(self.place(WHOLE), settings)
+        groups = sources_and_groups(self, raw, WHOLE)[1]
+        test = hold_out(raw.labels, groups, round(TEST * len(raw.labels)), seed=0)
+        raw.rows = np.flatnonzero(test if split == "test" else ~test)
+        if isinstance(raw.images, np.ndarray):
+            raw.images = raw.images[raw.rows]
+        else:
+            raw.images = raw.images.take(raw.rows)
+        raw.labels = raw.labels[raw.rows]
+        raw.names = None if raw.names is None else raw.names[raw.rows]
+        share = "20 %" if split == "test" else "80 %"
+        raw.note = join_notes(raw.note, f"{share} of an undivided set, drawn by class, seed 0")
+        return raw
+
+    def processing_of(self, images: ImageSet) -> list[dict] | None:
+        """Return what is configured, else what is seen of image files."""
+        from gradbench.data.processing import as_steps
+
+        configured = as_steps(self.processing)
+        return super().processing_of(images) if configured is None else configured
+
+    @property
+    def _undivided(self) -> bool:
+        return self.place(WHOLE) is not None
 
     def ready(self, role: str, settings: DataSettings) -> str | None:
         """Return None if the path holds images for the role, else what is missing."""
         if self.path is None:
-            return "set dataset.path"
+            return "set path"
         return None if super().ready(role, settings) is None else f"no {role} in {self.path}"
 
     def place(self, split: str) -> Path | None:
         """Return where a split is, None where it is not."""
         raise NotImplementedError(f"{type(self).__name__} keeps no images")
 
+    def read_place(self, place: Path, settings: DataSettings) -> Raw:
+        """Read all images at the place of a split."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no images")
+
     def _ways(self, splits, settings, download) -> str:
         if self.path is None:
-            return "dataset.path is not set: name your images, for example dataset.path=/my/images"
+            return (
+                "path is not set: name your images with dataset.path=/my/images, as a challenge "
+                "with challenges=[{use: folder, path: /my/images}]"
+            )
+        if not Path(self.path).expanduser().exists():
+            return f"there is nothing at {self.path}: {self.form}"
         return f"{self.path} has no {' or '.join(splits)}: {self.form}"
 
 
 @dataclass(kw_only=True, eq=False)
 class Arrays(_Own):
-    """One `.npz` file (split `all`), or a folder with `train.npz` and `test.npz`."""
+    """One `.npz` file (all of a set), or a folder with `train.npz` and `test.npz`."""
 
     form = "name a .npz file, or a folder with train.npz and test.npz"
 
@@ -63,14 +124,17 @@ class Arrays(_Own):
         path = path if split == WHOLE else path / f"{split}.npz"
         return path if path.is_file() else None
 
-    def read(self, split: str, settings: DataSettings) -> Raw:
+    def read_place(self, place: Path, settings: DataSettings) -> Raw:
         """Read the arrays."""
-        return read_npz(self.place(split))
+        raw = read_npz(place)
+        with zipfile.ZipFile(place) as archive:  # which holds a checksum of the images
+            raw.origin = f"{archive.getinfo('images.npy').CRC:08x}"[:6]
+        return raw
 
 
 @dataclass(kw_only=True, eq=False)
 class Folder(_Own):
-    """A tree of image files, class by sub-folder, whole (split `all`) or as `train` and `test`."""
+    """A tree of image files, class by sub-folder, whole or as `train` and `test`."""
 
     form = "name a folder of images, or one with sub-folders train and test"
 
@@ -81,9 +145,23 @@ class Folder(_Own):
         path = path if split == WHOLE else path / split
         return path if path.is_dir() and not (split == WHOLE and divided) else None
 
-    def read(self, split: str, settings: DataSettings) -> Raw:
-        """List the images; they are decoded when they are asked for."""
+    jpeg: int = 90
+
+    def read_place(self, place: Path, settings: DataSettings) -> Raw:
+        """List the images; they are decoded when they are asked for.
+
+        Names read class/file, so that with `groups: track` files `track_frame` stay together.
+        """
         from gradbench.data.files import list_classes, open_files
 
-        paths, labels, classes = list_classes(self.place(split))
-        return Raw(open_files(paths, self.shape, settings.workers), labels, classes=classes)
+        paths, labels, classes = list_classes(place)
+        inside = [path.relative_to(place).as_posix() for path in paths]
+        sizes = [path.stat().st_size for path in paths]
+        listing = "\n".join(f"{name} {size}" for name, size in zip(inside, sizes))
+        return Raw(
+            open_files(paths, self.shape, settings.workers),
+            labels,
+            np.array([name.rpartition(".")[0] for name in inside]),
+            classes,
+            origin=hashlib.sha256(listing.encode()).hexdigest()[:6],
+        )

@@ -10,6 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from gradbench.data.imageset import LazyImages
 
+WHOLE = "all"
+"""Split of images that are not divided into training and test."""
+
 
 @dataclass
 class Raw:
@@ -23,6 +26,8 @@ class Raw:
         groups: (N,) what belongs together, where the source itself knows it.
         copied: a copy as arrays, made by someone else; what was done in making it may be unknown.
         restored: pixels are known only up to an error.
+        origin: digest of the content, where the set's name does not tell it from others.
+        rows: (N,) places in the undivided set that these images were taken from; None for all.
         note: what a reader must know of this source.
     """
 
@@ -33,6 +38,8 @@ class Raw:
     groups: np.ndarray | None = None
     copied: bool = False
     restored: bool = False
+    origin: str = ""
+    rows: np.ndarray | None = None
     note: str = ""
 
 

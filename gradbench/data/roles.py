@@ -9,7 +9,8 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) 
     """Choose the images that the network is never trained on.
 
     Class-stratified: each class gives its share of whole groups (tracks where frames repeat,
-    single images elsewhere), drawn by the seed.
+    single images elsewhere), drawn by the seed. A group that holds several classes counts for the
+    one that most of its images have.
 
     Args:
         labels: (N,) labels of the training set.
@@ -28,6 +29,7 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) 
             f"a hold-out of {count} images from a training set of {len(labels)}: "
             f"choose between 0 and {len(labels) - 1}"
         )
+    labels = _majority(labels, groups)
     chosen = np.zeros(len(labels), dtype=bool)
     classes, sizes = np.unique(labels, return_counts=True)
     wanted = _shares(sizes, count)
@@ -43,6 +45,16 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) 
             chosen[picked] = True
             taken += len(picked)
     return chosen
+
+
+def _majority(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return for every image the commonest label of its group, the least of several."""
+    _, group = np.unique(groups, return_inverse=True)
+    classes, label = np.unique(labels, return_inverse=True)
+    pairs, counts = np.unique(np.stack([group, label]), axis=1, return_counts=True)
+    order = np.lexsort((pairs[1], -counts, pairs[0]))
+    first = np.unique(pairs[0][order], return_index=True)[1]
+    return classes[pairs[1][order][first]][group]
 
 
 def _shares(sizes: np.ndarray, count: int) -> np.ndarray:

@@ -46,6 +46,12 @@ class Samples:
     abnormal: Tensor
 
     @classmethod
+    def normal(cls, outputs: Outputs) -> Samples:
+        """Return outputs of normal images alone."""
+        size = len(next(iter(outputs.values()))) if outputs else 0
+        return cls(outputs, torch.zeros(size, dtype=torch.bool))
+
+    @classmethod
     def join(cls, normal: Outputs, abnormal: Outputs) -> Samples:
         """Put the outputs of normal and of abnormal images together."""
         names = list(normal)
@@ -70,8 +76,11 @@ class Detector(ABC):
         clean_seen: which clean images it sees besides f's training set.
         reads: names of the outputs it scores.
         bank_reads: names of the outputs it needs on training images, empty if none.
+        hold_out_reads: names of the outputs it needs on clean images that f was not trained on,
+            for fits without challenges; empty if none.
         version: raised when fits or scores change, so that kept ones are not mistaken for them.
-        half: score at which the detector itself says fifty-fifty, None where it has no such point.
+        half: score at which the detector's own probability is 0.5 (that the image is abnormal, for
+            msp that of the class named), None where it has none.
     """
 
     info: ClassVar[Info]
@@ -79,14 +88,19 @@ class Detector(ABC):
     clean_seen: ClassVar[str] = "none"
     reads: Sequence[str]
     bank_reads: Sequence[str] = ()
+    hold_out_reads: Sequence[str] = ()
     half: ClassVar[float | None] = None
     version: ClassVar[int] = 1
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
-        """Learn from the bank (training images), the *fit* part and the *choose* part.
+        """Learn, and return itself.
 
-        Detectors of supervision `none` must not look at abnormal samples; those without anything
-        to learn return themselves.
+        Args:
+            bank: the outputs of `bank_reads` on f's training images.
+            fit: for detectors that learn from challenges, the *fit* part of a fold; for all others
+                the outputs of `hold_out_reads` on the hold-out, all of it normal.
+            choose: likewise the *choose* part, or the hold-out.
+            seed: of whatever is random.
         """
         return self
 

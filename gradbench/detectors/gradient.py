@@ -96,6 +96,11 @@ class Gradient(Detector):
                 auroc = rank_auroc(head(watched).squeeze(1).numpy(), choose.abnormal.numpy())
             if auroc > best:
                 best, kept = auroc, copy.deepcopy(head.state_dict())
+        if best < 0:
+            raise GradbenchError(
+                f"gradient: H gives no finite scores in any epoch (lr={self.lr}, normalisation="
+                f"{self.normaliser.how}); try a smaller lr or normalisation=log_standard"
+            )
         head.load_state_dict(kept)
         self.head = head
         return self

@@ -33,18 +33,32 @@ class Scores:
     choose_abnormal: np.ndarray
 
 
+@dataclass(frozen=True)
+class Clean:
+    """Outputs of f for images that are never measured.
+
+    Attributes:
+        bank: of training images, for detectors with `bank_reads`.
+        hold_out: of clean images f was not trained on, for detectors with `hold_out_reads`.
+    """
+
+    bank: Outputs
+    hold_out: Outputs
+
+
 def score_folds(
     make: Callable[[], Detector],
     normal: Outputs,
     abnormal: Outputs,
     folds: Sequence,
     seed: int,
-    bank: Outputs | None = None,
+    clean: Clean,
 ) -> tuple[list[Scores], dict[str, Tensor]]:
     """Return the scores on every fold, and the fitted state of the first.
 
-    A detector that never looks at challenges is fitted once. All of it runs on one thread: the
-    models are small, and their numbers then do not depend on the number of threads.
+    A detector that never looks at challenges is fitted once, on the bank and the hold-out, and
+    sees no image that it is measured on. All of it runs on one thread: the models are small, and
+    their numbers then do not depend on the number of threads.
 
     Args:
         make: builds the detector afresh.
@@ -52,44 +66,40 @@ def score_folds(
         abnormal: outputs of the challenge images.
         folds: of the protocol, each with `fit`, `choose` and `measure` (`normal`, `abnormal`).
         seed: of the fit.
-        bank: outputs of training images, for detectors that read them.
+        clean: outputs of images outside the measurement.
     """
     with _one_thread():
-        return _score_folds(make, normal, abnormal, folds, seed, bank)
+        if make().learns_from_challenges:
+            return _fitted_by_fold(make, normal, abnormal, folds, seed, clean)
+        return _fitted_once(make(), normal, abnormal, folds, seed, clean)
 
 
-def _score_folds(make, normal: Outputs, abnormal: Outputs, folds: Sequence, seed: int, bank):
-    detector = make()
-    if not detector.learns_from_challenges:
-        detector.fit(bank or {}, _samples(normal, abnormal, folds[0].fit),
-                     _samples(normal, abnormal, folds[0].choose), seed)  # fmt: skip
-        every = [detector.score(side).numpy() for side in (normal, abnormal)]
-        return [
-            Scores(
-                every[0][fold.measure.normal],
-                every[1][fold.measure.abnormal],
-                every[0][fold.choose.normal],
-                every[1][fold.choose.abnormal],
-            )
-            for fold in folds
-        ], detector.state()
+def _fitted_once(detector: Detector, normal: Outputs, abnormal: Outputs, folds, seed, clean):
+    aside = Samples.normal(clean.hold_out)
+    detector.fit(clean.bank, aside, aside, seed)
+    scores = [detector.score(side).numpy() for side in (normal, abnormal)]
+    return [
+        Scores(
+            scores[0][fold.measure.normal],
+            scores[1][fold.measure.abnormal],
+            scores[0][fold.choose.normal],
+            scores[1][fold.choose.abnormal],
+        )
+        for fold in folds
+    ], detector.state()
+
+
+def _fitted_by_fold(make, normal: Outputs, abnormal: Outputs, folds, seed, clean):
     found, first = [], {}
     for number, fold in enumerate(folds):
-        detector = make().fit(
-            bank or {},
-            _samples(normal, abnormal, fold.fit),
-            _samples(normal, abnormal, fold.choose),
-            seed,
-        )
-        found.append(
-            Scores(
-                *(
-                    detector.score(_rows(side, rows)).numpy()
-                    for part in (fold.measure, fold.choose)
-                    for side, rows in ((normal, part.normal), (abnormal, part.abnormal))
-                )
-            )
-        )
+        fit, choose = (_samples(normal, abnormal, part) for part in (fold.fit, fold.choose))
+        detector = make().fit(clean.bank, fit, choose, seed)
+        sides = [
+            detector.score(_rows(side, rows)).numpy()
+            for part in (fold.measure, fold.choose)
+            for side, rows in ((normal, part.normal), (abnormal, part.abnormal))
+        ]
+        found.append(Scores(*sides))
         first = first if number else detector.state()
     return found, first
 

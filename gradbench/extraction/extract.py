@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -92,10 +93,14 @@ def shard_products(
         missing = [name for name, product in products.items() if product is None]
         if missing:
             begun = time.monotonic()
-            values = compute(backbone, images, rows, missing)
-            spent = {"pass_seconds": round(time.monotonic() - begun, 3), "pass": missing}
+            done = compute(backbone, images, rows, missing)
+            spent = {
+                "pass_seconds": round(time.monotonic() - begun, 3),
+                "pass": missing,
+                "halvings": done.halvings,
+            }
             for name in missing:
-                tensor = values[name]
+                tensor = done.values[name]
 
                 def build(folder: Path, _: Path, tensor: Tensor = tensor) -> dict:
                     save_file({"values": tensor}, str(folder / "shard.safetensors"))
@@ -105,18 +110,40 @@ def shard_products(
     return products
 
 
-def compute(
-    backbone: Backbone, images: ImageSet, rows: slice, names: list[str]
-) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Computed:
+    """Outputs of some images.
+
+    Attributes:
+        values: by name, (n, ...) float32.
+        halvings: how often a pass was halved because the device's memory did not suffice.
+    """
+
+    values: dict[str, Tensor]
+    halvings: int
+
+
+def compute(backbone: Backbone, images: ImageSet, rows: slice, names: list[str]) -> Computed:
     """Compute outputs of some rows of a set, without the store.
 
     Raises:
         GradbenchError: if an output is not finite.
     """
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for start in range(rows.start, rows.stop, BATCH):
-        batch = to_float(images.images[start : min(start + BATCH, rows.stop)])
-        for name, tensor in read(backbone, batch.to(backbone.device), names).items():
+    halvings = 0
+    waiting = [slice(i, min(i + BATCH, rows.stop)) for i in range(rows.start, rows.stop, BATCH)]
+    while waiting:
+        batch = waiting.pop(0)
+        try:
+            found = read(backbone, to_float(images.images[batch]).to(backbone.device), names)
+        except torch.OutOfMemoryError:
+            if batch.stop - batch.start == 1:
+                raise
+            middle = (batch.start + batch.stop) // 2
+            waiting[:0] = [slice(batch.start, middle), slice(middle, batch.stop)]
+            halvings += 1
+            continue
+        for name, tensor in found.items():
             parts[name].append(tensor)
     values = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
     for name, tensor in values.items():
@@ -125,4 +152,4 @@ def compute(
                 f"{name} of {images.name} is not finite: the network's weights or the images "
                 "hold values that overflow in float32"
             )
-    return values
+    return Computed(values, halvings)

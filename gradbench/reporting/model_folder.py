@@ -25,7 +25,7 @@ def write_models(results: Results, folder: Path) -> None:
         (here / "detectors").mkdir(parents=True)
         backbone = network.backbone
         about = {
-            "network": dict(network.config),
+            "network": backbone.config,
             "mean": backbone.mean.flatten().tolist(),
             "std": backbone.std.flatten().tolist(),
             "classes": list(backbone.classes),
@@ -50,7 +50,8 @@ def write_models(results: Results, folder: Path) -> None:
                     save_file({n: t.contiguous() for n, t in state.items()},
                               str(here / entry["state"]))  # fmt: skip
                 about["detectors"].append(entry)
-        checkpoint.save(here / "network.safetensors", backbone.network, {"seed": seed})
+        described = {k: about[k] for k in ("classes", "mean", "std")} | {"seed": network.seed}
+        checkpoint.save(here / "network.safetensors", backbone.network, described)
         (here / "model.json").write_text(json.dumps(about, indent=1) + "\n")
 
 

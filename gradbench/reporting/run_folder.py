@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
+from gradbench.experiment import protocol_name
 from gradbench.reporting import figures, provenance, table
 from gradbench.reporting.costs import write_costs
 from gradbench.reporting.model_folder import write_models
@@ -145,7 +146,7 @@ def describe(results: Results, command: str) -> dict[str, Any]:
         "width": backbone.get("width"),
         "accuracy": {str(seed): f.accuracy for seed, f in results.networks.items()},
         "n_clean": len(results.images.normal),
-        "protocol": experiment.protocol.name,
+        "protocol": protocol_name(experiment.protocol),
         "detectors": {
             name: {
                 "supervision": detector.supervision,

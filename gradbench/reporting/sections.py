@@ -40,8 +40,9 @@ def attacks(view: View) -> list[str]:
         if any(cell.value is not None for cell in cells):
             draft.add((line.challenge, line.level), cells)
     text = (
-        "Success: images that f takes for another class, in percent. L2 is the mean over images "
-        "and L∞ the largest of all, pixels in [0, 1]."
+        "Success: of the images that f classified correctly, those that it takes for another "
+        "class after the attack, in percent. L2 is the mean over images and L∞ the largest of "
+        "all, pixels in [0, 1]."
     )
     return ["## Attacks", text, *draft.draw(markdown)] if draft.rows else []
 

@@ -238,8 +238,13 @@ def test_attacked_images_are_kept_and_measured(store, f):
     np.testing.assert_allclose(done.linf, np.abs(change).max((1, 2, 3)) / 255, rtol=1e-5)
     np.testing.assert_allclose(done.l2, np.sqrt((change**2).sum((1, 2, 3))) / 255, rtol=1e-5)
     with torch.inference_mode():
-        named = f(torch.from_numpy(pixels).float() / 255).argmax(1).numpy()
-    assert np.array_equal(done.success, named != clean.labels)
+        named, before = (
+            f(torch.from_numpy(seen).float() / 255).argmax(1).numpy()
+            for seen in (pixels, clean.images)
+        )
+    assert np.array_equal(done.correct, before == clean.labels)
+    assert np.array_equal(done.success, (before == clean.labels) & (named != clean.labels))
+    assert 0 < done.correct.mean() < 1
 
 
 @pytest.mark.parametrize("kind", ["noise", "fgsm"])

@@ -1,6 +1,7 @@
 """Published files in their own layout, and a user's own images, all made here."""
 
 import gzip
+import re
 import struct
 from importlib import import_module
 
@@ -182,9 +183,7 @@ def test_folder_of_classes(photos, settings):
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert found.images[:3][:, 0, 0, 0].tolist() == [0, 1, 2]
     assert found.images[np.array([2, 0])][:, 0, 0, 0].tolist() == [2, 0]
-    assert dataset.ready("train", settings) == f"no train in {photos}"
-    with pytest.raises(MissingData, match="sub-folders train and test"):
-        dataset.load("train", settings)
+    assert dataset.processing_of(found) is None  # 3 of 6 files are JPEG
 
 
 def test_folder_with_train_and_test(photos, settings):
@@ -240,8 +239,95 @@ def test_arrays_in_one_file_or_in_a_folder(tmp_path, settings):
     folder.mkdir()
     np.savez(folder / "train.npz", images=images, labels=np.arange(4))
     dataset = build("arrays", path=str(folder), name="lab")
-    assert dataset.load("train", settings).sources[3] == "lab/train/3"
+    assert re.fullmatch(r"lab-\w{6}/train/3", dataset.load("train", settings).sources[3])
     assert dataset.ready("test", settings) == f"no test in {folder}"
     assert dataset.ready("challenge", settings) is None
     with pytest.raises(MissingData, match=r"train\.npz and test\.npz"):
         dataset.load("test", settings)
+
+
+def test_an_undivided_set_is_divided_by_class(tmp_path, settings):
+    images = np.random.default_rng(0).integers(0, 256, (50, 5, 5, 1), dtype=np.uint8)
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=images, labels=np.arange(50) % 2)
+    dataset = build("arrays", path=str(path), holdout=10)
+    train, test = (dataset.load(role, settings) for role in ("train", "test"))
+    assert (len(train), len(test)) == (40, 10)
+    assert np.bincount(test.labels).tolist() == [5, 5]
+    assert test.note == "20 % of an undivided set, drawn by class, seed 0"
+    whole = dataset.load("challenge", settings)
+    assert (whole.split, len(whole)) == ("all", 50)
+    # twins are known as such: the same image has one id in every role
+    assert sorted([*train.sources, *test.sources]) == sorted(whole.sources)
+    place = {source: row for row, source in enumerate(whole.sources)}
+    assert all(
+        np.array_equal(whole.images[place[s]], image) for s, image in zip(test.sources, test.images)
+    )
+    with pytest.raises(GradbenchError, match="dataset.holdout=500: mine has 40 training images"):
+        build("arrays", path=str(path)).held_out(train)
+
+
+def test_an_undivided_folder_keeps_tracks_whole(tmp_path, settings):
+    for track in range(10):
+        for number in range(4):
+            name = f"{track:02d}_{number}.png"
+            picture(tmp_path / "mine" / "ab"[track % 2] / name, colour=(track, number, 0))
+    dataset = build("folder", path=str(tmp_path / "mine"), groups="track")
+    train, test = (dataset.load(role, settings) for role in ("train", "test"))
+    assert (len(train), len(test)) == (32, 8)
+    assert not set(train.groups) & set(test.groups)
+    assert len(set(test.groups)) == 2
+    assert test.images[:].shape == (8, 3, 8, 8)
+    missing = build("folder", path=str(tmp_path / "nowhere"))
+    with pytest.raises(MissingData, match="there is nothing at .*nowhere"):
+        missing.load("train", settings)
+
+
+def test_sets_of_one_name_have_sources_of_their_own(tmp_path, settings):
+    found = {}
+    for place, value in (("a", 0), ("b", 0), ("c", 1)):
+        picture(tmp_path / place / "images" / "x" / "1.png", (8 + value, 8))
+        images = np.full((2, 4, 4, 1), value, np.uint8)
+        np.savez(tmp_path / place / "images.npz", images=images, labels=[0, 1])
+        for kind, path in (("folder", "images"), ("arrays", "images.npz")):
+            dataset = build(kind, path=str(tmp_path / place / path))
+            images = dataset.load("challenge", settings)
+            assert images.name == "images"
+            found[kind, place] = set(images.sources)
+    for kind in ("folder", "arrays"):
+        assert found[kind, "a"] == found[kind, "b"]
+        assert not found[kind, "a"] & found[kind, "c"]
+
+
+def test_processing_of_published_files_is_not_that_of_a_copy(tmp_path, settings):
+    dataset = build("textures")
+    place = tmp_path / "textures" / "test.npz"
+    place.parent.mkdir()
+    np.savez(place, images=np.zeros((2, 32, 32, 3), np.uint8), labels=[0, 1])
+    assert dataset.processing_of(dataset.load("challenge", settings)) == dataset.processing
+    place.unlink()
+    for name, size in (("1", (600, 400)), ("2", (640, 480)), ("3", (300, 300))):
+        picture(tmp_path / "dtd" / "dtd" / "images" / "woven" / f"{name}.jpg", size)
+    published = dataset.load("challenge", settings)
+    # median 600x400, imitated at 256 pixels
+    assert dataset.processing_of(published) == [{"shape": [171, 256], "jpeg": 75}]
+
+
+def test_processing_of_other_sources(tiny, tmp_path, settings):
+    for name, expected in (
+        ("tiny_imagenet", [{"shape": [64, 64], "jpeg": 75}]),
+        ("patches", [{"shape": [32, 32], "jpeg": 96}]),
+        ("digits", None),
+    ):
+        dataset = build(name)
+        assert dataset.processing_of(dataset.load("challenge", settings)) == expected
+    for number in range(3):
+        picture(tmp_path / "signs" / "0" / f"{number}.ppm", (40, 40))
+        picture(tmp_path / "photos" / "a" / f"{number}.jpeg", (40, 50))
+    signs = build("folder", path=str(tmp_path / "signs"))
+    assert signs.processing_of(signs.load("challenge", settings)) is None
+    photos = build("folder", path=str(tmp_path / "photos"))
+    found = photos.load("challenge", settings)
+    assert photos.processing_of(found) == [{"shape": [50, 40], "jpeg": 90}]
+    said = build("folder", path=str(tmp_path / "photos"), processing={"jpeg": 60})
+    assert said.processing_of(found) == [{"jpeg": 60}]

@@ -1,0 +1,180 @@
+"""Steps 4 and 5 for one detector on one challenge: fit and score every fold, then measure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gradbench.data.imageset import ImageSet
+from gradbench.detectors.scoring import PARTS, Clean, Scores, score_folds
+from gradbench.evaluation.bounds import check_bounds
+from gradbench.evaluation.intervals import Measured, measure
+from gradbench.evaluation.resampling import FoldScores
+from gradbench.experiment import protocol_name
+from gradbench.extraction.readers import version_of
+from gradbench.store import Key, Product, file_digest
+from gradbench.trial import Seen, Trial
+
+SCORES_VERSION = 1
+MEASURES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a detector gave on one challenge.
+
+    Attributes:
+        protocol: name in rows: the protocol's, or `random` for a random split.
+        scores: of every fold.
+        groups: of the measured images of every fold, (normal, abnormal).
+        state: the detector fitted on the first fold.
+        measured: metrics with intervals, fractions in [0, 1].
+    """
+
+    protocol: str
+    scores: list[Scores]
+    groups: list[tuple[np.ndarray, np.ndarray]]
+    state: dict[str, Tensor]
+    measured: list[Measured]
+
+
+def judge(trial: Trial, name: str, normal: Seen, abnormal: Seen, protocol: Any = None) -> Judged:
+    """Fit a detector on every fold, score it and measure it; kept products are not made again.
+
+    Args:
+        trial: the network and what belongs to it.
+        name: of the detector.
+        normal: the normal side.
+        abnormal: the abnormal side.
+        protocol: other than the experiment's.
+
+    Raises:
+        GradbenchError: if the images do not fill the folds, or measures contradict each other.
+    """
+    experiment = trial.experiment
+    protocol = protocol or experiment.protocol
+    settings = experiment.config["evaluation"]
+    folds = protocol.folds(normal.images.groups, abnormal.images.groups, settings["seed"])
+    key = _scores_key(trial, name, normal.images, abnormal.images, protocol)
+
+    def fit(folder: Path, _: Path) -> dict:
+        scores, state = score_folds(
+            lambda: experiment.detector(name),
+            normal.outputs,
+            abnormal.outputs,
+            folds,
+            experiment.config["detector"]["seed"],
+            _clean(trial, name),
+        )
+        arrays = {f"{i}/{part}": getattr(s, part) for i, s in enumerate(scores) for part in PARTS}
+        save_arrays(
+            {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in arrays.items()},
+            str(folder / "scores.safetensors"),
+        )
+        save_file({n: t.contiguous() for n, t in state.items()}, str(folder / "state.safetensors"))
+        return {"detector": name, "images": len(normal.images) + len(abnormal.images)}
+
+    product = trial.store.make(key, fit)
+    kept = load_file(str(product.path("scores.safetensors")))
+    scores = [Scores(*(kept[f"{i}/{part}"].numpy() for part in PARTS)) for i in range(len(folds))]
+    groups = [
+        (
+            normal.images.groups[fold.measure.normal],
+            abnormal.images.groups[fold.measure.abnormal],
+        )
+        for fold in folds
+    ]
+    measured = _measured(trial, name, product, scores, groups)
+    state = load_file(str(product.path("state.safetensors")))
+    return Judged(protocol_name(protocol), scores, groups, state, measured)
+
+
+def _measured(trial: Trial, name: str, product: Product, scores, groups) -> list[Measured]:
+    """Return the measures of a detector's scores, kept or made."""
+    settings = trial.experiment.config["evaluation"]
+    half = trial.experiment.detector(name).half
+
+    def evaluate(folder: Path, _: Path) -> dict:
+        folds = [
+            FoldScores(
+                normal=s.normal,
+                normal_groups=normal,
+                abnormal=s.abnormal,
+                abnormal_groups=abnormal,
+                choose_normal=s.choose_normal,
+                choose_abnormal=s.choose_abnormal,
+                half=half,
+            )
+            for s, (normal, abnormal) in zip(scores, groups)
+        ]
+        found = measure(folds, *(settings[k] for k in ("replicates", "confidence", "seed")))
+        _check(found)
+        (folder / "measures.json").write_text(json.dumps([asdict(m) for m in found], indent=1))
+        return {}
+
+    config = {k: settings[k] for k in ("replicates", "confidence", "seed")} | {"half": half}
+    inputs = {
+        "scores": file_digest(product.path("scores.safetensors")),
+        "of": product.folder.name,
+    }
+    kept = trial.store.make(Key("measures", MEASURES_VERSION, config, inputs), evaluate)
+    return [
+        Measured(**(m | {"per_fold": tuple(m["per_fold"])}))
+        for m in json.loads(kept.path("measures.json").read_text())
+    ]
+
+
+def _check(measured: list[Measured]) -> None:
+    """Stop where measures of the same images contradict each other (methods.md, a.9)."""
+    value = {(m.metric, m.side, m.threshold_rule): m for m in measured}
+    auroc = next(m for m in measured if m.metric == "auroc")
+    best = next(m for k, m in value.items() if k[0] == "detection_accuracy" and k[2] == "best")
+    smallest = min(auroc.n_normal, auroc.n_abnormal)
+    check_bounds(auroc.value, best.value, smallest)
+
+
+def _clean(trial: Trial, name: str) -> Clean:
+    """Return outputs of training images and of the hold-out, where a detector reads them."""
+    detector = trial.experiment.detector(name)
+    bank, hold_out = (
+        trial.look(images, reads).outputs if reads else {}
+        for images, reads in (
+            (trial.images.train, detector.bank_reads),
+            (trial.images.hold_out, detector.hold_out_reads),
+        )
+    )
+    return Clean(bank, hold_out)
+
+
+def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, protocol) -> Key:
+    experiment = trial.experiment
+    detector = experiment.detector(name)
+    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}
+    config = {
+        "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
+        "detector_version": detector.version,
+        "reads": {read: version_of(read) for read in sorted(reads)},
+        "seed": experiment.config["detector"]["seed"],
+        "folds": {
+            **{k: v for k, v in experiment.config["protocol"].items() if k != "description"},
+            "split": getattr(protocol, "split", ""),
+            "split_seed": experiment.config["evaluation"]["seed"],
+        },
+    }
+    inputs = {
+        "weights": trial.f.weights,
+        "normal": normal.fingerprint,
+        "abnormal": abnormal.fingerprint,
+    }
+    if detector.bank_reads:
+        inputs["bank"] = trial.images.train.fingerprint
+    if detector.hold_out_reads:
+        inputs["hold_out"] = trial.images.hold_out.fingerprint
+    return Key("scores", SCORES_VERSION, config, inputs)

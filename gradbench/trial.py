@@ -1,0 +1,123 @@
+"""One network with everything it is measured on, and the outputs that are read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbench.backbones.obtain import Network
+from gradbench.challenges.base import Derived
+from gradbench.challenges.produce import Attack, Source, produce
+from gradbench.data.gather import InDistribution
+from gradbench.data.imageset import ImageSet
+from gradbench.experiment import Cell, Experiment
+from gradbench.extraction.extract import extract
+from gradbench.store import Store
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Images together with the outputs of f for them.
+
+    Attributes:
+        images: the images.
+        outputs: by name, each (N, ...).
+    """
+
+    images: ImageSet
+    outputs: dict[str, Tensor]
+
+    def select(self, rows: np.ndarray) -> Seen:
+        """Return the given rows of both."""
+        index = torch.from_numpy(np.asarray(rows))
+        return Seen(self.images.select(rows), {n: v[index] for n, v in self.outputs.items()})
+
+
+@dataclass(frozen=True)
+class Made:
+    """The images of a challenge.
+
+    Attributes:
+        images: at the in-distribution shape.
+        attack: what an attack did.
+        native: (C, H, W) of another set before it was brought to shape.
+        processing: what that set went through before, see `data.resample.round_trip`.
+    """
+
+    images: ImageSet
+    attack: Attack | None = None
+    native: Sequence[int] | None = None
+    processing: Sequence | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network of an experiment.
+
+    Attributes:
+        experiment: what is asked for.
+        images: the clean images by role.
+        f: the network.
+        seed: that the experiment names for it.
+        store: where products lie.
+    """
+
+    experiment: Experiment
+    images: InDistribution
+    f: Network
+    seed: int
+    store: Store
+
+    @cached_property
+    def normal(self) -> Seen:
+        """The normal side of every measurement."""
+        return self.look(self.images.normal)
+
+    def look(self, images: ImageSet, reads: Iterable[str] | None = None) -> Seen:
+        """Read the outputs of f for images: all that the detectors score, or those named."""
+        names = self.experiment.reads if reads is None else reads
+        return Seen(images, extract(self.f.backbone, self.f.weights, images, names, self.store))
+
+    def source(self, cell: Cell, strength: float | None = None) -> Source:
+        """Return what a derived challenge is made with; see `source`."""
+        return source(self.experiment, cell, self.f, strength)
+
+    def challenge(self, cell: Cell) -> Made:
+        """Return the images of a challenge.
+
+        Raises:
+            MissingData: if images of another dataset are not at hand.
+        """
+        if isinstance(cell.challenge, Derived):
+            return Made(*produce(self.source(cell), self.images.normal, self.store))
+        dataset = self.experiment.other_dataset(cell.challenge)
+        native = dataset.load("challenge", self.experiment.data)
+        images = cell.challenge.bring(native, self.images.normal.shape, cell.name)
+        return Made(images, None, native.shape, dataset.processing_of(native))
+
+
+def source(experiment: Experiment, cell: Cell, f, strength: float | None = None) -> Source:
+    """Return what a derived challenge is made with.
+
+    Args:
+        experiment: with the settings of all challenges.
+        cell: challenge and level.
+        f: with `backbone` and `weights`.
+        strength: in place of that of the level.
+    """
+    challenge = cell.challenge
+    settings = experiment.config["challenge"]
+    return Source(
+        challenge,
+        cell.title,
+        challenge.strength(cell.level) if strength is None else strength,
+        settings["seed"],
+        settings["quantise"],
+        f.backbone if challenge.uses_network else None,
+        f.weights if challenge.uses_network else "",
+    )
