@@ -122,6 +122,9 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         for output in (*detector.reads, *detector.bank_reads, *detector.hold_out_reads):
             check(output)
     _check_numbers(config)
+    for key in dataset.augment:
+        if key not in ("pad", "flip"):
+            raise unknown("setting of dataset.augment", key, ("pad", "flip"))
     experiment = Experiment(
         config=config,
         dirs=dirs,

@@ -6,6 +6,7 @@ import pytest
 from _runs import SMALL, copy_of, gradbench, kept, one_sentence, reference
 
 from gradbench.config import compose
+from gradbench.data.dataset import Dataset
 from gradbench.experiment import read
 from gradbench.planning import plan
 from gradbench.store import Store
@@ -77,4 +78,18 @@ def test_the_command(finished, tmp_path):
 def test_missing_images_are_one_sentence(tmp_path):
     ran = gradbench("plan", "data.root=nowhere", "data.download=false", cwd=tmp_path)
     assert one_sentence(ran).startswith("cifar10 is not on this machine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_downloads_nothing(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRADBENCH_OFFLINE", raising=False)
+    monkeypatch.setattr(Dataset, "_download", lambda self, *_: pytest.fail("a download"))
+    monkeypatch.setattr("gradbench.data.download.install", lambda *_: pytest.fail("a download"))
+    online = (f"data.root={tmp_path}", "data.download=true")
+    lines = planned(tmp_path, *online)
+    assert lines["outputs", "svhn"].note == "not here, would be downloaded"
+    ran = gradbench("plan", "dataset=cifar10", *online, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "images    cifar10 (train)" in ran.out
+    assert "not here, would be downloaded" in ran.out
     assert not list(tmp_path.iterdir())

@@ -34,7 +34,8 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
     Args:
         dataset: the in-distribution set.
         settings: where it is looked for.
-        limit: seeded, class-stratified number of test images to measure on; None for all.
+        limit: class-stratified number of test images to measure on, the same ones in every run;
+            None for all.
     """
     whole = dataset.load("train", settings)
     test = dataset.load("test", settings)
@@ -48,7 +49,7 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
 
 
 def part(images: ImageSet, limit: int | None) -> ImageSet:
-    """Return a seeded, class-stratified part of a set, in its order; all for None."""
+    """Return a class-stratified part of a set, the same every time, in its order; None for all."""
     if limit is None or limit >= len(images):
         return images
     return images.select(np.flatnonzero(hold_out(images.labels, images.groups, limit)))

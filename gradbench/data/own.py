@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TEST = 0.2
 """Share of an undivided set that is the test set where one is needed."""
+ENDS = 2**15
 HALVES = ("train", "test")
 
 
@@ -156,12 +157,23 @@ class Folder(_Own):
 
         paths, labels, classes = list_classes(place)
         inside = [path.relative_to(place).as_posix() for path in paths]
-        sizes = [path.stat().st_size for path in paths]
-        listing = "\n".join(f"{name} {size}" for name, size in zip(inside, sizes))
         return Raw(
             open_files(paths, self.shape, settings.workers),
             labels,
             np.array([name.rpartition(".")[0] for name in inside]),
             classes,
-            origin=hashlib.sha256(listing.encode()).hexdigest()[:6],
+            origin=_digest(paths, inside),
         )
+
+
+def _digest(paths: list[Path], names: list[str]) -> str:
+    """Return a short digest of files: their names, sizes and first and last 32 KiB."""
+    sha = hashlib.sha256()
+    for path, name in zip(paths, names):
+        size = path.stat().st_size
+        sha.update(f"{name}\n{size}\n".encode())
+        with open(path, "rb") as stream:
+            sha.update(stream.read(ENDS))
+            stream.seek(max(size - ENDS, 0))
+            sha.update(stream.read(ENDS))
+    return sha.hexdigest()[:6]

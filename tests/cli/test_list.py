@@ -20,7 +20,7 @@ def test_a_line_for_every_file(kind, tmp_path):
     lines = listed(kind, cwd=tmp_path)
     assert set(lines) == set(group_files(KINDS[kind]))
     for line in lines.values():
-        assert line.startswith(("ready", "not here", "set dataset.path", "cifar10: not here"))
+        assert line.startswith(("ready", "not here", "set ", "cifar10: not here"))
 
 
 def test_all_kinds_in_one_list(tmp_path):
@@ -34,7 +34,7 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     lines = listed("datasets", cwd=tmp_path)
     assert lines["digits"].startswith("ready")
     assert lines["cifar10"].startswith("not here, downloads off")
-    assert lines["arrays"].startswith("set dataset.path")
+    assert lines["arrays"].startswith("set path")
     monkeypatch.delenv("GRADBENCH_OFFLINE")
     assert listed("datasets", cwd=tmp_path)["cifar10"].startswith("not here, would be downloaded")
 
@@ -55,3 +55,17 @@ def test_data_root_is_looked_at(tmp_path):
 
 def test_a_kind_that_there_is_not():
     assert "did you mean detectors" in one_sentence(gradbench("list", "detecters"))
+
+
+def test_an_experiment_of_the_users_own(tmp_path):
+    folder = tmp_path / "settings" / "experiment"
+    folder.mkdir(parents=True)
+    digits = "# @package _global_\ndefaults: [{override /dataset: digits}, _self_]\nname: mine\n"
+    (folder / "bare.yaml").write_text(digits)
+    (folder / "one.yaml").write_text(f"{digits}challenges: svhn\n")
+    own = "challenges: [{use: folder, name: photos, path: nowhere}, patches]\n"
+    (folder / "own.yaml").write_text(digits + own)
+    lines = listed("experiments", "--config-dir", "settings", cwd=tmp_path)
+    assert lines["bare"].strip() == "ready"
+    assert lines["one"].startswith("ready but for svhn")
+    assert lines["own"].startswith("ready but for photos")

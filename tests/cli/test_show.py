@@ -60,3 +60,9 @@ def test_a_run_whose_files_are_damaged(outputs):
     assert "holds no finished run" in one_sentence(gradbench("show", "first", cwd=outputs))
     (outputs / "outputs/second/results.csv").write_text("a,b\n")
     assert "is no table of results" in one_sentence(gradbench("show", "second", cwd=outputs))
+
+
+def test_all_tables_without_their_file(outputs):
+    (outputs / "outputs/first/table.md").unlink()
+    sentence = one_sentence(gradbench("show", "first", "--all", cwd=outputs))
+    assert sentence.startswith("outputs/first holds no table.md")

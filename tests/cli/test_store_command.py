@@ -2,9 +2,12 @@
 
 import os
 import time
+from contextlib import ExitStack
 
 import pytest
 from _runs import SMALL, about, copy_of, gradbench, kept, one_sentence, reference, steps
+
+from gradbench.locks import held
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,8 @@ def test_verify(here):
     product = hurt(here)
     ran = store(here, "verify")
     assert f"{product}: network.safetensors has " in ran.out
-    assert one_sentence(ran).startswith(f"1 of {total} products are damaged")
+    assert ran.code == 1
+    assert ran.err.startswith(f"gradbench: 1 of {total} products are damaged")
 
 
 def test_prune_removes_what_is_damaged_and_nothing_else(here):
@@ -66,6 +70,23 @@ def test_prune_leaves_what_another_process_may_be_at(here):
     store(here, "prune")
     left = {p.name for p in (here / "store/network").iterdir() if p.suffix}
     assert left == {"a.part", "c.scratch"}
+
+
+def test_prune_leaves_what_is_locked(here):
+    network = next((here / "store/network").iterdir())
+    part = network.with_name(f"{'0' * 40}.part")  # made when a long training began
+    part.mkdir()
+    os.utime(part, (1e9, 1e9))
+    with ExitStack() as stack:
+        for name in ("0" * 40, network.name):
+            lock = here / f"store/locks/network-{name}.lock"
+            stack.enter_context(held(lock, "trains"))
+        assert "left 2 that another process is making" in store(here, "prune", "days=0").out
+        assert part.is_dir()
+        assert network.is_dir()
+    store(here, "prune")
+    assert not part.exists()
+    assert network.is_dir()
 
 
 def test_prune_by_age(here):

@@ -66,6 +66,22 @@ def test_a_job_that_fails_leaves_the_others_running(finished, tmp_path):
     assert {row["level"] for row in lines(here / "jobs/results.csv")} == {"", "1"}
 
 
+def test_jobs_that_differ_in_no_column_are_named(swept, tmp_path):
+    here = copy_of(swept, tmp_path)
+    old = here / "of several, jobs"
+    # what lies there from another sweep is not merged again
+    ran = gradbench("sweep", *TINY, "level=1", "out='of several, jobs'", cwd=here)
+    assert "1 jobs, rows in" in ran.err
+    assert {row["level"] for row in lines(old / "results.csv")} == {"", "1"}
+    words = [word for word in TINY if not word.startswith("training.epochs")]
+    ran = gradbench("sweep", *words, "training.epochs=1,2", "out=jobs", cwd=here)
+    assert ran.code == 0, ran.err
+    merged = lines(here / "jobs/results.csv")
+    own = lines(here / "jobs/training.epochs=1/results.csv")
+    assert {row["variant"] for row in merged} == {"training.epochs=1", "training.epochs=2"}
+    assert len(merged) == 2 * len(own)
+
+
 @pytest.mark.parametrize("words", [("level=1,3", "trainig.epochs=2"), ("detector=msp,gradient",)])
 def test_what_cannot_be_meant_is_refused_before_any_job(tmp_path, words):
     one_sentence(gradbench("sweep", *SMALL, *words, cwd=tmp_path))

@@ -112,3 +112,19 @@ def test_info_tells_how_the_configuration_came_about(tmp_path, info, last):
     assert ran.code == 0
     assert "experiment/quickstart" in ran.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("word", ["bench", "tables"])
+def test_words_of_later_versions(word):
+    sentence = one_sentence(gradbench(word))
+    assert sentence.startswith(f"`gradbench {word}` is not part of this version ({__version__})")
+
+
+def test_home_is_written_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ran = gradbench("run", "out=~/a", "store=~/b", "--cfg", "job")
+    assert f"out: {tmp_path}/a\n" in ran.out
+    assert f"store: {tmp_path}/b\n" in ran.out
+    assert "no store at" in one_sentence(gradbench("store", "ls", "store=~/b"))
+    (tmp_path / "b").mkdir()
+    assert gradbench("store", "ls", "store=~/b").code == 0

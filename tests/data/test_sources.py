@@ -263,7 +263,7 @@ def test_an_undivided_set_is_divided_by_class(tmp_path, settings):
     assert all(
         np.array_equal(whole.images[place[s]], image) for s, image in zip(test.sources, test.images)
     )
-    with pytest.raises(GradbenchError, match="dataset.holdout=500: mine has 40 training images"):
+    with pytest.raises(GradbenchError, match=r"dataset\.holdout=500: mine has 40 training images"):
         build("arrays", path=str(path)).held_out(train)
 
 
@@ -279,7 +279,7 @@ def test_an_undivided_folder_keeps_tracks_whole(tmp_path, settings):
     assert len(set(test.groups)) == 2
     assert test.images[:].shape == (8, 3, 8, 8)
     missing = build("folder", path=str(tmp_path / "nowhere"))
-    with pytest.raises(MissingData, match="there is nothing at .*nowhere"):
+    with pytest.raises(MissingData, match=r"there is nothing at .*nowhere"):
         missing.load("train", settings)
 
 
