@@ -170,7 +170,8 @@ def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
 
 def _trainer(order: Order, backbone: Backbone, images: ImageSet):
     def build(folder: Path, scratch: Path) -> dict:
-        narrower = order.config.get("narrower") or ""
+        width, less = order.config.get("width"), order.config.get("narrower")
+        narrower = f"backbone.width={less}" if width and less and width > less else ""
         history = train(backbone, images, order.recipe, order.seed, scratch, order.device, narrower)
         about = {
             "recipe": asdict(order.recipe),

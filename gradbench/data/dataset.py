@@ -148,11 +148,6 @@ class Dataset:
             raise unknown(f"role of {self.name}", role, self.roles)
         return self.roles[role]
 
-    @property
-    def fetchable(self) -> bool:
-        """Whether the set can be downloaded with a known checksum."""
-        return bool(self.archives)
-
     def here(self, split: str, settings: DataSettings) -> bool:
         """Return whether a split is on this machine; looks at names of files only."""
         return self._npz(split, settings).is_file() or self.original(split, settings) is not None

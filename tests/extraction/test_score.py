@@ -1,6 +1,6 @@
 import torch
-
 from _dummies import network
+
 from gradbench.detectors.msp import MSP
 from gradbench.extraction.score import score_images
 
