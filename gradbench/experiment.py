@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 
-from gradbench.backbones.training import Recipe
+from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member

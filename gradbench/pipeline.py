@@ -6,7 +6,7 @@ import torch
 
 from gradbench import controls
 from gradbench.backbones.obtain import Order, obtain
-from gradbench.backbones.training import resolved
+from gradbench.backbones.recipe import resolved
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.experiment import Experiment

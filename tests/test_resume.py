@@ -134,7 +134,7 @@ def after(real, calls: int, half: str = "", where: str = ""):
 
 
 MOMENTS = {
-    "in the second epoch": ("gradbench.backbones.training._keep", 1, ""),
+    "in the second epoch": ("gradbench.backbones.training.keep", 1, ""),
     "with a half-written network": ("gradbench.backbones.checkpoint.save_file", 0, "half"),
     "in the middle of a shard": ("gradbench.extraction.extract.save_file", 3, "half"),
     "between two fits": ("gradbench.judging.score_folds", 4, ""),

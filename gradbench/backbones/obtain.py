@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
-from gradbench.backbones.training import Recipe, accuracy, train
+from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.training import accuracy, train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store

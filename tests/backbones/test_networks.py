@@ -11,9 +11,9 @@ from torch import nn
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.obtain import Order, class_names, find, fresh, obtain
+from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.resnet import ResNet
 from gradbench.backbones.small_cnn import SmallCNN
-from gradbench.backbones.training import Recipe
 from gradbench.config import load_member
 from gradbench.errors import GradbenchError
 from gradbench.store import Store

@@ -15,7 +15,8 @@ from gradbench.backbones import training
 from gradbench.backbones.augment import crop, flip
 from gradbench.backbones.backbone import digest
 from gradbench.backbones.obtain import VERSION
-from gradbench.backbones.training import Recipe, accuracy, augmented, seconds_left, train
+from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.training import accuracy, augmented, seconds_left, train
 from gradbench.errors import GradbenchError
 
 CPU = torch.device("cpu")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from _dummies import images, network
 
-from gradbench.backbones.training import Recipe, train
+from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.training import train
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.detectors.base import SUPERVISION, Detector, Samples
