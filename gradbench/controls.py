@@ -9,7 +9,6 @@ beside `grouped`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from scipy.stats import rankdata
 from gradbench.challenges.base import Derived
 from gradbench.challenges.identity import Identity
 from gradbench.challenges.other_set import OtherSet
-from gradbench.data.dataset import MissingData
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet, LazyImages, to_float
 from gradbench.data.resample import round_trip
@@ -31,7 +29,7 @@ from gradbench.extraction.extract import compute
 from gradbench.judging import Judged, judge
 from gradbench.results import Results
 from gradbench.store import Key
-from gradbench.trial import Made, Trial
+from gradbench.trial import Made, Seen, Trial
 
 TRIED = 200
 """Images on which a challenge of strength zero is tried."""
@@ -75,16 +73,29 @@ def identity(trial: Trial) -> None:
 
 
 def run(trial: Trial, results: Results) -> None:
-    """Measure the controls that are switched on, and add their rows to the results."""
+    """Measure the controls of clean images, and add their rows to the results."""
     wanted = trial.experiment.config["controls"]
     if wanted["identity"]:
         _identity_rows(trial, results)
     if wanted["random_labels"]:
         _random_labels(trial, results)
-    if wanted["round_trip"]:
-        _round_trips(trial, results)
+
+
+def beside(trial: Trial, cell: Cell, made: Made, abnormal: Seen, results: Results) -> None:
+    """Measure the controls that belong to one challenge, and add their rows to the results.
+
+    Args:
+        trial: the network and what belongs to it.
+        cell: the challenge.
+        made: its images.
+        abnormal: the same with the outputs of f.
+        results: of the run.
+    """
+    wanted = trial.experiment.config["controls"]
+    if wanted["round_trip"] and isinstance(cell.challenge, OtherSet):
+        _round_trip(trial, cell, made, results)
     if wanted["random_split"] and protocol_name(trial.experiment.protocol) != "random":
-        _random_split(trial, results)
+        _random_split(trial, cell, abnormal, results)
 
 
 def _identity_rows(trial: Trial, results: Results) -> None:
@@ -129,27 +140,19 @@ def rank_p(judged: Judged) -> float:
     return mann_whitney_p(*(np.concatenate(parts) for parts in (ranks, labels, groups)))
 
 
-def _round_trips(trial: Trial, results: Results) -> None:
-    """Put clean images through what the other sets went through, and measure them like these."""
-    experiment = trial.experiment
-    clean = part(trial.images.normal, experiment.config["controls"]["limit"])
-    for cell in experiment.cells:
-        if not isinstance(cell.challenge, OtherSet):
-            continue
-        try:
-            made = trial.challenge(cell)
-        except MissingData:
-            continue
-        trip = Cell(f"round_trip:{cell.name}", cell.challenge)
-        tripped = _tripped(trial, clean, made, cell.challenge)
-        if tripped is None:
-            reason = "its images have this shape and no processing of them is known"
-            results.add_hole(trial.seed, trip, reason, kind="control")
-            continue
-        reference, other = trial.look(clean), trial.look(tripped)
-        for name in experiment.detectors:
-            judged = judge(trial, name, reference, other)
-            results.add(trial.seed, trip, tripped, name, judged, kind="control")
+def _round_trip(trial: Trial, cell: Cell, made: Made, results: Results) -> None:
+    """Put clean images through what the other set went through, and measure them like it."""
+    clean = part(trial.images.normal, trial.experiment.config["controls"]["limit"])
+    trip = Cell(f"round_trip:{cell.name}", cell.challenge)
+    tripped = _tripped(trial, clean, made, cell.challenge)
+    if tripped is None:
+        reason = "its images have this shape and no processing of them is known"
+        results.add_hole(trial.seed, trip, reason, kind="control")
+        return
+    reference, other = trial.look(clean), trial.look(tripped)
+    for name in trial.experiment.detectors:
+        judged = judge(trial, name, reference, other)
+        results.add(trial.seed, trip, tripped, name, judged, kind="control")
 
 
 def _tripped(trial: Trial, clean: ImageSet, made: Made, how: OtherSet) -> ImageSet | None:
@@ -173,27 +176,18 @@ def _tripped(trial: Trial, clean: ImageSet, made: Made, how: OtherSet) -> ImageS
     return replace(clean, images=images, status="generated", note=about["note"])
 
 
-def _random_split(trial: Trial, results: Results) -> None:
-    """Measure supervised detectors again with images of one source on both sides of the split."""
+def _random_split(trial: Trial, cell: Cell, abnormal: Seen, results: Results) -> None:
+    """Measure supervised detectors with images of one source on both sides of the split.
+
+    Only where `grouped` keeps images together that a random split tears apart.
+    """
+    together = np.concatenate([trial.normal.images.groups, abnormal.images.groups])
+    if len(np.unique(together)) == len(together):
+        return
     protocol = Grouped(folds=_folds(trial), split="random")
-    for cell in trial.experiment.cells:
-        try:
-            made = trial.challenge(cell)
-        except MissingData:
-            continue
-        if not _splits_differ(trial, made):
-            continue
-        abnormal = trial.look(made.images)
-        for name in _supervised(trial):
-            judged = judge(trial, name, trial.normal, abnormal, protocol)
-            results.add(trial.seed, cell, made.images, name, judged)
-
-
-def _splits_differ(trial: Trial, made: Made) -> bool:
-    """Tell whether `grouped` keeps images together that a random split would tear apart."""
-    groups: Sequence[np.ndarray] = (trial.normal.images.groups, made.images.groups)
-    together = np.concatenate(groups)
-    return len(np.unique(together)) < len(together)
+    for name in _supervised(trial):
+        judged = judge(trial, name, trial.normal, abnormal, protocol)
+        results.add(trial.seed, cell, abnormal.images, name, judged)
 
 
 def _supervised(trial: Trial) -> list[str]:

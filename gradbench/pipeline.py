@@ -58,6 +58,7 @@ def measure(trial: Trial, results: Results) -> None:
         for name in trial.experiment.detectors:
             judged = judge(trial, name, trial.normal, abnormal)  # steps 4 and 5
             results.add(trial.seed, cell, made.images, name, judged)
+        controls.beside(trial, cell, made, abnormal, results)
 
 
 def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:
