@@ -27,8 +27,8 @@ lint: install ## check style, docstrings and format
 format: install ## put the code into its format
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: install ## not part of this version (speed and memory of the gradient engine)
-	$(BIN)/gradbench bench
+bench: install ## time and memory of the gradient engine beside others, written to results/bench
+	$(BIN)/gradbench bench engine
 
 tables: install ## not part of this version (the papers' tables)
 	$(BIN)/gradbench tables

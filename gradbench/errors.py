@@ -13,8 +13,11 @@ MANY = 30
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> GradbenchError:
-    """Return the error for a name that is not among the valid choices, nearest choices first."""
-    choices = sorted(choices)
+    """Return the error for a name that is not among the valid choices, nearest choices first.
+
+    The name itself, which may be valid elsewhere, is never proposed.
+    """
+    choices = sorted(choice for choice in choices if choice != name)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     if near and len(choices) > MANY:

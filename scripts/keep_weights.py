@@ -2,8 +2,9 @@
 
     python scripts/keep_weights.py RUN
 
-Writes <backbone>-<dataset>-w<width>-s<seed>.safetensors for every network of the run's folder, with
-its recipe, accuracy and command inside, and lists the SHA-256 sums in SHA256SUMS.
+Writes <backbone>-<dataset>-w<width>-s<seed>.safetensors for every network of the run's folder (no
+w<width> for a backbone without width), with its recipe, accuracy and command inside, and lists the
+SHA-256 sums in SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ def keep(run: Path, folder: Path = WEIGHTS) -> list[Path]:
     for model in sorted((run / "model").iterdir()):
         about = json.loads((model / "model.json").read_text())
         seed = int(model.name.removeprefix("s"))
-        width = told["about"]["width"]
-        name = f"{told['about']['backbone']}-{about['in_dist']}-w{width}-s{seed}.safetensors"
+        width = [f"w{told['about']['width']}"] if told["about"]["width"] else []
+        parts = [told["about"]["backbone"], about["in_dist"], *width, f"s{seed}"]
+        name = f"{'-'.join(parts)}.safetensors"
         tensors = {
             n: t.to(torch.bfloat16) if t.is_floating_point() else t
             for n, t in load_file(str(model / "network.safetensors")).items()

@@ -16,6 +16,11 @@ def test_without_a_near_name_only_the_choices_are_told():
     assert text == "no detector named 'xyz': valid choices are energy, msp"
 
 
+def test_the_wrong_name_itself_is_not_proposed():
+    text = str(unknown("setting", "width", ["level", "width", "widths"]))
+    assert text == "no setting named 'width': did you mean widths? valid choices are level, widths"
+
+
 def test_it_is_an_exception_of_its_own():
     with pytest.raises(GradbenchError):
         raise unknown("dataset", "mnits", ["mnist"])

@@ -108,10 +108,13 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
                 f"has {own[name].shape[0]}"
             )
         name = different[0]
+        made = (about.get("network") or {}).get("arguments") or {}
+        given = ", ".join(f"{key}={value}" for key, value in sorted(made.items()))
+        hint = "look at the settings of the backbone and at the data set's channels"
+        hint = f"it was made with {given}" if given else hint
         raise GradbenchError(
             f"backbone.checkpoint={path}: {name} has shape {tuple(tensors[name].shape)}, the "
-            f"configured network {tuple(own[name].shape)}; look at backbone.width and the data "
-            "set's channels"
+            f"configured network {tuple(own[name].shape)}; {hint}"
         )
     network.load_state_dict(tensors, strict=False)
     return about

@@ -19,10 +19,10 @@ COMMANDS = {
     "list": "backbones, datasets, challenges, detectors, protocols, experiments",
     "show": "the tables of a finished run",
     "store": "ls, verify or prune the kept products of all runs",
+    "bench": "speed and memory of the gradient engine",
 }
 
 LATER = {
-    "bench": "its speed and memory stand in costs.csv of every run",
     "tables": "`gradbench show RUN --all` prints the tables of a run",
 }
 """Words that belong to later versions, and what there is instead."""

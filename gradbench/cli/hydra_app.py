@@ -75,7 +75,7 @@ def in_a_sentence(words: list[str]) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as fault:
-        raise GradbenchError(explain(fault, config_dirs(words))) from fault
+        raise GradbenchError(explain(fault, words)) from fault
 
 
 def _quiet(task: Callable) -> Callable:
@@ -94,6 +94,7 @@ def _quiet(task: Callable) -> Callable:
 def check_overrides(words: Iterable[str], multirun: bool) -> None:
     """Refuse comma lists outside a sweep, and groups whose members stand under a plural key."""
     parser = OverridesParser.create()
+    words = list(words)
     for before, text in pairwise(["", *words]):
         if text.startswith("-"):
             if text.split("=")[0] not in OPTIONS:
@@ -111,7 +112,7 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
             raise GradbenchError(f"'{text}' cannot be read: {_first(fault)}") from fault
         key = override.key_or_group
         if override.is_add() and key.split(".")[0] not in OPEN:
-            raise unknown("setting", key, settings())
+            raise unknown("setting", key, settings(words))
         if key in GROUPS and key != "experiment" and override.value() is None:
             raise GradbenchError(f"{text}: name a {key}, `gradbench list {key}s` tells all")
         if key in FOLDERS and override.value() in (None, ""):
@@ -166,24 +167,24 @@ def at_home(word: str) -> str:
     return f"{key}={Path(path).expanduser()}" if key in FOLDERS and path[:1] == "~" else word
 
 
-def explain(fault: Exception, dirs: list[Path]) -> str:
-    """Return one sentence for an exception of Hydra or OmegaConf."""
+def explain(fault: Exception, words: list[str]) -> str:
+    """Return one sentence for an exception of Hydra or OmegaConf that a command line caused."""
     text = str(fault)
     group = re.search(r"Could not find '(\w+)/([^']+)'", text) or re.search(
         r"Could not load '(\w+)/([^']+)'", text
     )
     if group and group[1] in GROUPS:
-        return str(unknown(group[1], group[2], group_files(group[1], dirs)))
+        return str(unknown(group[1], group[2], group_files(group[1], config_dirs(words))))
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         # a section is known: what is wrong stands inside it
         inside = re.search(r"full_key: (\S+)", str(fault.__cause__)) if key[1] in SECTIONS else None
-        return str(unknown("setting", (inside or key)[1], settings()))
+        return str(unknown("setting", (inside or key)[1], settings(words)))
     return " ".join(text.split())
 
 
-def settings() -> list[str]:
-    """Return the names of all settings of the main configuration and its groups."""
+def settings(words: Iterable[str]) -> list[str]:
+    """Return the names of all settings of the main configuration and of the chosen members."""
     from omegaconf import OmegaConf
 
     names: list[str] = [group for group in GROUPS if group not in PLURALS]
@@ -197,13 +198,12 @@ def settings() -> list[str]:
                 walk(value, f"{prefix}{key}.")
 
     walk(OmegaConf.to_container(OmegaConf.load(builtin_dir() / "config.yaml")), "")
-    walk(
-        OmegaConf.to_container(OmegaConf.load(builtin_dir() / "backbone/resnet18.yaml")),
-        "backbone.",
-    )
-    walk(
-        OmegaConf.to_container(OmegaConf.load(builtin_dir() / "protocol/grouped.yaml")), "protocol."
-    )
+    words = list(words)
+    for group, usual in (("backbone", "resnet18"), ("protocol", "grouped")):
+        files = group_files(group, config_dirs(words))
+        chosen = [w.removeprefix(f"{group}=") for w in words if w.startswith(f"{group}=")]
+        name = chosen[-1] if chosen and chosen[-1] in files else usual
+        walk(OmegaConf.to_container(OmegaConf.load(files[name])), f"{group}.")
     return sorted(set(names))
 
 

@@ -18,7 +18,7 @@ from gradbench.extraction.readers import check, read, version_of
 from gradbench.progress import Progress
 from gradbench.store import Key, Product, Store
 
-BATCH = 50
+BATCH = 64
 """Images a pass. Fixed, since the last bits of a product may depend on it."""
 
 

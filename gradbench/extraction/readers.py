@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients import as_loss, squared_norms
+from gradbench.gradients import as_loss, outputs, squared_norms
 
 KINDS = ("logits", "layer_means", "squared_norms")
-VERSIONS = {"logits": 1, "layer_means": 1, "squared_norms": 1}
+VERSIONS = {"logits": 2, "layer_means": 2, "squared_norms": 2}
 """VERSION of each kind of output, part of its products' keys."""
 
 
@@ -53,18 +53,19 @@ def read(backbone: Backbone, images: Tensor, names: Iterable[str]) -> dict[str, 
     names = list(names)
     norms = [name for name in names if name.startswith("squared_norms")]
     found: dict[str, Tensor] = {}
+    logits: Tensor | None = None
     with _LayerMeans(backbone.network, "layer_means" in names) as means:
         if norms:
             for position, name in enumerate(norms):
                 _, label, loss = name.split("/")
                 result = squared_norms(backbone, images, label=label, loss=loss)
                 found[name] = result.values
-                if position == 0:
+                if position == 0 and not result.halvings:
                     logits = result.outputs
                     means.close()  # one pass is enough
-        else:
-            with torch.inference_mode():
-                logits = backbone(images)
+        if logits is None:  # no pass yet, or memory ran out and some images were seen twice
+            means.clear()
+            logits = outputs(backbone, images)
     if "logits" in names:
         found["logits"] = logits
     if "layer_means" in names:
@@ -112,6 +113,11 @@ class _LayerMeans:
         for handle in self.handles:
             handle.remove()
         self.handles = []
+
+    def clear(self) -> None:
+        """Forget what was heard so far."""
+        for parts in self.parts.values():
+            parts.clear()
 
     def value(self) -> Tensor:
         """Return (B, features), the layers side by side."""

@@ -27,7 +27,7 @@ def score_images(detector: Scorer, backbone: Backbone, images: Tensor) -> Tensor
     Args:
         detector: fitted.
         backbone: f in evaluation mode.
-        images: any number; they are read in passes of 50.
+        images: any number; they are read in passes of 64.
     """
     found = [
         detector.score(read(backbone, batch.to(backbone.device), detector.reads))

@@ -57,7 +57,7 @@ def ownership(root: Any, calls: Iterable[Call], parameters: Iterable[Tensor]) ->
         while call is None and len(parents[node]) == 1:
             node = parents[node][0]
             call = at_node.get(node)
-        if call is not None and parameter in call.rules:
+        if call is not None and parameter in call.roles:
             owned[parameter] = call
         else:
             shared.append(parameter)

@@ -15,6 +15,7 @@ cross entropies compare the outputs with each other.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -25,11 +26,15 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients.labels import Label, as_label
 
 PerImage = Callable[[Tensor], Tensor]
+OfBoth = Callable[[Tensor, Tensor], Tensor]
+"""A loss as a function of images and the network's outputs for them."""
 
 
 def bce_terms(logits: Tensor, label: Tensor) -> Tensor:
     """Binary cross entropy of each output, (B, N) and (N,) -> (B, N)."""
-    return F.binary_cross_entropy_with_logits(logits, label.expand_as(logits), reduction="none")
+    # Through log-sigmoids: the gradient sigmoid(z) - 1 of the library's own form loses all its
+    # digits in float32 from z = 17 on.
+    return -(label * F.logsigmoid(logits) + (1 - label) * F.logsigmoid(-logits))
 
 
 def ce_uniform_terms(logits: Tensor, label: Tensor) -> Tensor:
@@ -63,8 +68,8 @@ def as_loss(
     """Return the function from logits (B, N) to one value per image (B,).
 
     Args:
-        loss: one of `LOSSES`, or any function from the network's output to (B,), which is
-            returned as it is and must not mix images.
+        loss: one of `LOSSES`, or any function from the network's output, or from images and output
+            (see `of_both`), to (B,), which is returned as it is and must not mix images.
         label: confounding label; `ce_uniform` and functions have none of their own.
         reduction: mean or sum over the N outputs; None is the usual one of the loss.
 
@@ -102,3 +107,30 @@ def as_loss(
         return values.mean(1) if reduction == "mean" else values.sum(1)
 
     return per_image
+
+
+def of_both(loss: Callable[..., Tensor]) -> OfBoth:
+    """Return a loss as a function of images and outputs.
+
+    Args:
+        loss: a function of the outputs, or one of (images, outputs): what counts is how many
+            arguments it cannot do without.
+    """
+    required = [
+        p
+        for p in _parameters(loss)
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) > 2:
+        raise GradbenchError(
+            f"the loss function asks for {len(required)} arguments: it gets (outputs) or "
+            "(images, outputs)"
+        )
+    return loss if len(required) == 2 else lambda images, outputs: loss(outputs)
+
+
+def _parameters(loss: Callable) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(loss).parameters.values())
+    except (TypeError, ValueError):  # built-in functions
+        return []

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,28 +18,29 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from gradbench.errors import GradbenchError
-from gradbench.gradients import rules
-from gradbench.gradients.convolution import Conv2d, conv2d_weight_norm
-
-Rule = Callable[[Tensor, Tensor], Tensor]
+from gradbench.gradients.layout import Layout
+from gradbench.gradients.movers import INDEXED, moved, plain_index
+from gradbench.gradients.readers import MEETINGS, READERS, RESHAPES, Reading, met
+from gradbench.gradients.rules.base import Rule
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a layer function: its input and a rule for each of its parameters.
+    """One call of a layer function.
 
     Args:
-        kind: name of the layer.
-        x: input, images first.
-        rules: parameter -> function of (x, delta) to the squared norm per image.
-        route: the route of the weight's rule for this shape of delta.
+        rule: what turns input and output gradient into statistics.
+        roles: asked parameter -> its role in the rule.
+        views: parameter -> function that gives a direction the shape in which the call reads it.
+        x: input, if the rule reads it.
+        layout: where the images lie in input and output; None where that is not known.
     """
 
-    kind: str
+    rule: Rule
+    roles: dict[Tensor, str]
+    views: dict[Tensor, Callable[[Tensor], Tensor]]
     x: Tensor | None
-    rules: dict[Tensor, Rule]
-    route: Callable[[Sequence[int]], str] | None = None
+    layout: Layout | None = None
     node: Any = field(default=None, init=False)
     edge: Any = field(default=None, init=False)
     handle: Any = field(default=None, init=False)
@@ -46,7 +48,7 @@ class Call:
 
     def watch(self, y: Tensor, on_delta: Callable[[Call, Tensor], None]) -> None:
         """Have `on_delta` called with the gradient of y as it is now, before in-place changes."""
-        self.version = self.x._version
+        self.version = 0 if self.x is None else self.x._version
         self.node, self.edge = y.grad_fn, torch.autograd.graph.get_gradient_edge(y)
         self.handle = y.register_hook(partial(on_delta, self))
 
@@ -55,97 +57,17 @@ class Call:
         if self.handle is not None:
             self.handle.remove()
         self.x = self.node = self.edge = self.handle = None
-        self.rules = {}
+        self.roles = {}
 
 
-def _bias_rule(rule: Callable[[Tensor], Tensor]) -> Rule:
-    return lambda x, delta: rule(delta)
+@dataclass(frozen=True)
+class _View:
+    """A parameter in another shape, with the number of in-place changes when it was made."""
 
-
-def _call(kind: str, x: Tensor, weight: Any, on_weight: Rule, bias: Any, on_bias: Rule) -> Call:
-    pairs = ((weight, on_weight), (bias, _bias_rule(on_bias)))
-    return Call(kind, x.detach(), {p: rule for p, rule in pairs if p is not None})
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call | None:
-    if input.ndim < 2:
-        return None
-    return _call("linear", input, weight, rules.linear_weight_norm, bias, rules.linear_bias_norm)
-
-
-def _conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Call | None:
-    if input.ndim != 4:  # a single image without a batch dimension
-        return None
-    conv = Conv2d.of_call(weight, stride, padding, dilation, groups)
-    on_weight = partial(conv2d_weight_norm, conv=conv)
-    call = _call("conv2d", input, weight, on_weight, bias, rules.channel_bias_norm)
-    call.route = partial(conv.route, input.shape)
-    return call
-
-
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Call:
-    if training or running_mean is None or running_var is None:
-        raise GradbenchError(
-            "a batch normalisation uses the statistics of the batch, so no image has a gradient of "
-            "its own: call model.eval() and give the layer running statistics"
-        )
-    on_weight = partial(
-        rules.batch_norm_weight_norm, mean=running_mean, variance=running_var, eps=eps
-    )
-    return _call("batch_norm", input, weight, on_weight, bias, rules.channel_bias_norm)
-
-
-def _group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Call:
-    on_weight = partial(rules.group_norm_weight_norm, groups=num_groups, eps=eps)
-    return _call("group_norm", input, weight, on_weight, bias, rules.channel_bias_norm)
-
-
-def _layer_norm(
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Call | None:
-    shape = tuple(normalized_shape)
-    if input.ndim <= len(shape):
-        return None
-    on_weight = partial(rules.layer_norm_weight_norm, shape=shape, eps=eps)
-    on_bias = partial(rules.layer_norm_bias_norm, shape=shape)
-    return _call("layer_norm", input, weight, on_weight, bias, on_bias)
-
-
-# Each reader has the signature of the function that it reads the arguments of.
-READERS: dict[Callable, Callable[..., Call | None]] = {
-    F.linear: _linear,
-    torch.conv2d: _conv2d,
-    F.batch_norm: _batch_norm,
-    F.group_norm: _group_norm,
-    F.layer_norm: _layer_norm,
-}
+    parameter: Tensor
+    view: Tensor
+    version: int
+    steps: tuple[Callable[[Tensor], Tensor], ...]
 
 
 class Recorder(TorchFunctionMode):
@@ -153,16 +75,23 @@ class Recorder(TorchFunctionMode):
 
     Args:
         parameters: the parameters that are asked for.
+        on_call: called with each call and the tensor that shows where its images lie.
         on_delta: called in the backward pass with each call and the gradient of its output.
     """
 
     def __init__(
-        self, parameters: Sequence[Tensor], on_delta: Callable[[Call, Tensor], None] | None = None
+        self,
+        parameters: Sequence[Tensor],
+        on_call: Callable[[Call, Tensor], None],
+        on_delta: Callable[[Call, Tensor], None] | None = None,
     ):
         super().__init__()
         self.parameters = frozenset(parameters)
-        self.on_delta = on_delta
+        self.on_call, self.on_delta = on_call, on_delta
         self.calls: list[Call] = []
+        self.views: dict[int, _View] = {}
+        # what was picked or reordered, see movers.py
+        self.moves: list[tuple[int, ...]] = []
 
     def __torch_function__(
         self,
@@ -173,15 +102,22 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         """Run the function and note it when it is a layer with an asked parameter."""
         kwargs = kwargs or {}
+        if func in COMPOSITES:
+            with self:
+                return _seen_through(func)(*args, **kwargs)
+        along = moved(func, args, kwargs)
+        if along is not None:
+            self.moves.append(along)
         reader = READERS.get(func)
-        call = reader(*args, **kwargs) if reader else None
+        # Before the function runs: a layer in training mode is refused before it changes buffers.
+        reading = reader(*args, **kwargs) if reader else None
         result = func(*args, **kwargs)
-        if call is not None and result.requires_grad:
-            call.rules = {p: r for p, r in call.rules.items() if p in self.parameters}
-            if call.rules:
-                self.calls.append(call)
-                if self.on_delta is not None:
-                    call.watch(result, self.on_delta)
+        if func in RESHAPES and not (func in INDEXED and not plain_index(args[1])):
+            self._note_view(func, args, kwargs, result)
+        if func in MEETINGS and not (kwargs and func not in _SIZES):
+            reading = self._meeting(func, args, result)
+        if reading is not None and result.requires_grad:
+            self._note(reading, result)
         return result
 
     def release(self) -> None:
@@ -189,3 +125,79 @@ class Recorder(TorchFunctionMode):
         for call in self.calls:
             call.release()
         self.calls.clear()
+        self.views.clear()
+
+    def _note(self, reading: Reading, result: Tensor) -> None:
+        roles, views = {}, {}
+        for role, tensor in (("weight", reading.weight), ("bias", reading.bias)):
+            found = self._resolve(tensor)
+            if found is not None:
+                parameter, steps = found
+                if parameter in roles:  # in two roles at once: for the fallback
+                    return
+                flip = (torch.t,) if reading.flipped and role == "weight" else ()
+                roles[parameter] = role
+                views[parameter] = partial(_through, steps + flip)
+        if not roles:
+            return
+        x = reading.x.detach() if reading.rule.reads_input else None
+        call = Call(reading.rule, roles, views, x)
+        self.on_call(call, result.detach() if x is None else x)
+        self.calls.append(call)
+        if self.on_delta is not None and call.layout is not None:
+            call.watch(result, self.on_delta)
+
+    def _meeting(self, func: Callable, args: Sequence[Any], result: Tensor) -> Reading | None:
+        kind, sign, positions = MEETINGS[func]
+        for position in positions:
+            if position < len(args) and self._resolve(args[position]) is not None:
+                return met(kind, sign, position, args, result)
+        return None
+
+    def _resolve(self, tensor: Any) -> tuple[Tensor, tuple] | None:
+        """Return the asked parameter that a tensor is, or is a view of, and the steps between."""
+        if not isinstance(tensor, Tensor):
+            return None
+        if tensor in self.parameters:
+            return tensor, ()
+        found = self.views.get(id(tensor))
+        if found is None or tensor._version != found.version:
+            return None
+        return found.parameter, found.steps
+
+    def _note_view(self, func: Callable, args: Sequence, kwargs: Mapping, result: Tensor) -> None:
+        source = self._resolve(args[0]) if args else None
+        if source is None or not isinstance(result, Tensor):
+            return
+        parameter, steps = source
+        if result.numel() == parameter.numel() and result is not args[0]:
+            step = partial(_replay, func, tuple(args[1:]), dict(kwargs))
+            # The view is kept, or another tensor could come by its id.
+            self.views[id(result)] = _View(parameter, result, result._version, (*steps, step))
+
+
+# Functions made of layers. PyTorch offers them whole, and what they call would stay unseen.
+COMPOSITES = frozenset([F.multi_head_attention_forward])
+
+
+@cache
+def _seen_through(func: FunctionType) -> FunctionType:
+    """Return a copy of a function that does not offer itself to function modes."""
+    names = {**func.__globals__, "has_torch_function": lambda _: False}
+    inner = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+    inner.__kwdefaults__ = func.__kwdefaults__
+    return inner
+
+
+# Functions whose keyword arguments do not change what is computed.
+_SIZES = frozenset([torch.Tensor.expand])
+
+
+def _replay(func: Callable, args: tuple, kwargs: dict, values: Tensor) -> Tensor:
+    return func(values, *args, **kwargs)
+
+
+def _through(steps: Sequence[Callable[[Tensor], Tensor]], values: Tensor) -> Tensor:
+    for step in steps:
+        values = step(values)
+    return values

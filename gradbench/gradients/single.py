@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients.guard import close, without_callers_hooks
+from gradbench.gradients.guard import check_outputs, close, without_callers_hooks
+from gradbench.gradients.layout import Layout, candidates, first_image, sample
+from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.rules import squared_rows
+from gradbench.gradients.rules.base import squared_rows
+
+Result = TypeVar("Result")
 
 
-def forward_alone(model: nn.Module, image: Tensor, together: Tensor) -> Tensor:
-    """Return the output for one image (1, C, H, W), with the caller's hooks suspended.
+def forward_alone(model: nn.Module, image: Tensor) -> Tensor:
+    """Return the output for one image (1, ...), with the caller's hooks suspended."""
+    with without_callers_hooks(model):
+        return model(image.clone())
+
+
+def try_channels_last(
+    work: Callable[[Tensor], Result], image: Tensor, wanted: bool
+) -> tuple[Result, bool]:
+    """Do some work on an image laid out with channels last, or as it is where that fails.
+
+    Returns:
+        The result, and whether channels came last.
+    """
+    if wanted:
+        try:
+            return work(image.contiguous(memory_format=torch.channels_last)), True
+        except RuntimeError:  # `view` needs a tensor that is contiguous
+            pass
+    return work(image), False
+
+
+def compared(alone: Tensor, together: Tensor) -> Tensor:
+    """Return the output for one image alone, in the shape of that in a batch.
 
     Args:
-        model: the network.
-        image: one image.
+        alone: the output for one image.
         together: the output for this image as computed in a batch, (1, ...).
 
     Raises:
-        GradbenchError: when the two outputs differ.
+        GradbenchError: when the two differ.
     """
-    with without_callers_hooks(model):
-        alone = model(image.clone())
     if alone.numel() == together.numel():
         alone = alone.reshape(together.shape)
         if close(alone.detach(), together):
@@ -37,54 +61,99 @@ def forward_alone(model: nn.Module, image: Tensor, together: Tensor) -> Tensor:
 
 
 class Witness:
-    """Says which calls of a batch hold one image per row, from a forward pass of one image.
+    """Says where the images of a batch lie in a layer's tensors, from a pass of one image alone.
 
-    A first dimension of length B may be something else (tokens first, say). With one image alone
-    the batch dimension has length 1 and the row of image 0 holds the same values.
+    A first dimension of length B may be something else (tokens first, say). The values of the one
+    image tell which layout is the right one.
+
+    Args:
+        model: the network.
+        image: the first image of a batch, (1, ...).
+        parameters: the asked parameters.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, together: Tensor, parameters: Sequence):
-        recorder = Recorder(parameters)
+    def __init__(self, model: nn.Module, image: Tensor, parameters: Sequence[Tensor]):
+        self.first, self.images = True, 0
+        self.alone: dict[Tensor, list[tuple[torch.Size, Tensor]]] = {}
+        self.verdicts: set[tuple] = set()
+        recorder = Recorder(parameters, self._keep)
         with recorder:
-            forward_alone(model, image, together)
-        self.alone: dict[Tensor, list[Tensor]] = {}
-        for call in recorder.calls:
-            for parameter in call.rules:
-                self.alone.setdefault(parameter, []).append(call.x)
-        self.verdicts: dict[tuple, bool] = {}
+            output = forward_alone(model, image)
+        self.moves = recorder.moves
+        recorder.release()
+        check_outputs(output, 1)
+        self.output = output.detach()
 
-    def batched(self, call: Call) -> bool:
-        """Whether rows of the call's input are images; decided once per parameter and shape."""
-        parameter = next(iter(call.rules))
-        key = (parameter, call.x.shape[1:])
-        if key not in self.verdicts:
-            first = call.x[:1]
-            self.verdicts[key] = any(
-                x.shape == first.shape and close(x, first) for x in self.alone.get(parameter, ())
-            )
-        return self.verdicts[key]
+    def _keep(self, call: Call, shown: Tensor) -> None:
+        for parameter in call.roles:
+            seen = (shown.shape, sample(shown).clone())
+            self.alone.setdefault(parameter, []).append(seen)
+
+    def judge(self, call: Call, shown: Tensor) -> None:
+        """Set the layout of a call.
+
+        Values are compared in the batch whose first image was seen alone. Later ones, of whatever
+        size, must have a layout of the same kind.
+
+        Args:
+            call: a call of a batch.
+            shown: the tensor of it to look at.
+        """
+        parameter = next(iter(call.roles))
+        found = {
+            layout: shape
+            for shape, values in self.alone.get(parameter, ())
+            for layout in candidates(shown.shape, shape, self.images)
+            if (layout.plain or call.rule.rows)
+            and self._fits(shown, layout, values, (parameter, shape))
+        }
+        if len(found) == 1:  # values that fit two layouts tell neither
+            call.layout, shape = found.popitem()
+            self.verdicts |= {(parameter, shape), (parameter, shape, call.layout)}
+        else:
+            call.x = None
+
+    def _fits(self, shown: Tensor, layout: Layout, values: Tensor, seen: tuple) -> bool:
+        if self.first:
+            return close(sample(first_image(shown, layout)), values)
+        return (seen if self.images == 1 else (*seen, layout)) in self.verdicts
+
+    def moves_images(self, moves: list[tuple[int, ...]]) -> bool:
+        """Whether a batch's pass reordered or picked images: lengths differ from one image's."""
+        return self.images > 1 and moves != self.moves
 
 
-def squared_norms_alone(
+def statistics_alone(
     model: nn.Module,
     images: Tensor,
     outputs: Tensor,
-    loss: Callable[[Tensor], Tensor],
+    loss: OfBoth,
     parameters: Sequence[Tensor],
-) -> Tensor:
-    """Squared gradient norms by one backward pass per image, (B, number of parameters).
+    directions: Sequence[Tensor] | None = None,
+    scale: float = 1.0,
+) -> tuple[Tensor, Tensor | None]:
+    """Squared gradient norms, and inner products, by one backward pass per image.
 
     Args:
         model: the network.
         images: (B, C, H, W).
         outputs: its outputs for the batch, as a check.
-        loss: function from outputs to one value per image.
+        loss: function from images and outputs to one value per image.
         parameters: the parameters to take gradients of; all of them require one.
+        directions: one for each parameter, or None.
+        scale: factor of the loss in the backward pass; results are those without it.
+
+    Returns:
+        (B, number of parameters), and the same of inner products where directions are given.
     """
-    rows = []
+    norms, products = [], []
     for image, together in zip(images.split(1), outputs.split(1)):
-        value = loss(forward_alone(model, image, together)).sum()
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-        norms = [together.new_zeros(1) if g is None else squared_rows(g[None]) for g in gradients]
-        rows.append(torch.stack([norm[0].double() for norm in norms]))
-    return torch.stack(rows)
+        value = loss(image, compared(forward_alone(model, image), together)).sum() * scale
+        found = torch.autograd.grad(value, parameters, allow_unused=True)
+        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+        norms.append(torch.stack([squared_rows(g[None])[0].double() for g in gradients]))
+        if directions is not None:
+            pairs = zip(gradients, directions)
+            products.append(torch.stack([(g * v).sum().double() for g, v in pairs]))
+    norms = torch.stack(norms) / scale**2
+    return norms, torch.stack(products) / scale if products else None

@@ -114,10 +114,25 @@ def test_info_tells_how_the_configuration_came_about(tmp_path, info, last):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("word", ["bench", "tables"])
-def test_words_of_later_versions(word):
-    sentence = one_sentence(gradbench(word))
-    assert sentence.startswith(f"`gradbench {word}` is not part of this version ({__version__})")
+def test_words_of_later_versions():
+    sentence = one_sentence(gradbench("tables"))
+    assert sentence.startswith(f"`gradbench tables` is not part of this version ({__version__})")
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (("backbone=densenet_bc_100_12", "backbone.width=32"), "backbone.depth"),
+        (("backbone=densenet_bc_100_12", "backbone.grow=24"), "backbone.growth"),
+        (("experiment=quickstart", "backbone.depth=18"), "backbone.width"),
+    ],
+)
+def test_a_setting_that_another_backbone_has(words, near):
+    sentence = one_sentence(gradbench("run", *words))
+    wrong = words[-1].split("=")[0]
+    assert sentence.startswith(f"no setting named '{wrong}': did you mean ")
+    assert near in sentence
+    assert sentence.count(f"{wrong} ") == 0
 
 
 def test_home_is_written_out(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import KHot, Ones, RandomKHot, Zeros, as_loss, squared_norms
-from gradbench.gradients.engine import default_chunk
+from gradbench.gradients.memory import default_chunk
 
 
 class Small(nn.Module):
@@ -29,6 +29,17 @@ class Small(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x))
+
+
+class Scaled(nn.Module):
+    """A bare parameter in an expression that no rule knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor.exp()
 
 
 @pytest.fixture
@@ -82,11 +93,11 @@ def test_works_without_gradients_around(model, images):
 
 
 def test_callers_hooks_see_every_image_once_in_order(images):
-    model = nn.Sequential(nn.ConvTranspose2d(1, 2, 3), nn.Flatten(), nn.Linear(128, 3)).double()
+    model = nn.Sequential(Scaled(), nn.Flatten(), nn.Linear(36, 3)).double()
     seen = []
     model[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     found = squared_norms(model, images, chunk=3)
-    assert found.routes["0.weight"] == "one image at a time"
+    assert found.routes["0.factor"] == "one image at a time"
     assert [len(s) for s in seen] == [3, 3, 1]
     assert torch.equal(torch.cat(seen), images)
 
@@ -290,6 +301,66 @@ def test_network_that_overwrites_its_images(images):
     assert torch.equal(images, before)
 
 
+def test_frozen_parameters_count_and_stay_frozen(model, images):
+    expected = squared_norms(model, images).values
+    model.conv.requires_grad_(False)
+    found = squared_norms(model, images)
+    torch.testing.assert_close(found.values, expected, rtol=1e-12, atol=0)
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == [
+        "conv.weight",
+        "conv.bias",
+    ]
+
+
+def test_gradients_that_were_there_stay(model, images):
+    model(images).sum().backward()
+    before = {n: p.grad.clone() for n, p in model.named_parameters()}
+    squared_norms(model, images)
+    assert all(torch.equal(p.grad, before[n]) for n, p in model.named_parameters())
+
+
+def test_the_same_call_gives_the_same_bytes(model, images):
+    assert torch.equal(squared_norms(model, images).values, squared_norms(model, images).values)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_networks_that_hide_their_functions(images):
+    """Checkpointed, traced and compiled networks cost more time, not exactness."""
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 3)).double()
+    expected = squared_norms(plain, images).values
+    hidden = {
+        "checkpointed": Checkpointed(plain),
+        "traced": torch.jit.trace(plain, images),
+        "compiled": torch.compile(plain, backend="eager"),
+    }
+    for name, network in hidden.items():
+        found = squared_norms(network, images, chunk=3).values
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0, msg=name)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+def test_parameters_of_a_scalar_network(images):
+    """One output per image without a dimension of classes."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1), nn.Flatten(0)).double()
+    found = squared_norms(model, images, loss=lambda z: 3 * z)
+    rows = images.flatten(1).square().sum(1)
+    torch.testing.assert_close(found.values, 9 * torch.stack([rows, torch.ones(7)], 1).double())
+    assert found.outputs.shape == (7,)
+
+
+def test_a_network_without_parameters_is_refused(images):
+    with pytest.raises(GradbenchError, match="no parameters"):
+        squared_norms(nn.Flatten(), images)
+
+
 def test_no_images_refused(model, images):
     with pytest.raises(GradbenchError, match="no images"):
         squared_norms(model, images[:0])
@@ -297,9 +368,9 @@ def test_no_images_refused(model, images):
 
 def test_chunk_is_a_function_of_shape_and_device():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert default_chunk((1000, 3, 32, 32), cpu) == 64
+    assert default_chunk((1000, 3, 32, 32), cpu) == 32
     assert default_chunk((1, 3, 32, 32), gpu) == 512
-    assert default_chunk((1, 3, 224, 224), cpu) == 9
+    assert default_chunk((1, 3, 224, 224), cpu) == 4
     assert default_chunk((1, 3, 9000, 9000), cpu) == 1
 
 

@@ -2,70 +2,212 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
+from _gradient_settings import CONVOLUTIONS, ROWS, SETTINGS, case
+from _gradient_truth import ALONE, assert_exact
+from torch import Tensor, nn
 
-from gradbench.gradients.convolution import BLOCK_ELEMENTS, Conv2d, conv2d_weight_norm
-from gradbench.gradients.rules import linear_weight_norm
+from gradbench.backbones.resnet import ResNet
+from gradbench.errors import GradbenchError
+from gradbench.gradients import squared_norms
+from gradbench.gradients.readers import READERS
+from gradbench.gradients.rules import base
+from gradbench.gradients.rules.base import Rule
+from gradbench.gradients.rules.convolution import Convolution
+from gradbench.gradients.rules.linear import Embedding, Linear
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
-GEOMETRIES = [
-    ((3, 3), {"padding": 1}),
-    ((3, 3), {"padding": (2, 1), "stride": (2, 1)}),
-    ((2, 3), {"stride": 3, "dilation": (2, 1)}),
-    ((3, 3), {"padding": "same", "groups": 2}),
-    ((4, 4), {"padding": "same"}),
-    ((1, 1), {"stride": 2}),
-    ((1, 1), {"stride": 2, "padding": 1, "groups": 2}),
-]
+ROUTES = ("direct", "gram", "native")
+PLAIN = (torch.conv1d, torch.conv2d, torch.conv3d)
+TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
+# function, sizes of the input, shape of the weight, options
+GEOMETRIES = {
+    "3x3": (PLAIN[1], (9, 8), (6, 4, 3, 3), {"padding": 1}),
+    "stride": (PLAIN[1], (9, 8), (6, 4, 3, 3), {"padding": (2, 1), "stride": (2, 1)}),
+    "far": (PLAIN[1], (9, 8), (6, 4, 2, 3), {"stride": 3, "dilation": (2, 1)}),
+    "same": (PLAIN[1], (9, 8), (6, 2, 3, 3), {"padding": "same", "groups": 2}),
+    "same-even": (PLAIN[1], (9, 8), (6, 4, 4, 2), {"padding": "same"}),
+    "padding-beyond": (PLAIN[1], (2, 3), (6, 4, 2, 2), {"padding": 4, "stride": 3}),
+    "depthwise": (PLAIN[1], (9, 8), (8, 1, 5, 3), {"padding": (2, 1), "groups": 4, "stride": 2}),
+    "1x1": (PLAIN[1], (9, 8), (6, 4, 1, 1), {}),
+    "1x1-stride": (PLAIN[1], (9, 8), (6, 4, 1, 1), {"stride": (2, 3)}),
+    "1x1-padding": (PLAIN[1], (9, 8), (6, 2, 1, 1), {"stride": 2, "padding": 1, "groups": 2}),
+    "unread-border": (PLAIN[1], (9, 8), (6, 4, 2, 2), {"stride": 4}),
+    "line": (PLAIN[0], (11,), (6, 4, 3), {"stride": 2, "padding": 2}),
+    "line-same": (PLAIN[0], (11,), (6, 2, 4), {"padding": "same", "dilation": 2, "groups": 2}),
+    "box": (PLAIN[2], (4, 5, 3), (6, 4, 2, 3, 2), {"stride": (1, 2, 1), "padding": (1, 0, 1)}),
+    "box-groups": (PLAIN[2], (4, 5, 3), (6, 2, 2, 2, 2), {"groups": 2, "dilation": (1, 2, 1)}),
+    "transposed": (TRANSPOSED[1], (4, 3), (4, 5, 3, 2), {"stride": (2, 3), "padding": (1, 0)}),
+    "transposed-longer": (
+        *(TRANSPOSED[1], (4, 3), (4, 3, 3, 3)),
+        {"stride": 3, "output_padding": (2, 1), "dilation": 2, "groups": 2},
+    ),
+    "transposed-1x1": (TRANSPOSED[1], (4, 3), (4, 5, 1, 1), {"stride": 2}),
+    "transposed-line": (TRANSPOSED[0], (7,), (4, 5, 3), {"stride": 2, "padding": 1}),
+    "transposed-box": (TRANSPOSED[2], (2, 3, 2), (4, 2, 2, 3, 2), {"stride": 2, "groups": 2}),
+}
 
 
-@pytest.mark.parametrize(("kernel", "options"), GEOMETRIES)
-def test_routes_of_a_convolution_agree(kernel, options):
-    torch.manual_seed(0)
-    x = torch.randn(3, 4, 9, 8, dtype=torch.float64)
-    weight = torch.randn(6, 4 // options.get("groups", 1), *kernel, dtype=torch.float64)
-    y = F.conv2d(x, weight, **options)
-    delta = torch.randn_like(y)
-    usual = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-    conv = Conv2d.of_call(weight, **(usual | options))
-    truth = []
-    for image, d in zip(x.split(1), delta.split(1)):
-        w = weight.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.conv2d(image, w, **options), w, d)
-        truth.append(gradient.square().sum())
-    for route in ("direct", "gram"):
-        torch.testing.assert_close(conv2d_weight_norm(x, delta, conv, route), torch.stack(truth))
+def read(name: str) -> tuple[Convolution, Tensor, Tensor, Tensor]:
+    """Return the rule of a geometry, an input, a gradient of the output, and per-image dW."""
+    function, sizes, shape, options = GEOMETRIES[name]
+    x = torch.randn(5, 4, *sizes, dtype=torch.float64)
+    weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    delta = torch.randn_like(function(x, weight, **options))
+    formed = [
+        torch.autograd.grad(function(image, weight, **options), weight, d)[0]
+        for image, d in zip(x.split(1), delta.split(1))
+    ]
+    return READERS[function](x, weight, None, **options).rule, x, delta, torch.stack(formed)
 
 
-def test_blocks_of_the_direct_route_agree(monkeypatch):
-    x, delta = torch.rand(5, 4, 6, 6), torch.rand(5, 3, 6, 6)
-    conv = Conv2d((3, 3), padding=(1, 1, 1, 1))
-    whole = conv2d_weight_norm(x, delta, conv, "direct")
-    monkeypatch.setitem(BLOCK_ELEMENTS, "cpu", 300)
-    torch.testing.assert_close(conv2d_weight_norm(x, delta, conv, "direct"), whole)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_routes_of_a_convolution_agree(name):
+    rule, x, delta, formed = read(name)
+    assert set(rule.routes(x.shape, delta.shape, "cpu")) == set(ROUTES)
+    truth = formed.flatten(1).square().sum(1)
+    for route in ROUTES:
+        found = rule.norms(x, delta, route)
+        torch.testing.assert_close(found, truth, rtol=1e-12, atol=0, msg=route)
+    direction = torch.randn_like(formed[0])
+    products = (formed * direction).flatten(1).sum(1)
+    torch.testing.assert_close(rule.products(x, delta, direction), products, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("elements", [1, 700, 10**9])
+@pytest.mark.parametrize("name", ["3x3", "depthwise", "box", "transposed-longer"])
+def test_blocks_of_any_size_agree(name, elements, monkeypatch):
+    rule, x, delta, formed = read(name)
+    truth = formed.flatten(1).square().sum(1)
+    monkeypatch.setitem(base.BLOCK_ELEMENTS, "cpu", elements)
+    for route in ROUTES:
+        torch.testing.assert_close(rule.norms(x, delta, route), truth, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("elements", "sizes"), [(1, [1] * 5), (700, [2, 2, 1]), (9999, [5])])
+def test_blocks_hold_as_many_rows_as_they_may(elements, sizes, monkeypatch):
+    monkeypatch.setitem(base.BLOCK_ELEMENTS, "cpu", elements)
+    found = [len(range(5)[block]) for block in base.blocks(5, 300, torch.device("cpu"))]
+    assert found == sizes
+
+
+@pytest.mark.parametrize("elements", [1, 100])
+@pytest.mark.parametrize(
+    "name", ["vision", "embedding", "batch-norm", "group-norm", "layer-norm-two", "instance-norm"]
+)
+def test_blocks_of_whole_networks_agree(name, elements, monkeypatch):
+    monkeypatch.setitem(base.BLOCK_ELEMENTS, "cpu", elements)
+    assert_exact(squared_norms(case(name).model, case(name).images).values, case(name).truth)
+
+
+@pytest.mark.parametrize("route", [*ROUTES, ALONE])
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *ROWS])
+def test_forced_routes_agree(name, route):
+    model, images, _, _ = case(name)
+    found = squared_norms(model, images, routes=route)
+    assert_exact(found.values, case(name).truth)
+    if route == ALONE:
+        assert set(found.routes.values()) == {ALONE}
+    elif name in CONVOLUTIONS:
+        kinds = {how for how in found.routes.values() if how.startswith("conv")}
+        assert {how.split()[1] for how in kinds} <= {route, "formed"}
+        assert any(how.endswith(route) for how in kinds)
+
+
+def test_routes_by_name():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 4)).double()
+    images = torch.rand(3, 3, 8, 8, dtype=torch.float64)
+    forced = {"0.weight": "gram", "0.bias": ALONE, "2.weight": ALONE}
+    found = squared_norms(model, images, routes=forced)
+    assert found.routes == {
+        "0.weight": "conv2d gram",
+        "0.bias": ALONE,
+        "2.weight": ALONE,
+        "2.bias": "linear formed",
+    }
+    torch.testing.assert_close(found.values, squared_norms(model, images).values)
+
+
+@pytest.mark.parametrize(
+    ("routes", "message"),
+    [
+        ("drect", "no route named 'drect': did you mean direct"),
+        ({"0.weight": "fft"}, "no route named 'fft'"),
+        ({"0.wieght": "gram"}, "no parameter named '0.wieght': did you mean 0.weight"),
+    ],
+)
+def test_refused_routes(routes, message):
+    model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten())
+    with pytest.raises(GradbenchError, match=message):
+        squared_norms(model, torch.rand(2, 3, 8, 8), routes=routes)
 
 
 def test_routes_of_a_linear_layer_agree():
-    torch.manual_seed(0)
     x, delta = (torch.randn(3, 2, 5, c, dtype=torch.float64) for c in (4, 7))
-    direct, gram = (linear_weight_norm(x, delta, route) for route in ("direct", "gram"))
-    torch.testing.assert_close(direct, gram)
-    product = torch.einsum("bstc,bstp->bcp", x, delta)
-    torch.testing.assert_close(direct, product.square().sum((1, 2)))
+    rule = Linear()
+    truth = torch.einsum("bstc,bstp->bcp", x, delta).square().sum((1, 2))
+    for route in rule.routes(x.shape, delta.shape, "cpu"):
+        torch.testing.assert_close(rule.norms(x, delta, route), truth)
+    row, d = x[:, 0, :1], delta[:, 0, :1]
+    assert list(rule.routes(row.shape, d.shape, "cpu")) == ["outer"]
+    outer = torch.einsum("btc,btp->bcp", row, d).square().sum((1, 2))
+    torch.testing.assert_close(rule.norms(row, d, "outer"), outer)
 
 
-def test_gram_never_negative():
-    x, delta = torch.ones(1, 512, 2, 2), torch.ones(1, 512, 2, 2)
-    delta[..., 1] = -1  # the gradient is zero, its Gram matrices are not
-    assert conv2d_weight_norm(x, delta, Conv2d((1, 1)), "gram").item() >= 0
+def cancelling() -> dict[str, tuple[Rule, Tensor, Tensor]]:
+    """Gradients that are zero, of Gram matrices that are not."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 64, 1, 1, generator=g).expand(200, 64, 2, 2).contiguous()
+    delta = torch.randn(200, 64, 2, 2, generator=g)
+    delta[..., 1, 1] -= delta.sum((2, 3))
+    rows = (x.flatten(2).transpose(1, 2), delta.flatten(2).transpose(1, 2))
+    conv, linear = torch.empty(64, 64, 1, 1), Linear()
+    same = torch.zeros(200, 4, dtype=torch.long)
+    return {
+        "conv": (READERS[torch.conv2d](x, conv).rule, x, delta),
+        "linear": (linear, *rows),
+        "embedding": (Embedding(None), same, rows[1]),
+    }
 
 
-def test_cifar_resnet18_uses_direct_early_and_gram_late():
-    conv = Conv2d((3, 3), padding=(1, 1, 1, 1))
-    routes = [
-        conv.route((1, 64 * 2**s, 32 // 2**s, 32 // 2**s), (1, 64 * 2**s, 32 // 2**s, 32 // 2**s))
-        for s in range(4)
-    ]
-    assert routes[0] == "direct"
-    assert routes[2:] == ["gram", "gram"]
+@pytest.mark.parametrize("kind", ["conv", "linear", "embedding"])
+def test_gram_never_negative(kind):
+    rule, x, delta = cancelling()[kind]
+    found = rule.norms(x, delta, "gram")
+    assert (found >= 0).all()
+    assert (found < 1e-2).all()
+
+
+def routes_of(model: nn.Module, images: int, channels: int = 3, size: int = 32) -> dict[str, str]:
+    return squared_norms(model, torch.rand(images, channels, size, size), chunk=images).routes
+
+
+def test_cifar_resnet18_uses_gram_late():
+    model = ResNet(18, 10, width=64).eval()
+    names = [f"layer{stage}.1.conv2.weight" for stage in (1, 2, 3, 4)]
+    found = squared_norms(model, torch.rand(1, 3, 32, 32), parameters=names)
+    routes = [found.routes[n] for n in names]
+    assert routes[0] != "conv2d gram"
+    assert routes[2:] == ["conv2d gram", "conv2d gram"]
+
+
+def test_depthwise_layers_are_left_to_the_device():
+    model = nn.Sequential(nn.Conv2d(3, 48, 1), nn.Conv2d(48, 48, 5, groups=48), nn.Flatten())
+    assert routes_of(model, 1)["1.weight"] == "conv2d native"
+
+
+def test_routes_do_not_depend_on_the_batch():
+    model = ResNet(18, 10, width=8).eval()
+    assert routes_of(model, 1) == routes_of(model, 2) == routes_of(model, 7)
+
+
+def test_every_kind_of_layer_is_met_by_the_table():
+    """A rule without a setting would be a rule without a test."""
+    kinds = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"}
+    kinds |= {"conv_transpose3d", "linear", "embedding", "batch_norm", "group_norm"}
+    kinds |= {"instance_norm", "layer_norm", "rms_norm", "add", "mul", "expand", "prelu"}
+    met = set()
+    for name in SETTINGS:
+        routes = squared_norms(case(name).model, case(name).images[:2], **SETTINGS[name].options)
+        met |= {how.split()[0] for how in routes.routes.values() if " " in how and how != ALONE}
+    assert met == kinds

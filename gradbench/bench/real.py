@@ -1,0 +1,85 @@
+"""Trained networks and real images for a benchmark, random ones where there are none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.checkpoint import load_into, read
+from gradbench.backbones.obtain import class_names
+from gradbench.bench import networks
+from gradbench.bench.settings import Settings
+from gradbench.config import load_member
+from gradbench.data.imageset import ImageSet, channel_statistics, to_float
+from gradbench.data.resample import fit_to
+from gradbench.data.settings import DataSettings
+from gradbench.experiment import instantiate
+
+
+def images_of(name: str, root: Path, count: int, size: int | None, settings: Settings) -> ImageSet:
+    """Return test images of a data set, spread evenly over it; nothing is downloaded.
+
+    Args:
+        name: of `gradbench list datasets`.
+        root: folder of all data sets.
+        count: how many; fewer where the set has fewer.
+        size: height and width to bring them to; None leaves them as they are.
+        settings: names the folders of the user's own files.
+
+    Raises:
+        GradbenchError: if there is no such set or its images are not on this machine.
+    """
+    folders = [Path(folder) for folder in settings.folders]
+    dataset = instantiate("dataset", name, load_member("dataset", name, folders))
+    images = dataset.load("test", DataSettings(root, download=False))
+    count = min(count, len(images))
+    images = images.select(np.arange(count) * len(images) // count)
+    return images if size is None else fit_to(images, (images.shape[0], size, size))
+
+
+def make(
+    settings: Settings, count: int, checkpoint: Path | None, images: ImageSet | None
+) -> tuple[nn.Module, Tensor]:
+    """Return a network in evaluation mode, with its normalisation, and its images, on the device.
+
+    Without a checkpoint weights are random, without images those are: `networks.make` tells how.
+    Mean and deviation of the pixels are the checkpoint's, or those of the images.
+
+    Args:
+        settings: with width and threads filled in.
+        count: number of random images.
+        checkpoint: weights of the network.
+        images: test images.
+
+    Raises:
+        GradbenchError: if the checkpoint is not of this network, or it cannot take the images.
+    """
+    if images is None and checkpoint is None:
+        return networks.make(replace(settings, batch=count))
+    device = networks.find_device(settings.device)
+    about = read(checkpoint)[1] if checkpoint else {}
+    if images is not None:
+        classes, channels = class_names(images), images.shape[0]
+        pixels = to_float(images.images[: len(images)])
+    else:
+        torch.manual_seed(0)
+        classes, channels = range(networks.CLASSES), 3
+        pixels = torch.randn(count, channels, settings.image_size, settings.image_size)
+    classes = about.get("classes") or classes
+    model = networks.build(settings, len(classes), channels)
+    if checkpoint:
+        load_into(model, checkpoint)
+    if images is not None:
+        mean, std = about.get("mean"), about.get("std")
+        if mean is None or std is None:
+            mean, std = channel_statistics(images)
+        model = Backbone(model, mean, std, classes, images.shape)
+    model, pixels = model.to(device).eval(), pixels.to(device)
+    if checkpoint is None:
+        networks.settle(model, pixels, settings)
+    return model, pixels

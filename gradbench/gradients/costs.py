@@ -1,0 +1,52 @@
+"""What a route costs: counts of work by shapes, prices by kind of device.
+
+The choice between routes must not depend on the moment (the same images give the same bytes), so
+it rests on shapes and on the constants of `costs.json`, which `gradbench bench routes` measures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+PRICES = Path(__file__).with_name("costs.json")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts of work for one image; what one unit costs depends on the route.
+
+    Args:
+        multiplications: each with an addition.
+        elements: copied, added or reduced.
+        calls: steps that cost the same whatever the shapes.
+    """
+
+    multiplications: float = 0
+    elements: float = 0
+    calls: float = 0
+
+
+@cache
+def prices(device: str) -> Mapping[str, Mapping[str, float]]:
+    """Return route -> nanoseconds for one unit of every kind of work on a kind of device.
+
+    Args:
+        device: type of the device; one that was never measured is priced like 'cuda'.
+    """
+    table = json.loads(PRICES.read_text())["nanoseconds"]
+    return table.get(device, table["cuda"])
+
+
+def nanoseconds(work: Work, route: str, device: str) -> float:
+    """Return the modelled time of some work for one image, in nanoseconds."""
+    price = prices(device)[route]
+    return sum(count * price[kind] for kind, count in asdict(work).items())
+
+
+def cheapest(routes: Mapping[str, Work], device: str) -> str:
+    """Return the name of the route with the least modelled time."""
+    return min(routes, key=lambda name: nanoseconds(routes[name], name, device))

@@ -1,0 +1,53 @@
+"""The outputs of a network as the engine computes them, without gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gradbench.gradients import precision as formats
+from gradbench.gradients.asked import Options, prepare
+from gradbench.gradients.memory import in_chunks
+from gradbench.gradients.single import forward_alone, try_channels_last
+
+
+def outputs(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    chunk: int | None = None,
+    precision: str | None = None,
+    channels_last: bool | None = None,
+) -> Tensor:
+    """Return the network's outputs for all images, the same bits as those of `squared_norms`.
+
+    Args:
+        model: network in evaluation mode.
+        images: images first.
+        chunk: see `squared_norms`, as are precision and channels_last.
+        precision: as there.
+        channels_last: as there.
+
+    Returns:
+        (B, ...), on the device of the images.
+
+    Raises:
+        GradbenchError: for images, settings or a mode that `squared_norms` refuses too.
+    """
+    ready = prepare(
+        model, images, Options(chunk=chunk, precision=precision, channels_last=channels_last)
+    )
+    with torch.no_grad(), formats.arithmetic(precision, ready.device):
+        first = ready.images[:1].to(ready.device)
+        _, last = try_channels_last(partial(forward_alone, ready.model), first, ready.channels_last)
+
+        def run(piece: Tensor) -> Tensor:
+            piece = piece.to(ready.device)
+            if last:
+                piece = piece.contiguous(memory_format=torch.channels_last)
+            return ready.model(piece.clone())
+
+        parts, _ = in_chunks(run, ready.images, ready.chunk)
+    return torch.cat(parts).to(images.device)

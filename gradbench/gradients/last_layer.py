@@ -1,0 +1,409 @@
+"""Gradients of the last linear layer in closed form, from a forward pass alone.
+
+With h (B, H) the input of the layer, z = W h + b its output, the logits (B, N), and J_b any loss of
+z_b, the gradients are dJ_b/dW = delta_b (x) h_b and dJ_b/db = delta_b with delta = dJ/dz. Whatever
+is asked of them factorises into a statistic of delta and one of h; no gradient is ever formed and
+no backward pass goes through the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from gradbench.errors import GradbenchError, unknown
+from gradbench.gradients import guard
+from gradbench.gradients.labels import Label
+from gradbench.gradients.losses import PerImage, as_loss
+
+CHUNK = 256
+"""Images per forward pass."""
+
+
+def _sum_of_others(values: Tensor) -> Tensor:
+    """For every entry of a row the sum of the others, (B, N), of values that are not negative.
+
+    The total less the entry cancels for the largest entry alone; its others are summed themselves.
+    """
+    largest = values.argmax(1, keepdim=True)
+    others = values.sum(1, keepdim=True) - values
+    return others.scatter(1, largest, values.scatter(1, largest, 0).sum(1, keepdim=True))
+
+
+def _squared_rows(values: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(values, dim=1).square()
+
+
+def _unit_rows(values: Tensor) -> Tensor:
+    """Divide each row by its norm, also where the squares are too small for the precision."""
+    largest = values.abs().amax(1, keepdim=True)
+    return F.normalize(values / torch.where(largest > 0, largest, 1), dim=1)
+
+
+def _bce(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    wrong = -torch.sigmoid(-z) / z.shape[1]  # sigmoid(z) - 1 would cancel where z is large
+    return torch.sigmoid(z) / z.shape[1], wrong, wrong
+
+
+def _mse(z: Tensor, target: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    wrong = 2 * (z - target) / z.shape[1]
+    return 2 * z / z.shape[1], wrong, wrong
+
+
+def _mse_max(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _mse(z, z.amax(1, keepdim=True))
+
+
+def _ce(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    p = torch.softmax(z, dim=1)
+    return p, -_sum_of_others(p), z.shape[1] * p - 1  # p_i - 1 would cancel where p_i is near 1
+
+
+CLASS_LOSSES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {
+    "bce": _bce,
+    "mse": _mse,
+    "mse_max": _mse_max,
+    "ce": _ce,
+}
+"""Name -> function of z giving dJ/dz_j for another class than j, for class j, and for all ones."""
+FORMS = ("sequential", "fast")
+
+
+@dataclass(frozen=True, eq=False)
+class LastLayer:
+    """Input and output of the last linear layer, and what follows from them.
+
+    Losses of a single class i, J(z, one_hot(i)), are named
+
+    | name | J | dJ/dz_j |
+    | --- | --- | --- |
+    | bce | mean over outputs of the binary cross entropy with logits | (sigmoid(z_j) - [i=j]) / N |
+    | mse | mean over outputs of (z_j - [i=j])^2 | 2 (z_j - [i=j]) / N |
+    | mse_max | the same with m = max z, a constant, in place of the one | 2 (z_j - m [i=j]) / N |
+    | ce | -log softmax(z)_i | softmax(z)_j - [i=j] |
+
+    and computed without cancellation: an image that the network is sure of, logits of 40 in
+    float32, keeps all its digits. Squares of such gradients fall below the range of float32 from
+    logits of about 44 on; `dataclasses.replace` with tensors in float64 is the way out.
+
+    Args:
+        layer: name of the layer.
+        features: its input h, (B, H), float32, or float64 where the network is.
+        logits: its output z, (B, N), of the same precision.
+        loss: function from logits to one value per image, of the confounding label.
+        has_bias: whether the layer has a bias.
+    """
+
+    layer: str
+    features: Tensor
+    logits: Tensor
+    loss: PerImage
+    has_bias: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layer's parameters: the columns of `squared_norms`."""
+        kinds = ("weight", "bias") if self.has_bias else ("weight",)
+        return tuple(f"{self.layer}.{kind}" if self.layer else kind for kind in kinds)
+
+    def deltas(self) -> Tensor:
+        """Return dJ/dz for the confounding label, (B, N).
+
+        Raises:
+            GradbenchError: when the loss does not give one value per image that depends on the
+                logits of that image alone, or its gradient is not finite.
+        """
+        even = torch.arange(1, len(self.logits) + 1, device=self.logits.device) % 2
+        with torch.inference_mode(False), torch.enable_grad():
+            z = self.logits.detach().clone().requires_grad_()
+            values = self.loss(z)
+            if not isinstance(values, Tensor) or values.shape != z.shape[:1]:
+                got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise GradbenchError(
+                    f"the loss must return one value per image, shape ({len(z)},), but gave {got}"
+                )
+            parts = []
+            for weight in (even, 1 - even) if values.requires_grad else ():
+                parts += torch.autograd.grad(
+                    values, z, weight.to(values), retain_graph=True, allow_unused=True
+                )
+        if not parts or parts[0] is None:
+            raise GradbenchError("the loss does not depend on the outputs of the network")
+        delta = parts[0] + parts[1]
+        if not torch.isfinite(delta).all():
+            raise GradbenchError("the gradient of the loss is not finite at these outputs")
+        if parts[0][1::2].any() or parts[1][::2].any():
+            raise GradbenchError(
+                "the loss mixes the images of a batch: its value for one image must depend on the "
+                "outputs for that image alone"
+            )
+        return delta
+
+    def squared_norms(self) -> Tensor:
+        """Return the squared gradient norms for the confounding label, (B, 2): weight, bias.
+
+        ||delta||^2 ||h||^2 and ||delta||^2, Lee and AlRegib 2020: the columns `names` of
+        `gradbench.gradients.squared_norms`. (B, 1) where the layer has no bias.
+        """
+        bias = _squared_rows(self.deltas())
+        weight = bias * _squared_rows(self.features)
+        return torch.stack([weight, bias] if self.has_bias else [weight], 1)
+
+    def class_deltas(self, loss: str) -> Tensor:
+        """Return dJ(z, one_hot(i))/dz_j for every class i and output j, (B, N, N).
+
+        The full gradients are its products with h. Takes N^2 numbers an image.
+
+        Args:
+            loss: bce, mse, mse_max or ce.
+
+        Raises:
+            GradbenchError: for an unknown loss.
+        """
+        off, on, _ = self._terms(loss)
+        deltas = off.unsqueeze(1).repeat(1, off.shape[1], 1)
+        deltas.diagonal(dim1=1, dim2=2).copy_(on)
+        return deltas
+
+    def class_squared_norms(self, loss: str) -> tuple[Tensor, Tensor]:
+        """Return the squared gradient norms of weight and bias for every class, (B, N) each.
+
+        ||delta_i||^2 ||h||^2 and ||delta_i||^2 with delta_i = dJ(z, one_hot(i))/dz, in N numbers
+        an image. Where the layer has no bias the second is what one would have.
+
+        Args:
+            loss: bce, mse, mse_max or ce.
+
+        Raises:
+            GradbenchError: for an unknown loss.
+        """
+        off, on, _ = self._terms(loss)
+        bias = _sum_of_others(off.square()) + on.square()
+        return bias * _squared_rows(self.features).unsqueeze(1), bias
+
+    def introspective(
+        self, loss: str = "mse_max", form: str = "sequential", normalise: bool = True
+    ) -> Tensor:
+        """Return the introspective features r_x, (B, N H), Prabhushankar and AlRegib 2022.
+
+        Row i of the sequential form is row i of dJ(z, one_hot(i))/dW, one backward pass per class
+        in the paper; the fast form is all of dJ(z, ones)/dW, one backward pass. They are the same
+        for bce, mse and mse_max, which treat every output by itself, and differ for ce. Either is
+        vec(delta (x) h), so the whole vector is normalised: row by row, delta would be lost.
+
+        Args:
+            loss: bce, mse, mse_max or ce. With mse_max the row of the predicted class is zero.
+            form: sequential or fast.
+            normalise: divide each image's vector by its L2 norm; a vector of zeros stays.
+
+        Raises:
+            GradbenchError: for an unknown loss or form.
+        """
+        if form not in FORMS:
+            raise unknown("form", form, FORMS)
+        _, on, ones = self._terms(loss)
+        delta, h = (on if form == "sequential" else ones), self.features
+        if normalise:  # a rank-one vector has the norm ||delta|| ||h||
+            delta, h = _unit_rows(delta), _unit_rows(h)
+        return (delta.unsqueeze(2) * h.unsqueeze(1)).flatten(1)
+
+    def uniform_l1(self) -> Tensor:
+        """Return the L1 norm of the weight gradient of KL(uniform || softmax(z)), (B,).
+
+        ||p - 1/N||_1 ||h||_1, GradNorm (Huang, Geng and Li 2021), https://arxiv.org/abs/2110.00218.
+        This is the plain norm: a *larger* one means more *in-distribution*, the opposite of a
+        score. The authors' code returns N times this norm, as it sums over the classes.
+        """
+        p = torch.softmax(self.logits, dim=1)
+        return (p - 1 / p.shape[1]).abs().sum(1) * self.features.abs().sum(1)
+
+    def _terms(self, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+        if loss not in CLASS_LOSSES:
+            raise unknown("class loss", loss, CLASS_LOSSES)
+        return CLASS_LOSSES[loss](self.logits)
+
+
+def last_layer(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    label: str | Label = "ones",
+    loss: str | PerImage = "bce",
+    layer: str | None = None,
+    chunk: int | None = None,
+) -> LastLayer:
+    """Return the input and output of the last linear layer, which give its gradients.
+
+    The last layer is the `nn.Linear` whose output, one row per image, is that of the network.
+    Runs without autograd and keeps h and the logits alone; the model comes back as it was.
+
+    Args:
+        model: network from images to logits (B, N), in evaluation mode.
+        images: (B, C, H, W).
+        label: confounding label, as in `squared_norms`.
+        loss: loss of that label, as in `squared_norms`.
+        layer: name of the layer in the model (`fc`, `network.fc`); None finds it.
+        chunk: images per pass; None means 256.
+
+    Raises:
+        GradbenchError: for unknown names, a model in training mode or drawing random numbers,
+            outputs that are not finite logits, or a network for which the closed forms do not
+            hold: its output is not the output of a Linear layer, or that layer's weight is used
+            more than once.
+    """
+    per_image = as_loss(loss, label)
+    if images.ndim < 1 or len(images) == 0:
+        raise GradbenchError("no images were given")
+    if chunk is not None and chunk < 1:
+        raise GradbenchError(f"chunk {chunk}: at least 1")
+    guard.refuse_training_mode(model)
+    heads = _linear_layers(model, layer)
+    device = next(iter(heads.values())).weight.device
+    parts = []
+    with torch.inference_mode(False), torch.no_grad():
+        for piece in images.split(chunk or CHUNK):
+            # A copy: networks may change it in place.
+            name, features, logits = _forward(model, piece.detach().to(device, copy=True), heads)
+            parts.append((features, logits))
+            heads = {name: heads[name]}
+        features, logits = (torch.cat(tensors).to(images.device) for tensors in zip(*parts))
+    return LastLayer(name, features, logits, per_image, heads[name].bias is not None)
+
+
+def _linear_layers(model: nn.Module, layer: str | None) -> dict[str, nn.Linear]:
+    """Return name -> layer of the Linear layers, or of the named one alone."""
+    modules = dict(model.named_modules())
+    found = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
+    if layer is not None and layer in modules and layer not in found:
+        raise GradbenchError(
+            f"layer '{layer}' is a {type(modules[layer]).__name__}, but the closed forms hold for "
+            "Linear layers alone (a convolution adds up over positions): use squared_norms"
+        )
+    if not found:
+        raise GradbenchError(
+            "the network has no Linear layer, and the closed forms hold for no other (a final "
+            "convolution adds up over positions): use squared_norms"
+        )
+    if layer is not None and layer not in found:
+        raise unknown("layer", layer, found)
+    return found if layer is None else {layer: found[layer]}
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how often each tensor of a set enters a function that makes tensors."""
+
+    def __init__(self, tensors: list[Tensor]):
+        super().__init__()
+        self.count = {id(tensor): 0 for tensor in tensors}
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the function and count."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if any(isinstance(value, Tensor) for value in _leaves(result)):  # not a shape, say
+            for value in _leaves((args, tuple(kwargs.values()))):
+                if id(value) in self.count:
+                    self.count[id(value)] += 1
+        return result
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return [leaf for part in value for leaf in _leaves(part)]
+    return [value]
+
+
+def _forward(
+    model: nn.Module, images: Tensor, heads: Mapping[str, nn.Linear]
+) -> tuple[str, Tensor, Tensor]:
+    """Run the network on a chunk; return the last layer's name, its input and the logits."""
+    calls: list[tuple[str, Tensor, Tensor]] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable:
+        def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+            x = args[0] if args else kwargs["input"]
+            shapes[name] = tuple(output.shape)
+            if all(t.ndim == 2 and len(t) == len(images) for t in (x, output)):
+                calls.append((name, x, output))  # anything else is not worth its memory
+
+        return hook
+
+    uses = _Uses([p for head in heads.values() for p in (head.weight, head.bias) if p is not None])
+    handles = [
+        head.register_forward_hook(note(name), with_kwargs=True) for name, head in heads.items()
+    ]
+    try:
+        with guard.refuse_randomness(images.device), uses:
+            logits = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise GradbenchError(
+            f"the network must return logits, ({len(images)} images, classes), but gave {got}"
+        )
+    if not torch.isfinite(logits).all():
+        raise GradbenchError(
+            "the network's outputs are not all finite: look for NaN in its weights or the images"
+        )
+    name, x = _match(calls, logits, heads, shapes)
+    _check(name, heads[name], x, logits, uses)
+    precise = torch.promote_types(torch.promote_types(x.dtype, logits.dtype), torch.float32)
+    # A copy: x may be a view, of the class token say, and would keep all tokens.
+    return name, x.to(precise, copy=True), logits.to(precise)
+
+
+def _match(
+    calls: list[tuple[str, Tensor, Tensor]],
+    logits: Tensor,
+    heads: Mapping[str, nn.Linear],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[str, Tensor]:
+    """Return name and input of the layer whose output is the logits, by identity, then by value."""
+    fitting = [call for call in calls if call[2].shape == logits.shape]
+    found = [call for call in fitting if call[2].data_ptr() == logits.data_ptr()] or [
+        call for call in fitting if torch.equal(call[2].to(logits.dtype), logits)
+    ]
+    if len({name for name, _, _ in found}) > 1:
+        raise GradbenchError(
+            "the outputs of several layers are equal to the network's: name the last one by "
+            f"layer, one of {', '.join(name for name, _, _ in found)}"
+        )
+    if not found:
+        layers = ", ".join(f"'{name}' {shapes.get(name, 'not called')}" for name in heads)
+        raise GradbenchError(
+            f"the network's output, shape {tuple(logits.shape)}, is not the output of a Linear "
+            f"layer (looked at {layers}), so there is no closed form: use squared_norms"
+        )
+    return found[-1][:2]
+
+
+def _check(name: str, head: nn.Linear, x: Tensor, logits: Tensor, uses: _Uses) -> None:
+    """Raise unless logits = W x + b with parameters W and b that enter nothing else."""
+    parameters = [p for p in (head.weight, head.bias) if p is not None]
+    if not all(isinstance(p, nn.Parameter) for p in parameters):
+        raise GradbenchError(
+            f"the weight of layer '{name}' is computed from other parameters: use squared_norms"
+        )
+    if any(uses.count[id(p)] != 1 for p in parameters):
+        raise GradbenchError(
+            f"the weight or bias of layer '{name}' is used more than once in a forward pass, so "
+            "its gradient has other parts than the closed form: use squared_norms"
+        )
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-3}.get(logits.dtype, 5e-2)
+    error = (F.linear(x, head.weight, head.bias).to(logits) - logits).abs().max()
+    if error > tolerance * logits.abs().max():
+        raise GradbenchError(
+            f"the output of layer '{name}' is not its weight times its input plus its bias: a "
+            "hook, an operation in place or a forward of its own changes one of them"
+        )

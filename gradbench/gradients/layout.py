@@ -1,0 +1,84 @@
+"""Where the images of a batch lie in a layer's tensors.
+
+Usually they come first, one row each. Attention layers may have tokens first, (T, B, C), or fold
+them into the first dimension, (T B, C); windowed ones fold windows, (B T, ..., C).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to bring images to the front.
+
+    Args:
+        dimension: where the images are; None where the whole tensor belongs to the one image.
+        rows: how many rows of that dimension each image has.
+        apart: whether they lie apart (row 0 of every image first) instead of side by side.
+    """
+
+    dimension: int | None = 0
+    rows: int = 1
+    apart: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether images come first already, one row each."""
+        return self.dimension == 0 and self.rows == 1
+
+    def images_first(self, values: Tensor) -> Tensor:
+        """Return values with the images in the first dimension."""
+        if self.plain:
+            return values
+        if self.dimension is None:
+            return values[None]
+        if self.apart:
+            return values.unflatten(0, (self.rows, -1)).transpose(0, 1)
+        if self.rows > 1:
+            return values.unflatten(0, (-1, self.rows))
+        return values.movedim(self.dimension, 0)
+
+
+def candidates(together: torch.Size, alone: torch.Size, images: int) -> list[Layout]:
+    """Return the layouts that two shapes allow.
+
+    Args:
+        together: shape of a layer's tensor for a batch.
+        alone: the same for one image.
+        images: number of images of the batch.
+    """
+    if len(together) != len(alone):
+        return []
+    if images == 1:
+        if together != alone:
+            return []
+        return [Layout() if together[0] == 1 else Layout(None)]
+    differing = [i for i, (a, b) in enumerate(zip(together, alone)) if a != b]
+    if len(differing) != 1:
+        return []
+    (dimension,) = differing
+    if (together[dimension], alone[dimension]) == (images, 1):
+        return [Layout(dimension)]
+    if dimension == 0 and together[0] == images * alone[0]:
+        return [Layout(0, alone[0]), Layout(0, alone[0], apart=True)]
+    return []
+
+
+def first_image(values: Tensor, layout: Layout) -> Tensor:
+    """Return what a tensor holds of the first image, in the shape that it has for one image."""
+    if layout.dimension is None:
+        return values
+    if layout.apart:
+        return values[:: len(values) // layout.rows]
+    return values.narrow(layout.dimension, 0, layout.rows)
+
+
+def sample(values: Tensor) -> Tensor:
+    """Return some values spread over all dimensions, at most 16 along each, as a view."""
+    steps = (max(1, size // 16) for size in values.shape)
+    return values[tuple(slice(0, 16 * step, step) for step in steps)]

@@ -1,0 +1,69 @@
+"""Chunks of images, halved when the device's memory does not suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import sqrt
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from gradbench.errors import GradbenchError
+
+Result = TypeVar("Result")
+
+
+def default_chunk(shape: Sequence[int], device: torch.device) -> int:
+    """Return the images per pass: 32 of 32x32 pixels on a CPU, 512 elsewhere, fewer when larger.
+
+    Networks for large images reduce them early, hence the square root of the number of pixels. On
+    a CPU more images leave the cache and fewer starve the layers (CIFAR ResNet-18, one thread, 64
+    images: 2.17 s in one chunk, 1.98 s in chunks of 32, 2.12 s of 16, 2.50 s of 8).
+    """
+    pixels = 1
+    for size in shape[-2:] if len(shape) > 2 else ():
+        pixels *= size
+    images = (32 if device.type == "cpu" else 512) * sqrt(32 * 32 / max(pixels, 1))
+    return max(1, min(1024, int(images)))
+
+
+def in_chunks(
+    run: Callable[[Tensor], Result], images: Tensor, chunk: int
+) -> tuple[list[Result], int]:
+    """Run on chunks of images in order; a chunk that does not fit is halved, and so are later ones.
+
+    Returns:
+        The results, and how often a chunk was halved.
+
+    Raises:
+        GradbenchError: when one image alone does not fit.
+    """
+    results, begin, halvings = [], 0, 0
+    while begin < len(images):
+        piece = images[begin : begin + chunk]
+        try:
+            results.append(run(piece))
+        except RuntimeError as fault:
+            if not out_of_memory(fault):
+                raise
+            if len(piece) == 1:
+                raise GradbenchError(
+                    f"one image of shape {tuple(piece.shape[1:])} does not fit in the memory of "
+                    f"{piece.device if piece.device.type != 'cpu' else 'the device'}: choose a "
+                    "smaller network or image, or another device"
+                ) from fault
+        else:
+            begin += len(piece)
+            continue
+        # Outside the handler, where the traceback no longer holds what the pass had built.
+        chunk = len(piece) // 2
+        halvings += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return results, halvings
+
+
+def out_of_memory(fault: RuntimeError) -> bool:
+    """Whether a fault says that memory did not suffice, on any device."""
+    return isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault)

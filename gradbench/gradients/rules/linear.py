@@ -1,0 +1,118 @@
+"""Linear layers, with one or several rows per image, and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradbench.gradients.costs import Work
+from gradbench.gradients.rules.base import (
+    STRIP,
+    Rule,
+    block_rows,
+    blocks,
+    gram_product,
+    squared_rows,
+)
+
+
+class Linear(Rule):
+    """y_t = W x_t + b: the weight's gradient is sum over the image's rows t of delta_t x_t^T.
+
+    Routes: *outer*, for one row per image, is ||x||^2 ||delta||^2; *direct* forms the product of T
+    rows, T C P multiplications, and reduces it at once; *gram* is the inner product of the Gram
+    matrices of both factors, T^2 (C + P).
+    """
+
+    kind = "linear"
+    large = "weight"
+    rows = True
+
+    def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
+        """Return the bias's gradient: the sum of delta over rows."""
+        return {"bias": _rows(delta).sum(1)}
+
+    def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
+        """Return the work of outer, or of direct and gram."""
+        rows, inputs, outputs = prod(x[1:-1]), x[-1], delta[-1]
+        if rows == 1:
+            return {"outer": Work(elements=inputs + outputs)}
+        return {
+            "direct": Work(
+                rows * inputs * outputs,
+                inputs * outputs,
+                5 / block_rows(inputs * outputs, device),
+            ),
+            "gram": Work(
+                rows * (rows + STRIP) // 2 * (inputs + outputs),
+                rows * (rows + STRIP),
+                9 * ceil(rows / STRIP) / block_rows(2 * rows**2, device),
+            ),
+        }
+
+    def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
+        """Return the squared norms of the weight's gradients, x (B, ..., C), delta (B, ..., P)."""
+        if route == "outer":
+            return squared_rows(x) * squared_rows(delta)
+        x, delta = _rows(x), _rows(delta)
+        rows, work = x.shape[1], x.shape[2] * delta.shape[2]
+        found = x.new_empty(len(x))
+        if route == "gram":
+            for block in blocks(len(x), 2 * rows**2, x.device):
+                found[block] = gram_product(x[block], delta[block])
+        else:
+            for block in blocks(len(x), work, x.device):
+                found[block] = squared_rows(torch.bmm(delta[block].transpose(1, 2), x[block]))
+        return found
+
+    def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
+        """Return <dJ/dW, V> = sum over rows of (V x_t) . delta_t."""
+        return (F.linear(x, direction) * delta).flatten(1).sum(1)
+
+
+class Embedding(Rule):
+    """Rows of a table picked by numbers: the gradient of row i is the sum of delta_t with id_t = i.
+
+    Its squared norm is the sum over pairs t, t' with the same number of delta_t . delta_t'.
+
+    Args:
+        padding: number of the row that has no gradient, if any.
+    """
+
+    kind = "embedding"
+    large = "weight"
+    rows = True
+
+    def __init__(self, padding: int | None):
+        self.padding = padding
+
+    def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
+        """Return the work of the one route, gram."""
+        rows = prod(x[1:])
+        return {"gram": Work(rows**2 * delta[-1], rows**2)}
+
+    def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
+        """Return the squared norms of the table's gradients, x (B, ...), delta (B, ..., C)."""
+        x, delta = x.flatten(1), self._without_padding(x, delta).flatten(1, -2)
+        found = delta.new_empty(len(x))
+        for block in blocks(len(x), 2 * x.shape[1] ** 2, x.device):
+            same = x[block, :, None] == x[block, None, :]
+            grams = torch.bmm(delta[block], delta[block].transpose(1, 2))
+            found[block] = (grams * same).flatten(1).sum(1).clamp_min_(0)
+        return found
+
+    def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
+        """Return <dJ/dW, V> = sum over t of V[id_t] . delta_t."""
+        return (direction[x] * self._without_padding(x, delta)).flatten(1).sum(1)
+
+    def _without_padding(self, x: Tensor, delta: Tensor) -> Tensor:
+        return delta if self.padding is None else delta * (x != self.padding)[..., None]
+
+
+def _rows(values: Tensor) -> Tensor:
+    """(B, ..., C) -> (B, T, C)."""
+    return values.reshape(values.shape[0], -1, values.shape[-1])
