@@ -96,7 +96,7 @@ def test_own_images_without_a_path(tmp_path):
 
 CHECKPOINTS = {
     "another number of classes": (lambda: SmallCNN(7), "7 classes, the data set has 10"),
-    "another width": (lambda: SmallCNN(10, 1, 8), "look at backbone.width"),
+    "another width": (lambda: SmallCNN(10, 1, 8), "look at the settings of the backbone"),
     "another network": (lambda: ResNet(18, 10, 1, 4), "is of another network"),
     "three channels": (lambda: SmallCNN(10, 3), "channels"),
 }

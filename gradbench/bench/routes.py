@@ -19,12 +19,13 @@ import torch
 from scipy.optimize import nnls
 
 from gradbench.bench.networks import find_device
-from gradbench.bench.settings import Parser, positive
+from gradbench.bench.settings import Parser, cores, positive
 from gradbench.bench.timing import rotated, synchronize
 from gradbench.gradients.costs import PRICES, Work
 from gradbench.gradients.precision import arithmetic
 from gradbench.gradients.rules.base import Rule
-from gradbench.gradients.rules.convolution import Convolution, Geometry
+from gradbench.gradients.rules.conv_routes import Geometry
+from gradbench.gradients.rules.convolution import Convolution
 from gradbench.gradients.rules.linear import Linear
 from gradbench.progress import Progress, say
 from gradbench.reporting import provenance
@@ -110,7 +111,7 @@ def main(words: Sequence[str]) -> None:
     """Run the benchmark."""
     parser = Parser("gradbench bench routes", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
-    parser.add_argument("--threads", type=positive, help="threads of the processor (all)")
+    parser.add_argument("--threads", type=cores, help="threads of the processor (all)")
     parser.add_argument("--rounds", type=positive, default=5, help="timings of each route (5)")
     parser.add_argument(
         "--write", action="store_true", help=f"write the prices to {PRICES.name} of the package"

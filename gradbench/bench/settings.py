@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -56,6 +57,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def cores(text: str) -> int:
+    """Return a number of threads that the machine has cores for."""
+    number, most = positive(text), os.cpu_count() or 1
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{number} threads are more than the {most} cores here")
+    return number
+
+
 def add_condition(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
     """Add the options that make up `Settings`, but for those without meaning."""
     usual = Settings()
@@ -66,7 +75,7 @@ def add_condition(parser: argparse.ArgumentParser, without: Collection[str] = ()
         ("batch", "N", positive, "images in the batch"),
         ("image_size", "PIXELS", positive, "height and width of the images"),
         ("device", "NAME", str, "cpu, cuda, cuda:1"),
-        ("threads", "N", positive, "threads of the processor (all)"),
+        ("threads", "N", cores, "threads of the processor (all)"),
         ("precision", "NAME", str, f"{', '.join(PRECISIONS)}; TF32 is off but in tf32"),
     ):
         if option in without:

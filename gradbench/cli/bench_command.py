@@ -8,6 +8,7 @@ from gradbench.errors import unknown
 
 SUBJECTS = {
     "engine": ("gradbench.bench.engine", "time and memory of the gradient engine, beside others"),
+    "picture": ("gradbench.bench.picture", "a picture of the kept tables of `bench engine`"),
     "precision": ("gradbench.bench.precision", "error of each number format against float64"),
     "routes": ("gradbench.bench.routes", "prices behind the engine's choice of routes"),
 }

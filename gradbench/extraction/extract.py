@@ -14,7 +14,7 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.errors import GradbenchError
-from gradbench.extraction.readers import check, read, version_of
+from gradbench.extraction.readers import check, read_counting, version_of
 from gradbench.progress import Progress
 from gradbench.store import Key, Product, Store
 
@@ -135,7 +135,8 @@ def compute(backbone: Backbone, images: ImageSet, rows: slice, names: list[str])
     while waiting:
         batch = waiting.pop(0)
         try:
-            found = read(backbone, to_float(images.images[batch]).to(backbone.device), names)
+            pixels = to_float(images.images[batch]).to(backbone.device)
+            found, halved = read_counting(backbone, pixels, names)
         except torch.OutOfMemoryError:
             if batch.stop - batch.start == 1:
                 raise
@@ -143,6 +144,7 @@ def compute(backbone: Backbone, images: ImageSet, rows: slice, names: list[str])
             waiting[:0] = [slice(batch.start, middle), slice(middle, batch.stop)]
             halvings += 1
             continue
+        halvings += halved
         for name, tensor in found.items():
             parts[name].append(tensor)
     values = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}

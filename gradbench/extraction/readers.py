@@ -39,6 +39,13 @@ def check(name: str) -> None:
 
 
 def read(backbone: Backbone, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    """Read several outputs off one forward pass; see `read_counting`."""
+    return read_counting(backbone, images, names)[0]
+
+
+def read_counting(
+    backbone: Backbone, images: Tensor, names: Iterable[str]
+) -> tuple[dict[str, Tensor], int]:
     """Read several outputs off one forward pass (one for each further label or loss).
 
     Args:
@@ -48,8 +55,10 @@ def read(backbone: Backbone, images: Tensor, names: Iterable[str]) -> dict[str, 
 
     Returns:
         float32 tensors on the CPU: `logits` (B, N), `layer_means` (B, features of all layers),
-        `squared_norms/...` (B, d) in the order of the network's parameter tensors.
+        `squared_norms/...` (B, d) in the order of the network's parameter tensors. And how often
+        the engine halved a chunk because memory did not suffice.
     """
+    halvings = 0
     names = list(names)
     norms = [name for name in names if name.startswith("squared_norms")]
     found: dict[str, Tensor] = {}
@@ -60,6 +69,7 @@ def read(backbone: Backbone, images: Tensor, names: Iterable[str]) -> dict[str, 
                 _, label, loss = name.split("/")
                 result = squared_norms(backbone, images, label=label, loss=loss)
                 found[name] = result.values
+                halvings += result.halvings
                 if position == 0 and not result.halvings:
                     logits = result.outputs
                     means.close()  # one pass is enough
@@ -70,7 +80,7 @@ def read(backbone: Backbone, images: Tensor, names: Iterable[str]) -> dict[str, 
         found["logits"] = logits
     if "layer_means" in names:
         found["layer_means"] = means.value()
-    return {name: tensor.detach().float().cpu() for name, tensor in found.items()}
+    return {name: tensor.detach().float().cpu() for name, tensor in found.items()}, halvings
 
 
 def tensor_names(backbone: Backbone) -> list[str]:

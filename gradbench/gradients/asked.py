@@ -15,6 +15,7 @@ from gradbench.gradients.engine import ALONE, Engine, Found, Taken, Task
 from gradbench.gradients.labels import Label
 from gradbench.gradients.losses import PerImage, as_loss, of_both
 from gradbench.gradients.memory import default_chunk, in_chunks
+from gradbench.gradients.state import only_these_require_grad, same_buffers
 
 ROUTES = ("outer", "direct", "gram", "native", ALONE)
 Choice = Iterable[str] | Callable[[str], bool] | None
@@ -32,6 +33,7 @@ class Options:
     precision: str | None = None
     channels_last: bool | None = None
     routes: str | Mapping[str, str] | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def run(
     model, images, device = ready.model, ready.images, ready.device
     named = select(model, options.parameters)
     parameters = list(named.values())
+    for name, parameter in named.items():
+        if parameter.is_complex():
+            raise GradbenchError(f"parameter {name} is complex: choose others with parameters=")
     task = Task(
         model,
         loss,
@@ -76,18 +81,21 @@ def run(
         _forced(named, options.routes),
         formats.FLOAT16_SCALE if options.precision == "float16" else 1.0,
         ready.channels_last,
+        options.compiled,
     )
     engine = Engine(task, device)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        guard.only_these_require_grad(model, parameters),
+        only_these_require_grad(model, parameters),
+        same_buffers(model),
         formats.arithmetic(options.precision, device),
     ):
         parts, halvings = in_chunks(engine, images, ready.chunk)
-    if options.precision in formats.HALF and not all(p.norms.isfinite().all() for p in parts):
+    if not all(part.norms.isfinite().all() for part in parts):
         raise GradbenchError(
-            f"gradients of this loss overflow in precision {options.precision}: choose float32"
+            "the squared gradient norms are not all finite: the loss or the weights are too large "
+            f"for precision {options.precision or parameters[0].dtype}"
         )
     norms, outputs = (
         torch.cat([getattr(part, name) for part in parts]).to(images.device)
@@ -118,16 +126,16 @@ def prepare(model: nn.Module, images: Tensor, options: Options) -> Ready:
         GradbenchError: see `squared_norms`.
     """
     formats.check(options.precision)
-    if images.ndim < 1 or len(images) == 0:
-        raise GradbenchError("no images were given")
-    if options.chunk is not None and options.chunk < 1:
-        raise GradbenchError(f"chunk {options.chunk}: at least 1")
+    guard.check_arguments(model, images, options.chunk)
     guard.refuse_training_mode(model)
-    model = formats.network_for(model, options.precision)
+    # Of a compiled network the original: layers inside compiled code cannot be seen.
+    model = formats.network_for(getattr(model, "_orig_mod", model), options.precision)
     first = next((p for p in model.parameters() if p.is_floating_point()), images)
     device, dtype = first.device, first.dtype
     if options.precision is not None and images.is_floating_point():
         images = images.to(dtype)
+    if options.precision == "tf32" and device.type != "cuda":
+        raise GradbenchError("precision tf32 is one of NVIDIA's GPUs: choose float32")
     layout = options.channels_last
     if layout is None:
         layout = formats.prefers_channels_last(device, options.precision, dtype)

@@ -21,9 +21,11 @@ from gradbench.gradients import guard
 from gradbench.gradients.costs import cheapest
 from gradbench.gradients.graph import ownership
 from gradbench.gradients.losses import OfBoth
+from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
 from gradbench.gradients.rules.base import Rule
-from gradbench.gradients.single import Witness, compared, statistics_alone, try_channels_last
+from gradbench.gradients.single import Witness, statistics_alone, try_channels_last
+from gradbench.gradients.state import BACKWARD_HOOKS, without_callers_hooks
 
 ALONE = "one image at a time"
 UNUSED = "unused"
@@ -43,6 +45,7 @@ class Task:
         forced: parameter -> route that it must take.
         scale: factor of the losses in the backward pass; statistics are those without it.
         channels_last: whether images are laid out so where the network allows it.
+        compiled: whether rules that have a compiled form use it.
     """
 
     model: nn.Module
@@ -53,6 +56,7 @@ class Task:
     forced: Mapping[Tensor, str] = field(default_factory=dict)
     scale: float = 1.0
     channels_last: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,18 +112,10 @@ class Engine:
         shape = (len(images), len(self.task.parameters))
         self.norms = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self.products = torch.zeros_like(self.norms) if self.task.directions else None
-        recorder = Recorder(
-            self.task.parameters,
-            self.witness.judge,
-            self._reduce,
-        )
+        recorder = Recorder(self.task.parameters, self.witness.judge, self._reduce)
         try:
-            with guard.refuse_randomness(self.device), recorder:
-                outputs = self.task.model(images.clone())  # which networks may change in place
-            guard.check_outputs(outputs, len(images))
-            if self.witness.first:
-                compared(self.witness.output, outputs.detach()[:1])
-            self.witness.first = False
+            outputs = self._forward(recorder, images)
+            self.witness.compare(self.task.model, images, outputs.detach())
             shared = self._backward(recorder, images, outputs)
         finally:
             recorder.release()
@@ -128,6 +124,25 @@ class Engine:
         if shared:
             self._alone(images, outputs, shared)
         return Found(self.norms, self.products, outputs)
+
+    def _forward(self, recorder: Recorder, images: Tensor) -> Tensor:
+        """Run the network on a chunk under the recorder."""
+        # Of the caller's hooks those of the backward pass are suspended: some routes miss them.
+        with (
+            guard.refuse_randomness(self.device),
+            without_callers_hooks(self.task.model, BACKWARD_HOOKS),
+            recorder,
+        ):
+            try:
+                outputs = self.task.model(images.clone())  # which networks may change in place
+            except RuntimeError as fault:
+                if not (self.channels_last and self.witness.first) or out_of_memory(fault):
+                    raise
+                self.channels_last = False
+                recorder.release()
+                outputs = self.task.model(images.contiguous())
+        guard.check_outputs(outputs, len(images))
+        return outputs
 
     def _see_first(self, images: Tensor) -> Witness:
         """Look at the first image alone, and find out whether channels may come last."""
@@ -174,7 +189,7 @@ class Engine:
             for p, role in mine.items()
         }
         with torch.autocast(delta.device.type, enabled=False), torch.no_grad():
-            found = call.rule.measure(asked, x, delta, route)
+            found = call.rule.measure(asked, x, delta, route, self.task.compiled)
             for p, role in mine.items():
                 column, measured = self.column[p], found[role]
                 self.norms[:, column] = measured.norms.to(self.norms) / self.task.scale**2

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TextIO
 
 from torch import Tensor, nn
 
+from gradbench.errors import unknown
 from gradbench.gradients.asked import Options, run
 from gradbench.gradients.costs import nanoseconds
 
@@ -36,7 +37,7 @@ def explain(
 ) -> list[Line]:
     """Print layer, rule, route and modelled cost of every parameter tensor, and return the lines.
 
-    One pass over one image is made. Routes are chosen by a static model of shapes and kind of
+    One pass over two images is made. Routes are chosen by a static model of shapes and kind of
     device; its prices come from `gradbench bench routes`.
 
     Args:
@@ -48,7 +49,9 @@ def explain(
     Raises:
         GradbenchError: as `squared_norms`.
     """
-    answer = run(model, images[:1], Options(**options))
+    for name in sorted(set(options) - {f.name for f in fields(Options)}):
+        raise unknown("option", name, (f.name for f in fields(Options)))
+    answer = run(model, images[:2], Options(**options))
     device = next(model.parameters()).device.type
     lines = []
     for name, taken in answer.taken.items():

@@ -7,10 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gradbench.gradients import guard
 from gradbench.gradients import precision as formats
 from gradbench.gradients.asked import Options, prepare
 from gradbench.gradients.memory import in_chunks
 from gradbench.gradients.single import forward_alone, try_channels_last
+from gradbench.gradients.state import same_buffers
 
 
 def outputs(
@@ -39,15 +41,25 @@ def outputs(
     ready = prepare(
         model, images, Options(chunk=chunk, precision=precision, channels_last=channels_last)
     )
-    with torch.no_grad(), formats.arithmetic(precision, ready.device):
+    with torch.no_grad(), formats.arithmetic(precision, ready.device), same_buffers(ready.model):
         first = ready.images[:1].to(ready.device)
         _, last = try_channels_last(partial(forward_alone, ready.model), first, ready.channels_last)
-
-        def run(piece: Tensor) -> Tensor:
-            piece = piece.to(ready.device)
-            if last:
-                piece = piece.contiguous(memory_format=torch.channels_last)
-            return ready.model(piece.clone())
-
-        parts, _ = in_chunks(run, ready.images, ready.chunk)
+        pass_through = _Pass(ready.model, ready.device, last)
+        parts, _ = in_chunks(pass_through, ready.images, ready.chunk)
     return torch.cat(parts).to(images.device)
+
+
+class _Pass:
+    """Runs the network on one chunk after the other, laid out as the engine would."""
+
+    def __init__(self, model: nn.Module, device: torch.device, channels_last: bool):
+        self.model, self.device, self.channels_last = model, device, channels_last
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = images.to(self.device)
+        with guard.refuse_randomness(self.device):
+            found, self.channels_last = try_channels_last(
+                lambda laid_out: self.model(laid_out.clone()), images, self.channels_last
+            )
+        guard.check_outputs(found, len(images))
+        return found

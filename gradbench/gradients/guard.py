@@ -1,10 +1,9 @@
-"""What keeps the engine honest: refusals with a reason, and a model that comes back as it was."""
+"""What keeps the engine honest: refusals, each with its reason."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,17 @@ from torch.nn.modules.dropout import _DropoutNd
 from gradbench.errors import GradbenchError
 from gradbench.gradients.losses import OfBoth
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+def check_arguments(model: nn.Module, images: Tensor, chunk: int | None) -> None:
+    """Raise a GradbenchError unless a model, some images and a number of images were given."""
+    if not isinstance(model, nn.Module):
+        raise GradbenchError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
+    if not isinstance(images, Tensor):
+        raise GradbenchError(f"the images are a {type(images).__name__}, not a torch.Tensor")
+    if images.ndim < 1 or len(images) == 0:
+        raise GradbenchError("no images were given")
+    if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
+        raise GradbenchError(f"chunk {chunk}: a whole number of at least 1")
 
 
 def refuse_training_mode(model: nn.Module) -> None:
@@ -93,9 +102,11 @@ def per_image_loss(loss: OfBoth, images: Tensor, outputs: Tensor, known: bool) -
         known: whether the loss is one of this room, which need no check for mixing.
 
     Raises:
-        GradbenchError: for another shape, no gradient, or a value that depends on two images.
+        GradbenchError: for another shape, no gradient, a value that is not finite, random numbers,
+            or a value that depends on two images.
     """
-    values = loss(images, outputs)
+    with refuse_randomness(outputs.device):
+        values = loss(images, outputs)
     if not isinstance(values, Tensor) or values.shape != outputs.shape[:1]:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise GradbenchError(
@@ -103,25 +114,44 @@ def per_image_loss(loss: OfBoth, images: Tensor, outputs: Tensor, known: bool) -
         )
     if outputs.requires_grad and not values.requires_grad:
         raise GradbenchError("the loss does not depend on the outputs of the network")
-    if known or not outputs.requires_grad or len(outputs) == 1:
-        return values
-    # Weights that are powers of two scale the gradient of each image exactly.
-    weights = 2.0 ** (torch.arange(len(outputs), device=outputs.device) % 3)
-    # Of half precision a copy is looked at: powers of two are not exact among its smallest numbers.
-    seen = outputs if outputs.dtype.itemsize > 2 else outputs.detach().float().requires_grad_()
-    checked = values if seen is outputs else loss(images, seen)
-    sums = [checked.sum(), (checked * weights.to(checked)).sum()]
+    if not values.isfinite().all():
+        raise GradbenchError("the loss is not finite for some image")
+    if not known and outputs.requires_grad and len(outputs) > 1:
+        _refuse_mixing(loss, images, outputs)
+    return values
+
+
+def _refuse_mixing(loss: OfBoth, images: Tensor, outputs: Tensor) -> None:
+    """Raise unless the loss of an image is a function of its own outputs alone.
+
+    Weights that are powers of two scale the gradient of each image exactly; the first and the last
+    image alone have the same value and gradient as among the others.
+    """
+    # A copy, in float32 at least: powers of two are not exact among the smallest halves.
+    exact = torch.promote_types(outputs.dtype, torch.float32)
+    seen = outputs.detach().to(exact, copy=True).requires_grad_()
+    values = loss(images, seen)
+    weights = 2.0 ** (torch.arange(len(seen), device=seen.device) % 3)
+    sums = [values.sum(), (values * weights.to(values)).sum()]
     plain, scaled = (
         torch.autograd.grad(s, seen, retain_graph=True, allow_unused=True)[0] for s in sums
     )
-    if plain is not None:
-        expected = plain * weights.to(plain).view(-1, *(1,) * (plain.ndim - 1))
-        if not close(scaled, expected, {torch.float64: 1e-10, torch.float32: 1e-5}):
-            raise GradbenchError(
-                "the loss mixes the images of a batch: its value for one image must depend on the "
-                "outputs for that image alone"
-            )
-    return values
+    tolerances = {torch.float64: 1e-10, torch.float32: 1e-5}
+    if plain is None:
+        return
+    expected = plain * weights.to(plain).view(-1, *(1,) * (plain.ndim - 1))
+    fits = close(scaled, expected, tolerances)
+    for i in (0, len(seen) - 1):
+        one = seen.detach()[i : i + 1].clone().requires_grad_()
+        value = loss(images[i : i + 1], one)
+        (gradient,) = torch.autograd.grad(value.sum(), one, allow_unused=True)
+        fits = fits and close(value.detach(), values.detach()[i : i + 1], tolerances)
+        fits = fits and gradient is not None and close(gradient, plain[i : i + 1], tolerances)
+    if not fits:
+        raise GradbenchError(
+            "the loss mixes the images of a batch: its value for one image must depend on the "
+            "outputs for that image alone"
+        )
 
 
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -132,41 +162,11 @@ def close(a: Tensor, b: Tensor, tolerances: dict[torch.dtype, float] = ROUNDING)
 
     The default allows for the rounding that another batch size brings.
     """
+    if a.shape != b.shape or a.numel() == 0:
+        return a.shape == b.shape
     tolerance = tolerances.get(b.dtype, 1e-1)
     if tolerances is ROUNDING and b.dtype == torch.float32 and b.device.type != "cpu":
         tolerance = 1e-2  # TensorFloat-32
     if torch.is_autocast_enabled(b.device.type):
         tolerance = 1e-1
     return bool((a - b).abs().max() <= tolerance * b.abs().max())
-
-
-@contextmanager
-def only_these_require_grad(model: nn.Module, parameters: Collection[Tensor]) -> Iterator[None]:
-    """Let exactly these parameters of the model require a gradient; afterwards all is as before."""
-    before = [(p, p.requires_grad) for p in model.parameters()]
-    wanted = frozenset(parameters)
-    try:
-        for p, _ in before:
-            p.requires_grad_(p in wanted and p.is_floating_point())
-        yield
-    finally:
-        for p, required in before:
-            p.requires_grad_(required)
-
-
-@contextmanager
-def without_callers_hooks(model: nn.Module) -> Iterator[None]:
-    """Suspend the hooks that were placed on the model; those of PyTorch itself are part of it."""
-    with ExitStack() as stack:
-        for module in model.modules():
-            for name in HOOKS:
-                hooks = getattr(module, name)
-                if hooks:
-                    kept = OrderedDict((k, h) for k, h in hooks.items() if _of_torch(h))
-                    setattr(module, name, kept)
-                    stack.callback(setattr, module, name, hooks)
-        yield
-
-
-def _of_torch(hook: Callable) -> bool:
-    return (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.")

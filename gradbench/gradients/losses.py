@@ -109,16 +109,19 @@ def as_loss(
     return per_image
 
 
-def of_both(loss: Callable[..., Tensor]) -> OfBoth:
-    """Return a loss as a function of images and outputs.
+def asks_for_images(loss: Callable[..., Tensor]) -> bool:
+    """Whether a loss is a function of (images, outputs): it cannot do without two arguments.
 
-    Args:
-        loss: a function of the outputs, or one of (images, outputs): what counts is how many
-            arguments it cannot do without.
+    Raises:
+        GradbenchError: when it cannot do without three.
     """
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):  # built-in functions
+        return False
     required = [
         p
-        for p in _parameters(loss)
+        for p in parameters
         if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     if len(required) > 2:
@@ -126,11 +129,9 @@ def of_both(loss: Callable[..., Tensor]) -> OfBoth:
             f"the loss function asks for {len(required)} arguments: it gets (outputs) or "
             "(images, outputs)"
         )
-    return loss if len(required) == 2 else lambda images, outputs: loss(outputs)
+    return len(required) == 2
 
 
-def _parameters(loss: Callable) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(loss).parameters.values())
-    except (TypeError, ValueError):  # built-in functions
-        return []
+def of_both(loss: Callable[..., Tensor]) -> OfBoth:
+    """Return a loss as a function of images and outputs, whichever of the two it is."""
+    return loss if asks_for_images(loss) else lambda images, outputs: loss(outputs)

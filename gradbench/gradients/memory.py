@@ -66,4 +66,5 @@ def in_chunks(
 
 def out_of_memory(fault: RuntimeError) -> bool:
     """Whether a fault says that memory did not suffice, on any device."""
-    return isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault)
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(fault, torch.OutOfMemoryError) or any(w in str(fault) for w in words)

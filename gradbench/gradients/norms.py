@@ -46,6 +46,7 @@ def squared_norms(
     precision: str | None = None,
     channels_last: bool | None = None,
     routes: str | Mapping[str, str] | None = None,
+    compiled: bool = False,
 ) -> GradientNorms:
     """Return the squared gradient norm of every parameter tensor for every image.
 
@@ -69,13 +70,16 @@ def squared_norms(
             goes without where the network cannot take it.
         routes: a route for all layers that have it, or name -> route: direct, gram, native,
             outer, 'one image at a time'; None takes the cheapest by a static model (`explain`).
+        compiled: use `torch.compile` for the sums of batch normalisations, which needs a C++
+            compiler and some seconds at the first call. (Compiling the windows of Gram matrices
+            made them 2 to 3 times slower on a CPU; the rest is products of matrices.)
 
     Raises:
         GradbenchError: for unknown names, and wherever the result could be silently wrong: batch
             statistics, active dropout, a network or loss that mixes images, outputs not finite.
     """
-    options = Options(label, loss, reduction, parameters, chunk, precision, channels_last, routes)
-    answer = run(model, images, options)
+    given = (label, loss, reduction, parameters, chunk, precision, channels_last, routes, compiled)
+    answer = run(model, images, Options(*given))
     return GradientNorms(
         answer.names,
         answer.found.norms,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients.rules.base import Rule
-from gradbench.gradients.rules.broadcast import Broadcast, Slope
+from gradbench.gradients.rules.broadcast import Slope
 from gradbench.gradients.rules.convolution import Convolution, Geometry
 from gradbench.gradients.rules.linear import Embedding, Linear
 from gradbench.gradients.rules.normalisation import BatchNorm, GroupNorm, LayerNorm
@@ -207,26 +207,6 @@ def _prelu(input: Tensor, weight: Tensor) -> Reading | None:
     return Reading(Slope(weight.numel(), input.ndim), input, weight)
 
 
-def met(
-    kind: str, sign: float, position: int, arguments: Sequence, result: Tensor
-) -> Reading | None:
-    """Return the reading of a parameter that meets the images by broadcasting.
-
-    Args:
-        kind: add, mul or expand.
-        sign: of the second argument of a sum.
-        position: of the parameter among the arguments.
-        arguments: of the function.
-        result: of the function.
-    """
-    bare = arguments[position]
-    other = arguments[1 - position] if kind != "expand" else result
-    shape = (1,) * (result.ndim - bare.ndim) + tuple(bare.shape)
-    if result.ndim < 2 or shape[0] != 1 or getattr(other, "ndim", 0) != result.ndim:
-        return None
-    return Reading(Broadcast(kind, shape, kind == "mul", sign if position else 1.0), other, bare)
-
-
 def _each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
     if isinstance(value, int):
         return (value,) * dimensions
@@ -255,30 +235,3 @@ READERS: dict[Callable, Callable[..., Reading | None]] = {
     )
     for function in functions
 }
-
-# function -> kind, sign of its second argument, and the arguments that may be a parameter. A
-# product in place is not among them: it overwrites the factor that the gradient needs.
-MEETINGS: dict[Callable, tuple[str, float, tuple[int, ...]]] = {
-    torch.Tensor.expand: ("expand", 1.0, (0,)),
-    torch.Tensor.expand_as: ("expand", 1.0, (0,)),
-    torch.add: ("add", 1.0, (0, 1)),
-    torch.Tensor.add: ("add", 1.0, (0, 1)),
-    torch.Tensor.add_: ("add", 1.0, (1,)),
-    torch.sub: ("add", -1.0, (0, 1)),
-    torch.Tensor.sub: ("add", -1.0, (0, 1)),
-    torch.Tensor.sub_: ("add", -1.0, (1,)),
-    torch.mul: ("mul", 1.0, (0, 1)),
-    torch.Tensor.mul: ("mul", 1.0, (0, 1)),
-}
-
-# Functions that give a tensor's elements another shape or order.
-RESHAPES: frozenset[Callable] = frozenset(
-    [
-        *(torch.Tensor.view, torch.Tensor.reshape, torch.reshape, torch.Tensor.view_as),
-        *(torch.Tensor.unsqueeze, torch.unsqueeze, torch.Tensor.squeeze, torch.squeeze),
-        *(torch.Tensor.flatten, torch.flatten, torch.Tensor.unflatten, torch.unflatten),
-        *(torch.Tensor.permute, torch.permute, torch.Tensor.transpose, torch.transpose),
-        *(torch.Tensor.t, torch.t, torch.Tensor.T.__get__, torch.Tensor.mT.__get__),
-        *(torch.Tensor.movedim, torch.movedim, torch.Tensor.contiguous, torch.Tensor.__getitem__),
-    ]
-)

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gradbench.gradients.layout import Layout
+from gradbench.gradients.meetings import MEETINGS, RESHAPES, met
 from gradbench.gradients.movers import INDEXED, moved, plain_index
-from gradbench.gradients.readers import MEETINGS, READERS, RESHAPES, Reading, met
+from gradbench.gradients.readers import READERS, Reading
 from gradbench.gradients.rules.base import Rule
 
 
@@ -126,6 +127,7 @@ class Recorder(TorchFunctionMode):
             call.release()
         self.calls.clear()
         self.views.clear()
+        self.moves.clear()
 
     def _note(self, reading: Reading, result: Tensor) -> None:
         roles, views = {}, {}

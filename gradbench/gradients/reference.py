@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 from gradbench.errors import GradbenchError
 from gradbench.gradients import guard
 from gradbench.gradients.losses import PerImage
+from gradbench.gradients.state import only_these_require_grad
 
 
 def loop_norms(model: nn.Module, images: Tensor, loss: PerImage) -> Tensor:
@@ -36,7 +37,7 @@ def loop_norms(model: nn.Module, images: Tensor, loss: PerImage) -> Tensor:
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        guard.only_these_require_grad(model, parameters),
+        only_these_require_grad(model, parameters),
     ):
         columns = [i for i, p in enumerate(parameters) if p.requires_grad]
         wanted = [parameters[i] for i in columns]
@@ -47,7 +48,7 @@ def loop_norms(model: nn.Module, images: Tensor, loss: PerImage) -> Tensor:
             gradients = torch.autograd.grad(value, wanted, allow_unused=True)
             for i, gradient in zip(columns, gradients):
                 if gradient is not None:
-                    row[i] = gradient.square().sum()
+                    row[i] = gradient.to(dtype).square().sum()
             rows.append(row)
     return torch.stack(rows).to(images.device)
 
@@ -88,7 +89,7 @@ def vmap_norms(model: nn.Module, images: Tensor, loss: PerImage, micro_batch: in
     def norms_of_one(image: Tensor) -> Tensor:
         gradients = grad(loss_of_one)(wanted, image)
         zero = torch.zeros((), dtype=dtype, device=device)
-        squares = {name: g.square().sum().to(dtype) for name, g in gradients.items()}
+        squares = {name: g.to(dtype).square().sum() for name, g in gradients.items()}
         return torch.stack([squares.get(name, zero) for name in parameters])
 
     norms = vmap(norms_of_one, randomness="error")
@@ -100,8 +101,7 @@ def vmap_norms(model: nn.Module, images: Tensor, loss: PerImage, micro_batch: in
 
 def _check(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
     """Refuse what has no per-image gradients; return the device and precision of the norms."""
-    if images.ndim < 1 or len(images) == 0:
-        raise GradbenchError("no images were given")
+    guard.check_arguments(model, images, None)
     guard.refuse_training_mode(model)
     parameters = list(model.parameters())
     if not parameters:

@@ -9,19 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients.guard import check_outputs, close, without_callers_hooks
+from gradbench.gradients.guard import check_outputs, close
 from gradbench.gradients.layout import Layout, candidates, first_image, sample
 from gradbench.gradients.losses import OfBoth
+from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
 from gradbench.gradients.rules.base import squared_rows
+from gradbench.gradients.state import without_callers_hooks
 
 Result = TypeVar("Result")
 
 
 def forward_alone(model: nn.Module, image: Tensor) -> Tensor:
-    """Return the output for one image (1, ...), with the caller's hooks suspended."""
-    with without_callers_hooks(model):
-        return model(image.clone())
+    """Return the output for one image (1, ...), with the caller's hooks suspended.
+
+    Raises:
+        GradbenchError: when the network does not work without a hook that was placed on it.
+    """
+    try:
+        with without_callers_hooks(model) as suspended:
+            return model(image.clone())
+    except (KeyError, AttributeError, TypeError, NameError) as fault:
+        if not suspended:
+            raise
+        raise GradbenchError(
+            f"the network does not work without the hooks on {', '.join(suspended)} "
+            f"({type(fault).__name__}): make what they do part of its forward"
+        ) from fault
 
 
 def try_channels_last(
@@ -35,8 +49,9 @@ def try_channels_last(
     if wanted:
         try:
             return work(image.contiguous(memory_format=torch.channels_last)), True
-        except RuntimeError:  # `view` needs a tensor that is contiguous
-            pass
+        except RuntimeError as fault:  # `view` needs a tensor that is contiguous
+            if out_of_memory(fault):
+                raise
     return work(image), False
 
 
@@ -74,12 +89,13 @@ class Witness:
 
     def __init__(self, model: nn.Module, image: Tensor, parameters: Sequence[Tensor]):
         self.first, self.images = True, 0
+        self.sizes: set[int] = set()
         self.alone: dict[Tensor, list[tuple[torch.Size, Tensor]]] = {}
         self.verdicts: set[tuple] = set()
         recorder = Recorder(parameters, self._keep)
         with recorder:
             output = forward_alone(model, image)
-        self.moves = recorder.moves
+        self.moves = list(recorder.moves)
         recorder.release()
         check_outputs(output, 1)
         self.output = output.detach()
@@ -118,6 +134,20 @@ class Witness:
             return close(sample(first_image(shown, layout)), values)
         return (seen if self.images == 1 else (*seen, layout)) in self.verdicts
 
+    def compare(self, model: nn.Module, images: Tensor, outputs: Tensor) -> None:
+        """Compare first and last image of a batch with themselves alone, once for every size.
+
+        Raises:
+            GradbenchError: when the network mixes images.
+        """
+        if self.first:
+            compared(self.output, outputs[:1])
+        if self.images not in self.sizes and self.images > 1:
+            with torch.no_grad():
+                compared(forward_alone(model, images[-1:]), outputs[-1:])
+        self.sizes.add(self.images)
+        self.first = False
+
     def moves_images(self, moves: list[tuple[int, ...]]) -> bool:
         """Whether a batch's pass reordered or picked images: lengths differ from one image's."""
         return self.images > 1 and moves != self.moves
@@ -151,6 +181,7 @@ def statistics_alone(
         value = loss(image, compared(forward_alone(model, image), together)).sum() * scale
         found = torch.autograd.grad(value, parameters, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+        gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
         norms.append(torch.stack([squared_rows(g[None])[0].double() for g in gradients]))
         if directions is not None:
             pairs = zip(gradients, directions)

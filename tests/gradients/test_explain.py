@@ -86,12 +86,12 @@ def test_takes_the_options_of_squared_norms():
         explain(model, images[:0])
 
 
-def test_one_image_is_enough():
+def test_two_images_are_enough():
     model, images = network("resnet")
     seen = []
     with model[0].register_forward_hook(lambda m, i, o: seen.append(len(o))):
         explain(model, images, file=io.StringIO())
-    assert seen == [1]
+    assert seen == [2]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "never measured"])

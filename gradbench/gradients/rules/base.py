@@ -53,6 +53,12 @@ class Rule:
         """Return the per-image gradients of small parameters, role -> (B, *shape)."""
         raise NotImplementedError
 
+    def compiled_gradients(
+        self, roles: Mapping[str, object], x: Tensor, delta: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the same by a compiled loop, where a rule has one."""
+        return self.gradients(roles, x, delta)
+
     def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
         """Return the routes of the large parameter and the work of each for one image.
 
@@ -72,7 +78,12 @@ class Rule:
         raise NotImplementedError
 
     def measure(
-        self, asked: Mapping[str, Tensor | None], x: Tensor, delta: Tensor, route: str | None
+        self,
+        asked: Mapping[str, Tensor | None],
+        x: Tensor,
+        delta: Tensor,
+        route: str | None,
+        compiled: bool = False,
     ) -> dict[str, Measured]:
         """Return the statistics of every asked role.
 
@@ -81,6 +92,7 @@ class Rule:
             x: input of the layer, images first.
             delta: gradient with respect to its output, images first.
             route: route of the large parameter.
+            compiled: whether to use `compiled_gradients`.
         """
         found = {}
         small = {role: v for role, v in asked.items() if role != self.large}
@@ -91,7 +103,8 @@ class Rule:
                 None if direction is None else self.products(x, delta, direction),
             )
         if small:
-            for role, gradient in self.gradients(small, x, delta).items():
+            form = self.compiled_gradients if compiled else self.gradients
+            for role, gradient in form(small, x, delta).items():
                 direction = small[role]
                 found[role] = Measured(
                     squared_rows(gradient),
