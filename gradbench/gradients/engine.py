@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
 from gradbench.gradients.rules.base import Rule
-from gradbench.gradients.single import Witness, statistics_alone, try_channels_last
+from gradbench.gradients.single import Witness, signature, statistics_alone, try_channels_last
 from gradbench.gradients.state import BACKWARD_HOOKS, without_callers_hooks
 
 ALONE = "one image at a time"
@@ -83,6 +84,10 @@ class Taken:
         return self.route if self.route in (ALONE, UNUSED) else f"{self.kind} {self.route}"
 
 
+# network -> its witness, and whether it takes channels last; forgotten with the network
+_SEEN: WeakKeyDictionary[nn.Module, tuple[Witness, bool]] = WeakKeyDictionary()
+
+
 class Engine:
     """Forward and backward pass of one chunk after the other."""
 
@@ -116,6 +121,7 @@ class Engine:
         try:
             outputs = self._forward(recorder, images)
             self.witness.compare(self.task.model, images, outputs.detach())
+            _SEEN[self.task.model] = (self.witness, self.channels_last)
             shared = self._backward(recorder, images, outputs)
         finally:
             recorder.release()
@@ -146,9 +152,17 @@ class Engine:
 
     def _see_first(self, images: Tensor) -> Witness:
         """Look at the first image alone, and find out whether channels may come last."""
+        model, wanted = self.task.model, self.task.channels_last
+        how = (torch.is_autocast_enabled(self.device.type), wanted, *map(id, self.task.parameters))
+        now = signature(model, images, how)
+        known = _SEEN.get(model)
+        if known is not None and known[0].signature == now:
+            witness, self.channels_last = known
+            return witness
         with guard.refuse_randomness(self.device):
-            make = partial(Witness, self.task.model, parameters=self.task.parameters)
-            witness, self.channels_last = try_channels_last(make, images[:1], self.channels_last)
+            make = partial(Witness, model, parameters=self.task.parameters)
+            witness, self.channels_last = try_channels_last(make, images[:1], wanted)
+        witness.signature = now
         return witness
 
     def _backward(self, recorder: Recorder, images: Tensor, outputs: Tensor) -> list[Tensor]:

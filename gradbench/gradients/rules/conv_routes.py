@@ -173,12 +173,14 @@ def native(x: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Tensor:
     found = []
     for a, d in zip(x.split(images), delta.split(images)):
         weight = x.new_empty(1).expand(len(a) * shape[0], *shape[1:])
+        if len(a) > 1:  # one image keeps its layout in memory, which another view of it may lose
+            a, d = (t.reshape(1, -1, *t.shape[2:]) for t in (a, d))
         _, gradients, _ = torch.ops.aten.convolution_backward(
-            *(d.reshape(1, -1, *d.shape[2:]), a.reshape(1, -1, *a.shape[2:]), weight, None),
+            *(d, a, weight, None),
             *(geometry.stride, padding, geometry.dilation, False, [0] * len(padding)),
-            *(len(a) * geometry.groups, [False, True, False]),
+            *(a.shape[1] // x.shape[1] * geometry.groups, [False, True, False]),
         )
         # Reduced as it lies: bringing it into another order would take as long as the arithmetic.
         norms = torch.linalg.vector_norm(gradients, dim=tuple(range(1, gradients.ndim)))
-        found.append(norms.square_().view(len(a), -1).sum(1))
+        found.append(norms.square_().view(-1, shape[0]).sum(1))
     return torch.cat(found)
