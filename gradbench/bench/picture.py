@@ -40,11 +40,10 @@ def main(words: Sequence[str]) -> None:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of contenders that were measured; none of a table of a few contenders."""
-    if "-only_" in path.name:
-        return []
+    """Return the rows of the contenders that were measured; none where the engine was not."""
     with path.open(newline="") as file:
-        return [r for r in csv.DictReader(file) if r["ratio"] and r["contender"] in NAMES]
+        rows = [r for r in csv.DictReader(file) if r["ratio"] and r["contender"] in NAMES]
+    return rows if any(r["contender"] == "engine" for r in rows) else []
 
 
 def draw(tables: Sequence[Sequence[dict[str, str]]], path: Path) -> None:
@@ -66,7 +65,7 @@ def _panel(panel: Axes, order: Sequence[str], found: dict[str, dict[str, str]]) 
     for place, name in enumerate(order):
         row = found.get(name)
         if row is None:
-            panel.text(0.03 * longest, place, "not possible", va="center", color=style.MUTED)
+            panel.text(0.03 * longest, place, "not measured", va="center", color=style.MUTED)
             continue
         value, low, high = (float(row[k]) for k in ("ratio", "ratio_low", "ratio_high"))
         own = name == "engine"

@@ -369,9 +369,9 @@ def test_no_images_refused(model, images):
 
 def test_chunk_is_a_function_of_shape_and_device():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert default_chunk((1000, 3, 32, 32), cpu) == 32
+    assert default_chunk((1000, 3, 32, 32), cpu) == 64
     assert default_chunk((1, 3, 32, 32), gpu) == 512
-    assert default_chunk((1, 3, 224, 224), cpu) == 4
+    assert default_chunk((1, 3, 224, 224), cpu) == 9
     assert default_chunk((1, 3, 9000, 9000), cpu) == 1
 
 
