@@ -48,13 +48,13 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def draw(tables: Sequence[Sequence[dict[str, str]]], path: Path) -> None:
     """Draw one panel per table: a bar per contender, the ordinary step a line at one."""
-    order = [name for name in NAMES if any(r["contender"] == name for t in tables for r in t)]
     title = "Gradient norms of all layers, image by image: time beside one forward and backward"
     names = ["gradbench", "others", "forward + backward of the batch", "smallest to largest round"]
-    size = (style.WIDTH / 2, 0.5 + 0.19 * len(order))
+    size = (style.WIDTH / 2, 0.5 + 0.19 * max(map(len, tables)))
     with style.drawing(path, title, len(tables), size, names) as (panels, handles):
         for panel, rows in zip(panels, tables):
-            handles[:] = _panel(panel, order, {row["contender"]: row for row in rows})
+            found = {row["contender"]: row for row in rows}
+            handles[:] = _panel(panel, [name for name in NAMES if name in found], found)
         style.outer_labels(panels, "time / (forward + backward)", "")
 
 
@@ -63,10 +63,7 @@ def _panel(panel: Axes, order: Sequence[str], found: dict[str, dict[str, str]]) 
     bars = {}
     longest = max(float(row["ratio_high"]) for row in found.values())
     for place, name in enumerate(order):
-        row = found.get(name)
-        if row is None:
-            panel.text(0.03 * longest, place, "not measured", va="center", color=style.MUTED)
-            continue
+        row = found[name]
         value, low, high = (float(row[k]) for k in ("ratio", "ratio_low", "ratio_high"))
         own = name == "engine"
         bars[own] = panel.barh(place, value, 0.7, color=style.COLOURS[0] if own else style.FAINT)
