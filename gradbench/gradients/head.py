@@ -90,10 +90,7 @@ def forward(
         raise GradbenchError(
             f"the network must return logits, ({len(images)} images, classes), but gave {got}"
         )
-    if not torch.isfinite(logits).all():
-        raise GradbenchError(
-            "the network's outputs are not all finite: look for NaN in its weights or the images"
-        )
+    guard.check_outputs(logits, len(images))
     name, x = _match(calls, logits, heads, shapes)
     _check(name, heads[name], x, logits, uses)
     precise = torch.promote_types(torch.promote_types(x.dtype, logits.dtype), torch.float32)

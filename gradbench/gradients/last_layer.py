@@ -20,14 +20,11 @@ from gradbench.gradients.class_losses import CLASS_LOSSES, sum_of_others
 from gradbench.gradients.head import forward, linear_layers
 from gradbench.gradients.labels import Label
 from gradbench.gradients.losses import PerImage, as_loss, asks_for_images
+from gradbench.gradients.rules.base import squared_rows
 
 CHUNK = 256
 """Images per forward pass."""
 FORMS = ("sequential", "fast")
-
-
-def _squared_rows(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values, dim=1).square()
 
 
 def _unit_rows(values: Tensor) -> Tensor:
@@ -112,8 +109,8 @@ class LastLayer:
         ||delta||^2 ||h||^2 and ||delta||^2, Lee and AlRegib 2020: the columns `names` of
         `gradbench.gradients.squared_norms`. (B, 1) where the layer has no bias.
         """
-        bias = _squared_rows(self.deltas())
-        weight = bias * _squared_rows(self.features)
+        bias = squared_rows(self.deltas())
+        weight = bias * squared_rows(self.features)
         return torch.stack([weight, bias] if self.has_bias else [weight], 1)
 
     def class_deltas(self, loss: str) -> Tensor:
@@ -146,7 +143,7 @@ class LastLayer:
         """
         off, on, _ = self._terms(loss)
         bias = sum_of_others(off.square()) + on.square()
-        return bias * _squared_rows(self.features).unsqueeze(1), bias
+        return bias * squared_rows(self.features).unsqueeze(1), bias
 
     def introspective(
         self, loss: str = "mse_max", form: str = "sequential", normalise: bool = True

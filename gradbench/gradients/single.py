@@ -58,13 +58,14 @@ def try_channels_last(
 def signature(model: nn.Module, image: Tensor, settings: Sequence) -> tuple:
     """Return what decides how a network computes, but for its images.
 
-    Weights and their versions, modes, hooks, and whatever plain values its modules hold.
+    Weights and their versions, modes, hooks, and whatever its modules hold: plain values by what
+    they are, other objects by which they are.
     """
     modules = tuple(
         (
             id(module),
             tuple(map(len, (module._forward_hooks, module._forward_pre_hooks))),
-            tuple((k, v) for k, v in vars(module).items() if isinstance(v, _PLAIN)),
+            tuple((k, v if isinstance(v, _PLAIN) else id(v)) for k, v in vars(module).items()),
         )
         for module in model.modules()
     )

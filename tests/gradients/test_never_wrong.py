@@ -227,3 +227,11 @@ def test_outputs_refuses_what_the_engine_refuses():
     for function in (lambda net, x: F.dropout(net.a(x)), lambda net, x: net.a(x) / 0):
         with pytest.raises(GradbenchError):
             outputs(network(function), images())
+
+
+def test_a_network_that_was_changed_is_looked_at_again():
+    net, x = network(lambda net, x: net.b(net.a(x))), images()
+    squared_norms(net, x)
+    net.function = MIXING["cumulated"]
+    with pytest.raises(GradbenchError, match="mixes the images"):
+        squared_norms(net, x)
