@@ -27,8 +27,9 @@ HELP = """\
 gradbench sweep [key=a,b,c ...]
 
 Runs every combination of the comma lists (Hydra multirun). Each job writes to <out>/<job>, the
-rows of all jobs to <out>/results.csv; all jobs share one store. A job that fails leaves the others
-running and is told at the end; the same command again does only what is missing.
+rows of all jobs to <out>/results.csv (of several levels, their picture to <out>/levels.png); all
+jobs share one store. A job that fails leaves the others running and is told at the end; the same
+command again does only what is missing.
 
   gradbench sweep experiment=quickstart seed=0,1,2
   gradbench sweep experiment=quickstart level=1,2,3,4,5 hydra/launcher=joblib
@@ -108,6 +109,12 @@ def merge(base: Path, named: bool) -> None:
         for name, part in zip(names, parts):
             part["variant"] = [f"{own}; {name}" if own else name for own in part["variant"]]
         rows = pandas.concat(parts)
-    write_csv(frame(rows.astype(object).where(rows.notna(), None).to_dict("records")),
-              base / "results.csv")  # fmt: skip
-    print(f"{len(parts)} jobs, rows in {base / 'results.csv'}", file=sys.stderr)
+    merged = frame(rows.astype(object).where(rows.notna(), None).to_dict("records"))
+    write_csv(merged, base / "results.csv")
+    told = f"{len(parts)} jobs, rows in {base / 'results.csv'}"
+    if merged["level"].nunique() > 2:  # no level and at least two of them
+        from gradbench.reporting import figures
+
+        figures.levels(base / "levels.png", "AUROC against level", merged)
+        told += f", picture: {base / 'levels.png'}"
+    print(told, file=sys.stderr)

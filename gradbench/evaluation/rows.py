@@ -30,6 +30,9 @@ WHOLE = (
 )
 DIGITS = 6
 """Decimals of the real numbers."""
+FEW = 500
+"""A row with fewer abnormal images is marked as indicative."""
+INDICATIVE = f"indicative: fewer than {FEW} abnormal images"
 _NAMING = tuple(c for c in COLUMNS if c not in (*REAL, "n_normal", "n_abnormal", "unit", "note"))
 
 
@@ -48,10 +51,13 @@ def row(**values: Any) -> dict[str, Any]:
 def measured_row(measured: Measured, **values: Any) -> dict[str, Any]:
     """Return the row of a measured number in percent; a `note` in `values` stands before its own.
 
+    Fewer than 500 abnormal images are said in the note: such a number is indicative.
+
     Raises:
         GradbenchError: for an unknown column.
     """
-    notes = (values.pop("note", None), measured.note)
+    few = INDICATIVE if measured.n_abnormal < FEW and not math.isnan(measured.value) else ""
+    notes = (values.pop("note", None), few, measured.note)
     names = ("metric", "side", "threshold_rule", "n_normal", "n_abnormal")
     return row(
         **values,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from gradbench.evaluation.rows import INDICATIVE
 from gradbench.reporting import grid, sections
 from gradbench.reporting.draft import Draft
 from gradbench.reporting.grid import Grid
@@ -20,6 +21,7 @@ SOURCES = {
     "generated": "made here, from the clean test images",
 }
 """Foot-notes of the column `source`."""
+INDICATED = ", indicative"
 SUPERVISION = {
     "none": "nothing",
     "synthetic": "nothing; it makes challenges of its own from clean images",
@@ -114,7 +116,7 @@ def _main(view: View, names: list[str], render: Callable[[Grid], str]) -> list[s
         labels = (
             line.challenge,
             line.level,
-            view.count(line, "n_abnormal"),
+            view.count(line, "n_abnormal") + INDICATED * view.indicative(line),
             ", ".join(view.sources(line)),
         )
         draft.add_ranked(labels, [view.cell(line, name) for name in names])
@@ -125,6 +127,8 @@ def _footnotes(view: View) -> str:
     """Return what the words of the column `source` mean, and the notes on the images."""
     found = {word for line in view.lines() for word in view.sources(line)}
     notes = [f"{word}: {text}." for word, text in SOURCES.items() if word in found]
+    if any(view.indicative(line) for line in view.lines()):
+        notes.append(f"{INDICATIVE}; small differences may be chance.")
     alike: dict[str, dict[str, None]] = {}
     for line in view.lines():
         if remarks := view.remarks(line):

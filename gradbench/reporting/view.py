@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from gradbench.evaluation.rows import INDICATIVE
 from gradbench.reporting.numbers import DASH, EXACT, number, size, with_interval, with_range
 
 HOLE = "not measured: "
@@ -132,9 +133,13 @@ class View:
         """Return where the images of a challenge are from: official, generated, part and so on."""
         return list(dict.fromkeys(row.source for row in self._lines[line] if row.source))
 
+    def indicative(self, line: Line) -> bool:
+        """Tell whether a challenge was measured on few abnormal images."""
+        return any(INDICATIVE in row.note for row in self._lines[line])
+
     def remarks(self, line: Line) -> list[str]:
         """Return what the notes tell of the images, each remark once."""
-        own = (EXACT, HOLE, "no interval", "p ")
+        own = (EXACT, HOLE, "no interval", "p ", INDICATIVE)
         notes = [
             part
             for row in self._lines[line]

@@ -6,6 +6,7 @@ import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, kept, one_sentence, reference
 
 JOBS = ("level=1", "level=3")
+MERGED = ("results.csv", "levels.png")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def lines(path):
 
 def test_every_job_has_its_folder(swept):
     out = swept / "of several, jobs"
-    assert {p.name for p in out.iterdir()} == {*JOBS, "results.csv", "multirun.yaml"}
+    assert {p.name for p in out.iterdir()} == {*JOBS, *MERGED, "multirun.yaml"}
     for job in JOBS:
         for name in ("results.csv", "table.md", "run.json", "costs.csv", "model"):
             assert (out / job / name).exists()

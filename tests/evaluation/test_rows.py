@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.intervals import FoldScores, measure
+from gradbench.evaluation.intervals import FoldScores, Measured, measure
 from gradbench.evaluation.rows import (
     COLUMNS,
     frame,
@@ -84,13 +84,22 @@ def test_measured_numbers_become_percent(tmp_path):
     results = measure([fold], replicates=50)
     rows = [measured_row(r, method="msp", note="part") for r in results]
     first = rows[0]
-    assert (first["metric"], first["unit"], first["note"]) == ("auroc", "percent", "part")
+    assert (first["metric"], first["unit"]) == ("auroc", "percent")
+    assert first["note"] == "part; indicative: fewer than 500 abnormal images"
     assert first["value"] == 100 * results[0].value
     table = frame(rows).set_index(["metric", "side", "threshold_rule"])
     missing = table.loc[("detection_accuracy", "", "half")]
     assert np.isnan(missing["value"])
     assert missing["note"].startswith("part; not measured: ")
     assert table.loc[("fpr95", "normal", ""), "n_abnormal"] == 60
+
+
+def test_few_abnormal_images_are_marked_and_500_are_not():
+    few, enough = (
+        Measured("auroc", "", "", 0.9, 0.8, 0.95, (), 1000, count, "a note") for count in (499, 500)
+    )
+    assert measured_row(few)["note"] == "indicative: fewer than 500 abnormal images; a note"
+    assert measured_row(enough)["note"] == "a note"
 
 
 def test_values_of_the_wrong_kind_are_named():

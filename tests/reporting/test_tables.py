@@ -54,6 +54,19 @@ def test_a_cell_of_the_main_table_holds_value_and_interval_and_the_highest_is_bo
     assert cells(main, "gaussian_noise", "3")[-2:] == ["71.5 70.5–72.5", "**86.5** 85.5–87.5"]
 
 
+def test_few_abnormal_images_are_marked_where_the_count_stands():
+    few = "part of it; indicative: fewer than 500 abnormal images"
+    rows = [
+        auroc("ood", name, "msp", 90.0, n_abnormal=count, note=note)
+        for name, count, note in (("svhn", 499, few), ("textures", 500, ""))
+    ]
+    text = section(markdown(frame(rows), ABOUT), "AUROC")
+    assert cells(text, "svhn")[1] == "499, indicative"
+    assert cells(text, "textures")[1] == "500"
+    assert "- indicative: fewer than 500 abnormal images; small differences may be chance." in text
+    assert "- svhn: part of it." in text
+
+
 def test_equal_values_are_not_bold():
     rows = [auroc("ood", "svhn", name, 90.0) for name in ABOUT["detectors"]]
     assert "**" not in markdown(frame(rows), ABOUT)
