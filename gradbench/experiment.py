@@ -17,7 +17,7 @@ from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.detectors.base import Detector
+from gradbench.detectors.base import GIVEN, Detector
 from gradbench.errors import GradbenchError, unknown
 from gradbench.extraction.readers import check
 
@@ -119,8 +119,11 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         )
     for name, content in detectors.items():
         detector = instantiate("detector", name, content)
+        given = {*detector.bank_reads}.intersection(GIVEN)
+        given |= {*detector.hold_out_reads}.intersection(("labels",))
         for output in (*detector.reads, *detector.bank_reads, *detector.hold_out_reads):
-            check(output)
+            if output not in given or output in detector.reads:
+                check(output)
     _check_numbers(config)
     for key in dataset.augment:
         if key not in ("pad", "flip"):

@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
-from gradbench.detectors.scoring import PARTS, Clean, Scores, score_folds
+from gradbench.detectors.base import GIVEN
+from gradbench.detectors.scoring import PARTS, Scores, score_folds
 from gradbench.evaluation.bounds import check_bounds
 from gradbench.evaluation.intervals import Measured, measure
 from gradbench.evaluation.resampling import FoldScores
 from gradbench.experiment import protocol_name
 from gradbench.extraction.readers import version_of
+from gradbench.fitting import clean
 from gradbench.store import Key, Product, file_digest
 from gradbench.trial import Seen, Trial
 
@@ -71,7 +73,7 @@ def judge(trial: Trial, name: str, normal: Seen, abnormal: Seen, protocol: Any =
             abnormal.outputs,
             folds,
             experiment.config["detector"]["seed"],
-            _clean(trial, name),
+            clean(trial, name),
         )
         arrays = {f"{i}/{part}": getattr(s, part) for i, s in enumerate(scores) for part in PARTS}
         save_arrays(
@@ -140,23 +142,10 @@ def _check(measured: list[Measured]) -> None:
     check_bounds(auroc.value, best.value, smallest)
 
 
-def _clean(trial: Trial, name: str) -> Clean:
-    """Return outputs of training images and of the hold-out, where a detector reads them."""
-    detector = trial.experiment.detector(name)
-    bank, hold_out = (
-        trial.look(images, reads).outputs if reads else {}
-        for images, reads in (
-            (trial.images.train, detector.bank_reads),
-            (trial.images.hold_out, detector.hold_out_reads),
-        )
-    )
-    return Clean(bank, hold_out)
-
-
 def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, protocol) -> Key:
     experiment = trial.experiment
     detector = experiment.detector(name)
-    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}
+    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
     config = {
         "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "detector_version": detector.version,

@@ -13,6 +13,11 @@ from torch import Tensor
 Outputs = Mapping[str, Tensor]
 """Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
 
+GIVEN = ("labels", "head/weight", "head/bias")
+"""What may stand in `bank_reads` besides outputs: the true labels (N,) of the training images, and
+weight (classes, D) and bias (classes,) of f's last linear layer. `labels` may stand in
+`hold_out_reads` too."""
+
 SUPERVISION = ("none", "synthetic", "tuning", "training")
 
 
@@ -75,9 +80,11 @@ class Detector(ABC):
             from clean images), `tuning` (to choose hyperparameters), `training` (to fit weights).
         clean_seen: which clean images it sees besides f's training set.
         reads: names of the outputs it scores.
-        bank_reads: names of the outputs it needs on training images, empty if none.
-        hold_out_reads: names of the outputs it needs on clean images that f was not trained on,
-            for fits without challenges; empty if none.
+        bank_reads: names of the outputs it needs on training images, empty if none. `labels` asks
+            for their labels, `head/weight` and `head/bias` for f's last linear layer, see `GIVEN`;
+            what scoring needs of them belongs to the fitted state.
+        hold_out_reads: names of the outputs, or `labels`, that it needs on clean images that f was
+            not trained on, for fits without challenges; empty if none.
         version: raised when fits or scores change, so that kept ones are not mistaken for them.
         half: score at which the detector's own probability is 0.5 (that the image is abnormal, for
             msp that of the class named), None where it has none.
@@ -96,7 +103,8 @@ class Detector(ABC):
         """Learn, and return itself.
 
         Args:
-            bank: the outputs of `bank_reads` on f's training images.
+            bank: what `bank_reads` names: outputs on f's training images, their labels, tensors
+                of f's last layer.
             fit: for detectors that learn from challenges, the *fit* part of a fold; for all others
                 the outputs of `hold_out_reads` on the hold-out, all of it normal.
             choose: likewise the *choose* part, or the hold-out.

@@ -1,6 +1,7 @@
-"""What can be read off a network: logits, layer means, squared gradient norms.
+"""What can be read off a network: logits, features, layer means, squared gradient norms.
 
-An output is named by a text: `logits`, `layer_means`, or `squared_norms/<label>/<loss>`.
+An output is named by a text: `logits`, `features` (penultimate, the input of the last linear
+layer), `layer_means`, or `squared_norms/<label>/<loss>`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError, unknown
+from gradbench.extraction.head import Features
 from gradbench.gradients import as_loss, outputs, squared_norms
 
-KINDS = ("logits", "layer_means", "squared_norms")
-VERSIONS = {"logits": 2, "layer_means": 2, "squared_norms": 2}
+KINDS = ("logits", "features", "layer_means", "squared_norms")
+VERSIONS = {"logits": 2, "features": 1, "layer_means": 2, "squared_norms": 2}
 """VERSION of each kind of output, part of its products' keys."""
 
 
@@ -31,8 +33,8 @@ def check(name: str) -> None:
         raise unknown("output", name, KINDS)
     if len(rest) != (2 if kind == "squared_norms" else 0):
         raise GradbenchError(
-            f"the output '{name}' is misnamed: write logits, layer_means or "
-            "squared_norms/<label>/<loss>"
+            f"the output '{name}' is misnamed: write logits, features, "
+            "layer_means or squared_norms/<label>/<loss>"
         )
     if rest:
         as_loss(rest[1], rest[0])  # raises for an unknown label or loss
@@ -54,16 +56,23 @@ def read_counting(
         names: of the outputs.
 
     Returns:
-        float32 tensors on the CPU: `logits` (B, N), `layer_means` (B, features of all layers),
-        `squared_norms/...` (B, d) in the order of the network's parameter tensors. And how often
-        the engine halved a chunk because memory did not suffice.
+        float32 tensors on the CPU: `logits` (B, N), `features` (B, D), `layer_means` (B, features
+        of all layers), `squared_norms/...` (B, d) in the order of the network's parameter tensors.
+        And how often the engine halved a chunk because memory did not suffice.
+
+    Raises:
+        GradbenchError: if features are asked for and the logits are not the output of a linear
+            layer.
     """
     halvings = 0
     names = list(names)
     norms = [name for name in names if name.startswith("squared_norms")]
     found: dict[str, Tensor] = {}
     logits: Tensor | None = None
-    with _LayerMeans(backbone.network, "layer_means" in names) as means:
+    with (
+        Features(backbone, images, "features" in names) as features,  # first: it makes a pass
+        _LayerMeans(backbone.network, "layer_means" in names) as means,
+    ):
         if norms:
             for position, name in enumerate(norms):
                 _, label, loss = name.split("/")
@@ -73,11 +82,15 @@ def read_counting(
                 if position == 0 and not result.halvings:
                     logits = result.outputs
                     means.close()  # one pass is enough
+                    features.close()
         if logits is None:  # no pass yet, or memory ran out and some images were seen twice
             means.clear()
+            features.clear()
             logits = outputs(backbone, images)
     if "logits" in names:
         found["logits"] = logits
+    if "features" in names:
+        found["features"] = features.value()
     if "layer_means" in names:
         found["layer_means"] = means.value()
     return {name: tensor.detach().float().cpu() for name, tensor in found.items()}, halvings

@@ -12,10 +12,11 @@ from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.detectors.base import SUPERVISION, Detector, Samples
+from gradbench.detectors.base import GIVEN, SUPERVISION, Detector, Samples
 from gradbench.detectors.profile import rank_auroc
 from gradbench.errors import GradbenchError
 from gradbench.experiment import instantiate
+from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import check, read
 
 NAMES = [name for name in group_files("detector") if "members" not in load_member("detector", name)]
@@ -57,18 +58,21 @@ def parts(f):
 
     def outputs(data, names):
         pixels = torch.from_numpy(data.images).float() / 255
-        return read(f, pixels, names) if names else {}
+        found = read(f, pixels, [name for name in names if name not in GIVEN])
+        given = head_tensors(f) | {"labels": torch.from_numpy(data.labels)}
+        return found | {name: given[name] for name in names if name in GIVEN}
 
     @cache
-    def of(reads, bank_reads):
+    def of(reads, bank_reads, hold_out_reads):
         bank = outputs(images(240, seed=9), bank_reads)
+        fits = {*reads, *hold_out_reads}
         joined = [
-            Samples.join(outputs(images(150, seed), reads), outputs(shapeless(90, seed), reads))
+            Samples.join(outputs(images(150, seed), fits), outputs(shapeless(90, seed), fits))
             for seed in (1, 2)
         ]
         return bank, *joined, outputs(images(150, 3), reads), outputs(shapeless(90, 3), reads)
 
-    return lambda detector: of(tuple(detector.reads), tuple(detector.bank_reads))
+    return lambda d: of(tuple(d.reads), tuple(d.bank_reads), tuple(d.hold_out_reads))
 
 
 def fitted(name, parts, seed=0) -> Detector:
@@ -91,8 +95,11 @@ def test_declarations(name):
     assert detector.clean_seen
     assert detector.version >= 1
     assert detector.reads
-    for output in (*detector.reads, *detector.bank_reads):
+    for output in detector.reads:
         check(output)
+    for output in {*detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN):
+        check(output)
+    assert {*detector.hold_out_reads}.intersection(GIVEN) <= {"labels"}
     assert len(detector.info.title) > 10
     assert re.search(r"\b(19|20)\d\d$", detector.info.venue)
     assert detector.info.url.startswith("https://")

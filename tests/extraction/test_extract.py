@@ -20,7 +20,7 @@ from gradbench.extraction.readers import VERSIONS, check, feature_layers, read, 
 from gradbench.store import Store
 
 NORMS = "squared_norms/ones/bce"
-ALL = ["logits", "layer_means", NORMS, "squared_norms/zeros/mse"]
+ALL = ["logits", "features", "layer_means", NORMS, "squared_norms/zeros/mse"]
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +129,13 @@ def test_layer_means_of_tokens_and_vectors():
 
 def test_golden_outputs():
     # if this fails, raise the VERSION of the output in readers.VERSIONS
-    assert VERSIONS == {"logits": 2, "layer_means": 2, "squared_norms": 2}
+    assert VERSIONS == {"logits": 2, "features": 1, "layer_means": 2, "squared_norms": 2}
     found = read(network(), pixels_of(images(2)), ALL)
     assert found["logits"][1].tolist() == pytest.approx([0.0895534, 0.37148, -0.333641], rel=1e-4)
     means = [0.0408191, 0.255273, 0.14522, 0.526194]
     assert found["layer_means"][1, :4].tolist() == pytest.approx(means, rel=1e-4)
+    features = [0.563085, 0.0386605, 0.00366247]
+    assert found["features"][1, :3].tolist() == pytest.approx(features, rel=1e-4)
     norms = [0.000291505, 1.94776e-05, 2.82971e-05, 0.0535821, 0.0815796]
     assert found[NORMS][1, [0, 1, 2, -2, -1]].tolist() == pytest.approx(norms, rel=1e-4)
 
