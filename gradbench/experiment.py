@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_object
 
 from gradbench.backbones.recipe import Recipe
-from gradbench.challenges.base import Challenge, Derived
+from gradbench.challenges.base import Challenge
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
@@ -145,6 +145,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             "network; give one seed, or leave the checkpoint out"
         )
     for challenge in challenges.values():
+        challenge.check_dataset(dataset)
         if isinstance(challenge, OtherSet):
             experiment.other_dataset(challenge).splits("challenge")
     return experiment
@@ -210,12 +211,11 @@ def find_device(name: str) -> torch.device:
 
 def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):
     for name, challenge in challenges.items():
-        own = challenge.levels if isinstance(challenge, Derived) else ()
-        if not own:
+        if not challenge.levels:
             yield Cell(name, challenge)
             continue
-        for level in own if levels is None else levels:
-            challenge.strength(level)  # raises for a level that there is not
+        for level in challenge.levels if levels is None else levels:
+            challenge.check_level(level)
             yield Cell(name, challenge, level)
 
 

@@ -19,7 +19,7 @@ from gradbench.experiment import Cell, Experiment
 from gradbench.extraction.extract import BATCH, compute, shard_key
 from gradbench.pipeline import order
 from gradbench.store import Store
-from gradbench.trial import source
+from gradbench.trial import brought, source
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, 
             yield from _derived(experiment, cell, images.normal, f, weights, each, store)
             continue
         try:
-            dataset = experiment.other_dataset(cell.challenge)
-            if _would_come(dataset, "challenge", experiment):
-                note = dataset.ready("challenge", experiment.data)
-                yield Planned("outputs", cell.title, 0, 0, note=note)
-                continue
-            native = dataset.load("challenge", _offline(experiment))
-            other = cell.challenge.bring(native, images.normal.shape, cell.name)
+            if isinstance(cell.challenge, OtherSet):
+                dataset = experiment.other_dataset(cell.challenge)
+                if _would_come(dataset, "challenge", experiment):
+                    note = dataset.ready("challenge", experiment.data)
+                    yield Planned("outputs", cell.title, 0, 0, note=note)
+                    continue
+            other = brought(experiment, cell, images.normal, _offline(experiment)).images
         except MissingData as reason:
             yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
             continue

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.obtain import Network
-from gradbench.challenges.base import Derived
+from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
+from gradbench.data.settings import DataSettings
 from gradbench.experiment import Cell, Experiment
 from gradbench.extraction.extract import extract
 from gradbench.store import Store
@@ -95,10 +96,30 @@ class Trial:
         """
         if isinstance(cell.challenge, Derived):
             return Made(*produce(self.source(cell), self.images.normal, self.store))
-        dataset = self.experiment.other_dataset(cell.challenge)
-        native = dataset.load("challenge", self.experiment.data)
-        images = cell.challenge.bring(native, self.images.normal.shape, cell.name)
-        return Made(images, None, native.shape, dataset.processing_of(native))
+        return brought(self.experiment, cell, self.images.normal, self.experiment.data)
+
+
+def brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings) -> Made:
+    """Return the images of a challenge that is not made from the clean ones.
+
+    Args:
+        experiment: with the settings of all challenges.
+        cell: challenge and level.
+        clean: the normal side of the measurement.
+        data: where images are looked for.
+
+    Raises:
+        MissingData: if they are not at hand.
+    """
+    challenge = cell.challenge
+    if isinstance(challenge, Given):
+        seed = experiment.config["challenge"]["seed"]
+        asked = Asked(cell.title, cell.level, clean, experiment.dataset, data, seed)
+        return Made(challenge.find(asked))
+    dataset = experiment.other_dataset(challenge)
+    native = dataset.load("challenge", data)
+    images = challenge.bring(native, clean.shape, cell.name)
+    return Made(images, None, native.shape, dataset.processing_of(native))
 
 
 def source(experiment: Experiment, cell: Cell, f, strength: float | None = None) -> Source:

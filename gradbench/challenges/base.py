@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.data.imageset import to_grid
+from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.imageset import ImageSet, to_grid
 from gradbench.errors import GradbenchError
 
 
@@ -40,6 +41,68 @@ class Challenge(ABC):
 
     kind: ClassVar[str]
 
+    @property
+    def title(self) -> str:
+        """What messages call the challenge."""
+        return type(self).__name__
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels that there are, empty for a challenge without levels."""
+        return ()
+
+    def check_level(self, level: int | None) -> None:
+        """Refuse a level that there is not.
+
+        Raises:
+            GradbenchError: naming the levels that there are.
+        """
+        if level not in (self.levels or (None,)):
+            raise GradbenchError(
+                f"{self.title} has no level {level}: choose from "
+                f"{', '.join(map(str, self.levels)) or 'no level at all'}"
+            )
+
+    def check_dataset(self, dataset: Dataset) -> None:  # noqa: B027 - most take any
+        """Refuse in-distribution images that the challenge is not made for.
+
+        Raises:
+            GradbenchError: naming those that it is made for.
+        """
+
+
+class Given(Challenge):
+    """A challenge whose images are not made from the clean ones: they are found, or drawn."""
+
+    @abstractmethod
+    def find(self, asked: Asked) -> ImageSet:
+        """Return the images at the in-distribution shape.
+
+        Raises:
+            MissingData: if they are not at hand.
+        """
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a given challenge is asked for.
+
+    Attributes:
+        name: of the challenge in rows.
+        level: of the challenge, None without levels.
+        clean: the normal side of the measurement, whose shape is wanted.
+        dataset: the in-distribution set.
+        data: where images are looked for.
+        seed: of random numbers.
+    """
+
+    name: str
+    level: int | None
+    clean: ImageSet
+    dataset: Dataset
+    data: DataSettings
+    seed: int
+
 
 class Derived(Challenge):
     """A challenge made from clean images, at one strength or at levels 1 to 5.
@@ -62,6 +125,11 @@ class Derived(Challenge):
     strengths: Sequence[float]
 
     @property
+    def title(self) -> str:
+        """The family."""
+        return self.family
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """The levels 1 to n, empty for a challenge of a single strength."""
         return tuple(range(1, len(self.strengths) + 1)) if len(self.strengths) > 1 else ()
@@ -72,14 +140,8 @@ class Derived(Challenge):
         Raises:
             GradbenchError: for a level that there is not.
         """
-        if level is None and not self.levels:
-            return self.strengths[0]
-        if level not in self.levels:
-            raise GradbenchError(
-                f"{self.family} has no level {level}: choose from "
-                f"{', '.join(map(str, self.levels)) or 'no level at all'}"
-            )
-        return self.strengths[level - 1]
+        self.check_level(level)
+        return self.strengths[0 if level is None else level - 1]
 
     def settings(self) -> Mapping[str, Any]:
         """Return what else the images depend on, JSON-able."""

@@ -75,8 +75,7 @@ def _content(group: str, name: str, dirs: list[Path]) -> dict[str, Any]:
 def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
     """Return `ready`, or what is missing."""
     if group == "dataset":
-        return _dataset(name, "train" if "train" in content.get("roles", {}) else "challenge",
-                        dirs, root)  # fmt: skip
+        return _roles(name, content, dirs, root)
     if group == "challenge" and "members" in content:
         return _all(content["members"], dirs, root)
     if group == "challenge" and "dataset" in content:
@@ -91,9 +90,10 @@ def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -
             ),
             "cifar10",
         )
-        state = _dataset(inside, "train", dirs, root)
-        if state != "ready":
-            return f"{inside}: {state}"
+        for role in ("train", "test"):
+            state = _dataset(inside, role, dirs, root)
+            if state != "ready":
+                return f"{inside}: {role} images {state}"
         return _all(content.get("challenges", _usual_challenges()), dirs, root)
     if group == "backbone" and not content.get("_target_"):
         return "set backbone._target_"
@@ -118,6 +118,18 @@ def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
         if _ready("challenge", name, content, dirs, root) != "ready":
             missing.append(changes.get("name", name))
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
+
+
+def _roles(name: str, content: dict, dirs: list[Path], root: Path) -> str:
+    """Return what a data set can be used for here; a part of it, or why there is nothing."""
+    roles = content.get("roles", {})
+    states = {role: _dataset(name, role, dirs, root) for role in roles}
+    missing = [role for role in roles if states[role] != "ready"]
+    if not missing:
+        return "ready"
+    if states.get("challenge") == "ready":
+        return f"ready as challenge, no {' or '.join(missing)} images"
+    return states["train" if "train" in roles else "challenge"]
 
 
 def _dataset(

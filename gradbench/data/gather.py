@@ -9,6 +9,10 @@ import numpy as np
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import hold_out
+from gradbench.errors import GradbenchError
+
+SCARCE = 0.05
+"""Share of a published training set below which a copy is not taken for it."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,12 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
         settings: where it is looked for.
         limit: class-stratified number of test images to measure on, the same ones in every run;
             None for all.
+
+    Raises:
+        GradbenchError: if images are missing, or too few of the training set are at hand.
     """
     whole = dataset.load("train", settings)
+    _refuse_scarce(dataset, whole, settings)
     test = dataset.load("test", settings)
     kept = dataset.held_out(whole)
     return InDistribution(
@@ -46,6 +54,17 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
         test=test,
         normal=part(test, limit),
     )
+
+
+def _refuse_scarce(dataset: Dataset, train: ImageSet, settings: DataSettings) -> None:
+    """Raise the error for so small a part of a training set that f would be another network."""
+    official = dataset.counts.get(train.split, 0)
+    if len(train) < SCARCE * official:
+        raise GradbenchError(
+            f"{dataset.name} cannot be the in-distribution set here: {len(train):,} of "
+            f"{official:,} training images are at hand, and at least {SCARCE:.0%} are needed to "
+            f"train and judge a network: put the whole set at {settings.root / dataset.name}"
+        )
 
 
 def part(images: ImageSet, limit: int | None) -> ImageSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +23,13 @@ class Tree(Dataset):
         folders: split -> folder relative to the data root (or to `<root>/<name>`).
         labelled: whether the class of an image is its sub-folder.
         uniform: whether all files have the size of `shape`; otherwise their sizes are read first.
+        damaged: files of the published folder that are no images, and are left out.
     """
 
     folders: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = True
     uniform: bool = False
+    damaged: Sequence[str] = ()
 
     def original(self, split: str, settings: DataSettings) -> Path | None:
         """Return the folder in which the split's own folder lies."""
@@ -67,6 +69,8 @@ class Tree(Dataset):
         else:
             paths, classes = list_images(folder), ()
             labels = np.zeros(len(paths), np.int64)
+        whole = [p.relative_to(folder).as_posix() not in self.damaged for p in paths]
+        paths, labels = [p for p, good in zip(paths, whole) if good], labels[whole]
         if not paths:
             raise GradbenchError(f"{folder} holds no image files")
         names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]

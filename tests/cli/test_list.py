@@ -20,7 +20,7 @@ def test_a_line_for_every_file(kind, tmp_path):
     lines = listed(kind, cwd=tmp_path)
     assert set(lines) == set(group_files(KINDS[kind]))
     for line in lines.values():
-        assert line.startswith(("ready", "not here", "set ", "cifar10: not here"))
+        assert line.startswith(("ready", "not here", "set ")) or ": train images not here" in line
 
 
 def test_all_kinds_in_one_list(tmp_path):
@@ -37,6 +37,16 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     assert lines["arrays"].startswith("set path")
     monkeypatch.delenv("GRADBENCH_OFFLINE")
     assert listed("datasets", cwd=tmp_path)["cifar10"].startswith("not here, would be downloaded")
+
+
+def test_what_a_part_of_a_set_can_be_used_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADBENCH_OFFLINE", "1")
+    (tmp_path / "svhn").mkdir()
+    np.savez(tmp_path / "svhn" / "train.npz", images=[], labels=[])
+    data = f"data.root={tmp_path}"
+    assert listed("datasets", data)["svhn"].startswith("ready as challenge, no test images")
+    assert listed("challenges", data)["svhn"].startswith("ready ")
+    assert listed("experiments", data)["ood_svhn"].startswith("svhn: test images not here")
 
 
 def test_data_root_is_looked_at(tmp_path):

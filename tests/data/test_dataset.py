@@ -39,7 +39,8 @@ def small(**changes):
 def test_all_sets_of_the_issue_are_described():
     wanted = (
         "digits patches cifar10 cifar100 svhn mnist fashion_mnist emnist_letters textures "
-        "tiny_imagenet gtsrb scenes places365 stl10 lsun isun arrays folder"
+        "tiny_imagenet tiny_imagenet_odin_resize tiny_imagenet_odin_crop lsun lsun_odin_resize "
+        "lsun_odin_crop kmnist notmnist gtsrb scenes places365 stl10 isun arrays folder"
     )
     assert set(wanted.split()) == NAMES
 

@@ -148,17 +148,6 @@ def test_places_as_published(tmp_path, settings):
     assert found.classes == ("a/airfield", "z/zen_garden")
 
 
-@pytest.mark.parametrize(("name", "folder"), [("lsun", "LSUN_resize"), ("isun", "iSUN")])
-def test_archives_of_small_scenes(tmp_path, settings, name, folder):
-    picture(tmp_path / folder / "deep" / "a.png", (32, 32))
-    picture(tmp_path / folder / "deep" / ".b.png", (32, 32))
-    found = build(name).load("challenge", settings)
-    assert (len(found), found.labels.tolist(), found.status) == (1, [0], "part")
-    picture(tmp_path / folder / "deep" / "c.png", (31, 32))
-    with pytest.raises(GradbenchError, match=r"cannot be read as images of this set: .*c\.png"):
-        build(name).load("challenge", settings).images[:]
-
-
 def test_textures_are_photographs_of_all_sizes(tmp_path, settings):
     picture(tmp_path / "dtd" / "dtd" / "images" / "banded" / "banded_1.jpg", (50, 40))
     picture(tmp_path / "dtd" / "dtd" / "images" / "woven" / "woven_1.jpg", (60, 60))
