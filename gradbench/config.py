@@ -61,6 +61,27 @@ def group_files(group: str, dirs: Iterable[Path] = ()) -> dict[str, Path]:
     return files
 
 
+def read_member(group: str, name: str, dirs: Iterable[Path] = ()) -> dict[str, Any]:
+    """Return the content of a member's file as it stands there, without OmegaConf's half second.
+
+    Raises:
+        GradbenchError: if there is no such member, or its file is not YAML.
+    """
+    import yaml
+
+    files = group_files(group, dirs)
+    if name not in files:
+        raise unknown(group, str(name), files)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(files[name].read_text(encoding="utf-8"), Loader=loader) or {}
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as fault:
+        raise GradbenchError(f"{files[name]} is not valid YAML: {fault}") from fault
+    if not isinstance(content, dict):
+        raise GradbenchError(f"{files[name]} holds no mapping of names to values")
+    return content
+
+
 def load_member(group: str, name: str, dirs: Iterable[Path] = ()) -> dict[str, Any]:
     """Return the content of a member's file.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 
 def complete(words: list[str]) -> None:
@@ -16,9 +17,8 @@ def complete(words: list[str]) -> None:
         print(" ".join(name for name in COMMANDS if name.startswith("".join(asked))))
         return
     if asked and asked[0] not in ("run", "sweep", "plan"):
-        from gradbench.cli.list_command import KINDS
-
-        print(" ".join({"list": [*KINDS], "store": ["ls", "verify", "prune"]}.get(asked[0], [])))
+        before, begun = (asked, "") if line.endswith(" ") else (asked[:-1], asked[-1])
+        print(" ".join(word for word in _next(before) if word.startswith(begun)))
         return
     if asked:
         # Hydra knows no commands: it sees the line without the first word
@@ -29,6 +29,17 @@ def complete(words: list[str]) -> None:
     from gradbench.config import builtin_dir
 
     hydra.main(version_base="1.3", config_path=str(builtin_dir()), config_name="config")(_task)()
+
+
+def _next(words: Sequence[str]) -> Sequence[str]:
+    """Return what may follow the words of a command that Hydra does not know."""
+    from gradbench.cli.data_command import ACTIONS
+    from gradbench.cli.list_command import KINDS
+    from gradbench.config import group_files
+
+    if words[0] == "data" and len(words) > 1:
+        return [] if words[1] == "list" else [*group_files("dataset")]
+    return {"list": [*KINDS], "store": ["ls", "verify", "prune"], "data": ACTIONS}.get(words[0], [])
 
 
 def _task(cfg) -> None:

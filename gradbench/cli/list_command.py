@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gradbench.cli.words import config_dirs
-from gradbench.config import builtin_dir, group_files
+from gradbench.cli.words import config_dirs, data_root
+from gradbench.config import builtin_dir, group_files, read_member
 from gradbench.errors import GradbenchError, unknown
 
 KINDS = {
@@ -36,8 +34,7 @@ def main(words: list[str]) -> None:
         print(HELP)
         return
     dirs = config_dirs(words)
-    root = next((w.split("=", 1)[1] for w in words if w.startswith("data.root=")), None)
-    root = Path(root or os.environ.get("GRADBENCH_DATA") or "data").expanduser()
+    root = data_root(words)
     skip = {str(d) for d in dirs}
     kinds = [w for w in words if not w.startswith(("-", "data.root=")) and w not in skip]
     for kind in kinds:
@@ -53,23 +50,11 @@ def main(words: list[str]) -> None:
 
 def _rows(group: str, dirs: list[Path], root: Path) -> Iterable[tuple[str, str, str]]:
     for name in group_files(group, dirs):
-        content = _content(group, name, dirs)
+        content = read_member(group, name, dirs)
         what = content.get("description") or ""
         if group == "challenge" and not what and "dataset" in content:
-            what = _content("dataset", content["dataset"], dirs).get("description", "")
+            what = read_member("dataset", content["dataset"], dirs).get("description", "")
         yield name, _ready(group, name, content, dirs, root), what
-
-
-def _content(group: str, name: str, dirs: list[Path]) -> dict[str, Any]:
-    """Return a file's content, unresolved: what a list shows needs no interpolation."""
-    files = group_files(group, dirs)
-    if name not in files:
-        raise unknown(group, name, files)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        return yaml.load(files[name].read_text(encoding="utf-8"), Loader=loader) or {}
-    except yaml.YAMLError as fault:
-        raise GradbenchError(f"{files[name]} is not valid YAML: {fault}") from fault
 
 
 def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
@@ -114,7 +99,7 @@ def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
         if "use" not in changes:
             raise GradbenchError(f"challenges: {entry} names no member; write {{use: NAME, …}}")
         name = changes["use"]
-        content = _content("challenge", name, dirs) | changes
+        content = read_member("challenge", name, dirs) | changes
         if _ready("challenge", name, content, dirs, root) != "ready":
             missing.append(changes.get("name", name))
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
@@ -135,14 +120,9 @@ def _roles(name: str, content: dict, dirs: list[Path], root: Path) -> str:
 def _dataset(
     name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None
 ) -> str:
-    from gradbench.data.dataset import DataSettings
+    from gradbench.data.shelf import DataSettings, known
 
-    content = _content("dataset", name, dirs) | (changes or {})
-    module, _, kind = content.pop("_target_").rpartition(".")
-    make = getattr(importlib.import_module(module), kind)
     try:
-        return make(**content).ready(role, DataSettings(root)) or "ready"
-    except (GradbenchError, TypeError) as fault:
-        return (
-            f"needs settings ({fault})" if isinstance(fault, GradbenchError) else "needs settings"
-        )
+        return known(name, dirs, changes).ready(role, DataSettings(root)) or "ready"
+    except GradbenchError as fault:
+        return f"needs settings ({fault})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from itertools import pairwise
@@ -27,6 +28,12 @@ def fail(fault: GradbenchError) -> NoReturn:
     """Print a fault as one sentence and exit with 2."""
     print(f"gradbench: {fault}", file=sys.stderr)
     sys.exit(2)
+
+
+def data_root(words: Iterable[str]) -> Path:
+    """Return the folder of all data sets: data.root=DIR, GRADBENCH_DATA, or data."""
+    given = [w.removeprefix("data.root=") for w in words if w.startswith("data.root=")]
+    return Path((given or [""])[-1] or os.environ.get("GRADBENCH_DATA") or "data").expanduser()
 
 
 def config_dirs(words: Iterable[str]) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradbench.data.npz import read_npz
+from gradbench.data.npz import peek, read_npz
 from gradbench.data.raw import Raw
 from gradbench.data.roles import hold_out
 from gradbench.data.settings import DataSettings, MissingData
@@ -124,7 +124,7 @@ class Dataset:
         splits = self.splits(role)
         if any(self.here(split, settings) for split in splits):
             return None
-        if any(self._archives(split) for split in splits):
+        if any(self.downloads(split) for split in splits):
             return "not here, would be downloaded" if settings.online else "not here, downloads off"
         return "not here, no download known"
 
@@ -148,6 +148,10 @@ class Dataset:
             raise unknown(f"role of {self.name}", role, self.roles)
         return self.roles[role]
 
+    def every_split(self) -> list[str]:
+        """Return all splits that some role names."""
+        return list(dict.fromkeys(split for splits in self.roles.values() for split in splits))
+
     def here(self, split: str, settings: DataSettings) -> bool:
         """Return whether a split is on this machine; looks at names of files only."""
         return self._npz(split, settings).is_file() or self.original(split, settings) is not None
@@ -158,6 +162,37 @@ class Dataset:
         if path.is_file():
             return read_npz(path)
         return self.read_original(split, self.original(split, settings), settings)
+
+    def where(self, split: str, settings: DataSettings) -> Path | None:
+        """Return the file or folder that a split is read from, None where it is not here."""
+        path = self._npz(split, settings)
+        if path.is_file():
+            return path
+        home = self.original(split, settings)
+        return None if home is None else home / self.layout(split)
+
+    def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
+        """Return the images in a split on this machine, and whether its pixels were restored.
+
+        Reads headers only; the count is None where that does not tell.
+
+        Raises:
+            GradbenchError: if a copy as arrays is damaged.
+        """
+        path = self._npz(split, settings)
+        return peek(path) if path.is_file() else (None, False)
+
+    def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
+        """Return published files of a split that are here and have a known checksum.
+
+        Returns:
+            path -> (`md5` or `sha256`, checksum).
+        """
+        from gradbench.data.download import place
+
+        files = ((place(a, settings.root), a) for a in self.downloads(split))
+        kinds = ((path, "sha256" if "sha256" in a else "md5", a) for path, a in files)
+        return {path: (kind, a[kind]) for path, kind, a in kinds if kind in a and path.is_file()}
 
     def original(self, split: str, settings: DataSettings) -> Path | None:
         """Return the folder that holds the published files of a split, None if there is none."""
@@ -200,32 +235,52 @@ class Dataset:
     def _npz(self, split: str, settings: DataSettings) -> Path:
         return settings.root / self.name / f"{split}.npz"
 
-    def _archives(self, split: str) -> list[Mapping[str, Any]]:
+    def downloads(self, split: str) -> list[Mapping[str, Any]]:
+        """Return the archives that hold a split, empty where no download is known."""
         return [a for a in self.archives if split in a.get("splits", [split])]
 
-    def _download(self, splits: Sequence[str], settings: DataSettings) -> str:
-        """Download the first split that can be had and return it."""
-        split = next((s for s in splits if self._archives(s)), None)
-        if split is None:
-            raise MissingData(self._ways(splits, settings, "no download with a checksum is known"))
-        if not settings.online:
+    def may_fetch(self, split: str, settings: DataSettings, among: Sequence[str] = ()) -> None:
+        """Raise the error of a split that cannot be downloaded; see `fetch`."""
+        how = None
+        if not self.downloads(split):
+            how = "no download with a checksum is known"
+        elif not settings.online:
             how = "allow its download (data.download=true, GRADBENCH_OFFLINE not set)"
-            raise MissingData(self._ways(splits, settings, how))
+        if how:
+            raise MissingData(self._ways(among or [split], settings, how))
+
+    def fetch(self, split: str, settings: DataSettings, among: Sequence[str] = ()) -> None:
+        """Download the published files of a split, unless they are here.
+
+        Args:
+            split: to be had.
+            settings: where to put it.
+            among: splits that would do as well, for the message of a fault.
+
+        Raises:
+            MissingData: if no download is known or allowed, or it fails; names the other ways.
+        """
+        self.may_fetch(split, settings, among)
         from gradbench.data.download import alone, install
 
         try:
             with alone(settings.root / f".{self.name}.downloading"):
                 if self.original(split, settings) is not None:
-                    return split  # another process brought it meanwhile
-                for archive in self._archives(split):
+                    return  # another process brought it meanwhile
+                for archive in self.downloads(split):
                     install(archive, settings.root)
         except GradbenchError as fault:
             how = f"have it downloaded, which failed: {fault}"
-            raise MissingData(self._ways(splits, settings, how)) from fault
+            raise MissingData(self._ways(among or [split], settings, how)) from fault
         if self.original(split, settings) is None:
             raise GradbenchError(
                 f"the download of {self.name} did not bring {self.layout(split)} to {settings.root}"
             )
+
+    def _download(self, splits: Sequence[str], settings: DataSettings) -> str:
+        """Download the first split that can be had and return it."""
+        split = next((s for s in splits if self.downloads(s)), splits[0])
+        self.fetch(split, settings, splits)
         return split
 
     def _ways(self, splits: Sequence[str], settings: DataSettings, download: str) -> str:

@@ -30,9 +30,9 @@ def install(archive: Mapping[str, Any], root: Path) -> None:
             `.gz` files in the archive that are to be unpacked into `to` as well.
         root: the data root.
     """
-    url, folder = archive["url"], root / archive.get("to", ".")
-    name = url.split("?")[0].rsplit("/", 1)[1]
-    path = fetch(url, folder / name, md5=archive.get("md5"), sha256=archive.get("sha256"))
+    path = place(archive, root)
+    folder = path.parent
+    fetch(archive["url"], path, md5=archive.get("md5"), sha256=archive.get("sha256"))
     if path.name.endswith(ARCHIVES):
         extract(path, folder)
         if "inner" in archive:
@@ -40,6 +40,11 @@ def install(archive: Mapping[str, Any], root: Path) -> None:
                 if fnmatch.fnmatch(member.relative_to(folder).as_posix(), archive["inner"]):
                     extract(member, folder)
         path.unlink()
+
+
+def place(archive: Mapping[str, Any], root: Path) -> Path:
+    """Return where the file of an archive goes; one that is unpacked does not stay there."""
+    return root / archive.get("to", ".") / archive["url"].split("?")[0].rsplit("/", 1)[1]
 
 
 def fetch(
@@ -65,14 +70,14 @@ def fetch(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and _digest(path, kind) == wanted:
+        if path.is_file() and digest(path, kind) == wanted:
             return path
         resumed = part.is_file()
         _receive(url, part, timeout)
-        if resumed and _digest(part, kind) != wanted:
+        if resumed and digest(part, kind) != wanted:
             part.unlink()  # it began as another file
             _receive(url, part, timeout)
-        found = _digest(part, kind)
+        found = digest(part, kind)
         if found != wanted:
             part.unlink()
             raise GradbenchError(f"{url} was not kept: its {kind} is {found} in place of {wanted}")
@@ -98,8 +103,10 @@ def _receive(url: str, part: Path, timeout: float) -> None:
             reason = str(fault.reason)
         except (OSError, http.client.HTTPException) as fault:
             reason = str(fault) or type(fault).__name__
-        if not part.is_file() or part.stat().st_size <= before:
-            raise GradbenchError(f"{url} could not be downloaded: {reason}")
+        came = part.stat().st_size if part.is_file() else 0
+        if came <= before:
+            kept = f"; {came:,} bytes came and are kept: trying again goes on there" if came else ""
+            raise GradbenchError(f"{url} could not be downloaded: {reason}{kept}")
 
 
 def _append(url: str, part: Path, begun: int, timeout: float) -> None:
@@ -127,7 +134,8 @@ def _append(url: str, part: Path, begun: int, timeout: float) -> None:
             raise OSError(f"the connection ended after {done} of {total} bytes")
 
 
-def _digest(path: Path, kind: str) -> str:
+def digest(path: Path, kind: str) -> str:
+    """Return the checksum of a file; the kind is `md5` or `sha256`."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, kind).hexdigest()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradbench.data.files import FileImages
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.data.raw import WHOLE, Raw, join_notes
+from gradbench.data.raw import WHOLE, Raw, join_notes, standing
 from gradbench.errors import GradbenchError
 
 TRACK = re.compile(r"(.+/.+)_[^_/]+")
@@ -46,13 +46,12 @@ def dress(dataset: Described, raw: Raw, split: str, preferred: str) -> ImageSet:
         )
     official, count = dataset.counts.get(split, 0), len(raw.images)
     copied = raw.copied and bool(dataset.copy_note)
-    status = "regenerated" if raw.restored or copied else "official"
+    status = standing(official, count, raw.restored or copied)
     grey = isinstance(raw.images, FileImages) and raw.images.shape[1] == 1
     note = join_notes(
         dataset.note, dataset.copy_note if copied else "", raw.note, "read as grey" if grey else ""
     )
-    if count < official:
-        status = "part"
+    if status == "part":
         note = join_notes(f"{count:,} of {official:,} images", note)
     if split != preferred:
         note = join_notes(f"split {split} in place of {preferred}", note)

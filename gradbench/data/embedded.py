@@ -25,6 +25,9 @@ class _Embedded(Dataset):
     def here(self, split: str, settings: DataSettings) -> bool:
         return True
 
+    def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
+        return self.counts.get(split), False
+
 
 @dataclass(kw_only=True, eq=False)
 class Digits(_Embedded):

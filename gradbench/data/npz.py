@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -13,6 +15,10 @@ from gradbench.errors import GradbenchError
 
 BLOCK = 2**24
 """Bytes that are turned from N×H×W×C to N×C×H×W at a time, so that no second copy is held."""
+FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, SyntaxError, LookupError,
+          EOFError, OSError, RuntimeError, MemoryError)  # fmt: skip
+"""What the reading of a damaged file ends in; RuntimeError where a byte asks for encryption or an
+unknown compression, MemoryError where one makes an array huge."""
 
 
 def read_npz(path: Path) -> Raw:
@@ -37,12 +43,12 @@ def read_npz(path: Path) -> Raw:
                     )
             images = _pixels(archive, path)
         with np.load(path, allow_pickle=False) as arrays:
-            more = {key: arrays[key] for key in arrays.files if key != "images"}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as fault:
+            more = {key: _text(arrays[key]) for key in arrays.files if key != "images"}
+    except FAULTS as fault:
         raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
     raw = Raw(images, _labels(more["labels"], len(images), path), copied=True)
     if "names" in more:
-        raw.names = _texts(more["names"])
+        raw.names = more["names"].astype(str)
         if len(raw.names) != len(images):
             raise GradbenchError(f"{path} has {len(raw.names)} names for {len(images)} images")
     raw.classes = _classes(more)
@@ -57,14 +63,34 @@ def read_npz(path: Path) -> Raw:
     return raw
 
 
+def peek(path: Path) -> tuple[int, bool]:
+    """Return the number of images in a `.npz` file and whether they are restored.
+
+    Reads the header of one array, so that a list of all sets takes no time.
+
+    Raises:
+        GradbenchError: if the file cannot be told to hold labels.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            with archive.open("labels.npy") as stream:
+                shape = _header(stream)[0]
+            return int(shape[0]), "requantise.npy" in archive.namelist()
+    except FAULTS as fault:
+        raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, order (True for Fortran's) and type of an array."""
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
 def _pixels(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
     """Read `images` block by block into (N, C, H, W)."""
     with archive.open("images.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            header = np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(stream)
+        shape, fortran, dtype = _header(stream)
         if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or not shape[0]:
             raise GradbenchError(
                 f"{path}: images must be N×H×W×C uint8 with C 1 or 3, not {shape} {dtype}"
@@ -99,10 +125,10 @@ def _labels(labels: np.ndarray, count: int, path: Path) -> np.ndarray:
 
 def _classes(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     if "wnids" in arrays:
-        ids = _texts(arrays["wnids"])
-        words = _texts(arrays["class_names"]) if "class_names" in arrays else [""] * len(ids)
+        ids = arrays["wnids"].astype(str)
+        words = arrays["class_names"].astype(str) if "class_names" in arrays else [""] * len(ids)
         return tuple(class_name(wnid, word) for wnid, word in zip(ids, words))
-    return tuple(str(c) for c in _texts(arrays["classes"])) if "classes" in arrays else ()
+    return tuple(str(c) for c in arrays["classes"]) if "classes" in arrays else ()
 
 
 def class_name(wnid: str, words: str) -> str:
@@ -114,8 +140,9 @@ def class_name(wnid: str, words: str) -> str:
     return f"{wnid} {words.split(',')[0].strip()}".strip()
 
 
-def _texts(array: np.ndarray) -> np.ndarray:
-    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array.astype(str)
+def _text(array: np.ndarray) -> np.ndarray:
+    """Return bytes as text, other arrays as they are."""
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
 
 def _form(array: np.ndarray) -> str:

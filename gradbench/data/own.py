@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.npz import read_npz
+from gradbench.data.npz import peek, read_npz
 from gradbench.data.raw import WHOLE, Raw, join_notes
 from gradbench.data.roles import hold_out
 
@@ -55,6 +55,22 @@ class _Own(Dataset):
         """Return the splits for a role; a challenge takes all of an undivided set."""
         wanted = super().splits(role)
         return [WHOLE] if WHOLE in wanted and self.path and self._undivided else wanted
+
+    def every_split(self) -> list[str]:
+        """Return `all` for an undivided set, otherwise the others."""
+        splits = super().every_split()
+        if WHOLE not in splits or self.path is None:
+            return splits
+        return [WHOLE] if self._undivided else [split for split in splits if split != WHOLE]
+
+    def where(self, split: str, settings: DataSettings) -> Path | None:
+        """Return the file or folder of a split, of the whole set where it is divided off."""
+        return (self.place(split) or self.place(WHOLE)) if self.here(split, settings) else None
+
+    def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
+        """Return the number of images that arrays hold; files are not counted."""
+        place = None if self.path is None else self.place(split)
+        return peek(place) if place is not None and place.is_file() else (None, False)
 
     def read(self, split: str, settings: DataSettings) -> Raw:
         """Read a split, divided off where the images lie in one place."""

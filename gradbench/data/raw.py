@@ -43,6 +43,22 @@ class Raw:
     note: str = ""
 
 
+def standing(official: int, count: int, regenerated: bool) -> str:
+    """Return the status of a copy: `part`, `regenerated` or `official`.
+
+    Args:
+        official: number of images of the published split, 0 where there is none.
+        count: number of images in the copy.
+        regenerated: pixels were restored, or their size was chosen by the maker of the copy.
+
+    >>> standing(100, 100, False), standing(100, 99, True)
+    ('official', 'part')
+    """
+    if count < official:
+        return "part"
+    return "regenerated" if regenerated else "official"
+
+
 def join_notes(*notes: str) -> str:
     """Join notes that are not empty, in order.
 

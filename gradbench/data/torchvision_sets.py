@@ -24,6 +24,7 @@ class TorchvisionSet(Dataset):
         arguments: split -> arguments of that class.
         files: split -> files, relative to the folder given to torchvision, by which the split is
             recognised without importing torchvision.
+        md5: checksums of the unpacked files, where torchvision has those of the archives alone.
         transpose: the published images lie on their side (EMNIST).
         first_label: least published label (1 for EMNIST letters).
     """
@@ -31,6 +32,7 @@ class TorchvisionSet(Dataset):
     library: str
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    md5: Mapping[str, str] = field(default_factory=dict)
     transpose: bool = False
     first_label: int = 0
 
@@ -42,6 +44,28 @@ class TorchvisionSet(Dataset):
                 return home
         return None
 
+    def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
+        """Return what arrays hold; published files, which are whole or not here, hold all."""
+        found, restored = super().count(split, settings)
+        return (self.counts.get(split) if found is None else found), restored
+
+    def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
+        """Return the split's files with the checksums known to torchvision, or configured."""
+        known = super().checksums(split, settings)
+        home = self.original(split, settings)
+        if home is None:
+            return known
+        import torchvision.datasets
+
+        library = getattr(torchvision.datasets, self.library)
+        inside = getattr(library, "base_folder", "")
+        listed = list(getattr(library, f"{split}_list", []))
+        if meta := getattr(library, "meta", None):
+            listed.append((meta["filename"], meta["md5"]))
+        md5 = {f"{inside}/{name}": checksum for name, checksum in listed}
+        md5 |= {name: self.md5[name] for name in self.files[split] if name in self.md5}
+        return known | {home / name: ("md5", checksum) for name, checksum in md5.items()}
+
     def read_original(self, split: str, home: Path, settings: DataSettings) -> Raw:
         """Read a split with torchvision, which checks the files' own checksums."""
         import torchvision.datasets
@@ -49,7 +73,8 @@ class TorchvisionSet(Dataset):
         library = getattr(torchvision.datasets, self.library)
         try:
             published = library(root=str(home), download=False, **self.arguments.get(split, {}))
-        except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as fault:
+        except (RuntimeError, OSError, ValueError, EOFError, LookupError, AssertionError,
+                pickle.UnpicklingError) as fault:  # fmt: skip
             raise GradbenchError(
                 f"the files of {self.name} under {home} are not as published: {fault}"
             ) from fault

@@ -8,13 +8,15 @@ from _runs import SMALL, gradbench, one_sentence
 
 from gradbench import __version__
 from gradbench.cli import COMMANDS
+from gradbench.cli.data_command import ACTIONS
 
 LIGHT = """
 import io, os, sys
 from contextlib import redirect_stdout
 from gradbench.cli import main
 with redirect_stdout(io.StringIO()):
-    for words in (["--help"], ["--version"], ["list"], ["run", "--help"], ["store", "--help"]):
+    for words in (["--help"], ["--version"], ["list"], ["data", "list"], ["data", "--help"],
+                  ["run", "--help"], ["store", "--help"]):
         main(words)
     for line in ("gradbench ru", "gradbench list ", "gradbench run backbone=sm"):
         os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line)))
@@ -80,6 +82,11 @@ def test_a_command_that_there_is_not():
         ("gradbench list ", {"experiments", "backbones", "datasets", "challenges", "detectors",
                              "protocols"}),
         ("gradbench store ", {"ls", "verify", "prune"}),
+        ("gradbench store v", {"verify"}),
+        ("gradbench data ", {*ACTIONS}),
+        ("gradbench data verify cifar", {"cifar10", "cifar100"}),
+        ("gradbench data fetch svhn mn", {"mnist"}),
+        ("gradbench data list ", set()),
     ],
 )  # fmt: skip
 def test_completion(monkeypatch, line, expected):
