@@ -174,17 +174,29 @@ class LastLayer:
     def uniform_l1(self) -> Tensor:
         """Return the L1 norm of the weight gradient of KL(uniform || softmax(z)), (B,).
 
-        ||p - 1/N||_1 ||h||_1, GradNorm (Huang, Geng and Li 2021), https://arxiv.org/abs/2110.00218.
-        This is the plain norm: a *larger* one means more *in-distribution*, the opposite of a
-        score. The authors' code returns N times this norm, as it sums over the classes.
+        See the function of this name.
         """
-        p = torch.softmax(self.logits, dim=1)
-        return (p - 1 / p.shape[1]).abs().sum(1) * self.features.abs().sum(1)
+        return uniform_l1(self.features, self.logits)
 
     def _terms(self, loss: str) -> tuple[Tensor, Tensor, Tensor]:
         if loss not in CLASS_LOSSES:
             raise unknown("class loss", loss, CLASS_LOSSES)
         return CLASS_LOSSES[loss](self.logits)
+
+
+def uniform_l1(features: Tensor, logits: Tensor) -> Tensor:
+    """Return the L1 norm of the weight gradient of KL(uniform || softmax(z)), (B,).
+
+    ||p - 1/N||_1 ||h||_1, GradNorm (Huang, Geng and Li 2021), https://arxiv.org/abs/2110.00218.
+    This is the plain norm: a *larger* one means more *in-distribution*, the opposite of a score.
+    The authors' code returns N times this norm, as it sums over the classes.
+
+    Args:
+        features: input h of the last linear layer, (B, H).
+        logits: its output z, (B, N).
+    """
+    p = torch.softmax(logits, dim=1)
+    return (p - 1 / p.shape[1]).abs().sum(1) * features.abs().sum(1)
 
 
 def last_layer(

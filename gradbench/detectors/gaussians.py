@@ -1,0 +1,73 @@
+"""Gaussians of the classes with one covariance, and the Mahalanobis distance to them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """A Gaussian for each class, all with the same covariance, in float64.
+
+    Attributes:
+        means: (C, D).
+        precision: (D, D), the pseudo-inverse of the covariance.
+    """
+
+    means: Tensor
+    precision: Tensor
+
+    @classmethod
+    def fit(cls, features: Tensor, labels: Tensor) -> Gaussians:
+        """Fit to features (N, D) with labels (N,): class means, covariance pooled over classes.
+
+        Classes without an image have no Gaussian. The covariance is the empirical one (divided by
+        N); directions without variance are left out of the distance.
+        """
+        features = features.double()
+        present, labels = labels.unique(return_inverse=True)
+        means = torch.zeros(len(present), features.shape[1], dtype=torch.float64)
+        means.index_add_(0, labels, features)
+        means /= labels.bincount(minlength=len(present))[:, None]
+        centred = features - means[labels]
+        covariance = centred.T @ centred / len(features)
+        return cls(means, torch.linalg.pinv(covariance, hermitian=True))
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Return half the squared Mahalanobis distance to every class, (N, C), at least 0.
+
+        Differences are taken before the products, so that distances far smaller than the means
+        keep their digits.
+        """
+        features = features.double()
+        found = [_half_square(features - mean, self.precision) for mean in self.means]
+        return torch.stack(found, dim=1).clamp_min_(0)
+
+    def nearest(self, features: Tensor) -> Tensor:
+        """Return half the squared distance to the nearest class, (N,): -M of Lee et al. 2018."""
+        return self.distances(features).amin(1)
+
+    def gradient(self, values: Tensor) -> Tensor:
+        """Return the gradient of `nearest` at (N, D) features, the nearest class held fixed."""
+        return (values - self.means[self.distances(values).argmin(1)]) @ self.precision
+
+    def settings(self) -> Mapping[str, str]:
+        """Return the digest of means and precision, for the keys of products."""
+        return {"nearest_gaussian": self._digest}
+
+    @cached_property
+    def _digest(self) -> str:
+        sha = hashlib.sha256()
+        for tensor in (self.means, self.precision):
+            sha.update(f"{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+
+def _half_square(differences: Tensor, precision: Tensor) -> Tensor:
+    return 0.5 * ((differences @ precision) * differences).sum(1)
