@@ -18,7 +18,7 @@ SOURCES = {
     "part": "only a part of the set of that name was at hand; the whole set may give other numbers",
     "stand_in": "another set, standing in for the one the papers used",
     "regenerated": "brought to this shape here; an archive made by others may be easier or harder",
-    "generated": "made here, from the clean test images",
+    "generated": "made here, from the clean test images or from random numbers alone",
 }
 """Foot-notes of the column `source`."""
 INDICATED = ", indicative"
