@@ -35,6 +35,7 @@ class Dataset:
         description: one line for `gradbench list`.
         roles: role (`train`, `test`, `challenge`) -> splits in order of preference.
         counts: split -> official number of images; a copy with fewer is `part`.
+        least: likewise where only a bound of the official number is known.
         status: overrides the status of every copy, for example `stand_in`.
         classes: names of the labels, used where a copy does not name them.
         mean: of each channel in [0, 1] over the training set; measured where None.
@@ -58,6 +59,7 @@ class Dataset:
     description: str = ""
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
     status: str | None = None
     classes: Sequence[str] = ()
     mean: Sequence[float] | None = None
@@ -211,7 +213,8 @@ class Dataset:
 
         A copy that holds a part of the training set gives the same share of it.
         """
-        official = max(self.counts.get(train.split, 0), len(train))
+        known = self.counts.get(train.split, self.least.get(train.split, 0))
+        official = max(known, len(train))
         count = round(self.holdout * len(train) / official)
         if count >= len(train):
             raise GradbenchError(

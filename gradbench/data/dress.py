@@ -23,6 +23,7 @@ class Described(Protocol):
     name: str
     classes: Sequence[str]
     counts: Mapping[str, int]
+    least: Mapping[str, int]
     status: str | None
     groups: str
     note: str
@@ -53,6 +54,9 @@ def dress(dataset: Described, raw: Raw, split: str, preferred: str) -> ImageSet:
     )
     if status == "part":
         note = join_notes(f"{count:,} of {official:,} images", note)
+    if count < dataset.least.get(split, 0):
+        status = "part"
+        note = join_notes(f"{count:,} of at least {dataset.least[split]:,} images", note)
     if split != preferred:
         note = join_notes(f"split {split} in place of {preferred}", note)
     sources, groups = sources_and_groups(dataset, raw, split)

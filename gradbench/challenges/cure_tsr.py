@@ -1,0 +1,84 @@
+"""The challenge folders of CURE-TSR."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gradbench.challenges.base import Asked, Given
+from gradbench.data.cure_tsr import FOLDERS, FREE, LEVELS, CureTsr, folder_of
+from gradbench.data.dataset import Dataset, MissingData
+from gradbench.data.imageset import ImageSet
+from gradbench.data.resample import fit_to
+from gradbench.errors import GradbenchError, unknown
+
+
+class CureChallenge(Given):
+    """One challenge type of CURE-TSR at its five levels, read from the published folders.
+
+    Images are brought to the in-distribution shape as the challenge-free ones are. Each keeps the
+    source of its challenge-free twin, so that both stand on one side of a split; images without
+    one among the measured images are left out.
+
+    Args:
+        type: one of the twelve, for example `noise`.
+        dataset: name of the in-distribution set, whose folders hold the images.
+
+    Raises:
+        GradbenchError: for an unknown type.
+    """
+
+    kind = "corruption"
+
+    def __init__(self, type: str, dataset: str = "cure_tsr"):
+        if type not in FOLDERS:
+            raise unknown("challenge type of CURE-TSR", str(type), FOLDERS)
+        self.type, self.dataset = type, dataset
+
+    @property
+    def title(self) -> str:
+        """What messages call the challenge."""
+        return f"{self.type} of CURE-TSR"
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels 1 to 5."""
+        return LEVELS
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Refuse other in-distribution images than those whose folders hold the challenge."""
+        if not isinstance(dataset, CureTsr) or dataset.name != self.dataset:
+            raise GradbenchError(
+                f"{self.title} lies beside the signs of dataset={self.dataset} and is no "
+                f"challenge for {dataset.name}: the suite cure_like makes its like of any images"
+            )
+
+    def find(self, asked: Asked) -> ImageSet:
+        """Return the images of a level whose challenge-free twins are measured."""
+        clean, dataset = asked.clean, asked.dataset
+        raw = dataset.challenged(clean.split, self.type, asked.level, asked.data)
+        twins = dict(zip(clean.groups.tolist(), clean.sources.tolist()))
+        groups = np.array([dataset.group(clean.split, original) for original in raw.groups])
+        rows = np.flatnonzero([group in twins for group in groups])
+        folder = folder_of([*FOLDERS].index(self.type) + 1, asked.level)
+        if not len(rows):
+            raise MissingData(
+                f"none of the {len(groups):,} images of {folder} is a twin of the {len(clean):,} "
+                f"measured ones of {FREE}"
+            )
+        images = ImageSet(
+            name=asked.name,
+            split=clean.split,
+            images=raw.images.take(rows),
+            labels=raw.labels[rows],
+            sources=np.array([twins[groups[row]] for row in rows]),
+            groups=groups[rows],
+            classes=clean.classes,
+        )
+        if len(rows) < len(clean):
+            note = f"twins of {len(rows):,} of {len(clean):,} images of {FREE}"
+            images = replace(images, status="part", note=note)
+        if clean.status == "part" and images.status != "part":
+            images = replace(images, status="part", note="of a part of the set")
+        return fit_to(images, clean.shape)

@@ -1,0 +1,243 @@
+"""CURE-TSR: traffic signs without a challenge, and under twelve challenges at five levels.
+
+Temel, Kwon, Prabhushankar and AlRegib 2017, "CURE-TSR: Challenging Unreal and Real Environments
+for Traffic Sign Recognition", https://github.com/olivesgatech/CURE-TSR.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.raw import Raw
+from gradbench.errors import GradbenchError, unknown
+
+HOMES = ("CURE-TSR", "cure_tsr", ".")
+"""Folders under the data root in which the set may lie."""
+WORLDS = {"real": "Real", "unreal": "Unreal"}
+"""Sequence types 01 and 02, and how their folders begin."""
+SIGNS = 14
+FREE = "ChallengeFree"
+FOLDERS = {
+    "decolorization": "Decolorization",
+    "lens_blur": "LensBlur",
+    "codec_error": "CodecError",
+    "darkening": "Darkening",
+    "dirty_lens": "DirtyLens",
+    "exposure": "Exposure",
+    "gaussian_blur": "GaussianBlur",
+    "noise": "Noise",
+    "rain": "Rain",
+    "shadow": "Shadow",
+    "snow": "Snow",
+    "haze": "Haze",
+}
+"""Challenge types 01 to 12, and how their folders begin."""
+LEVELS = (1, 2, 3, 4, 5)
+GRAMMAR = "sequenceType_signType_challengeType_challengeLevel_Index.bmp"
+RULES = (
+    "01 (real) or 02 (unreal), sign 01 to 14, challenge 00 (none) to 12, level 01 to 05 "
+    "(00 without challenge), number"
+)
+NAME = re.compile(r"(\d\d)_(\d\d)_(\d\d)_(\d\d)_(\d+)\.bmp", re.IGNORECASE)
+LEVELLED = re.compile(r"([A-Za-z]+)-(\d+)")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What the name of an image tells.
+
+    Attributes:
+        world: 1 real, 2 unreal.
+        kind: of the sign, 1 to 14.
+        challenge: 0 for none, 1 to 12 as in FOLDERS.
+        level: 0 without challenge, otherwise 1 to 5.
+        index: number of the image among those with the same other fields.
+    """
+
+    world: int
+    kind: int
+    challenge: int
+    level: int
+    index: int
+
+    @property
+    def original(self) -> str:
+        """What an image shares with the challenge-free one that it was made from."""
+        return f"{self.world:02d}_{self.kind:02d}_{self.index:04d}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder in which the image must lie."""
+        return folder_of(self.challenge, self.level)
+
+
+def folder_of(challenge: int, level: int) -> str:
+    """Return the folder of a challenge type (0 for none) at a level.
+
+    >>> folder_of(8, 3)
+    'Noise-3'
+    """
+    return f"{[*FOLDERS.values()][challenge - 1]}-{level}" if challenge else FREE
+
+
+def parse(path: Path) -> Sign:
+    """Return what a file's name tells.
+
+    Raises:
+        GradbenchError: if it breaks the grammar; names the file and the grammar.
+    """
+    found = NAME.fullmatch(path.name)
+    sign = Sign(*map(int, found.groups())) if found else None
+    if (
+        sign is None
+        or sign.world not in (1, 2)
+        or not 1 <= sign.kind <= SIGNS
+        or not 0 <= sign.challenge <= len(FOLDERS)
+        or sign.level not in (LEVELS if sign.challenge else (0,))
+    ):
+        raise GradbenchError(f"{path} breaks the grammar of CURE-TSR, {GRAMMAR}: {RULES}")
+    return sign
+
+
+def listing(folder: Path, world: str) -> tuple[list[Path], list[Sign]]:
+    """Return the images of a folder, in the order of their names, and what these tell.
+
+    Sub-folders and files that are no images are passed over.
+
+    Raises:
+        GradbenchError: if a name breaks the grammar or belongs to another folder.
+    """
+    from gradbench.data.files import SUFFIXES
+
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+    signs = [parse(path) for path in paths]
+    number = [*WORLDS].index(world) + 1
+    for path, sign in zip(paths, signs):
+        if sign.folder != folder.name:
+            raise GradbenchError(
+                f"{path} lies in the wrong folder: its name belongs to {sign.folder}, by its "
+                "challenge type and level"
+            )
+        if sign.world != number:
+            raise GradbenchError(
+                f"{path} lies in the wrong folder: its name is that of an image of the "
+                f"{[*WORLDS][sign.world - 1]} world, and {folder.parent.name} holds the {world} one"
+            )
+    return paths, signs
+
+
+@dataclass(kw_only=True, eq=False)
+class CureTsr(Dataset):
+    """The published folders, whole or in part, such as Real_Test/ChallengeFree, Real_Test/Noise-3.
+
+    Training and test images are the challenge-free ones. Images that share world, sign type and
+    index within a split are twins, that is one sign without and with challenges, and are one group.
+
+    No official counts are published, so the files are counted, and `least` tells a part.
+
+    Assumed: that an index means the same sign in all folders of a split, as public code that uses
+    the set takes it. Names do not tell which images show one physical sign in several frames of a
+    video, so those may stand on both sides of a hold-out.
+
+    Attributes:
+        world: `real` or `unreal`.
+    """
+
+    world: str = "real"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.world not in WORLDS:
+            raise unknown("world of CURE-TSR", str(self.world), WORLDS)
+
+    def original(self, split: str, settings: DataSettings) -> Path | None:
+        """Return the folder of a split's challenge-free images."""
+        tops = self._tops(split, settings)
+        return next((top / FREE for top in tops if (top / FREE).is_dir()), None)
+
+    def read_original(self, split: str, home: Path, settings: DataSettings) -> Raw:
+        """Return the challenge-free images of a split, still undecoded."""
+        check_folders(home.parent)
+        return self._raw(home, settings)
+
+    def layout(self, split: str) -> str:
+        """Return the folder of a split's challenge-free images."""
+        return f"{HOMES[0]}/{self._folder(split)}/{FREE}"
+
+    def challenged(self, split: str, kind: str, level: int, settings: DataSettings) -> Raw:
+        """Return the images of a split under a challenge, still undecoded.
+
+        Args:
+            split: `train` or `test`.
+            kind: of the challenge, as in FOLDERS.
+            level: 1 to 5.
+            settings: where the set is looked for.
+
+        Raises:
+            MissingData: if the copy has no such folder.
+            GradbenchError: if a name breaks the grammar or belongs to another folder.
+        """
+        name = folder_of([*FOLDERS].index(kind) + 1, level)
+        tops = [top for top in self._tops(split, settings) if top.is_dir()]
+        for top in tops:
+            check_folders(top)
+            if (top / name).is_dir():
+                return self._raw(top / name, settings)
+        where = tops[0] if tops else settings.root / HOMES[0] / self._folder(split)
+        raise MissingData(f"this copy of CURE-TSR has no folder {where / name}")
+
+    def group(self, split: str, original: str) -> str:
+        """Return the group of all twins of an image; see `Sign.original`."""
+        return f"{self.name}/{split}/{original}"
+
+    def _raw(self, folder: Path, settings: DataSettings) -> Raw:
+        from gradbench.data.files import open_files
+
+        paths, signs = listing(folder, self.world)
+        if not paths:
+            raise MissingData(
+                f"{folder} holds no images: a copy of CURE-TSR has files {GRAMMAR} there"
+            )
+        kinds = len({sign.kind for sign in signs})
+        return Raw(
+            open_files(paths, self.shape, settings.workers),
+            np.array([sign.kind - 1 for sign in signs]),
+            names=np.array([path.stem for path in paths]),
+            groups=np.array([sign.original for sign in signs]),
+            note=f"{kinds} of {SIGNS} sign types" if kinds < SIGNS else "",
+        )
+
+    def _folder(self, split: str) -> str:
+        return f"{WORLDS[self.world]}_{split.capitalize()}"
+
+    def _tops(self, split: str, settings: DataSettings) -> Iterator[Path]:
+        return (settings.root / home / self._folder(split) for home in HOMES)
+
+
+def check_folders(top: Path) -> None:
+    """Refuse folders that look like a challenge at a level and are none.
+
+    Raises:
+        GradbenchError: naming the folder and the valid choices.
+    """
+    for entry in sorted(top.iterdir()):
+        found = LEVELLED.fullmatch(entry.name)
+        if not found or not entry.is_dir():
+            continue
+        if found[1] not in FOLDERS.values():
+            raise unknown(f"challenge type of CURE-TSR ({entry})", found[1], FOLDERS.values())
+        if int(found[2]) not in LEVELS:
+            raise GradbenchError(
+                f"{entry}: CURE-TSR has no level {found[2]}: choose from "
+                f"{', '.join(map(str, LEVELS))}"
+            )
