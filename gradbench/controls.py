@@ -81,21 +81,24 @@ def run(trial: Trial, results: Results) -> None:
         _random_labels(trial, results)
 
 
-def beside(trial: Trial, cell: Cell, made: Made, abnormal: Seen, results: Results) -> None:
+def beside(
+    trial: Trial, cell: Cell, made: Made, normal: Seen, abnormal: Seen, results: Results
+) -> None:
     """Measure the controls that belong to one challenge, and add their rows to the results.
 
     Args:
         trial: the network and what belongs to it.
         cell: the challenge.
         made: its images.
-        abnormal: the same with the outputs of f.
+        normal: the normal side of its measurement, with the outputs of f.
+        abnormal: the abnormal side.
         results: of the run.
     """
     wanted = trial.experiment.config["controls"]
     if wanted["round_trip"] and isinstance(cell.challenge, OtherSet):
         _round_trip(trial, cell, made, results)
     if wanted["random_split"] and protocol_name(trial.experiment.protocol) != "random":
-        _random_split(trial, cell, abnormal, results)
+        _random_split(trial, cell, normal, abnormal, results)
 
 
 def _identity_rows(trial: Trial, results: Results) -> None:
@@ -176,17 +179,17 @@ def _tripped(trial: Trial, clean: ImageSet, made: Made, how: OtherSet) -> ImageS
     return replace(clean, images=images, status="generated", note=about["note"])
 
 
-def _random_split(trial: Trial, cell: Cell, abnormal: Seen, results: Results) -> None:
+def _random_split(trial: Trial, cell: Cell, normal: Seen, abnormal: Seen, results: Results) -> None:
     """Measure supervised detectors with images of one source on both sides of the split.
 
     Only where `grouped` keeps images together that a random split tears apart.
     """
-    together = np.concatenate([trial.normal.images.groups, abnormal.images.groups])
+    together = np.concatenate([normal.images.groups, abnormal.images.groups])
     if len(np.unique(together)) == len(together):
         return
     protocol = Grouped(folds=_folds(trial), split="random")
     for name in _supervised(trial):
-        judged = judge(trial, name, trial.normal, abnormal, protocol)
+        judged = judge(trial, name, normal, abnormal, protocol)
         results.add(trial.seed, cell, abnormal.images, name, judged)
 
 

@@ -13,6 +13,7 @@ import torch
 from hydra.utils import get_object
 
 from gradbench.backbones.recipe import Recipe
+from gradbench.challenges.attacks.base import KEEP
 from gradbench.challenges.base import Challenge
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
@@ -260,6 +261,11 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
         section, name = key.split(".")
         if type(config[section][name]) is not bool:
             raise GradbenchError(f"{key}={config[section][name]}: true or false")
+    keep, noisy = (config["challenge"][name] for name in ("keep", "noisy_negatives"))
+    if keep is not None and keep not in KEEP:
+        raise unknown("challenge.keep", str(keep), (*KEEP, "null"))
+    if noisy is not None and type(noisy) is not bool:
+        raise GradbenchError(f"challenge.noisy_negatives={noisy}: true, false or null")
     confidence = config["evaluation"]["confidence"]
     if not isinstance(confidence, float) or not 0.5 <= confidence < 1:
         raise GradbenchError(f"evaluation.confidence={confidence}: between 0.5 and 1")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 
 from gradbench import controls
-from gradbench.backbones.obtain import Order, obtain
+from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
+from gradbench.challenges.attacks.base import Adversarial
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.experiment import Experiment
 from gradbench.judging import judge
 from gradbench.progress import say
 from gradbench.results import Results
+from gradbench.sides import sides
 from gradbench.store import Store
 from gradbench.trial import Trial
 
@@ -31,6 +33,7 @@ def run(experiment: Experiment, store: Store) -> Results:
     exact_arithmetic()
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
     results = Results(experiment, images)
+    check_attacks(experiment, images)
     for seed in experiment.seeds:
         f = obtain(order(experiment, images, seed), images.train, images.test, store)  # step 1
         trial = Trial(experiment, images, f, seed, store)
@@ -41,24 +44,35 @@ def run(experiment: Experiment, store: Store) -> Results:
     return results
 
 
+def check_attacks(experiment: Experiment, images: InDistribution) -> None:
+    """Refuse attacks on a network that will tell fewer than two classes apart.
+
+    Raises:
+        GradbenchError: naming the attack.
+    """
+    for cell in experiment.cells:
+        if isinstance(cell.challenge, Adversarial):
+            cell.challenge.check_classes(len(class_names(images.train)))
+
+
 def measure(trial: Trial, results: Results) -> None:
     """Measure every detector on every challenge, and add the rows to the results."""
     results.add_outputs(trial.seed, trial.normal)
     for cell in trial.experiment.cells:
         try:
             made = trial.challenge(cell)  # step 2
+            if made.attack is not None:
+                results.add_attack(trial.seed, cell, made.attack)
+            normal, abnormal = sides(trial, cell, made)  # step 3
         except MissingData as reason:
             results.add_hole(trial.seed, cell, str(reason))
             say(f"{cell.title}: not measured: {reason}")
             continue
-        abnormal = trial.look(made.images)  # step 3
         results.add_outputs(trial.seed, abnormal)
-        if made.attack is not None:
-            results.add_attack(trial.seed, cell, made.attack)
         for name in trial.experiment.detectors:
-            judged = judge(trial, name, trial.normal, abnormal)  # steps 4 and 5
-            results.add(trial.seed, cell, made.images, name, judged)
-        controls.beside(trial, cell, made, abnormal, results)
+            judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
+            results.add(trial.seed, cell, abnormal.images, name, judged)
+        controls.beside(trial, cell, made, normal, abnormal, results)
 
 
 def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:

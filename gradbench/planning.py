@@ -125,14 +125,15 @@ def _derived(experiment, cell: Cell, clean: ImageSet, f, weights, each: float, s
     count = len(shards(len(clean)))
     if cell.challenge.uses_network and weights is None:
         seconds = len(clean) * each
-        yield Planned("challenge", cell.title, count, 0, seconds, "after training")
+        passes = getattr(cell.challenge, "passes", 1)
+        yield Planned("challenge", cell.title, count, 0, passes * seconds, "after training")
         yield Planned("outputs", cell.title, count, 0, seconds, "after training")
         return
     known = _Weights(f, weights)
     keys = source(experiment, cell, known).keys(clean)
     products = [store.get(key) for key in keys]
     present = sum(p is not None for p in products)
-    rate = each if cell.challenge.uses_network else each / 100
+    rate = each * getattr(cell.challenge, "passes", 1 if cell.challenge.uses_network else 0.01)
     missing = (count - present) * len(clean) / count
     yield Planned("challenge", cell.title, count, present, missing * rate)
     digests = [p.about["digest"] if p else None for p in products]

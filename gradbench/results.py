@@ -139,15 +139,38 @@ class Results:
                 self.states[seed, cell.title, method] = judged.state
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
-        """Add what an attack did: its success and the size of its perturbations."""
-        correct = int(attack.correct.sum())
-        rate = 100 * attack.success.sum() / correct if correct else float("nan")
-        count = len(attack.success)
-        for metric, value, unit, n, note in (
+        """Add what an attack did: counts, its success and the size of its perturbations.
+
+        Sizes are those of all images and of the successful ones alone, without a row where there
+        are none.
+        """
+        attempted, correct = len(attack.success), int(attack.correct.sum())
+        successful = int(attack.success.sum())
+        rate = 100 * successful / correct if correct else float("nan")
+        found = [
+            ("attempted", attempted, "images", attempted, ""),
+            ("correct", correct, "images", attempted, "classified correctly before"),
+            (
+                "successful",
+                successful,
+                "images",
+                correct,
+                "of those, taken for another class after",
+            ),
             ("attack_success", rate, "percent", correct, "of images classified correctly before"),
-            ("l2", attack.l2.mean(), "pixels in [0, 1]", count, "mean over images"),
-            ("linf", attack.linf.max(), "pixels in [0, 1]", count, "largest of all images"),
+        ]
+        for end, rows, count in (
+            ("", slice(None), attempted),
+            ("_successful", attack.success, successful),
         ):
+            of = "successful images" if end else "images"
+            unit = "pixels in [0, 1]"
+            if count:
+                found += [
+                    (f"l2{end}", attack.l2[rows].mean(), unit, count, f"mean over {of}"),
+                    (f"linf{end}", attack.linf[rows].max(), unit, count, f"largest of all {of}"),
+                ]
+        for metric, value, unit, n, note in found:
             self.rows.append(
                 row(
                     **self._common(seed),

@@ -14,7 +14,7 @@ from gradbench.backbones.obtain import Network
 from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.gather import InDistribution
-from gradbench.data.imageset import ImageSet
+from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings
 from gradbench.experiment import Cell, Experiment
 from gradbench.extraction.extract import extract
@@ -37,6 +37,11 @@ class Seen:
         """Return the given rows of both."""
         index = torch.from_numpy(np.asarray(rows))
         return Seen(self.images.select(rows), {n: v[index] for n, v in self.outputs.items()})
+
+    def join(self, other: Seen) -> Seen:
+        """Return both, these first."""
+        outputs = {n: torch.cat([v, other.outputs[n]]) for n, v in self.outputs.items()}
+        return Seen(join(self.images, other.images), outputs)
 
 
 @dataclass(frozen=True)

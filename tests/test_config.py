@@ -20,7 +20,7 @@ def mine(tmp_path):
     """Return a folder of a user's own files: a member, a shadowed one, suites, broken ones."""
     files = {
         "challenge/mild.yaml": f"_target_: {NOISE}\nstrengths: [0.01]",
-        "challenge/fgsm.yaml": "_target_: gradbench.challenges.fgsm.FGSM\nepsilon: 0.5",
+        "challenge/fgsm.yaml": "_target_: gradbench.challenges.attacks.fgsm.FGSM\nepsilon: 0.5",
         "challenge/pair.yaml": "members: [mild, {use: fgsm, epsilon: 0.1, name: weak}]",
         "challenge/nest.yaml": "members: [pair, patches]",
         "challenge/round.yaml": "members: [mild, around]",

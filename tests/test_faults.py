@@ -41,7 +41,7 @@ def refused(folder: Path, *words: str) -> str:
         ("detectors=[]", ["name at least one"]),
         ("detectors=[msp,msp]", ["'msp' stands there twice"]),
         ("challenges=[fgms]", ["did you mean fgsm?", "svhn"]),
-        ("challenges=[{use: fgsm, eps: 1}]", ["did you mean epsilon?"]),
+        ("challenges=[{use: fgsm, eps: 1}]", ["did you mean epsilon"]),
         ("challenges=[{use: fgsm, epsilon: 2}]", ["epsilon=2", "between 0 and 1"]),
         ("levels=[6]", ["no level 6", "1, 2, 3, 4, 5"]),
         ("levels=[a]", ["levels=[1,3,5]"]),

@@ -25,11 +25,20 @@ class Clean:
         grey: (B, C, H, W) float32 grey levels 0..255, whole numbers.
         labels: (B,) int64.
         sources: (B,) source ids, from which random numbers are drawn.
+        quantise: what is made of them will be rounded to the grid.
     """
 
     grey: Tensor
     labels: Tensor
     sources: np.ndarray
+    quantise: bool = True
+
+    def rounded(self, grey: Tensor) -> Tensor:
+        """Return grey levels as attacks leave them: on the grid where that is wanted.
+
+        They are rounded towards the clean image, so that no budget is exceeded.
+        """
+        return self.grey + (grey - self.grey).trunc() if self.quantise else grey
 
 
 class Challenge(ABC):
@@ -151,16 +160,17 @@ class Derived(Challenge):
     def perturb(self, clean: Clean, strength: float, seed: int, network: Backbone | None) -> Tensor:
         """Return (B, C, H, W) float32 grey levels in [0, 255], not yet whole numbers."""
 
-    def to_pixels(self, grey: Tensor, clean: Tensor, quantise: bool) -> np.ndarray:
+    def to_pixels(self, grey: Tensor, clean: Clean) -> np.ndarray:
         """Return uint8 pixels, or float32 in [0, 1] where the grid is not wanted."""
-        if not quantise:
+        if not clean.quantise:
             return (grey / 255).cpu().numpy()
-        whole = grey.floor() if self.truncates else clean + (grey - clean).trunc()
+        whole = grey.floor() if self.truncates else clean.rounded(grey)
         return to_grid(whole / 255).cpu().numpy()
 
 
-def clean_batch(pixels: np.ndarray, labels: np.ndarray, sources: np.ndarray, device) -> Clean:
+def clean_batch(
+    pixels: np.ndarray, labels: np.ndarray, sources: np.ndarray, device, quantise: bool = True
+) -> Clean:
     """Return uint8 pixels and what belongs to them as a `Clean` batch on a device."""
-    return Clean(
-        torch.from_numpy(pixels).to(device).float(), torch.from_numpy(labels).to(device), sources
-    )
+    grey = torch.from_numpy(pixels).to(device).float()
+    return Clean(grey, torch.from_numpy(labels).to(device), sources, quantise)

@@ -64,9 +64,10 @@ class Source:
         device = self.network.device if self.network is not None else torch.device("cpu")
         made = []
         for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
-            batch = clean_batch(clean.images[part], clean.labels[part], clean.sources[part], device)
+            about = clean.labels[part], clean.sources[part]
+            batch = clean_batch(clean.images[part], *about, device, self.quantise)
             grey = self.challenge.perturb(batch, self.strength, self.seed, self.network)
-            made.append(self.challenge.to_pixels(grey, batch.grey, self.quantise))
+            made.append(self.challenge.to_pixels(grey, batch))
         return np.concatenate(made)
 
     def keys(self, clean: ImageSet) -> list[Key]:

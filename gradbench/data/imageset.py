@@ -133,6 +133,28 @@ class ImageSet:
             yield rows, to_float(self.images[rows])
 
 
+def join(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Return the images of two sets of one shape, the first's before the second's, still unread."""
+    count = len(first)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), *first.shape), first.images.dtype)
+        for images, mine, where in (
+            (first.images, rows < count, rows),
+            (second.images, rows >= count, rows - count),
+        ):
+            if mine.any():
+                out[mine] = images[where[mine]]
+        return out
+
+    both = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])
+        for name in ("labels", "sources", "groups")
+    }
+    images = LazyImages(read, (count + len(second), *first.shape), dtype=first.images.dtype)
+    return replace(first, images=images, **both)
+
+
 def source_ids(name: str, split: str, count: int) -> np.ndarray:
     """Return the ids `name/split/0` to `name/split/count-1`."""
     return np.array([f"{name}/{split}/{i}" for i in range(count)])

@@ -39,6 +39,15 @@ def size(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def count(value: float) -> str:
+    """Return a number of images, whole where it is no mean of several networks.
+
+    >>> count(1000), count(918.5)
+    ('1000', '918.5')
+    """
+    return f"{value:.1f}".removesuffix(".0")
+
+
 def with_interval(value: float, lo: float, hi: float, note: str = "") -> str:
     """Return a percentage with its interval; an exact bound below 100 as `100 (≥ 98.7)`.
 

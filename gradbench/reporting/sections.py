@@ -40,9 +40,11 @@ def attacks(view: View) -> list[str]:
         if any(cell.value is not None for cell in cells):
             draft.add((line.challenge, line.level), cells)
     text = (
-        "Success: of the images that f classified correctly, those that it takes for another "
-        "class after the attack, in percent. L2 is the mean over images and L∞ the largest of "
-        "all, pixels in [0, 1]."
+        "Images that were attempted, those of them that f classified correctly before, and those "
+        "of these that it takes for another class after the attack; success is the share of the "
+        "last two in percent. L2 is the mean over all images and L∞ the largest of all, pixels in "
+        "[0, 1], then the same over the successful ones. All is measured after rounding to the "
+        "grid, where images are rounded."
     )
     return ["## Attacks", text, *draft.draw(markdown)] if draft.rows else []
 

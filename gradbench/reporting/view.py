@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradbench.evaluation.rows import INDICATIVE
-from gradbench.reporting.numbers import DASH, EXACT, number, size, with_interval, with_range
+from gradbench.reporting.numbers import (
+    DASH,
+    EXACT,
+    count,
+    number,
+    size,
+    with_interval,
+    with_range,
+)
 
 HOLE = "not measured: "
 KINDS = ("ood", "corruption", "adversarial")
@@ -40,9 +48,14 @@ COLUMNS = {
 }
 """Headers of the table of all measures."""
 ATTACKS = {
+    "attempted": Measure("attempted"),
+    "correct": Measure("correct"),
+    "successful": Measure("successful"),
     "success": Measure("attack_success"),
     "L2": Measure("l2"),
     "L∞": Measure("linf"),
+    "L2, successful": Measure("l2_successful"),
+    "L∞, successful": Measure("linf_successful"),
 }
 """Headers of the table of attacks."""
 
@@ -100,7 +113,7 @@ class View:
         if not found:
             return Cell("", None, self._reason(line, rows, method))
         values = [row.value for row in found]
-        show = number if found[0].unit == "percent" else size
+        show = {"percent": number, "images": count}.get(found[0].unit, size)
         text = with_range(values, show)
         if measure == AUROC and len(found) == 1:
             row = found[0]

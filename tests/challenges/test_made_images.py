@@ -7,8 +7,8 @@ from _dummies import grey, images, network
 from torch.nn import functional
 
 from gradbench.backbones.backbone import digest
+from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.base import clean_batch
-from gradbench.challenges.fgsm import FGSM
 from gradbench.challenges.gaussian_noise import GaussianNoise
 from gradbench.challenges.identity import Identity
 from gradbench.challenges.produce import Source, produce
@@ -34,7 +34,7 @@ def f():
 
 
 def attack(f, epsilon, **settings):
-    return Source(FGSM(epsilon), "fgsm", epsilon, network=f, weights=digest(f), **settings)
+    return Source(FGSM(epsilon=epsilon), "fgsm", epsilon, network=f, weights=digest(f), **settings)
 
 
 # identity and zero strength
@@ -44,7 +44,9 @@ def attack(f, epsilon, **settings):
 @pytest.mark.parametrize("name", ["identity", "noise", "fgsm"])
 def test_zero_strength_gives_back_the_clean_images(f, name, quantise):
     clean = images(130)
-    challenge = {"identity": Identity(), "noise": GaussianNoise([0.0]), "fgsm": FGSM(0.0)}[name]
+    challenge = {"identity": Identity(), "noise": GaussianNoise([0.0]), "fgsm": FGSM(epsilon=0.0)}[
+        name
+    ]
     made = Source(challenge, name, 0.0, quantise=quantise, network=f, weights="w").make(
         clean, np.arange(len(clean))
     )
@@ -129,7 +131,7 @@ def test_levels():
 
 
 def test_a_challenge_of_one_strength_has_no_level():
-    attack = FGSM(0.05)
+    attack = FGSM(epsilon=0.05)
     assert attack.levels == ()
     assert attack.strength(None) == 0.05
     with pytest.raises(GradbenchError, match="fgsm has no level 1: choose from no level at all"):
@@ -145,7 +147,7 @@ def test_noise_refuses_strengths_out_of_range(strengths):
 @pytest.mark.parametrize("epsilon", [-0.01, 1.01, float("nan")])
 def test_fgsm_refuses_an_epsilon_out_of_range(epsilon):
     with pytest.raises(GradbenchError, match="choose a value between 0 and 1"):
-        FGSM(epsilon)
+        FGSM(epsilon=epsilon)
 
 
 # attacks

@@ -1,0 +1,66 @@
+"""What an attack drives up, and the direction in which it rises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+
+Objective = Callable[[Tensor], Tensor]
+"""Maps logits (B, N) to (B,): what is to rise, image by image."""
+
+
+def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return log p(class) - log(1 - p(class)) of softmax probabilities, (B,), exactly.
+
+    Its gradient is that of log p divided by 1 - p: of the same sign and direction in every image.
+    But where p rounds to 1 in float32, from a lead of some 17 in the logits on, the gradient of
+    the cross entropy has lost the part of the leading class and then vanishes; this one does not.
+    """
+    own = logits.gather(1, classes[:, None])
+    return own.squeeze(1) - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
+
+
+def margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return by how much a class leads the best of the others, (B,); negative where it does not."""
+    own = logits.gather(1, classes[:, None])
+    return own.squeeze(1) - logits.scatter(1, classes[:, None], -torch.inf).amax(1)
+
+
+def away_from(labels: Tensor) -> Objective:
+    """Return the objective of an untargeted attack: the cross entropy of the true label."""
+    return lambda logits: -log_odds(logits, labels)
+
+
+def towards(targets: Tensor) -> Objective:
+    """Return the objective of a targeted attack: minus the cross entropy of the target."""
+    return lambda logits: log_odds(logits, targets)
+
+
+def slope(network: Backbone, grey: Tensor, objective: Objective) -> Tensor:
+    """Return the gradient of the objective in every pixel, (B, C, H, W).
+
+    Args:
+        network: f.
+        grey: (B, C, H, W) grey levels 0..255.
+        objective: what is to rise.
+    """
+    with torch.enable_grad():
+        images = laid_out(grey / 255).requires_grad_()
+        (found,) = torch.autograd.grad(objective(network(images)).sum(), images)
+    return found
+
+
+def predict(network: Backbone, grey: Tensor) -> Tensor:
+    """Return the class of each image of grey levels, (B,)."""
+    with torch.no_grad():
+        return network(laid_out(grey / 255)).argmax(1)
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """Return images in the memory layout in which convolutions are quickest."""
+    last = images.device.type == "cpu" and images.dtype == torch.float32
+    return images.contiguous(memory_format=torch.channels_last) if last else images

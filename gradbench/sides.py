@@ -1,0 +1,99 @@
+"""The two sides of a measurement: which images of an attack are kept, and what they stand against.
+
+keep=successful: only images that f classified correctly before and takes for another class after
+the attack, and on the normal side their clean sources alone. noisy_negatives=true: noisy copies
+stand on the normal side too, two normal images for each abnormal one; with keep=successful f must
+also be right on the noisy copy. Copies have the source of their originals, so all three stay on
+one side of a split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gradbench.challenges.attacks.noisy import NoisyCopy
+from gradbench.challenges.produce import Attack, Source, produce
+from gradbench.data.dataset import MissingData
+from gradbench.errors import GradbenchError
+from gradbench.experiment import Cell
+from gradbench.trial import Made, Seen, Trial
+
+
+def sides(trial: Trial, cell: Cell, made: Made) -> tuple[Seen, Seen]:
+    """Return the normal and the abnormal side of a challenge, with their outputs.
+
+    Raises:
+        MissingData: if too few images of an attack are kept to be measured.
+    """
+    keep, noisy = protocol(trial, cell)
+    if made.attack is None or (keep == "all" and not noisy):
+        return trial.normal, trial.look(made.images)
+    kept = made.attack.success if keep == "successful" else np.ones(len(made.images), bool)
+    copies = _copies(trial, cell) if noisy else None
+    if copies is not None and keep == "successful":
+        right = copies.outputs["logits"].argmax(1).numpy() == copies.images.labels
+        kept = kept & right
+    rows = np.flatnonzero(kept)
+    note = _note(made.attack, keep, len(rows), cell.challenge.noise if noisy else None)
+    _enough(trial, rows, note)
+    normal, abnormal = trial.normal.select(rows), trial.look(made.images).select(rows)
+    if copies is not None:
+        normal = normal.join(copies.select(rows))
+    parts = [part for part in (abnormal.images.note, *note) if part]
+    return normal, replace(abnormal, images=replace(abnormal.images, note="; ".join(parts)))
+
+
+def protocol(trial: Trial, cell: Cell) -> tuple[str, bool]:
+    """Return which images are kept, and whether noisy ones count as normal.
+
+    What the run says of all attacks goes before what an attack says itself.
+    """
+    settings, challenge = trial.experiment.config["challenge"], cell.challenge
+    keep, noisy = settings["keep"], settings["noisy_negatives"]
+    return (
+        getattr(challenge, "keep", "all") if keep is None else keep,
+        getattr(challenge, "noisy_negatives", False) if noisy is None else noisy,
+    )
+
+
+def _copies(trial: Trial, cell: Cell) -> Seen:
+    """Return the noisy copies of the normal images, with the logits of f."""
+    settings, f = trial.experiment.config["challenge"], trial.f.backbone
+    copy = NoisyCopy(cell.challenge.noise, f.std.flatten().tolist())
+    name = f"{trial.images.normal.name} with noise"
+    source = Source(copy, name, copy.strength(None), settings["seed"], settings["quantise"])
+    images, _ = produce(source, trial.images.normal, trial.store)
+    return trial.look(images, {*trial.experiment.reads, "logits"})
+
+
+def _note(attack: Attack, keep: str, kept: int, noise: float | None) -> list[str]:
+    """Return remarks for the rows: how many images are kept of how many, and against what."""
+    remarks = []
+    if keep == "successful":
+        also = " and is right on their noisy copies" if noise is not None else ""
+        remarks.append(
+            f"{kept} images that f errs on only after the attack{also} are kept, of "
+            f"{int(attack.correct.sum())} classified correctly and {len(attack.correct)} attempted"
+        )
+    if noise is not None:
+        remarks.append(
+            f"normal images are clean ones and their noisy copies (deviation {noise:g} in "
+            "normalised space)"
+        )
+    return remarks
+
+
+def _enough(trial: Trial, rows: np.ndarray, note: list[str]) -> None:
+    """Refuse a measurement for which too few images are kept.
+
+    Raises:
+        MissingData: with the counts.
+    """
+    groups = trial.images.normal.groups[rows]
+    seed = trial.experiment.config["evaluation"]["seed"]
+    try:
+        trial.experiment.protocol.folds(groups, groups, seed)
+    except GradbenchError as reason:
+        raise MissingData("; ".join(["too few images for the folds", *note[:1]])) from reason
