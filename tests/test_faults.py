@@ -40,7 +40,7 @@ def refused(folder: Path, *words: str) -> str:
         ("detectors=[mps]", ["did you mean msp?", "gradient_logistic"]),
         ("detectors=[]", ["name at least one"]),
         ("detectors=[msp,msp]", ["'msp' stands there twice"]),
-        ("challenges=[fgms]", ["did you mean fgsm?", "svhn"]),
+        ("challenges=[fgms]", ["did you mean fgsm?"]),
         ("challenges=[{use: fgsm, eps: 1}]", ["did you mean epsilon"]),
         ("challenges=[{use: fgsm, epsilon: 2}]", ["epsilon=2", "between 0 and 1"]),
         ("levels=[6]", ["no level 6", "1, 2, 3, 4, 5"]),
