@@ -149,6 +149,8 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         challenge.check_dataset(dataset)
         if isinstance(challenge, OtherSet):
             experiment.other_dataset(challenge).splits("challenge")
+        if isinstance(challenge, Derived):
+            challenge.with_data(experiment.data.root)
     return experiment
 
 

@@ -6,13 +6,14 @@ from functools import cache
 import pytest
 import torch
 
-from gradbench.challenges.gaussian_noise import GaussianNoise
+from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import GROUPS, compose, expand, group_files, load_member
 from gradbench.errors import GradbenchError
 from gradbench.experiment import find_device, instantiate, read
 
-NOISE = "gradbench.challenges.gaussian_noise.GaussianNoise"
+NOISE = "gradbench.challenges.corruptions.noise.GaussianNoise"
+OTHER_SET = "gradbench.challenges.other_set.OtherSet"
 
 
 @pytest.fixture
@@ -142,13 +143,22 @@ def test_instantiate_gives_the_settings_to_the_class(mine):
     [
         ("challenge", {"description": "x"}, "configs/challenge/it.yaml names no _target_"),
         ("detector", {"_target_": "gradbench.nowhere.D"}, "gradbench.nowhere.D cannot be imported"),
-        ("challenge", {"_target_": NOISE}, "challenge it needs a value for strengths"),
+        ("challenge", {"_target_": OTHER_SET}, "challenge it needs a value for dataset"),
         (
             "challenge",
             {"_target_": NOISE, "strenghts": [1]},
             "no setting of challenge it named 'strenghts': did you mean strengths",
         ),
-        ("challenge", {"_target_": NOISE, "strengths": 0.1}, "challenge it: 'float' object"),
+        (
+            "challenge",
+            {"_target_": NOISE, "strengths": 0.1},
+            "gaussian_noise strengths=0.1: list one or more values from 0 to 1",
+        ),
+        (
+            "challenge",
+            {"_target_": NOISE, "table": "imagnet"},
+            "no table of constants named 'imagnet': did you mean imagenet",
+        ),
     ],
 )
 def test_objects_that_cannot_be_built(group, content, text):

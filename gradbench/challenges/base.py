@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -121,8 +122,8 @@ class Derived(Challenge):
         version: raised when the images change, so that kept products are not mistaken for them.
         uses_network: the images depend on f (attacks); such images are stored, since making them
             again on another device would not give the same bits.
-        strengths: one for each level, or a single one for a challenge without levels; 0 must give
-            back the clean images bit for bit.
+        strengths: one for each level, or a single one for a challenge without levels: a number, or
+            a tuple of constants; 0 must give back the clean images bit for bit.
         truncates: grey levels are cut to whole numbers as the reference corruptions do; otherwise
             they are rounded towards the clean image, which keeps attacks within their budget.
     """
@@ -131,7 +132,16 @@ class Derived(Challenge):
     version: ClassVar[int] = 1
     uses_network: ClassVar[bool] = False
     truncates: ClassVar[bool] = False
-    strengths: Sequence[float]
+    strengths: Sequence[float | tuple[float, ...]]
+
+    @property
+    def note(self) -> str:
+        """What a reader of a row must know of the images."""
+        return ""
+
+    def with_data(self, root: Path) -> Self:
+        """Return the challenge with whatever it finds for itself under the data root."""
+        return self
 
     @property
     def title(self) -> str:
@@ -143,7 +153,7 @@ class Derived(Challenge):
         """The levels 1 to n, empty for a challenge of a single strength."""
         return tuple(range(1, len(self.strengths) + 1)) if len(self.strengths) > 1 else ()
 
-    def strength(self, level: int | None) -> float:
+    def strength(self, level: int | None) -> float | tuple[float, ...]:
         """Return the strength of a level.
 
         Raises:
@@ -157,13 +167,19 @@ class Derived(Challenge):
         return {}
 
     @abstractmethod
-    def perturb(self, clean: Clean, strength: float, seed: int, network: Backbone | None) -> Tensor:
-        """Return (B, C, H, W) float32 grey levels in [0, 255], not yet whole numbers."""
+    def perturb(
+        self,
+        clean: Clean,
+        strength: float | tuple[float, ...],
+        seed: int,
+        network: Backbone | None,
+    ) -> Tensor:
+        """Return (B, C, H, W) grey levels in [0, 255], float and not yet whole numbers."""
 
     def to_pixels(self, grey: Tensor, clean: Clean) -> np.ndarray:
         """Return uint8 pixels, or float32 in [0, 1] where the grid is not wanted."""
         if not clean.quantise:
-            return (grey / 255).cpu().numpy()
+            return (grey / 255).float().cpu().numpy()
         whole = grey.floor() if self.truncates else clean.rounded(grey)
         return to_grid(whole / 255).cpu().numpy()
 

@@ -53,7 +53,7 @@ class Source:
 
     challenge: Derived
     name: str
-    strength: float
+    strength: float | tuple[float, ...]
     seed: int = 0
     quantise: bool = True
     network: Backbone | None = None
@@ -124,12 +124,13 @@ def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, At
         digests=[p.about["digest"] for p in products],
         dtype="uint8" if source.quantise else "float32",
     )
+    off_grid = "" if source.quantise else "not rounded to the 1/255 grid"
     made = replace(
         clean,
         name=source.name,
         images=images,
         status="generated",
-        note="" if source.quantise else "not rounded to the 1/255 grid",
+        note="; ".join(filter(None, [source.challenge.note, off_grid])),
     )
     if not source.challenge.uses_network:
         return made, None

@@ -9,7 +9,7 @@ from torch.nn import functional
 from gradbench.backbones.backbone import digest
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.base import clean_batch
-from gradbench.challenges.gaussian_noise import GaussianNoise
+from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.identity import Identity
 from gradbench.challenges.produce import Source, produce
 from gradbench.data.imageset import digest_pixels, shards, source_ids
@@ -219,7 +219,7 @@ def test_noise_keeps_digests_and_makes_the_pixels_again(store):
     assert not list(store.root.rglob("*.safetensors"))
     assert made.digests == [digest_pixels(every(made)[rows]) for rows in shards(1230)]
     assert made.digests != clean.digests
-    assert (made.name, made.status, made.note) == ("noise", "generated", "")
+    assert (made.name, made.status, made.note) == ("noise", "generated", "constants: own")
     assert np.array_equal(made.sources, clean.sources)
     assert np.array_equal(made.labels, clean.labels)
     again, _ = produce(source, clean, Store(store.root))

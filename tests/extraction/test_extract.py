@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.resnet import ResNet
-from gradbench.challenges.gaussian_noise import GaussianNoise
+from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.produce import Source, produce
 from gradbench.errors import GradbenchError
 from gradbench.extraction import extract as module
