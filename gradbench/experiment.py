@@ -14,7 +14,7 @@ from hydra.utils import get_object
 
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.attacks.base import KEEP
-from gradbench.challenges.base import Challenge
+from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
