@@ -124,6 +124,7 @@ class Derived(Challenge):
             again on another device would not give the same bits.
         strengths: one for each level, or a single one for a challenge without levels: a number, or
             a tuple of constants; 0 must give back the clean images bit for bit.
+        status: of the images in rows; `stand_in` where they stand for those of a published set.
         truncates: grey levels are cut to whole numbers as the reference corruptions do; otherwise
             they are rounded towards the clean image, which keeps attacks within their budget.
     """
@@ -132,6 +133,7 @@ class Derived(Challenge):
     version: ClassVar[int] = 1
     uses_network: ClassVar[bool] = False
     truncates: ClassVar[bool] = False
+    status: ClassVar[str] = "generated"
     strengths: Sequence[float | tuple[float, ...]]
 
     @property

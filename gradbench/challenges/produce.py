@@ -129,7 +129,7 @@ def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, At
         clean,
         name=source.name,
         images=images,
-        status="generated",
+        status=source.challenge.status,
         note="; ".join(filter(None, [source.challenge.note, off_grid])),
     )
     if not source.challenge.uses_network:
