@@ -89,6 +89,25 @@ class Experiment:
         """Build a detector afresh."""
         return instantiate("detector", name, self.detectors[name])
 
+    def own_cells(self, name: str) -> tuple[Cell, ...]:
+        """Return the challenges that are made for a detector from the hold-out.
+
+        Raises:
+            GradbenchError: for an unknown one, one that is not made from clean images, or a level
+                that it has not.
+        """
+        cells = []
+        for own, level in self.detector(name).synthetic.items():
+            challenge = instantiate("challenge", own, load_member("challenge", own, self.dirs))
+            if not isinstance(challenge, Derived):
+                raise GradbenchError(
+                    f"detector {name}: challenge {own} is not made from clean images; choose "
+                    "noise, a blur or an attack"
+                )
+            challenge.strength(level)  # raises for a level that there is not
+            cells.append(Cell(own, challenge, level))
+        return tuple(cells)
+
     def other_dataset(self, challenge: OtherSet) -> Dataset:
         """Build the dataset of a challenge."""
         name = challenge.dataset
@@ -145,7 +164,8 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             f"seeds={list(experiment.seeds)} with backbone.checkpoint: a checkpoint is one "
             "network; give one seed, or leave the checkpoint out"
         )
-    for challenge in challenges.values():
+    own = [cell.challenge for name in detectors for cell in experiment.own_cells(name)]
+    for challenge in (*challenges.values(), *own):
         challenge.check_dataset(dataset)
         if isinstance(challenge, OtherSet):
             experiment.other_dataset(challenge).splits("challenge")

@@ -1,17 +1,28 @@
-"""What detectors are fitted on besides challenges: the bank and the hold-out."""
+"""Detectors that see no challenge: fitted once for a network, and their scores of any images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gradbench import synthetic
 from gradbench.data.imageset import ImageSet
-from gradbench.detectors.base import GIVEN
-from gradbench.detectors.scoring import Clean
+from gradbench.detectors.base import GIVEN, Detector, Samples
+from gradbench.detectors.scoring import Clean, one_thread
 from gradbench.extraction.head import head_tensors
-from gradbench.trial import Trial
+from gradbench.extraction.readers import version_of
+from gradbench.store import Key
+from gradbench.trial import Seen, Trial
+
+FIT_VERSION = 1
+IMAGE_SCORES_VERSION = 1
 
 
 def clean(trial: Trial, name: str) -> Clean:
@@ -23,7 +34,79 @@ def clean(trial: Trial, name: str) -> Clean:
     return Clean(bank, _read(trial, trial.images.hold_out, detector.hold_out_reads))
 
 
+def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
+    """Return a detector that sees no challenge, fitted, and its state; fitted anew if not kept."""
+    detector = trial.experiment.detector(name)
+    if not _learns(detector):
+        nothing = Samples.normal({})
+        return detector.fit({}, nothing, nothing, _seed(trial)), detector.state()
+
+    def build(folder: Path, _: Path) -> dict:
+        given = clean(trial, name)
+        aside = Samples.normal(given.hold_out)
+        parts = synthetic.samples(trial, name) if detector.synthetic else (aside, aside)
+        with one_thread():
+            state = detector.fit(given.bank, *parts, _seed(trial)).state()
+        save_file({n: t.contiguous() for n, t in state.items()}, str(folder / "state.safetensors"))
+        return {"detector": name}
+
+    state = load_file(str(trial.store.make(fit_key(trial, name), build).path("state.safetensors")))
+    return detector.load(state), state
+
+
+def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
+    """Return the scores (N,) of images by a detector that sees no challenge; kept or computed."""
+
+    def score() -> np.ndarray:
+        detector, _ = fitted(trial, name)
+        with one_thread():
+            return detector.score(seen.outputs).double().numpy()
+
+    if not _learns(trial.experiment.detector(name)):
+        return score()  # quicker than looking it up
+
+    def build(folder: Path, _: Path) -> dict:
+        scores = score()
+        save_arrays({"scores": np.ascontiguousarray(scores)}, str(folder / "scores.safetensors"))
+        return {"detector": name, "images": len(scores)}
+
+    config = {"fit": fit_key(trial, name).digest}
+    inputs = {"images": seen.images.fingerprint}
+    key = Key("image_scores", IMAGE_SCORES_VERSION, config, inputs)
+
+    return load_arrays(str(trial.store.make(key, build).path("scores.safetensors")))["scores"]
+
+
+def fit_key(trial: Trial, name: str) -> Key:
+    """Return the key of a fit: settings of the detector, f, and the images that it is fitted on."""
+    experiment = trial.experiment
+    detector = experiment.detector(name)
+    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
+    config = {
+        "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
+        "detector_version": detector.version,
+        "reads": {read: version_of(read) for read in sorted(reads)},
+        "seed": _seed(trial),
+    }
+    inputs = {"weights": trial.f.weights}
+    if detector.bank_reads:
+        inputs["bank"] = trial.images.train.fingerprint
+    if detector.hold_out_reads:
+        inputs["hold_out"] = trial.images.hold_out.fingerprint
+    if detector.synthetic:
+        inputs["synthetic"] = synthetic.make(trial, name).fingerprint
+    return Key("fit", FIT_VERSION, config, inputs)
+
+
+def _learns(detector: Detector) -> bool:
+    return bool(detector.bank_reads or detector.hold_out_reads or detector.synthetic)
+
+
 def _read(trial: Trial, images: ImageSet, reads: Iterable[str]) -> dict[str, Tensor]:
     outputs = [read for read in reads if read not in GIVEN]
     found = trial.look(images, outputs).outputs if outputs else {}
     return found | ({"labels": torch.from_numpy(images.labels)} if "labels" in reads else {})
+
+
+def _seed(trial: Trial) -> int:
+    return trial.experiment.config["detector"]["seed"]

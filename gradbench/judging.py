@@ -14,13 +14,13 @@ from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
 from gradbench.detectors.base import GIVEN
-from gradbench.detectors.scoring import PARTS, Scores, score_folds
+from gradbench.detectors.scoring import PARTS, Scores, divided, score_folds
 from gradbench.evaluation.bounds import check_bounds
 from gradbench.evaluation.intervals import Measured, measure
 from gradbench.evaluation.resampling import FoldScores
 from gradbench.experiment import protocol_name
 from gradbench.extraction.readers import version_of
-from gradbench.fitting import clean
+from gradbench.fitting import clean, fit_key, fitted, image_scores
 from gradbench.store import Key, Product, file_digest
 from gradbench.trial import Seen, Trial
 
@@ -36,7 +36,7 @@ class Judged:
         protocol: name in rows: the protocol's, or `random` for a random split.
         scores: of every fold.
         groups: of the measured images of every fold, (normal, abnormal).
-        state: the detector fitted on the first fold.
+        state: of the detector fitted on the first fold, or once for all challenges.
         measured: metrics with intervals, fractions in [0, 1].
     """
 
@@ -66,15 +66,21 @@ def judge(trial: Trial, name: str, normal: Seen, abnormal: Seen, protocol: Any =
     folds = protocol.folds(normal.images.groups, abnormal.images.groups, settings["seed"])
     key = _scores_key(trial, name, normal.images, abnormal.images, protocol)
 
+    supervised = experiment.detector(name).learns_from_challenges
+
     def fit(folder: Path, _: Path) -> dict:
-        scores, state = score_folds(
-            lambda: experiment.detector(name),
-            normal.outputs,
-            abnormal.outputs,
-            folds,
-            experiment.config["detector"]["seed"],
-            clean(trial, name),
-        )
+        if supervised:
+            scores, state = score_folds(
+                lambda: experiment.detector(name),
+                normal.outputs,
+                abnormal.outputs,
+                folds,
+                experiment.config["detector"]["seed"],
+                clean(trial, name),
+            )
+        else:  # its state is a product of its own, one for all challenges
+            sides = (image_scores(trial, name, side) for side in (normal, abnormal))
+            scores, state = divided(*sides, folds), {}
         arrays = {f"{i}/{part}": getattr(s, part) for i, s in enumerate(scores) for part in PARTS}
         save_arrays(
             {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in arrays.items()},
@@ -94,7 +100,8 @@ def judge(trial: Trial, name: str, normal: Seen, abnormal: Seen, protocol: Any =
         for fold in folds
     ]
     measured = _measured(trial, name, product, scores, groups)
-    state = load_file(str(product.path("state.safetensors")))
+    own = load_file(str(product.path("state.safetensors")))
+    state = own if supervised else fitted(trial, name)[1]
     return Judged(protocol_name(protocol), scores, groups, state, measured)
 
 
@@ -166,4 +173,6 @@ def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, p
         inputs["bank"] = trial.images.train.fingerprint
     if detector.hold_out_reads:
         inputs["hold_out"] = trial.images.hold_out.fingerprint
+    if detector.synthetic:
+        inputs["fit"] = fit_key(trial, name).digest
     return Key("scores", SCORES_VERSION, config, inputs)

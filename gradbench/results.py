@@ -19,6 +19,7 @@ from gradbench.evaluation.rows import frame, hole, measured_row, row
 from gradbench.experiment import Cell, Experiment, protocol_name
 from gradbench.judging import Judged
 from gradbench.progress import say
+from gradbench.synthetic import relation
 from gradbench.trial import Seen
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Results:
         networks: by seed.
         curves: by seed.
         profiles: by seed and set: mean squared norm of each parameter tensor, (d,).
-        states: fitted on the first fold: (seed, challenge, detector) -> tensors.
+        states: fitted on the first fold: (seed, challenge, detector) -> tensors; the challenge is
+            empty where none was seen.
         sets: fingerprint, size and provenance of every set of images that was looked at.
     """
 
@@ -115,7 +117,9 @@ class Results:
             "clean_seen": detector.clean_seen,
             "protocol": judged.protocol,
         }
-        note = "; ".join(part for part in (images.note, note) if part)
+        related = relation(self.experiment.own_cells(method), cell)
+        related = related and f"{method}: {related}"
+        note = "; ".join(part for part in (images.note, note, related) if part)
         for measured in judged.measured:
             self.rows.append(measured_row(measured, **common, fold="all", note=note))
             for fold, value in enumerate(measured.per_fold):
@@ -136,7 +140,8 @@ class Results:
             folds = [(s.normal, s.abnormal) for s in judged.scores]
             self.curves[seed].setdefault(cell.title, {})[method] = folds
             if judged.state:
-                self.states[seed, cell.title, method] = judged.state
+                title = cell.title if detector.learns_from_challenges else ""
+                self.states[seed, title, method] = judged.state
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
         """Add what an attack did: counts, its success and the size of its perturbations.

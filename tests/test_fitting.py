@@ -1,16 +1,22 @@
 """What detectors are given of training images, of the hold-out and of f itself."""
 
-from types import SimpleNamespace
+from dataclasses import replace
+from types import MappingProxyType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from _dummies import images, network
 
 from gradbench.backbones.backbone import digest
+from gradbench.challenges.identity import Identity
+from gradbench.config import load_member
 from gradbench.data.gather import InDistribution
 from gradbench.detectors.base import Detector
-from gradbench.experiment import Experiment
-from gradbench.fitting import clean
+from gradbench.errors import GradbenchError
+from gradbench.experiment import Cell, Experiment, instantiate
+from gradbench.fitting import clean, fitted, image_scores
+from gradbench.synthetic import make, relation
 from gradbench.trial import Trial
 
 
@@ -32,6 +38,38 @@ class Blind(Asking):
     bank_reads = hold_out_reads = ()
 
 
+class OneClass(Detector):
+    """Distance to the mean logits of the images it was fitted on; notes what it saw."""
+
+    supervision = "none"
+    reads = hold_out_reads = ("logits",)
+    seen: ClassVar[list] = []
+
+    def fit(self, bank, fit, choose, seed=0):
+        self.seen.append((fit, choose, seed))
+        self.mean = fit.outputs["logits"][~fit.abnormal].mean(0)
+        return self
+
+    def score(self, outputs):
+        return (outputs["logits"] - self.mean).norm(dim=1)
+
+    def state(self):
+        return {"mean": self.mean}
+
+    def load(self, state):
+        self.mean = state["mean"]
+        return self
+
+
+class Own(OneClass):
+    """The same, with challenges of its own."""
+
+    supervision = "synthetic"
+    hold_out_reads = ()
+    synthetic = MappingProxyType({"gaussian_noise": 5, "fgsm": None})
+    synthetic_images = 18
+
+
 @pytest.fixture
 def trial(store):
     f = network()
@@ -39,9 +77,11 @@ def trial(store):
     world = InDistribution(sets["train"], images(21, seed=3), sets["test"], sets["test"])
     detectors = {
         kind.__name__.lower(): {"_target_": f"{kind.__module__}.{kind.__name__}"}
-        for kind in (Asking, Blind)
+        for kind in (Asking, Blind, OneClass, Own)
     }
-    experiment = Experiment({}, (), None, (), detectors, None, (0,), None, torch.device("cpu"))
+    OneClass.seen.clear()
+    config = {"detector": {"seed": 7}, "challenge": {"seed": 0, "quantise": True}}
+    experiment = Experiment(config, (), None, (), detectors, None, (0,), None, torch.device("cpu"))
     return Trial(experiment, world, SimpleNamespace(backbone=f, weights=digest(f)), 0, store)
 
 
@@ -61,3 +101,86 @@ def test_what_is_not_asked_for_is_not_computed(trial):
     given = clean(trial, "blind")
     assert given.bank == given.hold_out == {}
     assert trial.store.made == []
+
+
+def test_a_detector_without_challenges_is_fitted_once_on_the_hold_out(trial):
+    sides = [trial.look(images(9, seed=s), ["logits"]) for s in (40, 41)]
+    first = [image_scores(trial, "oneclass", side) for side in sides]
+    again = [image_scores(trial, "oneclass", side) for side in sides]
+    assert [a.tolist() for a in again] == [f.tolist() for f in first]
+    ((fit, choose, seed),) = OneClass.seen
+    assert seed == 7
+    hold_out = trial.look(trial.images.hold_out, ["logits"]).outputs["logits"]
+    for part in (fit, choose):
+        assert not part.abnormal.any()
+        assert torch.equal(part.outputs["logits"], hold_out)
+    expected = (sides[0].outputs["logits"] - hold_out.mean(0)).norm(dim=1)
+    torch.testing.assert_close(torch.from_numpy(first[0]).float(), expected)
+    assert fitted(trial, "oneclass")[1]["mean"].tolist() == hold_out.mean(0).tolist()
+
+
+def test_another_hold_out_is_another_fit(trial):
+    image_scores(trial, "oneclass", trial.look(images(9, seed=40), ["logits"]))
+    other = replace(trial, images=replace(trial.images, hold_out=images(24, seed=5)))
+    image_scores(other, "oneclass", other.look(images(9, seed=40), ["logits"]))
+    assert [len(fit.abnormal) for fit, _, _ in OneClass.seen] == [21, 24]
+
+
+def test_own_challenges_are_made_of_halves_of_the_hold_out(trial):
+    """Each half holds its images and, in the same order, what was made from these very images."""
+    fitted(trial, "own")
+    ((*halves, _),) = OneClass.seen
+    made = make(trial, "own")
+    assert len(made.clean) == 18
+    assert {*made.clean.sources} <= {*trial.images.hold_out.sources}
+    assert [one.name for one in made.made] == ["gaussian_noise 5", "fgsm"]
+    sets = [trial.look(one, ["logits"]).outputs["logits"] for one in (made.clean, *made.made)]
+    rows = []
+    for half in halves:
+        parts = half.outputs["logits"].chunk(3)
+        assert half.abnormal.tolist() == [False] * 9 + [True] * 18
+        mine = [(sets[0] == row).all(1).nonzero().item() for row in parts[0]]
+        for part, whole in zip(parts, sets):
+            assert torch.equal(part, whole[mine])
+        assert trial.images.hold_out.labels[mine].tolist().count(0) == 3
+        rows += mine
+    assert sorted(rows) == list(range(18))
+
+
+def challenge(name: str):
+    return Cell(name, instantiate("challenge", name, load_member("challenge", name)))
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ("gaussian_noise", "fitted on gaussian_noise 5"),
+        ("shot_noise", "fitted on a relative: gaussian_noise 5"),
+        ("impulse_noise", "fitted on a relative: gaussian_noise 5"),
+        ("fgsm", "fitted on fgsm"),
+        ("pgd", "fitted on a relative: fgsm"),
+        ("cw", ""),
+        ("gaussian_blur", ""),
+        ("brightness", ""),
+        ("svhn", ""),
+    ],
+)
+def test_relatives(trial, measured, expected):
+    own = trial.experiment.own_cells("own")
+    assert relation(own, challenge(measured)) == expected
+    assert relation((), challenge(measured)) == ""
+    assert relation(own, Cell("identity", Identity())) == ""
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        ({"svhn": None}, "challenge svhn is not made from clean images"),
+        ({"gaussian_noise": 6}, "gaussian_noise has no level 6"),
+        ({"gaussian_nose": 1}, "gaussian_nose"),
+    ],
+)
+def test_own_challenges_are_checked(trial, monkeypatch, own, text):
+    monkeypatch.setattr(Own, "synthetic", own)
+    with pytest.raises(GradbenchError, match=text):
+        trial.experiment.own_cells("own")

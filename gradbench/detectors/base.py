@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -85,6 +86,9 @@ class Detector(ABC):
             what scoring needs of them belongs to the fitted state.
         hold_out_reads: names of the outputs, or `labels`, that it needs on clean images that f was
             not trained on, for fits without challenges; empty if none.
+        synthetic: challenges that are made for it from the hold-out, for supervision `synthetic`:
+            level, or None where there is none, by name in `configs/challenge/`.
+        synthetic_images: hold-out images that they are made from, at most.
         version: raised when fits or scores change, so that kept ones are not mistaken for them.
         half: score at which the detector's own probability is 0.5 (that the image is abnormal, for
             msp that of the class named), None where it has none.
@@ -96,6 +100,8 @@ class Detector(ABC):
     reads: Sequence[str]
     bank_reads: Sequence[str] = ()
     hold_out_reads: Sequence[str] = ()
+    synthetic: Mapping[str, int | None] = MappingProxyType({})
+    synthetic_images: int = 0
     half: ClassVar[float | None] = None
     version: ClassVar[int] = 1
 
@@ -105,9 +111,10 @@ class Detector(ABC):
         Args:
             bank: what `bank_reads` names: outputs on f's training images, their labels, tensors
                 of f's last layer.
-            fit: for detectors that learn from challenges, the *fit* part of a fold; for all others
-                the outputs of `hold_out_reads` on the hold-out, all of it normal.
-            choose: likewise the *choose* part, or the hold-out.
+            fit: for detectors that learn from challenges, the *fit* part of a fold; for those with
+                `synthetic`, half of the hold-out's images with what was made from them; for all
+                others the outputs of `hold_out_reads` on the hold-out, all of it normal.
+            choose: likewise the *choose* part, the other half, or the hold-out.
             seed: of whatever is random.
         """
         return self

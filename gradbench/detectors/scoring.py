@@ -54,11 +54,10 @@ def score_folds(
     seed: int,
     clean: Clean,
 ) -> tuple[list[Scores], dict[str, Tensor]]:
-    """Return the scores on every fold, and the fitted state of the first.
+    """Return a supervised detector's scores on every fold, and the fitted state of the first.
 
-    A detector that never looks at challenges is fitted once, on the bank and the hold-out, and
-    sees no image that it is measured on. All of it runs on one thread: the models are small, and
-    their numbers then do not depend on the number of threads.
+    All of it runs on one thread: the models are small, and their numbers then do not depend on the
+    number of threads.
 
     Args:
         make: builds the detector afresh.
@@ -68,25 +67,21 @@ def score_folds(
         seed: of the fit.
         clean: outputs of images outside the measurement.
     """
-    with _one_thread():
-        if make().learns_from_challenges:
-            return _fitted_by_fold(make, normal, abnormal, folds, seed, clean)
-        return _fitted_once(make(), normal, abnormal, folds, seed, clean)
+    with one_thread():
+        return _fitted_by_fold(make, normal, abnormal, folds, seed, clean)
 
 
-def _fitted_once(detector: Detector, normal: Outputs, abnormal: Outputs, folds, seed, clean):
-    aside = Samples.normal(clean.hold_out)
-    detector.fit(clean.bank, aside, aside, seed)
-    scores = [detector.score(side).numpy() for side in (normal, abnormal)]
+def divided(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[Scores]:
+    """Divide the scores of a detector that sees no challenge, and is fitted once, into folds."""
     return [
         Scores(
-            scores[0][fold.measure.normal],
-            scores[1][fold.measure.abnormal],
-            scores[0][fold.choose.normal],
-            scores[1][fold.choose.abnormal],
+            normal[fold.measure.normal],
+            abnormal[fold.measure.abnormal],
+            normal[fold.choose.normal],
+            abnormal[fold.choose.abnormal],
         )
         for fold in folds
-    ], detector.state()
+    ]
 
 
 def _fitted_by_fold(make, normal: Outputs, abnormal: Outputs, folds, seed, clean):
@@ -105,7 +100,8 @@ def _fitted_by_fold(make, normal: Outputs, abnormal: Outputs, folds, seed, clean
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Have torch and the numerical libraries compute on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -46,6 +46,8 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
         f"{key.config['seed']}",
         "challenge": lambda: key.config["family"],
         "scores": lambda: about["detector"],
+        "fit": lambda: about["detector"],
+        "image_scores": lambda: about["detector"],
     }.get(key.step, lambda: "")()
     seconds = about.get("training_seconds", about["seconds"])
     yield what, about.get("images", 0), seconds

@@ -46,7 +46,9 @@ def write_models(results: Results, folder: Path) -> None:
                     "state": "",
                 }
                 if state is not None:
-                    entry["state"] = f"detectors/{_file_name(f'{name}@{title}')}.safetensors"
+                    entry["state"] = (
+                        f"detectors/{_file_name(f'{name}@{title}' if title else name)}.safetensors"
+                    )
                     save_file({n: t.contiguous() for n, t in state.items()},
                               str(here / entry["state"]))  # fmt: skip
                 about["detectors"].append(entry)

@@ -1,10 +1,10 @@
-"""Who is fitted on what: the folds where challenges are learned from, else the hold-out."""
+"""Who is fitted on what: the fit part of every fold, and which scores are its."""
 
 import numpy as np
 import torch
 
 from gradbench.detectors.base import Detector, Info, Samples
-from gradbench.detectors.scoring import Clean, score_folds
+from gradbench.detectors.scoring import Clean, divided, score_folds
 from gradbench.evaluation.protocols import Grouped
 
 
@@ -23,11 +23,6 @@ class Nearest(Detector):
         return torch.cdist(outputs["x"], self.known).amin(1).double()
 
 
-class OneClass(Nearest):
-    supervision = "none"
-    hold_out_reads = ("x",)
-
-
 class Supervised(Nearest):
     supervision = "training"
 
@@ -41,22 +36,14 @@ def _folds():
     return Grouped().folds(*names, 0)
 
 
-def test_a_one_class_detector_never_sees_an_image_that_it_is_measured_on():
-    normal, abnormal = _outputs(100, 0), _outputs(100, 1)
-    made = []
-
-    def make():
-        made.append(OneClass())
-        return made[-1]
-
-    scores, _ = score_folds(make, normal, abnormal, _folds(), 0, Clean({}, _outputs(80, 2)))
-    for fold in scores:
-        assert (fold.normal > 1e-4).all()
-        assert (fold.choose_normal > 1e-4).all()
-    fitted = next(d for d in made if hasattr(d, "seen"))
-    for part in fitted.seen:
-        assert not part.abnormal.any()
-        assert torch.equal(part.outputs["x"], _outputs(80, 2)["x"])
+def test_scores_of_a_detector_that_is_fitted_once_are_divided_among_the_folds():
+    normal, abnormal = np.arange(100.0), 1000 + np.arange(100.0)
+    folds = _folds()
+    for scores, fold in zip(divided(normal, abnormal, folds), folds):
+        assert scores.normal.tolist() == fold.measure.normal.tolist()
+        assert scores.abnormal.tolist() == (1000 + fold.measure.abnormal).tolist()
+        assert scores.choose_normal.tolist() == fold.choose.normal.tolist()
+        assert scores.choose_abnormal.tolist() == (1000 + fold.choose.abnormal).tolist()
 
 
 def test_a_supervised_detector_is_fitted_on_the_fit_part_of_each_fold_alone():

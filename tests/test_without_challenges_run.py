@@ -1,0 +1,65 @@
+"""A run with detectors that see no challenge: fitted once, kept once, relatives marked."""
+
+import json
+
+import pytest
+from _runs import TINY, about, gradbench, kept, rows, steps
+
+DETECTORS = ("msp", "knn", "gradient_fused_knn", "gradient_oneclass_forest", "gradient_synthetic")
+WORDS = (
+    *(word for word in TINY if not word.startswith(("detectors", "challenges", "levels"))),
+    f"detectors=[{','.join(DETECTORS)}]",
+    "challenges=[patches,gaussian_noise,shot_noise]",
+    "levels=[5]",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    here = tmp_path_factory.mktemp("run")
+    ran = gradbench("run", *WORDS, cwd=here)
+    assert ran.code == 0, ran.err
+    return here
+
+
+def test_every_detector_is_measured_and_says_what_it_saw(folder):
+    found = rows(folder, metric="auroc", fold="all")
+    assert {row["method"] for row in found} == {*DETECTORS}
+    seen = {row["method"]: (row["supervision"], row["clean_seen"]) for row in found}
+    assert seen["knn"] == ("none", "none")
+    assert seen["gradient_fused_knn"] == ("none", "hold-out")
+    assert seen["gradient_synthetic"] == ("synthetic", "hold-out")
+
+
+def test_relatives_of_what_was_fitted_on_are_marked(folder):
+    notes = {
+        (row["method"], row["challenge"]): row["note"]
+        for row in rows(folder, metric="auroc", fold="all")
+    }
+    own, relative = "fitted on gaussian_noise 3", "fitted on a relative: gaussian_noise 3"
+    assert f"gradient_synthetic: {own}" in notes["gradient_synthetic", "gaussian_noise"]
+    assert f"gradient_synthetic: {relative}" in notes["gradient_synthetic", "shot_noise"]
+    marked = {key for key, note in notes.items() if "fitted on" in note}
+    assert marked == {("gradient_synthetic", f"{kind}_noise") for kind in ("gaussian", "shot")}
+    (line,) = (
+        line
+        for line in (folder / "run/table.md").read_text().splitlines()
+        if line.startswith("- shot_noise:")
+    )
+    assert f"gradient_synthetic: {relative}" in line
+
+
+def test_each_is_fitted_once_and_kept_once(folder):
+    assert steps(kept(folder))["fit"] == len(DETECTORS) - 1
+    told = json.loads((folder / "run/model/s0/model.json").read_text())
+    assert [(d["name"], d["fitted_on"], d["state"]) for d in told["detectors"]] == [
+        ("msp", "", ""),
+        *((name, "", f"detectors/{name}.safetensors") for name in DETECTORS[1:]),
+    ]
+
+
+def test_the_same_again_computes_nothing(folder):
+    ran = gradbench("run", *WORDS, "out=again", cwd=folder)
+    assert ran.code == 0, ran.err
+    assert json.loads((folder / "again/run.json").read_text())["time"]["products_made"] == 0
+    assert about(folder)["time"]["products_made"] > 0
