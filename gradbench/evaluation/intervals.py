@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradbench.errors import GradbenchError, unknown
-from gradbench.evaluation.curve import MEASURES, Measure
+from gradbench.evaluation.curve import MEASURES
 from gradbench.evaluation.foldwise import MISSING, evaluate, thresholds_of
 from gradbench.evaluation.resampling import FoldScores, Sources
-from gradbench.evaluation.widening import Exact, Measured, without_interval
+from gradbench.evaluation.widening import Exact, Measured
 
-__all__ = ["FoldScores", "Measured", "measure", "paired_difference"]
+__all__ = ["FoldScores", "Measured", "measure"]
 
 
 def measure(
@@ -20,6 +19,7 @@ def measure(
     replicates: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    repeats: int = 1,
 ) -> list[Measured]:
     """Measure everything in `curve.MEASURES` on the folds of one detector.
 
@@ -44,6 +44,8 @@ def measure(
         replicates: resamples.
         confidence: of the interval.
         seed: of the resamples and pairs.
+        repeats: how often the folds measure every image; it counts once, and is drawn with all of
+            its scores.
 
     Returns:
         One `Measured` for each of `curve.MEASURES`, in that order; a hole with its reason in the
@@ -56,7 +58,7 @@ def measure(
     thresholds = thresholds_of(folds)
     wanted = [what for what in MEASURES if thresholds.get(what.threshold_rule, True) is not None]
     per_fold, samples = evaluate(folds, sources, wanted, thresholds, replicates, seed)
-    counts = _counts(sources)
+    counts = _counts(sources, repeats)
     exact = Exact(folds, sources, thresholds, 1 - confidence, seed)
     results = []
     for what in MEASURES:
@@ -72,48 +74,6 @@ def measure(
     return results
 
 
-def paired_difference(
-    folds_a: Sequence[FoldScores],
-    folds_b: Sequence[FoldScores],
-    what: Measure = MEASURES[0],
-    replicates: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Measured:
-    """Measure by how much detector a exceeds detector b on the same images and the same resamples.
-
-    Args:
-        folds_a: scores of detector a.
-        folds_b: scores of detector b for the same images in the same order.
-        what: one of `curve.MEASURES`.
-        replicates: resamples.
-        confidence: of the interval.
-        seed: of the resamples.
-
-    Returns:
-        Value, interval and folds of a - b, in [-1, 1].
-
-    Raises:
-        GradbenchError: if the images differ, or a detector lacks the threshold.
-    """
-    if what not in MEASURES:
-        raise unknown("measure", " ".join(what), [" ".join(m) for m in MEASURES])
-    sources = Sources(folds_a)
-    if not sources.same(Sources(folds_b)):
-        raise GradbenchError("a paired difference needs two detectors measured on the same images")
-    measured = []
-    for folds in (folds_a, folds_b):
-        thresholds = thresholds_of(folds)
-        if thresholds.get(what.threshold_rule, True) is None:
-            raise GradbenchError(f"no paired difference: {MISSING[what.threshold_rule]}")
-        measured.append(evaluate(folds, sources, [what], thresholds, replicates, seed))
-    (a, sample_a), (b, sample_b) = measured
-    value, lo, hi = _interval(a[what] - b[what], sample_a[what] - sample_b[what], confidence)
-    folded = tuple(map(float, a[what] - b[what]))
-    result = Measured(*what, value, lo, hi, folded, *_counts(sources))
-    return without_interval(result) if lo == hi else result
-
-
 def _interval(
     per_fold: np.ndarray, sample: np.ndarray, confidence: float
 ) -> tuple[float, float, float]:
@@ -126,5 +86,5 @@ def _interval(
     return value, min(float(lo), value), max(float(hi), value)
 
 
-def _counts(sources: Sources) -> tuple[int, int]:
-    return sum(map(len, sources.normal)), sum(map(len, sources.abnormal))
+def _counts(sources: Sources, repeats: int) -> tuple[int, int]:
+    return tuple(sum(map(len, side)) // repeats for side in (sources.normal, sources.abnormal))

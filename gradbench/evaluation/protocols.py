@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,7 +39,50 @@ class Fold:
     measure: Rows
 
 
-class Grouped:
+class Protocol(ABC):
+    """Divides the images of both sides into what is fitted on, chosen with and measured.
+
+    Attributes:
+        name: of the protocol in rows.
+        description: one line for `gradbench list`.
+        split: how images are divided, for the column `protocol`; `random` where twins may part.
+        repeats: how often every measured image is measured, with other fits each time.
+        ratio: images measured by those fitted on and chosen with, in each rotation; None where
+            there is a single rotation, and nothing can be said of its spread.
+        supervision: kinds of detectors that are measured; all others are left out and named.
+    """
+
+    name: str
+    description: str = ""
+    split: str = "grouped"
+    repeats: int = 1
+    ratio: float | None = None
+    supervision: ClassVar[tuple[str, ...]] = ("none", "synthetic", "tuning", "training")
+
+    @abstractmethod
+    def folds(
+        self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int = 0
+    ) -> list[Fold]:
+        """Return one `Fold` per rotation, for the group of each normal and abnormal image."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Return everything besides groups and seed that the folds depend on, JSON-able."""
+
+    @property
+    @abstractmethod
+    def told(self) -> str:
+        """How a value comes about, in one or two sentences for the head of a table."""
+
+    def torn(self) -> Protocol | None:
+        """Return the same protocol with every image by itself, None where there is none."""
+        return None
+
+    def _class(self) -> str:
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
+
+class Grouped(Protocol):
     """Rotating folds in which all images of a group stay together.
 
     Rotation r of five fits on folds r and r+1, chooses on r+2 and r+3 and measures on r+4, so every
@@ -59,20 +105,34 @@ class Grouped:
     ):
         if split not in SPLITS:
             raise unknown("split", str(split), SPLITS)
-        if not isinstance(folds, int) or folds < 3:
+        if type(folds) is not int or folds < 3:
             raise GradbenchError(f"protocol.folds={folds}: choose a whole number of at least 3")
         self.name, self.description, self.count, self.split = name, description, folds, split
+        self.ratio = 1 / (folds - 1)
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return what the folds depend on; kept products of `grouped` are known by these."""
+        own = {"_target_": self._class(), "name": self.name, "folds": self.count}
+        return own | {"split": self.split}
+
+    @property
+    def told(self) -> str:
+        """See `Protocol`."""
+        return (
+            "A value is the mean over its folds; every image is measured once, and all detectors "
+            "on the same images."
+        )
+
+    def torn(self) -> Protocol | None:
+        """Return the same protocol with every image by itself, None if it is that already."""
+        if self.split == "random":
+            return None
+        return type(self)(name=self.name, folds=self.count, split="random")
 
     def folds(
-        self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int = 0
+        self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
     ) -> list[Fold]:
-        """Return one `Fold` per rotation.
-
-        Where the sides share a group (an image and what was made from it), the union of groups is
-        divided, balanced on both sides; otherwise each side is divided by itself, and the folds of
-        the normal images are the same for every challenge. The division depends on the names of
-        the groups and the seed, not on the order of the images; with split=random, images that
-        share a group and a side are told apart by their order.
+        """Return one `Fold` per rotation; see `parts`.
 
         Args:
             normal_groups: (N,) group of each normal image.
@@ -81,6 +141,23 @@ class Grouped:
 
         Raises:
             GradbenchError: if the groups of a side do not fill every fold.
+        """
+        parts = self.parts(normal_groups, abnormal_groups, seed)
+        return [self._rotation(r, *parts) for r in range(self.count)]
+
+    def parts(
+        self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the part, 0 to folds - 1, of each normal and each abnormal image.
+
+        Where the sides share a group (an image and what was made from it), the union of groups is
+        divided, balanced on both sides; otherwise each side is divided by itself, and the folds of
+        the normal images are the same for every challenge. The division depends on the names of
+        the groups and the seed, not on the order of the images; with split=random, images that
+        share a group and a side are told apart by their order.
+
+        Raises:
+            GradbenchError: if the groups of a side do not fill every part.
         """
         normal = np.asarray(normal_groups, dtype=str).tolist()
         abnormal = np.asarray(abnormal_groups, dtype=str).tolist()
@@ -109,7 +186,7 @@ class Grouped:
                     f"{side} images fill {filled}: give more images or set protocol.folds lower"
                 )
             rows.append(part)
-        return [self._rotation(r, *rows) for r in range(self.count)]
+        return rows[0], rows[1]
 
     def _rotation(self, r: int, normal: np.ndarray, abnormal: np.ndarray) -> Fold:
         turn = [(r + step) % self.count for step in range(self.count)]

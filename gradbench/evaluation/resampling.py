@@ -91,13 +91,6 @@ class Sources:
                 counts[:, members] = _draw(generator, len(counts), len(members))
             yield rows, [(counts[:, n], counts[:, a]) for n, a in zip(self.normal, self.abnormal)]
 
-    def same(self, other: Sources) -> bool:
-        """Return whether both have the same images, by source, in the same places and order."""
-        mine, others = self.normal + self.abnormal, other.normal + other.abnormal
-        return len(mine) == len(others) and all(
-            np.array_equal(self.names[a], other.names[b]) for a, b in zip(mine, others)
-        )
-
     def _alike(self, places: list[np.ndarray]) -> list[np.ndarray]:
         """Return sets of sources that stand in the same places; lone ones make one set together."""
         present = np.zeros((len(self.names), len(places)), dtype=np.uint8)

@@ -6,7 +6,7 @@ from gradbench.errors import GradbenchError
 from gradbench.evaluation import bounds, metrics
 from gradbench.evaluation.curve import MEASURES, Measure
 from gradbench.evaluation.exact import accuracy_bounds, binomial_lower, disjoint_pairs
-from gradbench.evaluation.intervals import FoldScores, measure, paired_difference
+from gradbench.evaluation.intervals import FoldScores, measure
 from gradbench.evaluation.resampling import Sources
 
 
@@ -266,41 +266,6 @@ def test_ten_images_give_wide_intervals():
     for r in measure(folds_of(10, 50.0, half=25.0), 100):
         if r.threshold_rule != "choose":
             assert r.hi - r.lo > 0.2, r
-
-
-def test_paired_differences_are_narrower_than_unpaired_ones():
-    folds = folds_of(500, 1.0)
-    rng = np.random.default_rng(9)
-    better = [
-        FoldScores(
-            f.normal + rng.normal(size=100) * 0.1,
-            f.normal_groups,
-            f.abnormal + rng.normal(size=100) * 0.1 + 0.2,
-            f.abnormal_groups,
-        )
-        for f in folds
-    ]
-    gap = paired_difference(better, folds, replicates=300)
-    one, two = measure(better, 300)[0], measure(folds, 300)[0]
-    assert gap.value == pytest.approx(one.value - two.value)
-    assert gap.lo > 0
-    assert gap.hi - gap.lo < 0.5 * (one.hi - one.lo)
-    assert gap.n_normal == 500
-    back = paired_difference(folds, better, replicates=300)
-    assert (back.lo, back.hi) == pytest.approx((-gap.hi, -gap.lo))
-
-
-def test_paired_differences_need_the_same_images_and_a_threshold():
-    folds = folds_of(100, 1.0)
-    with pytest.raises(GradbenchError, match="same images"):
-        paired_difference(folds, folds_of(100, 1.0, twins=True))
-    with pytest.raises(GradbenchError, match="names no score"):
-        paired_difference(folds, folds, Measure("detection_accuracy", "", "half"))
-    with pytest.raises(GradbenchError, match="no measure named"):
-        paired_difference(folds, folds, Measure("aurok"))
-    same = paired_difference(folds, folds, replicates=20)
-    assert same.value == 0
-    assert "no interval" in same.note
 
 
 def test_an_empty_side_and_a_score_that_is_no_number_are_named():
