@@ -24,7 +24,7 @@ from gradbench.data.resample import round_trip
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.controls import assert_identical, mann_whitney_p, random_labels
 from gradbench.evaluation.protocols import Grouped
-from gradbench.experiment import Cell, protocol_name
+from gradbench.experiment import Cell
 from gradbench.extraction.extract import compute
 from gradbench.judging import Judged, judge
 from gradbench.results import Results
@@ -97,7 +97,7 @@ def beside(
     wanted = trial.experiment.config["controls"]
     if wanted["round_trip"] and isinstance(cell.challenge, OtherSet):
         _round_trip(trial, cell, made, results)
-    if wanted["random_split"] and protocol_name(trial.experiment.protocol) != "random":
+    if wanted["random_split"] and trial.experiment.protocol.torn() is not None:
         _random_split(trial, cell, normal, abnormal, results)
 
 
@@ -187,7 +187,7 @@ def _random_split(trial: Trial, cell: Cell, normal: Seen, abnormal: Seen, result
     together = np.concatenate([normal.images.groups, abnormal.images.groups])
     if len(np.unique(together)) == len(together):
         return
-    protocol = Grouped(folds=_folds(trial), split="random")
+    protocol = trial.experiment.protocol.torn()
     for name in _supervised(trial):
         judged = judge(trial, name, normal, abnormal, protocol)
         results.add(trial.seed, cell, abnormal.images, name, judged)

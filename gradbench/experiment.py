@@ -20,6 +20,8 @@ from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.detectors.base import GIVEN, Detector
 from gradbench.errors import GradbenchError, unknown
+from gradbench.evaluation.protocols import Protocol, random_name
+from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
 
 NOT_ARGUMENTS = ("_target_", "description")
@@ -57,6 +59,7 @@ class Experiment:
         cells: challenges by level, in order.
         detectors: configuration of each detector by name.
         protocol: who may see what.
+        left_out: supervision of each detector that the protocol does not measure.
         seeds: of f, one network each.
         recipe: of training.
         device: to run on.
@@ -67,7 +70,8 @@ class Experiment:
     dataset: Dataset
     cells: tuple[Cell, ...]
     detectors: Mapping[str, Mapping[str, Any]]
-    protocol: Any
+    protocol: Protocol
+    left_out: Mapping[str, str]
     seeds: tuple[int, ...]
     recipe: Recipe
     device: torch.device
@@ -144,6 +148,13 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         for output in (*detector.reads, *detector.bank_reads, *detector.hold_out_reads):
             if output not in given or output in detector.reads:
                 check(output)
+    protocol = instantiate("protocol", config["protocol"]["name"], config["protocol"])
+    left_out = _left_out(protocol, detectors)
+    if MEAN in challenges:
+        raise GradbenchError(
+            f"challenges: '{MEAN}' is the name of the mean over challenges in tables; give yours "
+            "another name"
+        )
     _check_numbers(config)
     for key in dataset.augment:
         if key not in ("pad", "flip"):
@@ -153,8 +164,9 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         dirs=dirs,
         dataset=dataset,
         cells=tuple(_cells(challenges, _levels(config))),
-        detectors=detectors,
-        protocol=instantiate("protocol", config["protocol"]["name"], config["protocol"]),
+        detectors={name: what for name, what in detectors.items() if name not in left_out},
+        protocol=protocol,
+        left_out=left_out,
         seeds=tuple(_seeds(config)),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
         device=find_device(config["device"]),
@@ -209,9 +221,23 @@ def instantiate(group: str, name: str, content: Mapping[str, Any], drop=NOT_ARGU
         raise GradbenchError(f"{group} {name}: {fault}") from fault
 
 
-def protocol_name(protocol: Any) -> str:
+def protocol_name(protocol: Protocol) -> str:
     """Return a protocol's name in rows; `random` says that twins were not kept together."""
-    return "random" if getattr(protocol, "split", "") == "random" else protocol.name
+    return random_name(protocol.name) if protocol.split == "random" else protocol.name
+
+
+def _left_out(protocol: Protocol, detectors: Mapping[str, Mapping]) -> dict[str, str]:
+    """Return the supervision of the detectors that a protocol does not measure."""
+    kinds = {name: instantiate("detector", name, what).supervision
+             for name, what in detectors.items()}  # fmt: skip
+    left = {name: kind for name, kind in kinds.items() if kind not in protocol.supervision}
+    if len(left) == len(detectors):
+        raise GradbenchError(
+            f"protocol={protocol.name} measures detectors of supervision "
+            f"{' or '.join(protocol.supervision)} alone, and {', '.join(left)} learn from "
+            "challenges: add another detector, msp for example"
+        )
+    return left
 
 
 def find_device(name: str) -> torch.device:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,15 +18,18 @@ from gradbench.detectors.base import GIVEN
 from gradbench.detectors.scoring import PARTS, Scores, divided, score_folds
 from gradbench.evaluation.bounds import check_bounds
 from gradbench.evaluation.intervals import Measured, measure
+from gradbench.evaluation.protocols import Protocol
+from gradbench.evaluation.replicates import Sampled, sampled
 from gradbench.evaluation.resampling import FoldScores
 from gradbench.experiment import protocol_name
 from gradbench.extraction.readers import version_of
 from gradbench.fitting import clean, fit_key, fitted, image_scores
-from gradbench.store import Key, Product, file_digest
+from gradbench.store import Key, file_digest
 from gradbench.trial import Seen, Trial
 
 SCORES_VERSION = 1
 MEASURES_VERSION = 1
+SAMPLES_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Judged:
         groups: of the measured images of every fold, (normal, abnormal).
         state: of the detector fitted on the first fold, or once for all challenges.
         measured: metrics with intervals, fractions in [0, 1].
+        of: names the scores in the keys of what is made from them.
+        half: score at which the detector itself says 0.5.
     """
 
     protocol: str
@@ -45,9 +51,18 @@ class Judged:
     groups: list[tuple[np.ndarray, np.ndarray]]
     state: dict[str, Tensor]
     measured: list[Measured]
+    of: Mapping[str, str] = field(default_factory=dict)
+    half: float | None = None
+
+    @property
+    def folds(self) -> list[FoldScores]:
+        """The scores with the groups of their images."""
+        return _folds(self.scores, self.groups, self.half)
 
 
-def judge(trial: Trial, name: str, normal: Seen, abnormal: Seen, protocol: Any = None) -> Judged:
+def judge(
+    trial: Trial, name: str, normal: Seen, abnormal: Seen, protocol: Protocol | None = None
+) -> Judged:
     """Fit a detector on every fold, score it and measure it; kept products are not made again.
 
     Args:
@@ -99,41 +114,59 @@ def judge(trial: Trial, name: str, normal: Seen, abnormal: Seen, protocol: Any =
         )
         for fold in folds
     ]
-    measured = _measured(trial, name, product, scores, groups)
     own = load_file(str(product.path("state.safetensors")))
     state = own if supervised else fitted(trial, name)[1]
-    return Judged(protocol_name(protocol), scores, groups, state, measured)
+    of = {"scores": file_digest(product.path("scores.safetensors")), "of": product.folder.name}
+    half = experiment.detector(name).half
+    measured = _measured(trial, _folds(scores, groups, half), of, protocol.repeats)
+    return Judged(protocol_name(protocol), scores, groups, state, measured, of, half)
 
 
-def _measured(trial: Trial, name: str, product: Product, scores, groups) -> list[Measured]:
+def resampled(trial: Trial, judged: Judged) -> Sampled:
+    """Return AUROC in resamples that differences and means are taken of; kept or made."""
+    settings = {k: trial.experiment.config["evaluation"][k] for k in ("replicates", "seed")}
+
+    def draw(folder: Path, _: Path) -> dict:
+        found = sampled(judged.folds, **settings)
+        arrays = {"per_fold": found.per_fold, "samples": found.samples}
+        save_arrays(arrays, str(folder / "resamples.safetensors"))
+        return {}
+
+    kept = trial.store.make(Key("resamples", SAMPLES_VERSION, settings, dict(judged.of)), draw)
+    found = load_arrays(str(kept.path("resamples.safetensors")))
+    return Sampled(found["per_fold"], found["samples"])
+
+
+def _folds(scores, groups, half: float | None) -> list[FoldScores]:
+    return [
+        FoldScores(
+            normal=s.normal,
+            normal_groups=normal,
+            abnormal=s.abnormal,
+            abnormal_groups=abnormal,
+            choose_normal=s.choose_normal,
+            choose_abnormal=s.choose_abnormal,
+            half=half,
+        )
+        for s, (normal, abnormal) in zip(scores, groups)
+    ]
+
+
+def _measured(
+    trial: Trial, folds: list[FoldScores], of: Mapping[str, str], repeats: int
+) -> list[Measured]:
     """Return the measures of a detector's scores, kept or made."""
     settings = trial.experiment.config["evaluation"]
-    half = trial.experiment.detector(name).half
+    drawn = {k: settings[k] for k in ("replicates", "confidence", "seed")}
 
     def evaluate(folder: Path, _: Path) -> dict:
-        folds = [
-            FoldScores(
-                normal=s.normal,
-                normal_groups=normal,
-                abnormal=s.abnormal,
-                abnormal_groups=abnormal,
-                choose_normal=s.choose_normal,
-                choose_abnormal=s.choose_abnormal,
-                half=half,
-            )
-            for s, (normal, abnormal) in zip(scores, groups)
-        ]
-        found = measure(folds, *(settings[k] for k in ("replicates", "confidence", "seed")))
+        found = measure(folds, **drawn, repeats=repeats)
         _check(found)
         (folder / "measures.json").write_text(json.dumps([asdict(m) for m in found], indent=1))
         return {}
 
-    config = {k: settings[k] for k in ("replicates", "confidence", "seed")} | {"half": half}
-    inputs = {
-        "scores": file_digest(product.path("scores.safetensors")),
-        "of": product.folder.name,
-    }
-    kept = trial.store.make(Key("measures", MEASURES_VERSION, config, inputs), evaluate)
+    config = drawn | {"half": folds[0].half} | ({"repeats": repeats} if repeats > 1 else {})
+    kept = trial.store.make(Key("measures", MEASURES_VERSION, config, dict(of)), evaluate)
     return [
         Measured(**(m | {"per_fold": tuple(m["per_fold"])}))
         for m in json.loads(kept.path("measures.json").read_text())
@@ -146,7 +179,8 @@ def _check(measured: list[Measured]) -> None:
     auroc = next(m for m in measured if m.metric == "auroc")
     best = next(m for k, m in value.items() if k[0] == "detection_accuracy" and k[2] == "best")
     smallest = min(auroc.n_normal, auroc.n_abnormal)
-    check_bounds(auroc.value, best.value, smallest)
+    for side in ("normal", "abnormal"):
+        check_bounds(auroc.value, best.value, smallest, value["fpr95", side, ""].value)
 
 
 def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, protocol) -> Key:
@@ -159,8 +193,7 @@ def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, p
         "reads": {read: version_of(read) for read in sorted(reads)},
         "seed": experiment.config["detector"]["seed"],
         "folds": {
-            **{k: v for k, v in experiment.config["protocol"].items() if k != "description"},
-            "split": getattr(protocol, "split", ""),
+            **protocol.settings(),
             "split_seed": experiment.config["evaluation"]["seed"],
         },
     }

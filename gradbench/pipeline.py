@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from gradbench import controls
+from gradbench import controls, summary
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.experiment import Experiment
-from gradbench.judging import judge
+from gradbench.judging import judge, resampled
 from gradbench.progress import say
 from gradbench.results import Results
 from gradbench.sides import sides
@@ -41,6 +41,7 @@ def run(experiment: Experiment, store: Store) -> Results:
         controls.identity(trial)
         measure(trial, results)
         controls.run(trial, results)
+    summary.add(results)
     return results
 
 
@@ -72,6 +73,7 @@ def measure(trial: Trial, results: Results) -> None:
         for name in trial.experiment.detectors:
             judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
             results.add(trial.seed, cell, abnormal.images, name, judged)
+            results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))
         controls.beside(trial, cell, made, normal, abnormal, results)
 
 

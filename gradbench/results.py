@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -15,6 +15,7 @@ from gradbench.challenges.produce import Attack
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
 from gradbench.evaluation.controls import LEVEL, holm
+from gradbench.evaluation.replicates import Sampled
 from gradbench.evaluation.rows import frame, hole, measured_row, row
 from gradbench.experiment import Cell, Experiment, protocol_name
 from gradbench.judging import Judged
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
 
 Curves = dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]
 """Challenge -> detector -> fold -> (scores of normal, scores of abnormal images)."""
+
+
+CellName = tuple[str, str, int | None]
+"""Challenge_set, challenge and level."""
+
+
+class Verdict(NamedTuple):
+    """What one network and detector gave on a challenge, to be compared and averaged."""
+
+    judged: Judged
+    sampled: Sampled
 
 
 @dataclass
@@ -42,6 +54,7 @@ class Results:
         profiles: by seed and set: mean squared norm of each parameter tensor, (d,).
         states: fitted on the first fold: (seed, challenge, detector) -> tensors; the challenge is
             empty where none was seen.
+        verdicts: of the main table: (challenge_set, challenge, level) -> detector -> seed.
         sets: fingerprint, size and provenance of every set of images that was looked at.
     """
 
@@ -52,6 +65,7 @@ class Results:
     curves: dict[int, Curves] = field(default_factory=dict)
     profiles: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     states: dict[tuple[int, str, str], dict[str, Tensor]] = field(default_factory=dict)
+    verdicts: dict[CellName, dict[str, dict[int, Verdict]]] = field(default_factory=dict)
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def frame(self) -> pandas.DataFrame:
@@ -67,7 +81,7 @@ class Results:
         interval = binomtest(right, len(test)).proportion_ci()
         self.rows.append(
             row(
-                **self._common(seed),
+                **self.common(seed),
                 challenge_set="clean",
                 challenge=test.name,
                 source=test.status,
@@ -107,7 +121,7 @@ class Results:
     ) -> None:
         """Add the rows of a detector on a challenge."""
         detector = self.experiment.detector(method)
-        common = self._common(seed) | {
+        common = self.common(seed) | {
             "challenge_set": kind or cell.challenge.kind,
             "challenge": cell.name,
             "level": cell.level,
@@ -142,6 +156,13 @@ class Results:
             if judged.state:
                 title = cell.title if detector.learns_from_challenges else ""
                 self.states[seed, title, method] = judged.state
+
+    def add_verdict(
+        self, seed: int, cell: Cell, method: str, judged: Judged, sampled: Sampled
+    ) -> None:
+        """Note what is compared and averaged at the end, see `summary`."""
+        of_cell = self.verdicts.setdefault((cell.challenge.kind, cell.name, cell.level), {})
+        of_cell.setdefault(method, {})[seed] = Verdict(judged, sampled)
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
         """Add what an attack did: counts, its success and the size of its perturbations.
@@ -178,7 +199,7 @@ class Results:
         for metric, value, unit, n, note in found:
             self.rows.append(
                 row(
-                    **self._common(seed),
+                    **self.common(seed),
                     challenge_set="adversarial",
                     challenge=cell.name,
                     level=cell.level,
@@ -216,21 +237,22 @@ class Results:
         self.rows.append(
             hole(
                 reason,
-                **self._common(seed),
+                **self.common(seed),
                 challenge_set=kind or cell.challenge.kind,
                 challenge=cell.name,
                 level=cell.level,
             )
         )
 
-    def _common(self, seed: int) -> dict[str, Any]:
+    def common(self, seed: int | None) -> dict[str, Any]:
+        """Return what all rows of a network share; of all networks for None."""
         config = self.experiment.config
         return {
             "experiment": self.experiment.name,
             "backbone": config["backbone"]["name"],
             "width": config["backbone"].get("width"),
             "in_dist": self.experiment.dataset.name,
-            "train_seed": self.networks[seed].seed,
+            "train_seed": None if seed is None else self.networks[seed].seed,
             "detector_seed": config["detector"]["seed"],
             "split_seed": config["evaluation"]["seed"],
             "challenge_seed": config["challenge"]["seed"],

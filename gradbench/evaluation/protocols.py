@@ -16,6 +16,15 @@ from gradbench.evaluation.partition import partition
 SPLITS = ("grouped", "random")
 
 
+def random_name(name: str) -> str:
+    """Return what a protocol is called in rows where every image goes by itself.
+
+    >>> random_name("grouped"), random_name("icip2020")
+    ('random', 'icip2020_random')
+    """
+    return "random" if name == "grouped" else f"{name}_random"
+
+
 @dataclass(frozen=True)
 class Rows:
     """Images of both sides, as ascending indices into the normal and the abnormal set."""

@@ -32,6 +32,10 @@ DIGITS = 6
 """Decimals of the real numbers."""
 FEW = 500
 """A row with fewer abnormal images is marked as indicative."""
+MEAN = "mean"
+"""In the column `challenge`: the mean over the challenges (and levels) of a challenge_set."""
+NETWORKS = "networks"
+"""In the column `fold`: over all networks, whose `train_seed` is then empty."""
 INDICATIVE = f"indicative: fewer than {FEW} abnormal images"
 _NAMING = tuple(c for c in COLUMNS if c not in (*REAL, "n_normal", "n_abnormal", "unit", "note"))
 

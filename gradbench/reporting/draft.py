@@ -10,6 +10,14 @@ from gradbench.reporting.grid import Grid
 from gradbench.reporting.numbers import DASH
 from gradbench.reporting.view import HOLE, Cell
 
+FEW = 4
+"""So many columns of detectors fit beside those of words."""
+
+
+def many(names: Sequence[str], rows: Sequence) -> bool:
+    """Tell whether detectors should be rows instead of columns."""
+    return len(names) > max(FEW, len(rows))
+
 
 @dataclass
 class Draft:
@@ -20,25 +28,56 @@ class Draft:
         columns: headers of the columns of cells.
         rows: words and cells of each row.
         strong: cells to stand out, as (row, column among the cells).
+        alike: cells that are not told from those that stand out.
     """
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     rows: list[tuple[tuple[str, ...], list[Cell]]] = field(default_factory=list)
     strong: set[tuple[int, int]] = field(default_factory=set)
+    alike: set[tuple[int, int]] = field(default_factory=set)
 
     def add(self, labels: Sequence[str], cells: Sequence[Cell]) -> None:
         """Add a row."""
         self.rows.append((tuple(labels), list(cells)))
 
-    def add_ranked(self, labels: Sequence[str], cells: Sequence[Cell]) -> None:
-        """Add a row whose highest values stand out where they differ from the others."""
+    def add_ranked(
+        self, labels: Sequence[str], cells: Sequence[Cell], alike: Sequence[bool] = ()
+    ) -> None:
+        """Add a row whose highest values stand out where they differ from the others.
+
+        Args:
+            labels: words of the row.
+            cells: cells of the row.
+            alike: for each cell whether it is not told from the highest.
+        """
         values = [None if cell.value is None else round(cell.value, 6) for cell in cells]
         known = [value for value in values if value is not None]
         if known and min(known) < max(known):
             here = len(self.rows)
             self.strong |= {(here, c) for c, v in enumerate(values) if v == max(known)}
+            self.alike |= {(here, c) for c, same in enumerate(alike) if same}
         self.add(labels, cells)
+
+    def turned(self, labels: Sequence[str], words: Sequence[Sequence[str]], titles: Sequence[str]):
+        """Return the table with a row for each column.
+
+        Args:
+            labels: headers of the new columns of words.
+            words: of each new row.
+            titles: headers of the new columns of cells, one for each row.
+        """
+        rows = [(tuple(own), [cells[c] for _, cells in self.rows]) for c, own in enumerate(words)]
+        marks = ({(c, r) for r, c in marked} for marked in (self.strong, self.alike))
+        return Draft(tuple(labels), tuple(titles), rows, *marks)
+
+    def bare(self) -> Draft:
+        """Return the table with the values alone, without intervals and ranges."""
+        rows = [
+            (labels, [cell._replace(text=cell.text.split(" ", 1)[0]) for cell in cells])
+            for labels, cells in self.rows
+        ]
+        return Draft(self.labels, self.columns, rows, self.strong, self.alike)
 
     def draw(self, render: Callable[[Grid], str]) -> list[str]:
         """Return the rendered table and, where cells are empty, a list of reasons by letter."""
@@ -58,7 +97,7 @@ class Draft:
             self.labels + self.columns,
             tuple(texts),
             width,
-            frozenset((r, width + c) for r, c in self.strong),
+            *(frozenset((r, width + c) for r, c in marked) for marked in (self.strong, self.alike)),
         )
         reasons = [f"- ({letter}) {HOLE}{reason}" for reason, letter in letters.items()]
         return [render(grid.without_empty_columns()), *(["\n".join(reasons)] if reasons else [])]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ALIKE = "≈"
+"""Mark of a number that is not told from the one that stands out."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -14,12 +17,14 @@ class Grid:
         rows: cells, as many in each row as in the header.
         labels: columns from the left that hold words; the others hold numbers.
         strong: cells to stand out, as (row, column).
+        alike: cells that are not told from those that stand out.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     labels: int = 1
     strong: frozenset[tuple[int, int]] = frozenset()
+    alike: frozenset[tuple[int, int]] = frozenset()
 
     def without_empty_columns(self) -> Grid:
         """Return the table without columns that are empty in every row."""
@@ -29,7 +34,10 @@ class Grid:
             tuple(self.header[c] for c in kept),
             tuple(tuple(row[c] for c in kept) for row in self.rows),
             sum(c < self.labels for c in kept),
-            frozenset((r, place[c]) for r, c in self.strong if c in place),
+            *(
+                frozenset((r, place[c]) for r, c in marked if c in place)
+                for marked in (self.strong, self.alike)
+            ),
         )
 
 
@@ -39,9 +47,11 @@ def markdown(grid: Grid) -> str:
     for r, row in enumerate(grid.rows):
         cells = [cell.replace("|", "\\|") for cell in row]
         for c in range(len(cells)):
+            first, *rest = cells[c].split(" ", 1)
             if (r, c) in grid.strong:
-                first, *rest = cells[c].split(" ", 1)
                 cells[c] = " ".join([f"**{first}**", *rest])
+            elif (r, c) in grid.alike:
+                cells[c] = " ".join([first + ALIKE, *rest])
         rows.append(cells)
     widths = [max(3, *(len(row[c]) for row in rows)) for c in range(len(grid.header))]
     lines = [_line(row, widths, grid.labels) for row in rows]
@@ -54,13 +64,13 @@ def markdown(grid: Grid) -> str:
 
 
 def plain(grid: Grid) -> str:
-    """Return aligned plain text; cells that stand out carry a star."""
+    """Return aligned plain text; cells that stand out carry a star, those alike a `≈`."""
     rows = [list(grid.header)]
     for r, row in enumerate(grid.rows):
         cells = list(row)
         for c in range(grid.labels, len(cells)):
             first, *rest = cells[c].split(" ", 1)
-            mark = "*" if (r, c) in grid.strong else " "
+            mark = "*" if (r, c) in grid.strong else ALIKE if (r, c) in grid.alike else " "
             cells[c] = " ".join([first + mark, *rest])
         rows.append(cells)
     widths = [max(len(row[c].rstrip()) for row in rows) for c in range(len(grid.header))]

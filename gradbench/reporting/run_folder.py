@@ -147,6 +147,8 @@ def describe(results: Results, command: str) -> dict[str, Any]:
         "accuracy": {str(seed): f.accuracy for seed, f in results.networks.items()},
         "n_clean": len(results.images.normal),
         "protocol": protocol_name(experiment.protocol),
+        "told": experiment.protocol.told,
+        "left_out": dict(experiment.left_out),
         "detectors": {
             name: {
                 "supervision": detector.supervision,

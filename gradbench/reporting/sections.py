@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradbench.reporting.draft import Draft
+from gradbench.evaluation.protocols import random_name
+from gradbench.reporting.draft import Draft, many
 from gradbench.reporting.grid import markdown
 from gradbench.reporting.numbers import number
 from gradbench.reporting.view import ATTACKS, COLUMNS, Cell, View
@@ -82,6 +83,9 @@ def controls(view: View, names: Sequence[str]) -> list[str]:
         f"- (!) p below {ALARM} after Holm: this detector tells apart what is the same, so its "
         "other numbers are in doubt."
     )
+    if many(names, draft.rows):
+        titles = [" ".join(filter(None, labels)) for labels, _ in draft.rows]
+        draft = draft.turned(("detector",), [(name,) for name in names], titles)
     return ["## Controls", text, *draft.draw(markdown), *([warning] if alarm else [])]
 
 
@@ -89,19 +93,19 @@ def leak(view: View, names: Sequence[str]) -> list[str]:
     """Return the random split beside the protocol of the run."""
     draft = Draft(("challenge", "level", "split"), tuple(names))
     for line in view.lines():
-        random = [view.cell(line, name, protocol="random") for name in names]
+        random = [view.cell(line, name, protocol=random_name(view.protocol)) for name in names]
         measured = [cell.value is not None for cell in random]
-        if view.protocol != "random" and any(measured):
+        if any(measured):
             usual = [view.cell(line, name) for name in names]
-            draft.add((line.challenge, line.level, "random"), random)
+            draft.add((line.challenge, line.level, random_name(view.protocol)), random)
             draft.add(
                 (line.challenge, line.level, view.protocol),
                 [cell._replace(text=cell.text * there) for cell, there in zip(usual, measured)],
             )
     text = (
-        "AUROC in percent. With `random`, the twin of a measured image (its clean original, or "
-        "what was made from it) may have been fitted on. The difference between the two lines, "
-        "up or down, is the work of the twins and not detection."
+        f"AUROC in percent. With `{random_name(view.protocol)}`, the twin of a measured image (its "
+        "clean original, or what was made from it) may have been fitted on. The difference between "
+        "the two lines, up or down, is the work of the twins and not detection."
     )
     return ["## Random split", text, *draft.draw(markdown)] if draft.rows else []
 

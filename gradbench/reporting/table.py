@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from gradbench.evaluation.rows import INDICATIVE
-from gradbench.reporting import grid, sections
-from gradbench.reporting.draft import Draft
+from gradbench.evaluation.protocols import Grouped
+from gradbench.reporting import across, grid, sections
 from gradbench.reporting.grid import Grid
+from gradbench.reporting.main_table import WIDEST, main
 from gradbench.reporting.numbers import number
 from gradbench.reporting.view import View
 
-SOURCES = {
-    "part": "only a part of the set of that name was at hand; the whole set may give other numbers",
-    "stand_in": "another set, standing in for the one the papers used",
-    "regenerated": "brought to this shape here; an archive made by others may be easier or harder",
-    "generated": "made here, from the clean test images or from random numbers alone",
-}
-"""Foot-notes of the column `source`."""
-INDICATED = ", indicative"
 SUPERVISION = {
     "none": "nothing",
     "synthetic": "nothing; it makes challenges of its own from clean images",
@@ -36,22 +28,27 @@ def markdown(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
     Args:
         frame: rows of the run as `evaluation.rows.frame` gives them, values in percent.
         about: `experiment`, `in_dist`, `backbone`, `width`, `accuracy` (fraction by seed),
-            `n_clean`, `protocol`, `detectors` (name -> `supervision`, `clean_seen`, `reads`),
+            `n_clean`, `protocol`, `told` (how a value comes about), `detectors` (name ->
+            `supervision`, `clean_seen`, `reads`, `passes`), `left_out` (name -> `supervision`),
             `remark` (a sentence for the head, or empty) and `command`.
     """
-    view, names = View(frame, about["protocol"]), list(about["detectors"])
+    view, detectors = View(frame, about["protocol"]), list(about["detectors"])
+    names = view.methods(detectors)
     parts = [
         f"# {about['experiment']}",
         about["remark"],
         _conventions(view, about),
         grid.markdown(_detectors(about)),
         "## AUROC",
-        f"In percent; {_spread(about)}. Bold: the highest of a row.",
-        *_main(view, names, grid.markdown),
+        f"In percent; {_spread(about)}. Bold: the highest on a challenge.",
+        *main(view, names, about, grid.markdown),
+        *across.matrix(view, names),
+        *across.article(view, names, about),
+        *across.networks(view, names),
         *sections.measures(view, names),
         *sections.attacks(view),
-        *sections.controls(view, names),
-        *sections.leak(view, names),
+        *sections.controls(view, detectors),
+        *sections.leak(view, detectors),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -62,9 +59,10 @@ def terminal(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
     head = [
         f"{about['experiment']}: {about['in_dist']} in; {_network(about)}",
         about["remark"],
-        f"AUROC in percent; {_spread(about)}; * the highest of a row.",
+        _left_out(about),
+        f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
     ]
-    table = _main(view, list(about["detectors"]), grid.plain)
+    table = main(view, view.methods(about["detectors"]), about, grid.plain, WIDEST)
     return "\n\n".join(part for part in ("\n".join(filter(None, head)), *table) if part)
 
 
@@ -76,12 +74,19 @@ def _conventions(view: View, about: Mapping[str, Any]) -> str:
         f"Normal images: {about['in_dist']}, {' or '.join(counts) or about['n_clean']} test "
         "images measured.",
         f"Network f: {_network(about)} (seed{'s' * several} {seeds}).",
-        f"Protocol: `{about['protocol']}`. A value is the mean over its folds; every image is "
-        "measured once, and all detectors on the same images.",
+        f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().told}",
+        _left_out(about),
         "Score: higher = more abnormal. Abnormal images are the positive class.",
         f"Command: `{about['command']}`",
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {line}" for line in lines if line)
+
+
+def _left_out(about: Mapping[str, Any]) -> str:
+    """Return which detectors the protocol does not measure."""
+    left = about.get("left_out") or {}
+    names = ", ".join(f"{name} ({supervision})" for name, supervision in left.items())
+    return f"Left out, for they see challenges: {names}." if left else ""
 
 
 def _network(about: Mapping[str, Any]) -> str:
@@ -91,13 +96,16 @@ def _network(about: Mapping[str, Any]) -> str:
 
 
 def _detectors(about: Mapping[str, Any]) -> Grid:
-    header = ("detector", "reads", "supervision", "sees of the challenge", "sees of clean images")
+    header = ("detector", "reads", "passes of an image", "supervision", "sees of the challenge",
+              "sees of clean images")  # fmt: skip
     rows = []
     for name, what in about["detectors"].items():
         reads = what["reads"] if isinstance(what["reads"], str) else ", ".join(what["reads"])
         supervision = what["supervision"]
-        rows.append((name, reads, supervision, SUPERVISION[supervision], what["clean_seen"]))
-    return Grid(header, tuple(rows), labels=len(header))
+        passes = what.get("passes", "")
+        words = (name, reads, passes, supervision, SUPERVISION[supervision], what["clean_seen"])
+        rows.append(words)
+    return Grid(header, tuple(rows), labels=len(header)).without_empty_columns()
 
 
 def _spread(about: Mapping[str, Any]) -> str:
@@ -105,33 +113,3 @@ def _spread(about: Mapping[str, Any]) -> str:
     if networks > 1:
         return f"mean of {networks} networks with their range in parentheses"
     return "with interval, or with the exact lower bound (≥) where hardly an image is mistaken"
-
-
-def _main(view: View, names: list[str], render: Callable[[Grid], str]) -> list[str]:
-    """Return the main table and what is to be said below it."""
-    if not view.lines():
-        return ["No challenge was asked for."]
-    draft = Draft(("challenge", "level", "n abnormal", "source"), tuple(names))
-    for line in view.lines():
-        labels = (
-            line.challenge,
-            line.level,
-            view.count(line, "n_abnormal") + INDICATED * view.indicative(line),
-            ", ".join(view.sources(line)),
-        )
-        draft.add_ranked(labels, [view.cell(line, name) for name in names])
-    return [*draft.draw(render), _footnotes(view)]
-
-
-def _footnotes(view: View) -> str:
-    """Return what the words of the column `source` mean, and the notes on the images."""
-    found = {word for line in view.lines() for word in view.sources(line)}
-    notes = [f"{word}: {text}." for word, text in SOURCES.items() if word in found]
-    if any(view.indicative(line) for line in view.lines()):
-        notes.append(f"{INDICATIVE}; small differences may be chance.")
-    alike: dict[str, dict[str, None]] = {}
-    for line in view.lines():
-        if remarks := view.remarks(line):
-            alike.setdefault("; ".join(remarks), {})[line.challenge] = None
-    notes += [f"{', '.join(names)}: {remark}." for remark, names in alike.items()]
-    return "\n".join(f"- {note}" for note in notes)

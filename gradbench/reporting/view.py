@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradbench.evaluation.rows import INDICATIVE
+from gradbench.evaluation.comparison import LEVEL
+from gradbench.evaluation.rows import INDICATIVE, MEAN, NETWORKS
 from gradbench.reporting.numbers import (
     DASH,
     EXACT,
@@ -36,6 +37,8 @@ class Measure(NamedTuple):
 
 
 AUROC = Measure("auroc")
+DIFFERENCE = Measure("auroc_difference")
+RANGE = Measure("auroc_range")
 COLUMNS = {
     "AUPR in": Measure("aupr", "in"),
     "AUPR out": Measure("aupr", "out"),
@@ -67,6 +70,13 @@ class Line(NamedTuple):
     challenge: str
     level: str
 
+    @property
+    def title(self) -> str:
+        """Name and level as text; which set a mean is of."""
+        if self.challenge == MEAN:
+            return f"{MEAN}, {self.kind}"
+        return f"{self.challenge} {self.level}".strip()
+
 
 class Cell(NamedTuple):
     """A cell of a table: its text, and its value or the reason why there is none."""
@@ -88,6 +98,14 @@ class View:
         self.protocol = protocol
         self._rows: dict[tuple, list[Any]] = defaultdict(list)
         self._lines: dict[Line, list[Any]] = defaultdict(list)
+        self._networks = {
+            (
+                Line(row.challenge_set, row.challenge, row.level),
+                row.method,
+                Measure(row.metric, row.side, row.threshold_rule),
+            ): row
+            for row in frame[frame["fold"] == NETWORKS].itertuples(index=False)
+        }
         kept = frame[frame["fold"].isin(["all", ""])]
         for row in kept.itertuples(index=False):
             line = Line(row.challenge_set, row.challenge, row.level)
@@ -97,8 +115,37 @@ class View:
             self._lines[line].append(row)
 
     def lines(self, kinds: Iterable[str] = KINDS) -> list[Line]:
-        """Return the challenges of the given sets, set by set, in the order of the rows."""
-        return [line for kind in kinds for line in self._lines if line.kind == kind]
+        """Return the challenges of the given sets in the order of the rows, each mean last."""
+        return [
+            line
+            for kind in kinds
+            for line in sorted(self._lines, key=lambda line: line.challenge == MEAN)
+            if line.kind == kind
+        ]
+
+    def methods(self, detectors: Iterable[str]) -> list[str]:
+        """Return detectors as they stand in the rows: `NAME@CHALLENGE` where fitted elsewhere."""
+        found = dict.fromkeys(method for line in self.lines() for method in self._methods(line))
+        return [
+            name
+            for detector in detectors
+            for name in [n for n in found if n.startswith(f"{detector}@")] or [detector]
+        ]
+
+    def alike(self, line: Line, method: str) -> bool:
+        """Tell whether a detector cannot be told from the best one of a challenge."""
+        found = self.p_value(line, method, DIFFERENCE)
+        return found is not None and found[1] >= LEVEL
+
+    def networks(self, line: Line, method: str) -> list[Cell]:
+        """Return the mean of several networks, its interval over images, and their range."""
+        mean = self._networks.get((line, method, AUROC))
+        ends = self._networks.get((line, method, RANGE))
+        if mean is None or ends is None:
+            return []
+        spans = [Cell("" if isnan(r.lo) else f"{number(r.lo)}{DASH}{number(r.hi)}")
+                 for r in (mean, ends)]  # fmt: skip
+        return [Cell(number(mean.value), mean.value), *spans]
 
     def cell(
         self, line: Line, method: str, measure: Measure = AUROC, protocol: str | None = None
@@ -120,9 +167,11 @@ class View:
             text = with_interval(row.value, row.lo, row.hi, row.note)
         return Cell(text, sum(values) / len(values))
 
-    def p_value(self, line: Line, method: str) -> tuple[str, float] | None:
+    def p_value(
+        self, line: Line, method: str, measure: Measure = AUROC
+    ) -> tuple[str, float] | None:
         """Return the p-values in the notes as text and as number after Holm: the smallest."""
-        rows = self._rows.get((line, method, AUROC, self.protocol), [])
+        rows = self._rows.get((line, method, measure, self.protocol), [])
         found = [match for row in rows if (match := P_VALUE.search(row.note))]
         if not found:
             return None
@@ -161,6 +210,9 @@ class View:
             if part and not part.startswith(own)
         ]
         return list(dict.fromkeys(notes))
+
+    def _methods(self, line: Line) -> list[str]:
+        return [row.method for row in self._lines[line] if row.metric == AUROC.metric]
 
     def _reason(self, line: Line, rows: Sequence[Any], method: str) -> str:
         """Return why a cell is empty, from its own rows or from those of the whole challenge."""

@@ -1,0 +1,77 @@
+"""Sections of `table.md` that belong to a protocol, or to several networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gradbench.evaluation.rows import MEAN
+from gradbench.reporting.draft import Draft
+from gradbench.reporting.grid import markdown
+from gradbench.reporting.view import COLUMNS, Cell, View
+
+BEST, HALF = COLUMNS["accuracy, best"], COLUMNS["accuracy, 0.5"]
+
+
+def matrix(view: View, names: Sequence[str]) -> list[str]:
+    """Return what detectors fitted on one challenge give on every other."""
+    lines = view.lines()
+    titles = tuple(line.title for line in lines)
+    draft = Draft(("detector",), titles)
+    for name in names:
+        fitted_on = name.partition("@")[2]
+        if not fitted_on:
+            continue
+        cells = []
+        for line in lines:
+            own = line.title == fitted_on
+            cell = view.cell(line, name, protocol="grouped" if own else None)
+            value = cell.text.split(" ", 1)[0]
+            cells.append(cell._replace(text=f"({value})" if own and value else value))
+        draft.add((name,), cells)
+    text = (
+        "AUROC in percent of detectors that were fitted on the challenge after the `@`, measured "
+        "on the challenges above. In parentheses: measured on other images of the very challenge, "
+        f"as `grouped` does; the {MEAN} is that of the others."
+    )
+    return ["## Transfer", text, *draft.draw(markdown)] if draft.rows else []
+
+
+def article(view: View, names: Sequence[str], about: Mapping[str, Any]) -> list[str]:
+    """Return detection accuracy as the article of 2023 reports it."""
+    if not about["protocol"].startswith("access2023"):
+        return []
+    draft = Draft(("challenge", "level"), tuple(names))
+    for line in view.lines():
+        cells = [_as_reported(view, line, name, about) for name in names]
+        if any(cell.value is not None for cell in cells):
+            draft.add_ranked((line.challenge, line.level), cells)
+    text = (
+        "In percent, as reported in 2023: at 0.5 for detectors that fit weights on the challenge, "
+        "at the best threshold for these very images for all others, which flatters them."
+    )
+    return ["## Detection accuracy as in the article", text, *draft.draw(markdown)]
+
+
+def _as_reported(view: View, line, name: str, about: Mapping[str, Any]) -> Cell:
+    if about["detectors"][name]["supervision"] == "training":
+        cell = view.cell(line, name, HALF)
+        if cell.value is not None:
+            return cell
+    return view.cell(line, name, BEST)
+
+
+def networks(view: View, names: Sequence[str]) -> list[str]:
+    """Return the mean of several networks, how sure it is, and how far they lie apart."""
+    draft = Draft(
+        ("challenge", "level", "detector"), ("AUROC", "interval over images", "range over networks")
+    )
+    for line in view.lines():
+        for name in names:
+            if cells := view.networks(line, name):
+                draft.add((line.challenge, line.level, name), cells)
+    text = (
+        "In percent. The interval speaks of other images for these networks (resamples of the "
+        "source images, the same for all networks), the range of the networks for these images."
+    )
+    return ["## Several networks", text, *draft.draw(markdown)] if draft.rows else []

@@ -1,0 +1,211 @@
+"""What is said of several numbers at once: means over challenges, networks, and differences.
+
+Rows of `metric` auroc with the challenge `mean`: the mean over the challenges and levels of a
+challenge_set. With several networks, rows of `fold` networks and no train_seed: their mean with the
+interval over images (auroc), and their range (auroc_range; lo and hi are the extremes). Rows of
+auroc_difference: what separates a detector from the best one of its challenge, with the p-value
+that nothing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from gradbench.evaluation.comparison import corrected_t_p, delong, holm_pairs, normal_p
+from gradbench.evaluation.replicates import Sampled, combined
+from gradbench.evaluation.rows import MEAN, NETWORKS, row
+from gradbench.experiment import protocol_name
+from gradbench.results import CellName, Results, Verdict
+
+Line = dict[str, dict[int, Sampled]]
+"""Detector -> seed of the network."""
+
+
+def add(results: Results) -> None:
+    """Add the rows of means, of networks and of differences to the results of a run."""
+    lines: dict[CellName, Line] = {
+        cell: {m: {s: v.sampled for s, v in seeds.items()} for m, seeds in methods.items()}
+        for cell, methods in results.verdicts.items()
+    }
+    means = _means(results, lines)
+    lines |= means
+    if len(results.experiment.seeds) > 1:
+        for cell, line in lines.items():
+            for method, seeds in line.items():
+                _add_networks(results, cell, method, list(seeds.values()))
+    _add_differences(results, lines)
+
+
+def _means(results: Results, lines: Mapping[CellName, Line]) -> dict[CellName, Line]:
+    """Add the rows of means over the challenges of a kind, and return what they are made of."""
+    found: dict[CellName, Line] = {}
+    for kind in dict.fromkeys(kind for kind, _, _ in lines):
+        cells = [cell for cell in lines if cell[0] == kind]
+        if len(cells) < 2:
+            continue
+        mean = (kind, MEAN, None)
+        for method in dict.fromkeys(m for cell in cells for m in lines[cell]):
+            for seed in results.experiment.seeds:
+                own = [cell for cell in cells if seed in lines[cell].get(method, {})]
+                if len(own) < 2:
+                    continue
+                of_seed = combined([lines[cell][method][seed] for cell in own])
+                found.setdefault(mean, {}).setdefault(method, {})[seed] = of_seed
+                counts = _counts([results.verdicts[cell][method][seed] for cell in own], results)
+                _add(results, mean, method, seed, of_seed, **counts,
+                     note=f"mean of {len(own)} cells: {_named(own)}")  # fmt: skip
+    return found
+
+
+def _add_networks(results: Results, cell: CellName, method: str, each: list[Sampled]) -> None:
+    values = [100 * sampled.value for sampled in each]
+    note = f"mean of {len(each)} networks"
+    _add(results, cell, method, None, combined(each), fold=NETWORKS, note=note)
+    ends = {"lo": min(values), "hi": max(values), "value": max(values) - min(values)}
+    note = f"range of {len(each)} networks, not an interval"
+    _add(results, cell, method, None, None, fold=NETWORKS, metric="auroc_range", **ends, note=note)
+
+
+def _add_differences(results: Results, lines: Mapping[CellName, Line]) -> None:
+    """Compare all pairs of detectors on every challenge, and add those with the best one."""
+    compared, tables = [], []
+    for cell, line in lines.items():
+        whole = {m: combined(list(seeds.values())) for m, seeds in line.items()
+                 if len(seeds) == len(results.experiment.seeds)}  # fmt: skip
+        if cell[1] == MEAN and len({_cells_of(results, cell[0], m) for m in whole}) > 1:
+            continue  # means over different challenges are not compared
+        if len(whole) > 1:
+            compared.append((cell, whole))
+            tables.append(_p_values(results, cell, whole))
+    if not compared:
+        return
+    for (cell, whole), (raw, test), after in zip(
+        compared, tables, holm_pairs([p for p, _ in tables])
+    ):
+        names = list(whole)
+        best = max(range(len(names)), key=lambda place: round(whole[names[place]].value, 9))
+        for place, method in enumerate(names):
+            if place == best:
+                continue
+            gap = combined([whole[method], whole[names[best]]], [1, -1])
+            seeds = results.experiment.seeds
+            _add(
+                results,
+                cell,
+                method,
+                seeds[0] if len(seeds) == 1 else None,
+                gap,
+                metric="auroc_difference",
+                variant=f"minus {names[best]}",
+                unit="percentage points",
+                note=f"p = {raw[place, best]:.3g}, Holm {after[place, best]:.3g}; {test}",
+            )
+
+
+def _p_values(
+    results: Results, cell: CellName, whole: Mapping[str, Sampled]
+) -> tuple[np.ndarray, str]:
+    """Return the p-value of every pair of detectors, and the name of the test.
+
+    Several folds: the corrected t-test over folds, each the mean of the networks. A single one:
+    DeLong's test where no source stands twice, otherwise the spread of the paired resamples.
+    """
+    names, ratio = list(whole), results.experiment.protocol.ratio
+    table = np.ones((len(names), len(names)))
+    alone = _alone(results.verdicts.get(cell, {}))
+    folds = {len(sampled.per_fold) for sampled in whole.values()}
+    over_folds = ratio is not None and len(folds) == 1 and folds != {1}
+    test = "corrected t-test over folds" if over_folds else "paired bootstrap over sources"
+    test = "DeLong's test" if alone and not over_folds else test
+    for a, b in combinations(range(len(names)), 2):
+        gap = combined([whole[names[a]], whole[names[b]]], [1, -1])
+        if over_folds:
+            p = corrected_t_p(gap.per_fold, ratio)
+        elif alone:
+            p = delong(*(alone[names[i]] for i in (a, b)), alone[""]).p
+        else:
+            p = normal_p(gap.value, float(gap.samples.std(ddof=1)))
+        table[a, b] = table[b, a] = p
+    return table, test
+
+
+def _alone(methods: Mapping[str, Mapping[int, Verdict]]) -> dict[str, np.ndarray]:
+    """Return the scores of each detector, and the sides as "", where DeLong's test is in place.
+
+    That is for one network and one fold in which every image has a source of its own.
+    """
+    found = {}
+    for method, seeds in methods.items():
+        verdicts = list(seeds.values())
+        if len(verdicts) != 1 or len(verdicts[0].judged.folds) != 1:
+            return {}
+        (fold,) = verdicts[0].judged.folds
+        groups = np.concatenate([fold.normal_groups, fold.abnormal_groups])
+        if len(np.unique(groups)) < len(groups):
+            return {}
+        found[method] = np.concatenate([fold.normal, fold.abnormal])
+        found[""] = np.arange(len(groups)) >= len(fold.normal)
+    return found
+
+
+def _cells_of(results: Results, kind: str, method: str) -> tuple[CellName, ...]:
+    return tuple(c for c, methods in results.verdicts.items() if c[0] == kind and method in methods)
+
+
+def _counts(verdicts: Sequence[Verdict], results: Results) -> dict[str, int | None]:
+    """Return the abnormal images of several cells together, the normal ones where all agree."""
+    repeats = results.experiment.protocol.repeats
+    normal, abnormal = (
+        [sum(len(getattr(s, side)) for s in v.judged.scores) // repeats for v in verdicts]
+        for side in ("normal", "abnormal")
+    )
+    same = len(set(normal)) == 1
+    return {"n_normal": normal[0] if same else None, "n_abnormal": sum(abnormal)}
+
+
+def _named(cells: Sequence[CellName]) -> str:
+    """Return cells in words, the levels of a challenge together.
+
+    >>> _named([("corruption", "fog", 1), ("corruption", "fog", 3), ("corruption", "snow", 1)])
+    'fog 1 3, snow 1'
+    """
+    levels: dict[str, list[str]] = {}
+    for _, name, level in cells:
+        levels.setdefault(name, []).extend([] if level is None else [str(level)])
+    return ", ".join(" ".join([name, *own]) for name, own in levels.items())
+
+
+def _add(results: Results, cell: CellName, method: str, seed: int | None, what: Sampled | None,
+         **values) -> None:  # fmt: skip
+    """Add one row; `what` gives value and interval in percent where it is given."""
+    kind, challenge, level = cell
+    base = method.partition("@")[0]
+    detector = results.experiment.detector(base)
+    numbers = {}
+    if what is not None:
+        lo, hi = what.interval(results.experiment.config["evaluation"]["confidence"])
+        numbers = {"value": 100 * what.value}
+        if lo < hi:
+            numbers |= {"lo": 100 * lo, "hi": 100 * hi}
+    results.rows.append(
+        row(
+            **{
+                **results.common(seed),
+                "challenge_set": kind,
+                "challenge": challenge,
+                "level": level,
+                "method": method,
+                "supervision": detector.supervision,
+                "clean_seen": detector.clean_seen,
+                "protocol": protocol_name(results.experiment.protocol),
+                "fold": "all",
+                "metric": "auroc",
+                "unit": "percent",
+                **numbers,
+                **values,
+            }
+        )
+    )
