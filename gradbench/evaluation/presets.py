@@ -137,7 +137,14 @@ class Unsupervised(Protocol):
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
     ) -> list[Fold]:
-        """Return one fold that measures everything."""
+        """Return one fold that measures everything.
+
+        Raises:
+            GradbenchError: if a side has no image.
+        """
+        for side, groups in (("normal", normal_groups), ("abnormal", abnormal_groups)):
+            if not len(groups):
+                raise GradbenchError(f"protocol {self.name}: there is no {side} image to measure")
         none = np.empty(0, dtype=int)
         whole = Rows(np.arange(len(normal_groups)), np.arange(len(abnormal_groups)))
         return [Fold(Rows(none, none), Rows(none, none), whole)]

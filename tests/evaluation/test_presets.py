@@ -194,6 +194,7 @@ def test_faulty_settings_are_named():
         (lambda: Access2023(folds=2), "protocol.folds=2"),
         (lambda: Transfer(folds=True), "protocol.folds=True"),
         (lambda: Icip2020(split="rondom"), "did you mean random"),
+        (lambda: Unsupervised().folds(CLEAN, CLEAN[:0]), "no abnormal image to measure"),
         (lambda: Transfer(folds=50).across((CLEAN, ids("b", 60)), (CLEAN, ids("c", 40))),
          "50 folds need 50 abnormal groups"),
     ):  # fmt: skip
