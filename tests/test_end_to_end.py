@@ -117,7 +117,9 @@ def test_the_table_shows_the_numbers_of_the_rows(finished):
     main = table.split("## AUROC")[1].split("\n## ")[0]
     for challenge in ("patches", "gaussian_noise", "fgsm"):
         (line,) = [text for text in main.splitlines() if text.startswith(f"| {challenge} ")]
-        cells = [text.strip().replace("**", "").replace("≈", "") for text in line.strip("|").split("|")]
+        cells = [
+            text.strip().replace("**", "").replace("≈", "") for text in line.strip("|").split("|")
+        ]
         for method, cell in zip(METHODS, cells[-2:]):
             (row,) = measured(finished, challenge=challenge, method=method, protocol="grouped")
             lo, hi = float(row["lo"]), float(row["hi"])

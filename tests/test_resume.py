@@ -43,6 +43,7 @@ def test_one_more_level_computes_only_that(finished, tmp_path):
         "challenge": 1,
         "measures": 3,
         "outputs": 2,
+        "resamples": 2,
         "scores": 3,
     }
 
@@ -53,7 +54,7 @@ def test_one_more_detector_on_the_same_outputs_computes_only_its_scores(finished
     made = added(finished, tmp_path, words)
     assert made["scores"] == 9
     # equal scores have one measure
-    assert set(made) == {"measures", "scores"}
+    assert set(made) == {"measures", "resamples", "scores"}
 
 
 def test_one_more_challenge_computes_only_that(finished, tmp_path):
@@ -63,6 +64,7 @@ def test_one_more_challenge_computes_only_that(finished, tmp_path):
         "challenge": 1,
         "measures": 3,
         "outputs": 2,
+        "resamples": 2,
         "scores": 3,
     }
 
@@ -73,7 +75,7 @@ def test_fewer_challenges_compute_nothing(finished, tmp_path):
 
 def test_another_split_seed_fits_and_measures_again(finished, tmp_path):
     made = added(finished, tmp_path, "evaluation.seed=1", "controls.round_trip=false")
-    assert set(made) == {"measures", "scores"}
+    assert set(made) == {"measures", "resamples", "scores"}
 
 
 def damage(path: Path, how: str) -> None:
