@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,10 @@ class Experiment:
         cells: challenges by level, in order.
         detectors: configuration of each detector by name.
         protocol: who may see what.
-        left_out: supervision of each detector that the protocol does not measure.
         seeds: of f, one network each.
         recipe: of training.
         device: to run on.
+        left_out: supervision of each detector that the protocol does not measure.
     """
 
     config: Mapping[str, Any]
@@ -71,10 +71,10 @@ class Experiment:
     cells: tuple[Cell, ...]
     detectors: Mapping[str, Mapping[str, Any]]
     protocol: Protocol
-    left_out: Mapping[str, str]
     seeds: tuple[int, ...]
     recipe: Recipe
     device: torch.device
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
