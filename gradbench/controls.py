@@ -59,7 +59,7 @@ def identity(trial: Trial) -> None:
                 compute(trial.f.backbone, images, slice(0, len(first)), experiment.reads).values
                 for images in (first, replace(first, images=made))
             )
-            for output in experiment.reads:
+            for output in before:
                 assert_identical(
                     before[output].numpy(),
                     after[output].numpy(),

@@ -16,6 +16,7 @@ from gradbench import synthetic
 from gradbench.data.imageset import ImageSet
 from gradbench.detectors.base import GIVEN, Detector, Samples
 from gradbench.detectors.scoring import Clean, one_thread
+from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import version_of
 from gradbench.store import Key
@@ -59,8 +60,10 @@ def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
 
     def score() -> np.ndarray:
         detector, _ = fitted(trial, name)
+        rows, again = np.arange(len(seen.images)), trial.again(seen.images)
+        moved = {name: again(what, rows) for name, what in detector.perturbed.items()}
         with one_thread():
-            return detector.score(seen.outputs).double().numpy()
+            return detector.score({**seen.outputs, **moved}).double().numpy()
 
     if not _learns(trial.experiment.detector(name)):
         return score()  # quicker than looking it up
@@ -85,7 +88,7 @@ def fit_key(trial: Trial, name: str) -> Key:
     config = {
         "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "detector_version": detector.version,
-        "reads": {read: version_of(read) for read in sorted(reads)},
+        "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": _seed(trial),
     }
     inputs = {"weights": trial.f.weights}

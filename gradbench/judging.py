@@ -22,6 +22,9 @@ from gradbench.evaluation.protocols import Protocol
 from gradbench.evaluation.replicates import Sampled, sampled
 from gradbench.evaluation.resampling import FoldScores
 from gradbench.experiment import protocol_name
+from gradbench.extraction.again import VERSION as PERTURBED_VERSION
+from gradbench.extraction.again import seconds_of_passes
+from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.readers import version_of
 from gradbench.fitting import clean, fit_key, fitted, image_scores
 from gradbench.store import Key, file_digest
@@ -84,6 +87,7 @@ def judge(
     supervised = experiment.detector(name).learns_from_challenges
 
     def fit(folder: Path, _: Path) -> dict:
+        before = seconds_of_passes(trial.store)
         if supervised:
             scores, state = score_folds(
                 lambda: experiment.detector(name),
@@ -92,6 +96,7 @@ def judge(
                 folds,
                 experiment.config["detector"]["seed"],
                 clean(trial, name),
+                [trial.again(side.images) for side in (normal, abnormal)],
             )
         else:  # its state is a product of its own, one for all challenges
             sides = (image_scores(trial, name, side) for side in (normal, abnormal))
@@ -102,7 +107,11 @@ def judge(
             str(folder / "scores.safetensors"),
         )
         save_file({n: t.contiguous() for n, t in state.items()}, str(folder / "state.safetensors"))
-        return {"detector": name, "images": len(normal.images) + len(abnormal.images)}
+        return {
+            "detector": name,
+            "images": len(normal.images) + len(abnormal.images),
+            "seconds_of_passes": round(seconds_of_passes(trial.store) - before, 3),
+        }
 
     product = trial.store.make(key, fit)
     kept = load_file(str(product.path("scores.safetensors")))
@@ -190,7 +199,7 @@ def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, p
     config = {
         "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "detector_version": detector.version,
-        "reads": {read: version_of(read) for read in sorted(reads)},
+        "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": experiment.config["detector"]["seed"],
         "folds": {
             **protocol.settings(),
@@ -202,6 +211,8 @@ def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, p
         "normal": normal.fingerprint,
         "abnormal": abnormal.fingerprint,
     }
+    if detector.drawn or detector.perturbed:
+        config["perturbed_version"] = PERTURBED_VERSION
     if detector.bank_reads:
         inputs["bank"] = trial.images.train.fingerprint
     if detector.hold_out_reads:

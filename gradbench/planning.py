@@ -17,6 +17,7 @@ from gradbench.data.gather import InDistribution, gather
 from gradbench.data.imageset import ImageSet, shards
 from gradbench.experiment import Cell, Experiment
 from gradbench.extraction.extract import BATCH, compute, shard_key
+from gradbench.extraction.feature_layers import expand
 from gradbench.pipeline import order
 from gradbench.store import Store
 from gradbench.trial import brought, source
@@ -79,11 +80,11 @@ def plan(experiment: Experiment, store: Store) -> list[Planned]:
 
 
 def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, store: Store):
-    weights = None if f is None else digest(f)
-    yield _outputs(experiment, images.normal.name, images.normal, weights, each, store)
+    f = None if f is None else _Known(f, digest(f), expand(f, experiment.reads))
+    yield _outputs(images.normal.name, images.normal, f, each, store)
     for cell in experiment.cells:
         if isinstance(cell.challenge, Derived):
-            yield from _derived(experiment, cell, images.normal, f, weights, each, store)
+            yield from _derived(experiment, cell, images.normal, f, each, store)
             continue
         try:
             if isinstance(cell.challenge, OtherSet):
@@ -96,7 +97,7 @@ def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, 
         except MissingData as reason:
             yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
             continue
-        yield _outputs(experiment, cell.title, other, weights, each, store)
+        yield _outputs(cell.title, other, f, each, store)
     trips = sum(isinstance(c.challenge, OtherSet) for c in experiment.cells)
     controls = experiment.config["controls"]
     if controls["round_trip"] and trips:
@@ -121,47 +122,47 @@ def _would_come(dataset: Dataset, role: str, experiment: Experiment) -> bool:
     return bool(missing) and missing != dataset.ready(role, experiment.data)
 
 
-def _derived(experiment, cell: Cell, clean: ImageSet, f, weights, each: float, store: Store):
+def _derived(experiment, cell: Cell, clean: ImageSet, f, each: float, store: Store):
     count = len(shards(len(clean)))
-    if cell.challenge.uses_network and weights is None:
+    if cell.challenge.uses_network and f is None:
         seconds = len(clean) * each
         passes = getattr(cell.challenge, "passes", 1)
         yield Planned("challenge", cell.title, count, 0, passes * seconds, "after training")
         yield Planned("outputs", cell.title, count, 0, seconds, "after training")
         return
-    known = _Weights(f, weights)
-    keys = source(experiment, cell, known).keys(clean)
+    keys = source(experiment, cell, f).keys(clean)
     products = [store.get(key) for key in keys]
     present = sum(p is not None for p in products)
     rate = each * getattr(cell.challenge, "passes", 1 if cell.challenge.uses_network else 0.01)
     missing = (count - present) * len(clean) / count
     yield Planned("challenge", cell.title, count, present, missing * rate)
     digests = [p.about["digest"] if p else None for p in products]
-    yield _line(experiment, cell.title, digests, len(clean), weights, each, store)
+    yield _line(cell.title, digests, len(clean), f, each, store)
 
 
 @dataclass(frozen=True)
-class _Weights:
-    """What `source` needs of a network that is not there yet."""
+class _Known:
+    """A trained network, its digest, and the names of the outputs that are read off it."""
 
-    backbone: Backbone | None
-    weights: str | None
-
-
-def _outputs(experiment, what: str, images: ImageSet, weights, each: float, store) -> Planned:
-    return _line(experiment, what, images.digests, len(images), weights, each, store)
+    backbone: Backbone
+    weights: str
+    names: list[str]
 
 
-def _line(experiment, what: str, digests: list, size: int, weights, each, store) -> Planned:
+def _outputs(what: str, images: ImageSet, f, each: float, store) -> Planned:
+    return _line(what, images.digests, len(images), f, each, store)
+
+
+def _line(what: str, digests: list, size: int, f: _Known | None, each, store) -> Planned:
     present = sum(
-        weights is not None
+        f is not None
         and digest is not None
-        and all(store.has(shard_key(name, weights, digest)) for name in experiment.reads)
+        and all(store.has(shard_key(name, f.weights, digest)) for name in f.names)
         for digest in digests
     )
     seconds = (len(digests) - present) * size / len(digests) * each
     return Planned("outputs", what, len(digests), present, seconds,
-                   "" if weights else "after training")  # fmt: skip
+                   "" if f else "after training")  # fmt: skip
 
 
 def _seconds_an_image(experiment: Experiment, backbone: Backbone, images: ImageSet) -> float:

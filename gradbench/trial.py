@@ -17,6 +17,7 @@ from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings
 from gradbench.experiment import Cell, Experiment
+from gradbench.extraction.again import Again
 from gradbench.extraction.extract import extract
 from gradbench.store import Store
 
@@ -88,6 +89,11 @@ class Trial:
         """Read the outputs of f for images: all that the detectors score, or those named."""
         names = self.experiment.reads if reads is None else reads
         return Seen(images, extract(self.f.backbone, self.f.weights, images, names, self.store))
+
+    def again(self, images: ImageSet) -> Again:
+        """Return further passes over images, for detectors that perturb them."""
+        seed = self.experiment.config["evaluation"]["seed"]
+        return Again(self.f.backbone, self.f.weights, images, self.store, seed)
 
     def source(self, cell: Cell, strength: float | None = None) -> Source:
         """Return what a derived challenge is made with; see `source`."""

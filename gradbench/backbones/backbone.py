@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradbench.backbones.feature_layers import feature_layers as layers_of
+
 
 class Backbone(nn.Module):
     """Any classifier behind one door: pixels in [0, 1] in, logits out.
@@ -21,6 +23,11 @@ class Backbone(nn.Module):
         classes: names of the labels, in order.
         shape: (C, H, W) of the images that the network was made for.
         config: class path and arguments that the network was built from, where it was.
+        feature_layers: layers whose means are its features layer by layer; None for those that
+            the network declares, or its last blocks.
+
+    Raises:
+        GradbenchError: for a feature layer that the network has not.
     """
 
     def __init__(
@@ -31,12 +38,14 @@ class Backbone(nn.Module):
         classes: Sequence[str],
         shape: Sequence[int],
         config: Mapping[str, Any] | None = None,
+        feature_layers: Sequence[str] | None = None,
     ):
         super().__init__()
         self.network = network
         self.classes = tuple(classes)
         self.shape = tuple(shape)
         self.config = dict(config or {})
+        self.feature_layers = layers_of(network, feature_layers)
         for name, values in (("mean", mean), ("std", std)):
             values = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)

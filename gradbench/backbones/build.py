@@ -11,7 +11,15 @@ from torch import nn
 
 from gradbench.errors import GradbenchError
 
-OWN_FIELDS = ("_target_", "name", "description", "checkpoint", "narrower", "arguments")
+OWN_FIELDS = (
+    "_target_",
+    "name",
+    "description",
+    "checkpoint",
+    "narrower",
+    "arguments",
+    "feature_layers",
+)
 """Fields of a file in `configs/backbone/` that are not arguments of the network."""
 
 

@@ -126,7 +126,8 @@ def fresh(order: Order, train_images: ImageSet) -> Backbone:
     config = order.network_config(train_images)
     network = build_network(config)
     names = class_names(train_images)
-    return Backbone(network, order.mean, order.std, names, train_images.shape, config)
+    layers = order.config.get("feature_layers")
+    return Backbone(network, order.mean, order.std, names, train_images.shape, config, layers)
 
 
 def find(order: Order, train_images: ImageSet, store: Store) -> Backbone | None:

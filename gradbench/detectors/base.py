@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from gradbench.extraction.perturbed import Perturbed
 
 Outputs = Mapping[str, Tensor]
 """Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
@@ -46,10 +48,14 @@ class Samples:
     Attributes:
         outputs: by name, normal images first.
         abnormal: (N,) bool.
+        order: (N,) place of each image in a random order, by which few of many are drawn.
+        again: gives further passes over images: maps a pass and ascending rows to its result.
     """
 
     outputs: Outputs
     abnormal: Tensor
+    order: Tensor | None = None
+    again: Callable[[Perturbed, Tensor], Tensor] | None = None
 
     @classmethod
     def normal(cls, outputs: Outputs) -> Samples:
@@ -61,11 +67,43 @@ class Samples:
     def join(cls, normal: Outputs, abnormal: Outputs) -> Samples:
         """Put the outputs of normal and of abnormal images together."""
         names = list(normal)
-        sizes = [len(next(iter(side.values()))) for side in (normal, abnormal)]
+        sizes = [len(next(iter(side.values()), ())) for side in (normal, abnormal)]
         return cls(
             {name: torch.cat([normal[name], abnormal[name]]) for name in names},
             torch.arange(sum(sizes)) >= sizes[0],
         )
+
+    def drawn(self, count: int) -> Samples:
+        """Return the first images of each side in the random order, at most so many of a side."""
+        sides = [torch.nonzero(self.abnormal == side).flatten() for side in (False, True)]
+        rows = torch.cat([r[self.order[r].argsort()[:count]].sort().values for r in sides])
+        return Samples(
+            {name: values[rows] for name, values in self.outputs.items()},
+            self.abnormal[rows],
+            self.order[rows],
+            lambda what, inner: self.again(what, rows[inner]),
+        )
+
+    def look(self, what: Perturbed) -> Tensor:
+        """Return the result of a further pass over the images, (N, magnitudes, D)."""
+        return self.again(what, torch.arange(len(self.abnormal)))
+
+    def seen(self, detector: Detector) -> Outputs:
+        """Return the outputs that a detector scores, further passes included."""
+        return {**self.outputs, **{n: self.look(what) for n, what in detector.perturbed.items()}}
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes through f.
+
+    Attributes:
+        forward: number of forward passes.
+        backward: number of backward passes.
+    """
+
+    forward: int
+    backward: int
 
 
 class Detector(ABC):
@@ -92,6 +130,8 @@ class Detector(ABC):
         version: raised when fits or scores change, so that kept ones are not mistaken for them.
         half: score at which the detector's own probability is 0.5 (that the image is abnormal, for
             msp that of the class named), None where it has none.
+        drawn: images of each side of *choose* that it gets at most, None for all: for detectors
+            that make further passes over them.
     """
 
     info: ClassVar[Info]
@@ -104,13 +144,35 @@ class Detector(ABC):
     synthetic_images: int = 0
     half: ClassVar[float | None] = None
     version: ClassVar[int] = 1
+    drawn: int | None = None
+
+    @property
+    def perturbed(self) -> Mapping[str, Perturbed]:
+        """Passes over perturbed images whose results `score` needs, by name, known once fitted.
+
+        They stand beside the outputs of `reads` in what `score` is given, each (N, magnitudes, D).
+        """
+        return {}
+
+    @property
+    def passes(self) -> Passes:
+        """Passes through f that scoring an image takes, once fitted.
+
+        A pass that ends at a layer counts as one. Outputs that several detectors read come from
+        one pass, which counts for each.
+        """
+        norms = sum(name.startswith("squared_norms") for name in self.reads)
+        steps = sum(1 for _ in self.perturbed)
+        moved = sum(len(what.magnitudes) for what in self.perturbed.values())
+        return Passes(max(norms, int(bool(self.reads))) + steps + moved, norms + steps)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
         """Learn, and return itself.
 
         Args:
             bank: what `bank_reads` names: outputs on f's training images, their labels, tensors
-                of f's last layer.
+                of f's last layer. For detectors that learn from challenges also what
+                `hold_out_reads` names, as `hold_out/<name>`.
             fit: for detectors that learn from challenges, the *fit* part of a fold; for those with
                 `synthetic`, half of the hold-out's images with what was made from them; for all
                 others the outputs of `hold_out_reads` on the hold-out, all of it normal.

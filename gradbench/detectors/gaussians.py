@@ -28,7 +28,8 @@ class Gaussians:
         """Fit to features (N, D) with labels (N,): class means, covariance pooled over classes.
 
         Classes without an image have no Gaussian. The covariance is the empirical one (divided by
-        N); directions without variance are left out of the distance.
+        N); directions without variance are left out of the distance. It is inverted in units of
+        each feature's deviation, so that features of unlike scales keep their digits.
         """
         features = features.double()
         present, labels = labels.unique(return_inverse=True)
@@ -36,8 +37,12 @@ class Gaussians:
         means.index_add_(0, labels, features)
         means /= labels.bincount(minlength=len(present))[:, None]
         centred = features - means[labels]
-        covariance = centred.T @ centred / len(features)
-        return cls(means, torch.linalg.pinv(covariance, hermitian=True))
+        scale = centred.square().mean(0).sqrt()
+        # the deviation of a constant is not always 0 after rounding
+        scale = torch.where(scale > 1e-12 * features.abs().amax(0), scale, 1)
+        centred /= scale
+        precision = torch.linalg.pinv(centred.T @ centred / len(features), hermitian=True)
+        return cls(means, precision / scale / scale[:, None])
 
     def distances(self, features: Tensor) -> Tensor:
         """Return half the squared Mahalanobis distance to every class, (N, C), at least 0.

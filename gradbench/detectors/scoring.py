@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from gradbench.detectors.base import Detector, Outputs, Samples
+from gradbench.extraction.again import Again
+from gradbench.extraction.perturbed import Perturbed
 
 PARTS = ("normal", "abnormal", "choose_normal", "choose_abnormal")
 
@@ -53,6 +55,7 @@ def score_folds(
     folds: Sequence,
     seed: int,
     clean: Clean,
+    again: Sequence[Again] | None = None,
 ) -> tuple[list[Scores], dict[str, Tensor]]:
     """Return a supervised detector's scores on every fold, and the fitted state of the first.
 
@@ -66,9 +69,11 @@ def score_folds(
         folds: of the protocol, each with `fit`, `choose` and `measure` (`normal`, `abnormal`).
         seed: of the fit.
         clean: outputs of images outside the measurement.
+        again: for detectors that perturb images: further passes over normal and abnormal ones.
     """
+    sides = [_Side(*side) for side in zip((normal, abnormal), again or (None, None))]
     with one_thread():
-        return _fitted_by_fold(make, normal, abnormal, folds, seed, clean)
+        return _fitted_by_fold(make, sides, folds, seed, clean)
 
 
 def divided(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[Scores]:
@@ -84,17 +89,42 @@ def divided(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[S
     ]
 
 
-def _fitted_by_fold(make, normal: Outputs, abnormal: Outputs, folds, seed, clean):
+@dataclass(frozen=True)
+class _Side:
+    """Normal or abnormal images: their outputs, and further passes over them."""
+
+    outputs: Outputs
+    again: Again | None
+
+    def score(self, detector: Detector, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of some images."""
+        moved = {name: self.again(what, rows) for name, what in detector.perturbed.items()}
+        return detector.score({**_rows(self.outputs, rows), **moved}).numpy()
+
+    def drawn(self, rows: np.ndarray, count: int | None) -> np.ndarray:
+        """Return at most so many of the rows, those that come first in the random order."""
+        if count is None:
+            return rows
+        return np.sort(rows[np.argsort(self.again.order[rows])[:count]])
+
+
+def _fitted_by_fold(make, sides: list[_Side], folds, seed, clean):
     found, first = [], {}
+    aside = {f"hold_out/{name}": values for name, values in clean.hold_out.items()}
     for number, fold in enumerate(folds):
-        fit, choose = (_samples(normal, abnormal, part) for part in (fold.fit, fold.choose))
-        detector = make().fit(clean.bank, fit, choose, seed)
-        sides = [
-            detector.score(_rows(side, rows)).numpy()
-            for part in (fold.measure, fold.choose)
-            for side, rows in ((normal, part.normal), (abnormal, part.abnormal))
+        detector = make()
+        fit, choose, measured = (
+            [part.normal, part.abnormal] for part in (fold.fit, fold.choose, fold.measure)
+        )
+        choose = [side.drawn(rows, detector.drawn) for side, rows in zip(sides, choose)]
+        seen = [_samples(sides, rows) for rows in (fit, choose)]
+        detector.fit({**clean.bank, **aside}, *seen, seed)
+        scores = [
+            side.score(detector, rows)
+            for part in (measured, choose)
+            for side, rows in zip(sides, part)
         ]
-        found.append(Scores(*sides))
+        found.append(Scores(*scores))
         first = first if number else detector.state()
     return found, first
 
@@ -116,5 +146,16 @@ def _rows(outputs: Outputs, rows: np.ndarray) -> Outputs:
     return {name: values[index] for name, values in outputs.items()}
 
 
-def _samples(normal: Outputs, abnormal: Outputs, part) -> Samples:
-    return Samples.join(_rows(normal, part.normal), _rows(abnormal, part.abnormal))
+def _samples(sides: list[_Side], rows: list[np.ndarray]) -> Samples:
+    joined = Samples.join(*(_rows(side.outputs, r) for side, r in zip(sides, rows)))
+    if any(side.again is None for side in sides):
+        return joined
+    size = len(rows[0])
+
+    def look(what: Perturbed, wanted: Tensor) -> Tensor:
+        of_normal = wanted.numpy() < size
+        parts = wanted.numpy()[of_normal], wanted.numpy()[~of_normal] - size
+        return torch.cat([s.again(what, r[part]) for s, r, part in zip(sides, rows, parts)])
+
+    order = [torch.from_numpy(side.again.order[r]) for side, r in zip(sides, rows)]
+    return replace(joined, order=torch.cat(order), again=look)

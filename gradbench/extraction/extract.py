@@ -14,6 +14,7 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.errors import GradbenchError
+from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.readers import check, read_counting, version_of
 from gradbench.progress import Progress
 from gradbench.store import Key, Product, Store
@@ -53,7 +54,7 @@ def extract(
         store: where shards lie.
 
     Returns:
-        (N, ...) float32 tensors by name.
+        (N, ...) float32 tensors by name, one for each layer in place of `layer_means`.
 
     Raises:
         GradbenchError: if an output is not finite.
@@ -61,6 +62,7 @@ def extract(
     names = sorted(set(names))
     for name in names:
         check(name)
+    names = expand(backbone, names)
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     what = f"{images.name} {images.split}".strip()
     with Progress(f"outputs of {what}", len(images)) as progress:
@@ -129,7 +131,7 @@ def compute(backbone: Backbone, images: ImageSet, rows: slice, names: list[str])
     Raises:
         GradbenchError: if an output is not finite.
     """
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    parts: dict[str, list[Tensor]] = {name: [] for name in expand(backbone, names)}
     halvings = 0
     waiting = [slice(i, min(i + BATCH, rows.stop)) for i in range(rows.start, rows.stop, BATCH)]
     while waiting:

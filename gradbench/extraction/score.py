@@ -1,7 +1,8 @@
-"""Scores images directly: the outputs that a detector reads, then the detector."""
+"""Scores images directly: the outputs and passes that a detector needs, then the detector."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -9,13 +10,15 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.extraction.extract import BATCH
+from gradbench.extraction.perturbed import Perturbed
 from gradbench.extraction.readers import read
 
 
 class Scorer(Protocol):
     """What is needed of a fitted detector, see `detectors.base.Detector`."""
 
-    reads: tuple[str, ...]
+    reads: Sequence[str]
+    perturbed: Mapping[str, Perturbed]
 
     def score(self, outputs: dict[str, Tensor]) -> Tensor:
         """Return (N,) scores of outputs."""
@@ -29,8 +32,10 @@ def score_images(detector: Scorer, backbone: Backbone, images: Tensor) -> Tensor
         backbone: f in evaluation mode.
         images: any number; they are read in passes of 64.
     """
-    found = [
-        detector.score(read(backbone, batch.to(backbone.device), detector.reads))
-        for batch in images.split(BATCH)
-    ]
+    found = []
+    for batch in images.split(BATCH):
+        batch = batch.to(backbone.device)
+        outputs = read(backbone, batch, detector.reads) if detector.reads else {}
+        outputs |= {name: what(backbone, batch) for name, what in detector.perturbed.items()}
+        found.append(detector.score(outputs))
     return torch.cat(found)

@@ -39,7 +39,8 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
     if key.step == "outputs":
         # outputs of one pass share its time, which is counted with the first of them
         if key.config["output"] == about["pass"][0]:
-            yield " + ".join(about["pass"]), about["images"], about["pass_seconds"]
+            read = dict.fromkeys(n if "norms" in n else n.split("/")[0] for n in about["pass"])
+            yield " + ".join(read), about["images"], about["pass_seconds"]
         return
     what = {
         "network": lambda: f"{key.config['network']['_target_'].rsplit('.', 1)[1]} seed "
@@ -48,6 +49,7 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
         "scores": lambda: about["detector"],
         "fit": lambda: about["detector"],
         "image_scores": lambda: about["detector"],
+        "perturbed": lambda: key.config["source"],
     }.get(key.step, lambda: "")()
-    seconds = about.get("training_seconds", about["seconds"])
+    seconds = about.get("training_seconds", about["seconds"]) - about.get("seconds_of_passes", 0)
     yield what, about.get("images", 0), seconds

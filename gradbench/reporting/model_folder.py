@@ -30,6 +30,7 @@ def write_models(results: Results, folder: Path) -> None:
             "std": backbone.std.flatten().tolist(),
             "classes": list(backbone.classes),
             "shape": list(backbone.shape),
+            "feature_layers": list(backbone.feature_layers),
             "in_dist": experiment.dataset.name,
             "accuracy": network.accuracy,
             "weights": network.weights,

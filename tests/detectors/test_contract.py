@@ -1,6 +1,7 @@
 """What every detector of configs/detector/ must keep, whichever it is."""
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -58,23 +59,44 @@ def shapeless(count: int, seed: int) -> ImageSet:
 def parts(f):
     """Return a function from a detector to (bank, fit, choose, normal, abnormal) outputs."""
 
+    def pixels_of(data):
+        return torch.from_numpy(data.images).float() / 255
+
     def outputs(data, names):
-        pixels = torch.from_numpy(data.images).float() / 255
-        found = read(f, pixels, [name for name in names if name not in GIVEN])
+        found = read(f, pixels_of(data), [name for name in names if name not in GIVEN])
         given = head_tensors(f) | {"labels": torch.from_numpy(data.labels)}
         return found | {name: given[name] for name in names if name in GIVEN}
 
-    @cache
-    def of(reads, bank_reads, hold_out_reads):
-        bank = outputs(images(240, seed=9), bank_reads)
-        fits = {*reads, *hold_out_reads}
-        joined = [
-            Samples.join(outputs(images(150, seed), fits), outputs(shapeless(90, seed), fits))
-            for seed in (1, 2)
-        ]
-        return bank, *joined, outputs(images(150, 3), reads), outputs(shapeless(90, 3), reads)
+    def samples(seed, names):
+        sides = images(150, seed), shapeless(90, seed)
+        pixels = torch.cat([pixels_of(side) for side in sides])
+        return replace(
+            Samples.join(*(outputs(side, names) for side in sides)),
+            order=torch.randperm(240, generator=torch.Generator().manual_seed(seed)),
+            again=lambda what, rows: what(f, pixels[rows]),
+        )
 
-    return lambda d: of(tuple(d.reads), tuple(d.bank_reads), tuple(d.hold_out_reads))
+    @cache
+    def of(reads, bank_reads, hold_out_reads, supervised):
+        bank = outputs(images(240, seed=9), bank_reads)
+        if supervised and hold_out_reads:
+            aside = outputs(images(120, seed=8), hold_out_reads)
+            bank |= {f"hold_out/{name}": values for name, values in aside.items()}
+        fits = {*reads, *hold_out_reads}
+        return bank, *(samples(seed, fits) for seed in (1, 2))
+
+    def of_detector(detector):
+        """Return what it is fitted on, and what it scores: once fitted also its own passes."""
+        reads = tuple(detector.reads)
+        rest = tuple(detector.bank_reads), tuple(detector.hold_out_reads)
+        sides = [
+            outputs(side, reads)
+            | {name: what(f, pixels_of(side)) for name, what in detector.perturbed.items()}
+            for side in (images(150, 3), shapeless(90, 3))
+        ]
+        return *of(reads, *rest, detector.learns_from_challenges), *sides
+
+    return of_detector
 
 
 def fitted(name, parts, seed=0) -> Detector:
@@ -97,7 +119,7 @@ def test_declarations(name):
     assert detector.clean_seen
     assert bool(detector.synthetic) == (detector.supervision == "synthetic")
     assert detector.version >= 1
-    assert detector.reads
+    assert detector.reads or detector.perturbed
     for output in detector.reads:
         check(output)
     for output in {*detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN):
@@ -172,9 +194,10 @@ def test_fits_with_one_seed_are_equal_and_leave_the_random_state(name, parts):
 @each
 def test_fit_returns_the_detector_and_can_be_repeated(name, parts):
     detector = build(name)
-    bank, fit, choose, normal, _ = parts(detector)
+    bank, fit, choose, *_ = parts(detector)
     assert detector.fit(bank, choose, fit, 1) is detector
     detector.fit(bank, fit, choose, 0)
+    *_, normal, _ = parts(detector)
     assert torch.equal(detector.score(normal), fitted(name, parts).score(normal))
 
 
@@ -196,7 +219,7 @@ def test_state_can_be_kept_and_taken_over(name, parts, tmp_path):
 @pytest.mark.parametrize("name", BLIND)
 def test_without_supervision_abnormal_samples_are_not_looked_at(name, parts):
     detector = build(name)
-    bank, fit, choose, normal, _ = parts(detector)
+    bank, fit, choose, *_ = parts(detector)
 
     def blinded(samples):
         hidden = {k: v.clone() for k, v in samples.outputs.items()}
@@ -205,6 +228,7 @@ def test_without_supervision_abnormal_samples_are_not_looked_at(name, parts):
         return Samples(hidden, samples.abnormal)
 
     blind = build(name).fit(bank, blinded(fit), blinded(choose), 0)
+    *_, normal, _ = parts(blind)
     assert torch.equal(blind.score(normal), fitted(name, parts).score(normal))
 
 
