@@ -4,7 +4,7 @@ identity: a challenge of strength zero gives equal pixels and equal outputs, and
 from the clean images; otherwise the run stops. Random labels: a supervised detector fitted on clean
 images with arbitrary labels must stay at chance. Round trip: clean images put through the
 resampling and JPEG of another set. Random split: images of one source on both sides of the split,
-beside `grouped`.
+beside `grouped`. Memorisation: training images against clean ones that f was not trained on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+from gradbench import memorisation
 from gradbench.challenges.base import Derived
 from gradbench.challenges.identity import Identity
 from gradbench.challenges.other_set import OtherSet
@@ -79,6 +80,8 @@ def run(trial: Trial, results: Results) -> None:
         _identity_rows(trial, results)
     if wanted["random_labels"]:
         _random_labels(trial, results)
+    if wanted["memorisation"]:
+        memorisation.measure(trial, results)
 
 
 def beside(

@@ -25,7 +25,7 @@ from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
 
 NOT_ARGUMENTS = ("_target_", "description")
-CONTROLS = ("identity", "random_labels", "round_trip", "random_split")
+CONTROLS = ("identity", "random_labels", "round_trip", "random_split", "memorisation")
 
 
 @dataclass(frozen=True)

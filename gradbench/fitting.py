@@ -57,19 +57,11 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
 
 def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
     """Return the scores (N,) of images by a detector that sees no challenge; kept or computed."""
-
-    def score() -> np.ndarray:
-        detector, _ = fitted(trial, name)
-        rows, again = np.arange(len(seen.images)), trial.again(seen.images)
-        moved = {name: again(what, rows) for name, what in detector.perturbed.items()}
-        with one_thread():
-            return detector.score({**seen.outputs, **moved}).double().numpy()
-
     if not _learns(trial.experiment.detector(name)):
-        return score()  # quicker than looking it up
+        return score(trial, fitted(trial, name)[0], seen)  # quicker than looking it up
 
     def build(folder: Path, _: Path) -> dict:
-        scores = score()
+        scores = score(trial, fitted(trial, name)[0], seen)
         save_arrays({"scores": np.ascontiguousarray(scores)}, str(folder / "scores.safetensors"))
         return {"detector": name, "images": len(scores)}
 
@@ -78,6 +70,14 @@ def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
     key = Key("image_scores", IMAGE_SCORES_VERSION, config, inputs)
 
     return load_arrays(str(trial.store.make(key, build).path("scores.safetensors")))["scores"]
+
+
+def score(trial: Trial, detector: Detector, seen: Seen) -> np.ndarray:
+    """Return the scores (N,) of images by a fitted detector, computed on one thread."""
+    rows, again = np.arange(len(seen.images)), trial.again(seen.images)
+    moved = {name: again(what, rows) for name, what in detector.perturbed.items()}
+    with one_thread():
+        return detector.score({**seen.outputs, **moved}).double().numpy()
 
 
 def fit_key(trial: Trial, name: str) -> Key:

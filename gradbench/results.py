@@ -232,6 +232,36 @@ class Results:
                     "its other numbers are in doubt"
                 )
 
+    def add_memorisation(
+        self,
+        seed: int,
+        cell: Cell,
+        method: str,
+        value: float,
+        counts: tuple[int, int],
+        note: str,
+    ) -> None:
+        """Add the AUROC (a fraction) of a detector for training images against the hold-out."""
+        detector = self.experiment.detector(method)
+        self.rows.append(
+            row(
+                **self._common(seed),
+                challenge_set="control",
+                challenge=cell.name,
+                method=method,
+                supervision=detector.supervision,
+                clean_seen=detector.clean_seen,
+                protocol=protocol_name(self.experiment.protocol),
+                fold="all",
+                metric="auroc",
+                value=100 * value,
+                n_normal=counts[0],
+                n_abnormal=counts[1],
+                unit="percent",
+                note=note,
+            )
+        )
+
     def add_hole(self, seed: int, cell: Cell, reason: str, kind: str | None = None) -> None:
         """Add a row that says why a challenge was not measured."""
         self.rows.append(

@@ -29,6 +29,7 @@ TINY = (
     *SMALL[:4],
     *("challenges=[gaussian_noise]", *SMALL[5:]),
     *("controls.random_labels=false", "controls.random_split=false", "controls.round_trip=false"),
+    "controls.memorisation=false",
 )
 """The same with one challenge and the identity control alone."""
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from _dummies import images, network
 
+from gradbench import memorisation
 from gradbench.backbones.backbone import digest
 from gradbench.challenges.identity import Identity
 from gradbench.config import load_member
@@ -61,6 +62,33 @@ class OneClass(Detector):
         return self
 
 
+class Knows(Blind):
+    """Distance to the nearest training image: 0 for those themselves."""
+
+    bank_reads = ("logits",)
+
+    def fit(self, bank, fit, choose, seed=0):
+        self.bank = bank["logits"]
+        return self
+
+    def score(self, outputs):
+        return torch.cdist(outputs["logits"], self.bank).amin(1)
+
+    def state(self):
+        return {"bank": self.bank}
+
+    def load(self, state):
+        self.bank = state["bank"]
+        return self
+
+
+class Supervised(Knows):
+    """The same, but the bank is that of the first challenge's state."""
+
+    supervision = "training"
+    bank_reads = ()
+
+
 class Own(OneClass):
     """The same, with challenges of its own."""
 
@@ -77,10 +105,11 @@ def trial(store):
     world = InDistribution(sets["train"], images(21, seed=3), sets["test"], sets["test"])
     detectors = {
         kind.__name__.lower(): {"_target_": f"{kind.__module__}.{kind.__name__}"}
-        for kind in (Asking, Blind, OneClass, Own)
+        for kind in (Asking, Blind, OneClass, Own, Knows, Supervised)
     }
     OneClass.seen.clear()
     config = {"detector": {"seed": 7}, "challenge": {"seed": 0, "quantise": True}}
+    config["controls"] = {"limit": 2000}
     experiment = Experiment(config, (), None, (), detectors, None, (0,), None, torch.device("cpu"))
     return Trial(experiment, world, SimpleNamespace(backbone=f, weights=digest(f)), 0, store)
 
@@ -184,3 +213,32 @@ def test_own_challenges_are_checked(trial, monkeypatch, own, text):
     monkeypatch.setattr(Own, "synthetic", own)
     with pytest.raises(GradbenchError, match=text):
         trial.experiment.own_cells("own")
+
+
+def test_memorisation_of_a_score_that_knows_the_training_images_and_of_others(trial):
+    """A supervised detector is taken from the first challenge; one without a state has no row."""
+    found = {}
+
+    class Gathered:
+        states: ClassVar = {
+            (1, "svhn", "supervised"): {"bank": torch.zeros(1, 3)},
+            (0, "svhn", "supervised"): trial.look(trial.images.hold_out, ["logits"]).outputs,
+            (0, "fgsm", "supervised"): {"bank": torch.zeros(1, 3)},
+        }
+
+        def add_memorisation(self, seed, cell, method, value, counts, note):
+            assert (seed, cell.name, counts) == (0, "memorisation", (30, 21))
+            found[method] = value, note
+
+    states = Gathered.states
+    states[0, "svhn", "supervised"] = {"bank": states[0, "svhn", "supervised"]["logits"]}
+    memorisation.measure(trial, Gathered())
+    assert {*found} == {"asking", "blind", "oneclass", "own", "knows", "supervised"}
+    assert found["knows"][0] == 1
+    assert found["supervised"][0] == 0
+    assert "fitted on svhn" in found["supervised"][1]
+    assert "fitted on these training images" in found["knows"][1]
+    assert "fitted on these hold-out images" in found["oneclass"][1]
+    del states[0, "svhn", "supervised"], states[0, "fgsm", "supervised"], found["supervised"]
+    memorisation.measure(trial, Gathered())
+    assert "supervised" not in found

@@ -5,12 +5,20 @@ import json
 import pytest
 from _runs import TINY, about, gradbench, kept, rows, steps
 
-DETECTORS = ("msp", "knn", "gradient_fused_knn", "gradient_oneclass_forest", "gradient_synthetic")
+DETECTORS = (
+    "msp",
+    "gradient_logistic",
+    "knn",
+    "gradient_fused_knn",
+    "gradient_oneclass_forest",
+    "gradient_synthetic",
+)
 WORDS = (
     *(word for word in TINY if not word.startswith(("detectors", "challenges", "levels"))),
     f"detectors=[{','.join(DETECTORS)}]",
     "challenges=[patches,gaussian_noise,shot_noise]",
     "levels=[5]",
+    "controls.memorisation=true",
 )
 
 
@@ -39,7 +47,7 @@ def test_relatives_of_what_was_fitted_on_are_marked(folder):
     own, relative = "fitted on gaussian_noise 3", "fitted on a relative: gaussian_noise 3"
     assert f"gradient_synthetic: {own}" in notes["gradient_synthetic", "gaussian_noise"]
     assert f"gradient_synthetic: {relative}" in notes["gradient_synthetic", "shot_noise"]
-    marked = {key for key, note in notes.items() if "fitted on" in note}
+    marked = {key for key, note in notes.items() if "fitted on" in note and "memor" not in key[1]}
     assert marked == {("gradient_synthetic", f"{kind}_noise") for kind in ("gaussian", "shot")}
     (line,) = (
         line
@@ -50,12 +58,26 @@ def test_relatives_of_what_was_fitted_on_are_marked(folder):
 
 
 def test_each_is_fitted_once_and_kept_once(folder):
-    assert steps(kept(folder))["fit"] == len(DETECTORS) - 1
+    assert steps(kept(folder))["fit"] == len(DETECTORS) - 2
     told = json.loads((folder / "run/model/s0/model.json").read_text())
-    assert [(d["name"], d["fitted_on"], d["state"]) for d in told["detectors"]] == [
+    found = [(d["name"], d["fitted_on"], d["state"]) for d in told["detectors"]]
+    assert [line for line in found if line[0] != "gradient_logistic"] == [
         ("msp", "", ""),
-        *((name, "", f"detectors/{name}.safetensors") for name in DETECTORS[1:]),
+        *((name, "", f"detectors/{name}.safetensors") for name in DETECTORS[2:]),
     ]
+
+
+def test_every_score_is_asked_whether_it_knows_the_training_images(folder):
+    found = {row["method"]: row for row in rows(folder, challenge="memorisation")}
+    assert {*found} == {*DETECTORS}
+    for row in found.values():
+        assert (row["challenge_set"], row["metric"], row["fold"]) == ("control", "auroc", "all")
+        assert (row["n_normal"], row["n_abnormal"]) == ("1000", "200")
+        assert "1000 images that f was trained on, digits/train" in row["note"]
+        assert 30 < float(row["value"]) < 70
+    assert "gradient_logistic: fitted on patches" in found["gradient_logistic"]["note"]
+    assert "knn: fitted on these training images" in found["knn"]["note"]
+    assert "| memorisation |" in (folder / "run/table.md").read_text()
 
 
 def test_the_same_again_computes_nothing(folder):

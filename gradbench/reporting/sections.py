@@ -56,7 +56,7 @@ def controls(view: View, names: Sequence[str]) -> list[str]:
     alarm = False
     for line in view.lines(("control",)):
         cells = [view.cell(line, name) for name in names]
-        if line.challenge == "identity":  # the same images twice: an interval says nothing
+        if line.challenge in ("identity", "memorisation"):  # no interval that says anything
             cells = [_bare(cell) for cell in cells]
         for place, name in enumerate(names):
             found = view.p_value(line, name)
@@ -77,7 +77,10 @@ def controls(view: View, names: Sequence[str]) -> list[str]:
         "*random_labels*: clean images against clean images, half of them called abnormal "
         "arbitrarily; a supervised detector must stay at chance. *round_trip:NAME*: clean images "
         "put through the resampling and compression of NAME, with NAME itself below; what is told "
-        "apart there is told by the processing, not by content."
+        "apart there is told by the processing, not by content. *memorisation*: images that f was "
+        "trained on against clean ones that it was not (the hold-out, the abnormal side); 50 for "
+        "a score that does not know its training images, far from 50 also for one that was itself "
+        "fitted on either."
     )
     warning = (
         f"- (!) p below {ALARM} after Holm: this detector tells apart what is the same, so its "

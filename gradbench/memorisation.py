@@ -1,0 +1,71 @@
+"""Does a score know the images that f was trained on?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradbench.challenges.identity import Identity
+from gradbench.data.gather import part
+from gradbench.data.imageset import ImageSet
+from gradbench.evaluation.metrics import auroc
+from gradbench.experiment import Cell
+from gradbench.fitting import image_scores, score
+from gradbench.results import Results
+from gradbench.trial import Trial
+
+CELL = Cell("memorisation", Identity())
+
+
+def measure(trial: Trial, results: Results) -> None:
+    """Add the AUROC of every detector for training images against clean ones f never saw.
+
+    Up to `controls.limit` images of each, class-stratified: training images are the normal side
+    and the hold-out the abnormal one, so 50 says that the score does not know its training images,
+    more that they look more normal to it. Supervised detectors are those fitted on the first fold
+    of the first challenge; one that was fitted on none has no row.
+    """
+    limit = trial.experiment.config["controls"]["limit"]
+    train, hold_out = (part(s, limit) for s in (trial.images.train, trial.images.hold_out))
+    if not len(hold_out):
+        results.add_hole(trial.seed, CELL, "there is no hold-out", kind="control")
+        return
+    sides = [trial.look(images) for images in (train, hold_out)]
+    for name in trial.experiment.detectors:
+        detector = trial.experiment.detector(name)
+        note = _note(train, hold_out)
+        if detector.learns_from_challenges:
+            title, state = next(
+                ((t, s) for (seed, t, n), s in results.states.items()
+                 if (seed, n) == (trial.seed, name)),
+                ("", {}),
+            )  # fmt: skip
+            if not state:
+                continue
+            detector.load(state)
+            scores = [score(trial, detector, side) for side in sides]
+            note += f"; {name}: fitted on {title}"
+        else:
+            scores = [image_scores(trial, name, side) for side in sides]
+            known = [
+                where
+                for where, reads in (
+                    ("these training images", detector.bank_reads),
+                    ("these hold-out images", detector.hold_out_reads or detector.synthetic),
+                )
+                if reads
+            ]
+            note += f"; {name}: fitted on {' and '.join(known)} among others" if known else ""
+        value = auroc(*_joined(*scores))
+        results.add_memorisation(trial.seed, CELL, name, value, (len(train), len(hold_out)), note)
+
+
+def _joined(normal: np.ndarray, abnormal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.concatenate([normal, abnormal])
+    return scores, np.arange(len(scores)) >= len(normal)
+
+
+def _note(train: ImageSet, hold_out: ImageSet) -> str:
+    return (
+        f"normal: {len(train)} images that f was trained on, {train.name}/{train.split} without "
+        f"the hold-out; abnormal: {len(hold_out)} of the hold-out"
+    )
