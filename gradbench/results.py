@@ -245,7 +245,7 @@ class Results:
         detector = self.experiment.detector(method)
         self.rows.append(
             row(
-                **self._common(seed),
+                **self.common(seed),
                 challenge_set="control",
                 challenge=cell.name,
                 method=method,
