@@ -176,7 +176,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             f"seeds={list(experiment.seeds)} with backbone.checkpoint: a checkpoint is one "
             "network; give one seed, or leave the checkpoint out"
         )
-    own = [cell.challenge for name in detectors for cell in experiment.own_cells(name)]
+    own = [cell.challenge for name in experiment.detectors for cell in experiment.own_cells(name)]
     for challenge in (*challenges.values(), *own):
         challenge.check_dataset(dataset)
         if isinstance(challenge, OtherSet):

@@ -27,7 +27,7 @@ from gradbench.extraction.again import seconds_of_passes
 from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.readers import version_of
 from gradbench.fitting import clean, fit_key, fitted, image_scores
-from gradbench.store import Key, file_digest
+from gradbench.store import Key, Product, file_digest
 from gradbench.trial import Seen, Trial
 
 SCORES_VERSION = 1
@@ -82,7 +82,7 @@ def judge(
     protocol = protocol or experiment.protocol
     settings = experiment.config["evaluation"]
     folds = protocol.folds(normal.images.groups, abnormal.images.groups, settings["seed"])
-    key = _scores_key(trial, name, normal.images, abnormal.images, protocol)
+    key = scores_key(trial, name, normal.images, abnormal.images, protocol)
 
     supervised = experiment.detector(name).learns_from_challenges
 
@@ -125,8 +125,15 @@ def judge(
     ]
     own = load_file(str(product.path("state.safetensors")))
     state = own if supervised else fitted(trial, name)[1]
+    return judged_scores(trial, name, protocol, product, scores, groups, state)
+
+
+def judged_scores(
+    trial: Trial, name: str, protocol: Protocol, product: Product, scores, groups, state
+) -> Judged:
+    """Measure scores that a product holds, see `Judged`; kept measures are not made again."""
     of = {"scores": file_digest(product.path("scores.safetensors")), "of": product.folder.name}
-    half = experiment.detector(name).half
+    half = trial.experiment.detector(name).half
     measured = _measured(trial, _folds(scores, groups, half), of, protocol.repeats)
     return Judged(protocol_name(protocol), scores, groups, state, measured, of, half)
 
@@ -192,7 +199,8 @@ def _check(measured: list[Measured]) -> None:
         check_bounds(auroc.value, best.value, smallest, value["fpr95", side, ""].value)
 
 
-def _scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, protocol) -> Key:
+def scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, protocol) -> Key:
+    """Return the key of a detector's scores on a challenge, in the folds of a protocol."""
     experiment = trial.experiment
     detector = experiment.detector(name)
     reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from gradbench import controls, summary
+from gradbench import controls, summary, transferring
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
+from gradbench.evaluation.transfer import Transfer
 from gradbench.experiment import Experiment
 from gradbench.judging import judge, resampled
 from gradbench.progress import say
@@ -40,6 +41,8 @@ def run(experiment: Experiment, store: Store) -> Results:
         results.add_network(seed, f)
         controls.identity(trial)
         measure(trial, results)
+        if isinstance(experiment.protocol, Transfer):
+            transferring.measure(trial, results)
         controls.run(trial, results)
     summary.add(results)
     return results
@@ -59,6 +62,7 @@ def check_attacks(experiment: Experiment, images: InDistribution) -> None:
 def measure(trial: Trial, results: Results) -> None:
     """Measure every detector on every challenge, and add the rows to the results."""
     results.add_outputs(trial.seed, trial.normal)
+    across = isinstance(trial.experiment.protocol, Transfer)
     for cell in trial.experiment.cells:
         try:
             made = trial.challenge(cell)  # step 2
@@ -71,6 +75,8 @@ def measure(trial: Trial, results: Results) -> None:
             continue
         results.add_outputs(trial.seed, abnormal)
         for name in trial.experiment.detectors:
+            if across and trial.experiment.detector(name).learns_from_challenges:
+                continue  # see `transferring`
             judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
             results.add(trial.seed, cell, abnormal.images, name, judged)
             results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))

@@ -119,8 +119,9 @@ class Results:
         kind: str | None = None,
         note: str = "",
     ) -> None:
-        """Add the rows of a detector on a challenge."""
-        detector = self.experiment.detector(method)
+        """Add the rows of a detector on a challenge; `NAME@CHALLENGE` was fitted elsewhere."""
+        name = method.partition("@")[0]
+        detector = self.experiment.detector(name)
         common = self.common(seed) | {
             "challenge_set": kind or cell.challenge.kind,
             "challenge": cell.name,
@@ -131,7 +132,7 @@ class Results:
             "clean_seen": detector.clean_seen,
             "protocol": judged.protocol,
         }
-        related = relation(self.experiment.own_cells(method), cell)
+        related = relation(self.experiment.own_cells(name), cell)
         related = related and f"{method}: {related}"
         note = "; ".join(part for part in (images.note, note, related) if part)
         for measured in judged.measured:

@@ -17,14 +17,16 @@ from pathlib import Path
 import pandas as pd
 
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.rows import read_csv
-from gradbench.reporting.view import ATTACKS, AUROC, COLUMNS, Measure
+from gradbench.evaluation.rows import NETWORKS, read_csv
+from gradbench.reporting.view import ATTACKS, AUROC, COLUMNS, RANGE, Line, Measure
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]*\w)")
 WORDS = ("challenge", "control", "level", "split", "detector", "source")
 """Headers of the columns that say what is measured."""
 MEASURES = COLUMNS | ATTACKS
+SEVERAL = {"mean": AUROC, "interval over images": AUROC, "range over networks": RANGE}
+"""Headers of the section on several networks."""
 
 
 def main(root: Path) -> int:
@@ -81,6 +83,8 @@ def _cells(
     """Yield the numbers of each cell, those of the rows it speaks of, and its place in words."""
     header = table[0]
     methods = set(rows["method"]) - {""}
+    names = ["challenge_set", "challenge", "level"]
+    places = {line.title: line for line in (Line(*row) for row in rows[names].to_numpy())}
     for line in table[1:]:
         of_line = {name: _plain(cell) for name, cell in zip(header, line) if name in WORDS}
         for column, cell in zip(header, line):
@@ -90,13 +94,16 @@ def _cells(
             wanted = dict(of_line)
             if column in methods:
                 wanted["detector"] = column
+            elif column in places and "detector" in wanted:
+                line_of = places[column]
+                wanted |= {"challenge": line_of.challenge, "level": line_of.level}
             where = ", ".join([*(v for v in of_line.values() if v), column])
             yield shown, _candidates(rows, wanted, column), where
 
 
 def _candidates(rows: pd.DataFrame, wanted: dict[str, str], column: str) -> set[float]:
     """Return the numbers that a cell may show."""
-    rows = rows[rows["fold"].isin(["all", ""])]
+    rows = rows[rows["fold"] == NETWORKS if column in SEVERAL else rows["fold"].isin(["all", ""])]
     challenge = wanted.get("challenge") or wanted.get("control")
     if challenge:
         rows = rows[rows["challenge"] == challenge]
@@ -107,6 +114,7 @@ def _candidates(rows: pd.DataFrame, wanted: dict[str, str], column: str) -> set[
     if column.startswith("n "):
         return {float(n) for n in rows[column.replace(" ", "_")].dropna()}
     measure = MEASURES.get(column, AUROC if "detector" in wanted else None)
+    measure = SEVERAL.get(column, measure)
     if measure:
         names = ["metric", "side", "threshold_rule"]
         rows = rows[[Measure(*row) == measure for row in rows[names].itertuples(index=False)]]

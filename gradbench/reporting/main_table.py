@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gradbench.evaluation.comparison import LEVEL
-from gradbench.evaluation.rows import INDICATIVE
+from gradbench.evaluation.rows import INDICATIVE, MEAN
 from gradbench.reporting.draft import Draft, many
 from gradbench.reporting.grid import ALIKE, Grid
 from gradbench.reporting.view import View
@@ -54,7 +54,11 @@ def main(
     draft = Draft(LABELS, tuple(names))
     for line in lines:
         cells = [view.cell(line, name) for name in names]
-        draft.add_ranked(_labels(view, line), cells, [view.alike(line, name) for name in names])
+        if line.challenge == MEAN and len(view.remarks(line)) > 1:
+            draft.add(_labels(view, line), cells)  # means over different challenges are not ranked
+        else:
+            alike = [view.alike(line, name) for name in names]
+            draft.add_ranked(_labels(view, line), cells, alike)
     parts = []
     if many(names, lines) or any("@" in name for name in names):
         own = Draft(LABELS, (), [(labels, []) for labels, _ in draft.rows])
@@ -66,8 +70,8 @@ def main(
     drawn = draft.draw(render)
     if widest and max(map(len, drawn[0].splitlines())) > widest:
         drawn = draft.bare().draw(render)
-    alike = [ALIKE_NOTE] if draft.alike else []
-    return [*parts, *drawn, "\n".join([*alike, *_footnotes(view)])]
+    marked = [ALIKE_NOTE] if draft.alike else []
+    return [*parts, *drawn, "\n".join([*marked, *_footnotes(view)])]
 
 
 def _labels(view: View, line) -> tuple[str, ...]:
