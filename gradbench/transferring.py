@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
-from gradbench.detectors.scoring import PARTS, Scores, one_thread, score_folds
+from gradbench.detectors.scoring import PARTS, Scores, Side, one_thread, score_folds
 from gradbench.evaluation.transfer import Transfer
 from gradbench.experiment import Cell
+from gradbench.extraction.again import seconds_of_passes
 from gradbench.fitting import clean
 from gradbench.judging import Judged, judge, judged_scores, resampled, scores_key
 from gradbench.results import Results
@@ -104,6 +104,8 @@ def _fit(trial: Trial, name: str, normal: Seen, abnormal: Seen) -> tuple[Key, Pr
     def build(folder: Path, _: Path) -> dict:
         states, chosen = {}, {}
         given = clean(trial, name)
+        again = [trial.again(side.images) for side in (normal, abnormal)]
+        before = seconds_of_passes(trial.store)
         folds = within.folds(normal.images.groups, abnormal.images.groups, settings["seed"])
         for number, fold in enumerate(folds):
             (scores,), state = score_folds(
@@ -113,6 +115,7 @@ def _fit(trial: Trial, name: str, normal: Seen, abnormal: Seen) -> tuple[Key, Pr
                 [fold],
                 experiment.config["detector"]["seed"],
                 given,
+                again,
             )
             states |= {f"{number}/{n}": t.contiguous() for n, t in state.items()}
             chosen |= {f"{number}/{part}": getattr(scores, part) for part in PARTS[2:]}
@@ -121,7 +124,11 @@ def _fit(trial: Trial, name: str, normal: Seen, abnormal: Seen) -> tuple[Key, Pr
             {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in chosen.items()},
             str(folder / "chosen.safetensors"),
         )
-        return {"detector": name, "images": len(normal.images) + len(abnormal.images)}
+        return {
+            "detector": name,
+            "images": len(normal.images) + len(abnormal.images),
+            "seconds_of_passes": round(seconds_of_passes(trial.store) - before, 3),
+        }
 
     return key, trial.store.make(key, build)
 
@@ -141,18 +148,22 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
         states = load_file(str(fits.path("states.safetensors")))
         chosen = load_file(str(fits.path("chosen.safetensors")))
         arrays = {n: t.numpy() for n, t in chosen.items()}
+        looks = [Side(seen.outputs, trial.again(seen.images)) for seen in (normal, abnormal)]
+        before = seconds_of_passes(trial.store)
         with one_thread():
             for number, part in enumerate(rows):
                 detector = experiment.detector(name).load(_of_fold(states, number))
-                for side, seen, own in (("normal", normal, part.normal),
-                                        ("abnormal", abnormal, part.abnormal)):  # fmt: skip
-                    scores = detector.score(_outputs(trial, detector, seen, own))
-                    arrays[f"{number}/{side}"] = scores.double().numpy()
+                for side, look, own in zip(PARTS, looks, (part.normal, part.abnormal)):
+                    arrays[f"{number}/{side}"] = look.score(detector, own).astype(np.float64)
         save_arrays(
             {n: np.ascontiguousarray(a) for n, a in arrays.items()},
             str(folder / "scores.safetensors"),
         )
-        return {"detector": f"{name}@{fitted.cell.title}", "images": sum(map(len, groups))}
+        return {
+            "detector": f"{name}@{fitted.cell.title}",
+            "images": sum(map(len, groups)),
+            "seconds_of_passes": round(seconds_of_passes(trial.store) - before, 3),
+        }
 
     product = trial.store.make(Key("transfer", TRANSFER_VERSION, config, inputs), build)
     kept = load_file(str(product.path("scores.safetensors")))
@@ -164,9 +175,3 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
 def _of_fold(states: dict[str, Tensor], number: int) -> dict[str, Tensor]:
     start = f"{number}/"
     return {n.removeprefix(start): t for n, t in states.items() if n.startswith(start)}
-
-
-def _outputs(trial: Trial, detector, seen: Seen, rows: np.ndarray) -> dict[str, Tensor]:
-    """Return what a fitted detector scores of some images."""
-    index = torch.from_numpy(rows)
-    return {name: values[index] for name, values in seen.outputs.items()}

@@ -71,7 +71,7 @@ def score_folds(
         clean: outputs of images outside the measurement.
         again: for detectors that perturb images: further passes over normal and abnormal ones.
     """
-    sides = [_Side(*side) for side in zip((normal, abnormal), again or (None, None))]
+    sides = [Side(*side) for side in zip((normal, abnormal), again or (None, None))]
     with one_thread():
         return _fitted_by_fold(make, sides, folds, seed, clean)
 
@@ -90,7 +90,7 @@ def divided(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[S
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """Normal or abnormal images: their outputs, and further passes over them."""
 
     outputs: Outputs
@@ -108,7 +108,7 @@ class _Side:
         return np.sort(rows[np.argsort(self.again.order[rows])[:count]])
 
 
-def _fitted_by_fold(make, sides: list[_Side], folds, seed, clean):
+def _fitted_by_fold(make, sides: list[Side], folds, seed, clean):
     found, first = [], {}
     aside = {f"hold_out/{name}": values for name, values in clean.hold_out.items()}
     for number, fold in enumerate(folds):
@@ -146,7 +146,7 @@ def _rows(outputs: Outputs, rows: np.ndarray) -> Outputs:
     return {name: values[index] for name, values in outputs.items()}
 
 
-def _samples(sides: list[_Side], rows: list[np.ndarray]) -> Samples:
+def _samples(sides: list[Side], rows: list[np.ndarray]) -> Samples:
     joined = Samples.join(*(_rows(side.outputs, r) for side, r in zip(sides, rows)))
     if any(side.again is None for side in sides):
         return joined

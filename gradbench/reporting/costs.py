@@ -46,7 +46,7 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
         "network": lambda: f"{key.config['network']['_target_'].rsplit('.', 1)[1]} seed "
         f"{key.config['seed']}",
         "challenge": lambda: key.config["family"],
-        "scores": lambda: about["detector"],
+        **{step: lambda: about["detector"] for step in ("scores", "fits", "transfer")},
         "fit": lambda: about["detector"],
         "image_scores": lambda: about["detector"],
         "perturbed": lambda: key.config["source"],
