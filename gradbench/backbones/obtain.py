@@ -99,7 +99,7 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
         GradbenchError: if a checkpoint does not fit, or training diverges.
     """
     backbone = fresh(order, train_images).eval()
-    _try_out(backbone, test)
+    try_out(backbone, test)
     path = order.config.get("checkpoint")
     history: dict[str, list[float]] = {}
     trained_with: int | None = order.seed
@@ -198,7 +198,7 @@ def _accuracy(backbone: Backbone, weights: str, test: ImageSet, store: Store) ->
     return store.make(key, build).about["accuracy"]
 
 
-def _try_out(backbone: Backbone, test: ImageSet) -> None:
+def try_out(backbone: Backbone, test: ImageSet) -> None:
     """Raise a GradbenchError unless the network gives one logit per class for a test image."""
     _, pixels = next(test.batches(1))
     try:

@@ -17,7 +17,7 @@ COMMANDS = {
     "sweep": "run every combination of comma lists (Hydra multirun, any launcher)",
     "plan": "the steps of a run, which of them are in the store, estimated time",
     "list": "backbones, datasets, challenges, detectors, protocols, experiments",
-    "data": "images: which there are (list), getting them (fetch), checking them (verify)",
+    "data": "images: list, fetch, verify, show (pictures of sets and challenges)",
     "show": "the tables of a finished run",
     "store": "ls, verify or prune the kept products of all runs",
     "bench": "speed and memory of the gradient engine",

@@ -13,16 +13,18 @@ from gradbench.errors import GradbenchError, unknown
 if TYPE_CHECKING:
     from gradbench.data.settings import DataSettings
 
-ACTIONS = ("list", "fetch", "verify")
+ACTIONS = ("list", "fetch", "verify", "show")
 
 HELP = """\
-gradbench data list|fetch|verify [NAME ...] [data.root=DIR] [--config-dir DIR]
+gradbench data list|fetch|verify|show [NAME ...] [data.root=DIR] [--config-dir DIR]
 
   list             every data set: what is here, where the rest can be had, its size, its terms
   fetch NAME ...   download what is missing; goes on where it stopped, compares checksums
   verify NAME ...  read what is here (without a name: of every set) and check it: counts, form,
                    labels, repeated images, train against test, published checksums; exit code 1
                    if something is damaged
+  show NAME        a picture of a set, or of what a challenge makes of it: `data show --help`
+
 Your own images: `gradbench data verify folder dataset.path=DIR`.
 """
 
@@ -35,6 +37,11 @@ def main(words: list[str]) -> None:
     action, *rest = words
     if action not in ACTIONS:
         raise unknown("action of data", action, ACTIONS)
+    if action == "show":
+        from gradbench.cli.data_show import main as show
+
+        show(rest)
+        return
     if any(word in ("-h", "--help") for word in rest):
         print(HELP)
         return
