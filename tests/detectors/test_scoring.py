@@ -77,3 +77,84 @@ def test_scores_do_not_depend_on_the_number_of_threads():
         found.append(np.concatenate([s.normal for s in scores]))
     torch.set_num_threads(before)
     assert np.array_equal(*found)
+
+
+# further passes
+
+
+class FakeAgain:
+    """Answers a pass with the rows that were asked for, and remembers them."""
+
+    def __init__(self, size: int, seed: int = 0):
+        self.order = np.random.default_rng(seed).permutation(size)
+        self.asked = []
+
+    def __call__(self, what, rows):
+        self.asked.append((what, rows.copy()))
+        return torch.from_numpy(rows).double()[:, None, None]
+
+
+class Moving(Supervised):
+    """Asks for one pass while it is fitted and another to score."""
+
+    drawn = 10
+    hold_out_reads = ("x",)
+
+    @property
+    def perturbed(self):
+        return {"again": "chosen"} if hasattr(self, "seen") else {}
+
+    def fit(self, bank, fit, choose, seed=0):
+        self.tried = choose.look("tried")
+        self.few = fit.drawn(3)
+        self.moved = self.few.look("few")
+        self.bank = bank
+        return super().fit(bank, fit, choose, seed)
+
+    def score(self, outputs):
+        return outputs["again"][:, 0, 0]
+
+
+def test_a_detector_that_perturbs_draws_few_of_choose_and_moves_each_measured_image_once():
+    normal, abnormal = _outputs(100, 0), _outputs(100, 1)
+    again, made = [FakeAgain(100), FakeAgain(100)], []
+
+    def make():
+        made.append(Moving())
+        return made[-1]
+
+    folds = _folds()
+    clean = Clean({}, _outputs(30, 2))
+    scores, _ = score_folds(make, normal, abnormal, folds, 0, clean, again)
+    for detector, fold, found in zip(made, folds, scores):
+        drawn = [
+            np.sort(rows[np.argsort(side.order[rows])[:10]])
+            for side, rows in zip(again, (fold.choose.normal, fold.choose.abnormal))
+        ]
+        assert detector.tried[:, 0, 0].tolist() == np.concatenate(drawn).tolist()
+        assert torch.equal(detector.seen[1].outputs["x"][:10], normal["x"][drawn[0]])
+        assert found.normal.tolist() == fold.measure.normal.tolist()
+        assert found.abnormal.tolist() == fold.measure.abnormal.tolist()
+        assert found.choose_normal.tolist() == drawn[0].tolist()
+        assert found.choose_abnormal.tolist() == drawn[1].tolist()
+        few = [
+            np.sort(rows[np.argsort(side.order[rows])[:3]])
+            for side, rows in zip(again, (fold.fit.normal, fold.fit.abnormal))
+        ]
+        assert detector.moved[:, 0, 0].tolist() == np.concatenate(few).tolist()
+        assert detector.few.abnormal.tolist() == [False] * 3 + [True] * 3
+        assert torch.equal(detector.bank["hold_out/x"], clean.hold_out["x"])
+    for side in again:
+        measured = [
+            r for what, rows in side.asked if what == "chosen" for r in rows if len(rows) > 10
+        ]
+        assert sorted(measured) == list(range(100))
+
+
+def test_folds_draw_the_same_images_of_the_parts_they_share():
+    again = [FakeAgain(100), FakeAgain(100)]
+    score_folds(Moving, _outputs(100, 0), _outputs(100, 1), _folds(), 0, Clean({}, {}), again)
+    for side in again:
+        drawn = [set(rows.tolist()) for what, rows in side.asked if what == "tried"]
+        assert len(drawn) == 5
+        assert len(set.union(*drawn)) < 0.75 * sum(map(len, drawn))
