@@ -13,6 +13,7 @@ import torch
 from hydra.utils import get_object
 
 from gradbench.backbones.recipe import Recipe
+from gradbench.challenges.archive import Archive, archive_of, check_source
 from gradbench.challenges.attacks.base import KEEP
 from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.other_set import OtherSet
@@ -118,6 +119,14 @@ class Experiment:
         content = load_member("dataset", name, self.dirs) | challenge.settings
         return instantiate("dataset", name, content, drop=("_target_",))
 
+    def archive(self, challenge: Challenge) -> Archive | None:
+        """Return the published archive that images are taken from, None where they are made.
+
+        Raises:
+            MissingData: if it is asked for and not at hand.
+        """
+        return archive_of(challenge, self.config, self.dataset.name, self.data.root)
+
     @cached_property
     def reads(self) -> list[str]:
         """Names of all outputs that the detectors score."""
@@ -176,6 +185,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             f"seeds={list(experiment.seeds)} with backbone.checkpoint: a checkpoint is one "
             "network; give one seed, or leave the checkpoint out"
         )
+    check_source(config, dataset.name, challenges.values())
     own = [cell.challenge for name in experiment.detectors for cell in experiment.own_cells(name)]
     for challenge in (*challenges.values(), *own):
         challenge.check_dataset(dataset)

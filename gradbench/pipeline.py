@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 from gradbench import controls, summary, transferring
@@ -17,7 +19,7 @@ from gradbench.progress import say
 from gradbench.results import Results
 from gradbench.sides import sides
 from gradbench.store import Store
-from gradbench.trial import Trial
+from gradbench.trial import Trial, from_archive
 
 
 def run(experiment: Experiment, store: Store) -> Results:
@@ -35,6 +37,7 @@ def run(experiment: Experiment, store: Store) -> Results:
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
     results = Results(experiment, images)
     check_attacks(experiment, images)
+    check_archives(experiment, images, store)
     for seed in experiment.seeds:
         f = obtain(order(experiment, images, seed), images.train, images.test, store)  # step 1
         trial = Trial(experiment, images, f, seed, store)
@@ -57,6 +60,23 @@ def check_attacks(experiment: Experiment, images: InDistribution) -> None:
     for cell in experiment.cells:
         if isinstance(cell.challenge, Adversarial):
             cell.challenge.check_classes(len(class_names(images.train)))
+
+
+def check_archives(experiment: Experiment, images: InDistribution, store: Store) -> None:
+    """Look at the published archives that will be read, before any work.
+
+    Raises:
+        GradbenchError: if a file is damaged, or its images cannot be matched where they must be.
+    """
+    seen = set()
+    for cell in experiment.cells:
+        if cell.name in seen:
+            continue
+        seen.add(cell.name)
+        with contextlib.suppress(MissingData):  # which becomes a row without numbers
+            archive = experiment.archive(cell.challenge)
+            if archive is not None:
+                from_archive(experiment, cell, archive, images, store)
 
 
 def measure(trial: Trial, results: Results) -> None:

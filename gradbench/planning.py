@@ -20,7 +20,7 @@ from gradbench.extraction.extract import BATCH, compute, shard_key
 from gradbench.extraction.feature_layers import expand
 from gradbench.pipeline import order
 from gradbench.store import Store
-from gradbench.trial import brought, source
+from gradbench.trial import brought, from_archive, source
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,15 @@ def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, 
     f = None if f is None else _Known(f, digest(f), expand(f, experiment.reads))
     yield _outputs(images.normal.name, images.normal, f, each, store)
     for cell in experiment.cells:
+        try:
+            archive = experiment.archive(cell.challenge)
+        except MissingData as reason:
+            yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
+            continue
+        if archive is not None:
+            found = from_archive(experiment, cell, archive, images, store)
+            yield _outputs(experiment, cell.title, found, weights, each, store)
+            continue
         if isinstance(cell.challenge, Derived):
             yield from _derived(experiment, cell, images.normal, f, each, store)
             continue

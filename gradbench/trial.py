@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.obtain import Network
+from gradbench.challenges.archive import Archive, published
 from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings
-from gradbench.experiment import Cell, Experiment
+from gradbench.experiment import Cell, Experiment, protocol_name
 from gradbench.extraction.again import Again
 from gradbench.extraction.extract import extract
 from gradbench.store import Store
@@ -105,9 +106,21 @@ class Trial:
         Raises:
             MissingData: if images of another dataset are not at hand.
         """
+        archive = self.experiment.archive(cell.challenge)
+        if archive is not None:
+            return Made(from_archive(self.experiment, cell, archive, self.images, self.store))
         if isinstance(cell.challenge, Derived):
             return Made(*produce(self.source(cell), self.images.normal, self.store))
         return brought(self.experiment, cell, self.images.normal, self.experiment.data)
+
+
+def from_archive(
+    experiment: Experiment, cell: Cell, archive: Archive, images: InDistribution, store: Store
+) -> ImageSet:
+    """Return the published images of a corruption; see `archive.published`."""
+    grouped = protocol_name(experiment.protocol) != "random"
+    level = cell.level
+    return published(archive, cell.challenge, level, cell.title, images, grouped, store)
 
 
 def brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings) -> Made:

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from gradbench.challenges.base import Clean
 from gradbench.challenges.corruptions.base import Corruption
-from gradbench.challenges.counter import image_keys, normal, random_bits, uniform
+from gradbench.challenges.counter import image_keys, normal, random_bits
+
+_GUIDED = 14
+"""Binary places of the runs of random numbers that share a place to begin the search at."""
 
 
 class GaussianNoise(Corruption):
@@ -71,14 +74,22 @@ def gaussian_noise(images: Tensor, keys: Tensor, deviation: float) -> Tensor:
 def shot_noise(images: Tensor, keys: Tensor, photons: float) -> Tensor:
     """Return n / photons with n drawn from Poisson(photons x), clipped.
 
-    The 256 possible grey levels have a table of the distribution each, in which a uniform number
-    of 24 bits is looked up: a device decides nothing but integers and comparisons.
+    The 256 possible grey levels have a table of the distribution each, in which a random number of
+    24 bits is looked up: a device decides nothing but whole numbers.
     """
-    edges, first = (t.to(images.device) for t in _poisson_tables(float(photons)))
-    grey = images.mul(255).round_().long()
-    drawn = uniform(keys, images.shape[1:]).to(edges.dtype).add_(grey)
-    counts = torch.searchsorted(edges, drawn, right=True).sub_(first[grey])
-    return (counts / torch.tensor(photons, device=edges.device, dtype=images.dtype)).clamp_(0, 1)
+    edges, guide, first = (t.to(images.device) for t in _poisson_tables(float(photons)))
+    grey = images.mul(255).round_().long().flatten()
+    bits = random_bits(keys, images[0].numel()).view(-1)
+    drawn = (grey << 24) + ((bits >> 40) & 0xFFFFFF)
+    place = guide.take(drawn >> _GUIDED)
+    # from the guide's place on, step by step, those that have not arrived
+    left = (edges.take(place) <= drawn).nonzero()[:, 0]
+    while len(left):
+        place[left] += 1
+        left = left[edges.take(place[left]) <= drawn[left]]
+    counts = place.sub_(first.take(grey)).view(images.shape)
+    divisor = torch.tensor(photons, device=images.device, dtype=images.dtype)
+    return (counts / divisor).clamp_(0, 1)
 
 
 def impulse_noise(images: Tensor, keys: Tensor, share: float) -> Tensor:
@@ -95,26 +106,28 @@ def speckle_noise(images: Tensor, keys: Tensor, share: float) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _poisson_tables(photons: float) -> tuple[Tensor, Tensor]:
-    """Return the distribution functions of all grey levels in one rising sequence.
+def _poisson_tables(photons: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the distribution functions of all grey levels in one rising sequence of integers.
 
-    That of grey level g is moved up by g, so that g + u falls among its own steps; it is left out
-    where a number of 24 bits cannot tell it from 0 or 1.
+    Those of grey level g are its steps times 2**24, moved up by g times 2**24, so that a random
+    number moved up likewise falls among them; steps that 24 bits cannot tell from 0 or 1 are left
+    out.
 
     Returns:
-        The steps, and for each grey level the number to take off a place among them to have the
-        count of photons.
+        The steps; for every run of 2**14 numbers the place among them at its begin; and for each
+        grey level what to take off a place to have the count of photons.
     """
     edges, first, before = [], [], 0
     for grey in range(256):
         mean = photons * grey / 255
-        low, high = (
-            (int(n) for n in poisson.ppf([2.0**-26, 1 - 2.0**-26], mean)) if mean else (0, 0)
-        )
-        low = max(low, 0)
-        steps = poisson.cdf(np.arange(low, high + 1), mean) + grey
-        steps = steps[steps < grey + 1 - 2.0**-26]
-        edges.append(steps)
+        low, high = (max(int(n), 0) for n in poisson.ppf([2.0**-26, 1 - 2.0**-26], mean))
+        steps = np.ceil(poisson.cdf(np.arange(low, high + 1), mean) * 2**24 - 0.5).astype(np.int64)
+        steps = steps[steps < 2**24]
+        edges.append(steps + (grey << 24))
         first.append(before - low)
         before += len(steps)
-    return torch.from_numpy(np.concatenate(edges)), torch.tensor(first)
+    rising = torch.from_numpy(np.concatenate(edges))
+    begins = torch.arange(256 << (24 - _GUIDED)) << _GUIDED
+    guide = torch.searchsorted(rising, begins, right=True)
+    end = torch.tensor([2**62])
+    return torch.cat([rising, end]), guide, torch.tensor(first)

@@ -1,0 +1,239 @@
+"""The published archive of CIFAR-10-C: `CIFAR-10-C/<family>.npy` and `labels.npy`.
+
+A family's array holds 50,000 images, N x H x W x C, uint8: the 10,000 test images at level 1, then
+at level 2, and so on, and so does `labels.npy`. It is memory-mapped, and verified before use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from gradbench.challenges.base import Challenge
+from gradbench.challenges.corruptions.base import Corruption
+from gradbench.challenges.corruptions.constants import CIFAR
+from gradbench.challenges.corruptions.digital import Brightness
+from gradbench.challenges.matching import Unmatched, match
+from gradbench.challenges.produce import Source
+from gradbench.data.gather import InDistribution, part
+from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels
+from gradbench.data.settings import MissingData
+from gradbench.errors import GradbenchError, unknown
+from gradbench.store import Key, Store
+
+SOURCES = ("archive", "generated", "auto")
+FOLDER, LABELS, DATASET = "CIFAR-10-C", "labels.npy", "cifar10"
+EACH, LEVELS = 10_000, 5
+"""Images a level, levels."""
+SHAPE = (32, 32, 3)
+VERSION = 1
+"""Of the product that holds the order."""
+GENERATE = "or choose challenge.source=generated"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive in a folder.
+
+    Attributes:
+        folder: `CIFAR-10-C`.
+    """
+
+    folder: Path
+
+    def has(self, family: str) -> bool:
+        """Tell whether the files of a family are there."""
+        return (self.folder / f"{family}.npy").is_file() and (self.folder / LABELS).is_file()
+
+    def level(self, family: str, level: int) -> np.ndarray:
+        """Return the (10000, 32, 32, 3) images of a family at a level, memory-mapped.
+
+        Raises:
+            GradbenchError: if the file is not what was published.
+        """
+        array = self._open(f"{family}.npy", (EACH * LEVELS, *SHAPE), np.uint8)
+        return array[EACH * (level - 1) : EACH * level]
+
+    def labels(self) -> np.ndarray:
+        """Return the (10000,) int64 labels, which are the same at every level.
+
+        Raises:
+            GradbenchError: if they are not, or the file is not what was published.
+        """
+        array = self._open(LABELS, (EACH * LEVELS,), np.integer)
+        levels = array.astype(np.int64).reshape(LEVELS, EACH)
+        if not (levels == levels[0]).all() or levels.min() < 0 or levels.max() > 9:
+            raise self._fault(LABELS, "does not hold the same labels from 0 to 9 at every level")
+        return levels[0]
+
+    def order(self, test: ImageSet, store: Store) -> np.ndarray:
+        """Return for each test image the row of the archive that was made from it.
+
+        The rows themselves where all labels agree in order, else the nearest row at level 1 of
+        `brightness`, which is not random: the image is brightened first.
+
+        Args:
+            test: clean test images, all of them.
+            store: keeps the order that was found.
+
+        Raises:
+            Unmatched: if the images cannot be matched one to one.
+        """
+        labels = self.labels()
+        if np.array_equal(labels, test.labels):
+            return np.arange(EACH)
+        if not self.has("brightness"):
+            raise Unmatched(
+                f"their order is that of other labels than the test set's, and {self.folder} has "
+                "no brightness.npy to match images by"
+            )
+        rows = np.ascontiguousarray(self.level("brightness", 1))
+        digests = digest_pixels(rows), hashlib.sha256(labels.tobytes()).hexdigest()
+        inputs = {"test": test.fingerprint, "rows": digests[0], "labels": digests[1]}
+
+        def build(folder: Path, _: Path) -> dict:
+            bright = Source(Brightness(), "brightness", CIFAR["brightness"][0])
+            made = bright.make(test, np.arange(len(test))).transpose(0, 2, 3, 1)
+            flat = (array.reshape(len(array), -1) for array in (made, rows))
+            found = match(next(flat), test.labels, next(flat), labels)
+            save_file({"rows": found}, str(folder / "order.safetensors"))
+            return {"images": len(found)}
+
+        product = store.make(Key("archive_order", VERSION, {}, inputs), build)
+        return load_file(str(product.path("order.safetensors")))["rows"]
+
+    def _open(self, name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
+        try:
+            array = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as fault:
+            raise self._fault(name, f"cannot be read ({fault})") from fault
+        if array.shape != shape or not np.issubdtype(array.dtype, kind):
+            wanted = "whole numbers" if kind is np.integer else "uint8"
+            raise self._fault(
+                name, f"is {array.shape} {array.dtype} where {shape} {wanted} was published"
+            )
+        return array
+
+    def _fault(self, name: str, what: str) -> GradbenchError:
+        return GradbenchError(
+            f"{self.folder / name} {what}: put the published file there, {GENERATE}"
+        )
+
+
+def check_source(config: Mapping[str, Any], dataset: str, challenges: Iterable[Challenge]) -> None:
+    """Refuse `challenge.source` where it is none, or asks for images that were never published.
+
+    Raises:
+        GradbenchError: naming the valid choices.
+    """
+    chosen = config["challenge"]["source"]
+    if chosen not in SOURCES:
+        raise unknown("challenge.source", str(chosen), SOURCES)
+    if chosen != "archive":
+        return
+    for challenge in challenges:
+        if isinstance(challenge, Corruption) and not _published(challenge, dataset):
+            raise GradbenchError(
+                f"challenge.source=archive: {FOLDER} has {challenge.family} of {DATASET} with "
+                "table=cifar alone; choose auto or generated"
+            )
+
+
+def archive_of(
+    challenge: Challenge, config: Mapping[str, Any], dataset: str, root: Path
+) -> Archive | None:
+    """Return the archive that a challenge's images are taken from, None where they are not.
+
+    Args:
+        challenge: any.
+        config: of the run.
+        dataset: name of the in-distribution set.
+        root: of the data.
+
+    Raises:
+        MissingData: if the archive is asked for and is not there.
+    """
+    chosen = config["challenge"]["source"]
+    if chosen == "generated" or not isinstance(challenge, Corruption):
+        return None
+    archive = Archive(root / FOLDER)
+    if _published(challenge, dataset) and archive.has(challenge.family):
+        return archive
+    if chosen == "archive":
+        raise MissingData(
+            f"{archive.folder} does not hold {challenge.family}.npy and {LABELS}: put the "
+            f"published files there, {GENERATE}"
+        )
+    return None
+
+
+def published(
+    archive: Archive,
+    challenge: Corruption,
+    level: int,
+    name: str,
+    images: InDistribution,
+    grouped: bool,
+    store: Store,
+) -> ImageSet:
+    """Return the published images of a family at a level.
+
+    Args:
+        archive: where they are.
+        challenge: the family.
+        level: 1 to 5.
+        name: of the challenge in rows.
+        images: the clean ones.
+        grouped: the split keeps images of one source together, so sources must be known.
+        store: keeps the order.
+
+    Returns:
+        Images in the order of the clean ones that are measured, with their sources; where they
+        cannot be matched and the split is not grouped, images with sources of their own.
+
+    Raises:
+        GradbenchError: if the files are not what was published, or a grouped split needs sources
+            that cannot be told.
+    """
+    rows = archive.level(challenge.family, level)
+    notes = [f"archive {FOLDER}", challenge.note]
+    clean = images.normal
+    try:
+        order = archive.order(images.test, store)
+    except Unmatched as reason:
+        if grouped:
+            raise GradbenchError(
+                f"a grouped split needs the clean image of every image of {FOLDER}, and they "
+                f"cannot be told: {reason}; choose protocol.split=random {GENERATE}"
+            ) from reason
+        labels = archive.labels()
+        sources = np.array([f"{FOLDER}/{challenge.family}/{i}" for i in range(EACH)])
+        every = np.arange(EACH)
+        notes.append("not matched to the test images")
+        whole = ImageSet(name, clean.split, _lazy(rows, every), labels, sources)
+        loose = part(whole, len(clean))
+        return replace(loose, classes=clean.classes, note="; ".join(notes))
+    place = {source: i for i, source in enumerate(images.test.sources.tolist())}
+    mine = order[[place[source] for source in clean.sources.tolist()]]
+    if not np.array_equal(order, np.arange(len(order))):
+        notes.append("matched to the test images, which are in another order")
+    lazy = _lazy(rows, mine)
+    return replace(clean, name=name, images=lazy, status="official", note="; ".join(notes))
+
+
+def _lazy(rows: np.ndarray, mine: np.ndarray) -> LazyImages:
+    def read(wanted: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(rows[mine[wanted]].transpose(0, 3, 1, 2))
+
+    height, width, channels = SHAPE
+    return LazyImages(read, (len(mine), channels, height, width))
+
+
+def _published(challenge: Corruption, dataset: str) -> bool:
+    return dataset == DATASET and challenge.table == "cifar" and not challenge.own
