@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_object
 
 from gradbench.backbones.recipe import Recipe
-from gradbench.challenges.archive import Archive, archive_of, check_source
+from gradbench.challenges.archive import check_source
 from gradbench.challenges.attacks.base import KEEP
 from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.other_set import OtherSet
@@ -118,14 +118,6 @@ class Experiment:
         name = challenge.dataset
         content = load_member("dataset", name, self.dirs) | challenge.settings
         return instantiate("dataset", name, content, drop=("_target_",))
-
-    def archive(self, challenge: Challenge) -> Archive | None:
-        """Return the published archive that images are taken from, None where they are made.
-
-        Raises:
-            MissingData: if it is asked for and not at hand.
-        """
-        return archive_of(challenge, self.config, self.dataset.name, self.data.root)
 
     @cached_property
     def reads(self) -> list[str]:

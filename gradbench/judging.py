@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class Judged:
         measured: metrics with intervals, fractions in [0, 1].
         of: names the scores in the keys of what is made from them.
         half: score at which the detector itself says 0.5.
+        product: where the scores are kept, and the state of a detector fitted on the first fold.
     """
 
     protocol: str
@@ -54,8 +55,9 @@ class Judged:
     groups: list[tuple[np.ndarray, np.ndarray]]
     state: dict[str, Tensor]
     measured: list[Measured]
-    of: Mapping[str, str] = field(default_factory=dict)
-    half: float | None = None
+    of: Mapping[str, str]
+    half: float | None
+    product: Product
 
     @property
     def folds(self) -> list[FoldScores]:
@@ -135,7 +137,20 @@ def judged_scores(
     of = {"scores": file_digest(product.path("scores.safetensors")), "of": product.folder.name}
     half = trial.experiment.detector(name).half
     measured = _measured(trial, _folds(scores, groups, half), of, protocol.repeats)
-    return Judged(protocol_name(protocol), scores, groups, state, measured, of, half)
+    return Judged(protocol_name(protocol), scores, groups, state, measured, of, half, product)
+
+
+def kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the kept scores of the measured images of every fold, (normal, abnormal)."""
+    kept = load_file(str(product.path("scores.safetensors")))
+    count = len({name.split("/")[0] for name in kept})
+    sides = ("normal", "abnormal")
+    return [tuple(kept[f"{i}/{side}"].numpy() for side in sides) for i in range(count)]
+
+
+def kept_state(product: Product) -> dict[str, Tensor]:
+    """Return the kept state of a detector that was fitted on the first fold."""
+    return load_file(str(product.path("state.safetensors")))
 
 
 def resampled(trial: Trial, judged: Judged) -> Sampled:

@@ -19,7 +19,7 @@ from gradbench.progress import say
 from gradbench.results import Results
 from gradbench.sides import sides
 from gradbench.store import Store
-from gradbench.trial import Trial, from_archive
+from gradbench.trial import Trial, archive_for, from_archive
 
 
 def run(experiment: Experiment, store: Store) -> Results:
@@ -74,7 +74,7 @@ def check_archives(experiment: Experiment, images: InDistribution, store: Store)
             continue
         seen.add(cell.name)
         with contextlib.suppress(MissingData):  # which becomes a row without numbers
-            archive = experiment.archive(cell.challenge)
+            archive = archive_for(experiment, cell)
             if archive is not None:
                 from_archive(experiment, cell, archive, images, store)
 

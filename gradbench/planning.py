@@ -20,7 +20,7 @@ from gradbench.extraction.extract import BATCH, compute, shard_key
 from gradbench.extraction.feature_layers import expand
 from gradbench.pipeline import order
 from gradbench.store import Store
-from gradbench.trial import brought, from_archive, source
+from gradbench.trial import archive_for, brought, from_archive, source
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, 
     yield _outputs(images.normal.name, images.normal, f, each, store)
     for cell in experiment.cells:
         try:
-            archive = experiment.archive(cell.challenge)
+            archive = archive_for(experiment, cell)
         except MissingData as reason:
             yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
             continue

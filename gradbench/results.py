@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
-from torch import Tensor
 
 from gradbench.backbones.obtain import Network
 from gradbench.challenges.produce import Attack
@@ -18,16 +18,19 @@ from gradbench.evaluation.controls import LEVEL, holm
 from gradbench.evaluation.replicates import Sampled
 from gradbench.evaluation.rows import frame, hole, measured_row, row
 from gradbench.experiment import Cell, Experiment, protocol_name
-from gradbench.judging import Judged
+from gradbench.judging import Judged, kept_scores, kept_state
+from gradbench.on_demand import OnDemand
 from gradbench.progress import say
+from gradbench.store import Product
 from gradbench.synthetic import relation
 from gradbench.trial import Seen
 
 if TYPE_CHECKING:
     import pandas
 
-Curves = dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]
-"""Challenge -> detector -> fold -> (scores of normal, scores of abnormal images)."""
+SIDES = ("normal", "abnormal")
+Curves = dict[str, OnDemand]
+"""Challenge -> detector -> fold -> (scores of normal, scores of abnormal images), on demand."""
 
 
 CellName = tuple[str, str, int | None]
@@ -35,15 +38,27 @@ CellName = tuple[str, str, int | None]
 
 
 class Verdict(NamedTuple):
-    """What one network and detector gave on a challenge, to be compared and averaged."""
+    """What one network and detector gave on a challenge, to be compared and averaged.
 
-    judged: Judged
+    Attributes:
+        sampled: AUROC and its resamples.
+        counts: measured scores of all folds, (normal, abnormal).
+        alone: there is one fold, in which every image has a source of its own.
+        product: where the scores are kept.
+    """
+
     sampled: Sampled
+    counts: tuple[int, int]
+    alone: bool
+    product: Product
 
 
 @dataclass
 class Results:
     """Everything that a run hands to `reporting`.
+
+    What grows with the images of a challenge stays on disk, so that a run of any number of
+    challenges takes the memory of one.
 
     Attributes:
         experiment: what was asked for.
@@ -64,7 +79,7 @@ class Results:
     networks: dict[int, Network] = field(default_factory=dict)
     curves: dict[int, Curves] = field(default_factory=dict)
     profiles: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
-    states: dict[tuple[int, str, str], dict[str, Tensor]] = field(default_factory=dict)
+    states: OnDemand = field(default_factory=OnDemand)
     verdicts: dict[CellName, dict[str, dict[int, Verdict]]] = field(default_factory=dict)
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -152,18 +167,24 @@ class Results:
                     )
                 )
         if kind is None and judged.protocol == protocol_name(self.experiment.protocol):
-            folds = [(s.normal, s.abnormal) for s in judged.scores]
-            self.curves[seed].setdefault(cell.title, {})[method] = folds
-            if judged.state:
-                title = cell.title if detector.learns_from_challenges else ""
-                self.states[seed, title, method] = judged.state
+            of_cell = self.curves[seed].setdefault(cell.title, OnDemand())
+            of_cell.add(method, partial(kept_scores, judged.product))
+            if judged.state and detector.learns_from_challenges:
+                read = partial(kept_state, judged.product)
+                self.states.add((seed, cell.title, method), read)
+            elif judged.state:
+                self.states.add((seed, "", method), partial(dict, judged.state))
 
     def add_verdict(
         self, seed: int, cell: Cell, method: str, judged: Judged, sampled: Sampled
     ) -> None:
         """Note what is compared and averaged at the end, see `summary`."""
+        counts = (sum(len(getattr(s, side)) for s in judged.scores) for side in SIDES)
+        (groups, *more) = (np.concatenate(pair) for pair in judged.groups)
+        alone = not more and len(np.unique(groups)) == len(groups)
         of_cell = self.verdicts.setdefault((cell.challenge.kind, cell.name, cell.level), {})
-        of_cell.setdefault(method, {})[seed] = Verdict(judged, sampled)
+        verdict = Verdict(sampled, tuple(counts), alone, judged.product)
+        of_cell.setdefault(method, {})[seed] = verdict
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
         """Add what an attack did: counts, its success and the size of its perturbations.

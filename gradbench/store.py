@@ -84,7 +84,8 @@ class Store:
         self.root = Path(root)
         self.code = dict(code or {})
         self.used: dict[Key, tuple[Product, bool]] = {}
-        """Products that this object gave out, and whether it made them itself."""
+        """Products that this object gave out, with their notes alone: a run may use thousands;
+        and whether it made them itself."""
         self._told: set[Key] = set()
 
     @property
@@ -106,7 +107,7 @@ class Store:
         with contextlib.suppress(OSError):
             os.utime(folder / MANIFEST)  # last use, read by `prune`
         product = Product(folder, json.loads((folder / MANIFEST).read_text()))
-        self.used.setdefault(key, (product, False))
+        self.used.setdefault(key, (_noted(product), False))
         return product
 
     def has(self, key: Key) -> bool:
@@ -154,7 +155,7 @@ class Store:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
             product = Product(folder, json.loads((folder / MANIFEST).read_text()))
-            self.used[key] = (product, True)
+            self.used[key] = (_noted(product), True)
             return product
 
     def products(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -258,6 +259,10 @@ def check(folder: Path) -> str | None:
 def canonical(value: Any) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _noted(product: Product) -> Product:
+    return Product(product.folder, {"about": product.about})
 
 
 def file_digest(path: Path) -> str:

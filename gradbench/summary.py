@@ -18,6 +18,7 @@ from gradbench.evaluation.comparison import corrected_t_p, delong, holm_pairs, n
 from gradbench.evaluation.replicates import Sampled, combined
 from gradbench.evaluation.rows import MEAN, NETWORKS, row
 from gradbench.experiment import protocol_name
+from gradbench.judging import kept_scores
 from gradbench.results import CellName, Results, Verdict
 
 Line = dict[str, dict[int, Sampled]]
@@ -140,14 +141,11 @@ def _alone(methods: Mapping[str, Mapping[int, Verdict]]) -> dict[str, np.ndarray
     found = {}
     for method, seeds in methods.items():
         verdicts = list(seeds.values())
-        if len(verdicts) != 1 or len(verdicts[0].judged.folds) != 1:
+        if len(verdicts) != 1 or not verdicts[0].alone:
             return {}
-        (fold,) = verdicts[0].judged.folds
-        groups = np.concatenate([fold.normal_groups, fold.abnormal_groups])
-        if len(np.unique(groups)) < len(groups):
-            return {}
-        found[method] = np.concatenate([fold.normal, fold.abnormal])
-        found[""] = np.arange(len(groups)) >= len(fold.normal)
+        ((normal, abnormal),) = kept_scores(verdicts[0].product)
+        found[method] = np.concatenate([normal, abnormal])
+        found[""] = np.arange(len(normal) + len(abnormal)) >= len(normal)
     return found
 
 
@@ -158,10 +156,7 @@ def _cells_of(results: Results, kind: str, method: str) -> tuple[CellName, ...]:
 def _counts(verdicts: Sequence[Verdict], results: Results) -> dict[str, int | None]:
     """Return the abnormal images of several cells together, the normal ones where all agree."""
     repeats = results.experiment.protocol.repeats
-    normal, abnormal = (
-        [sum(len(getattr(s, side)) for s in v.judged.scores) // repeats for v in verdicts]
-        for side in ("normal", "abnormal")
-    )
+    normal, abnormal = ([n // repeats for n in side] for side in zip(*(v.counts for v in verdicts)))
     same = len(set(normal)) == 1
     return {"n_normal": normal[0] if same else None, "n_abnormal": sum(abnormal)}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.obtain import Network
-from gradbench.challenges.archive import Archive, published
+from gradbench.challenges.archive import Archive, archive_of, published
 from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.gather import InDistribution
@@ -106,12 +106,18 @@ class Trial:
         Raises:
             MissingData: if images of another dataset are not at hand.
         """
-        archive = self.experiment.archive(cell.challenge)
+        archive = archive_for(self.experiment, cell)
         if archive is not None:
             return Made(from_archive(self.experiment, cell, archive, self.images, self.store))
         if isinstance(cell.challenge, Derived):
             return Made(*produce(self.source(cell), self.images.normal, self.store))
         return brought(self.experiment, cell, self.images.normal, self.experiment.data)
+
+
+def archive_for(experiment: Experiment, cell: Cell) -> Archive | None:
+    """Return the published archive that a challenge is taken from; see `archive.archive_of`."""
+    name, root = experiment.dataset.name, experiment.data.root
+    return archive_of(cell.challenge, experiment.config, name, root)
 
 
 def from_archive(

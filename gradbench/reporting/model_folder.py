@@ -37,8 +37,10 @@ def write_models(results: Results, folder: Path) -> None:
             "detectors": [],
         }
         for name, content in experiment.detectors.items():
-            fitted = {t: s for (at, t, n), s in results.states.items() if (at, n) == (seed, name)}
-            for title, state in fitted.items() or [("", None)]:
+            titles = [title for at, title, of in results.states if (at, of) == (seed, name)]
+            for title in titles or [""]:
+                key = seed, title, name
+                state = results.states.get(key)
                 entry = {
                     "name": name,
                     "config": {k: v for k, v in content.items() if k != "description"},

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from safetensors import SafetensorError
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
 from gradbench.experiment import protocol_name
-from gradbench.reporting import figures, provenance, table
+from gradbench.on_demand import OnDemand
+from gradbench.reporting import figures, provenance, selection, table
 from gradbench.reporting.costs import write_costs
 from gradbench.reporting.model_folder import write_models
 from gradbench.results import Results
@@ -163,23 +165,29 @@ def describe(results: Results, command: str) -> dict[str, Any]:
 
 
 def _draw(results: Results, rows, folder: Path) -> None:
-    """Draw the pictures of every network."""
+    """Draw the pictures of every network; of many cells, some levels of every challenge."""
     in_dist = results.experiment.dataset.name
     for seed, curves in results.curves.items():
         end = "" if len(results.curves) == 1 else f"_s{seed}"
-        if curves:
-            figures.roc(folder / f"roc{end}.png", f"ROC: {in_dist} in", curves)
+        shown, which = selection.panels(results.experiment.cells, curves)
+        if shown:
+            title = f"ROC: {in_dist} in{which}"
+            figures.roc(folder / f"roc{end}.png", title, {title: curves[title] for title in shown})
         for method in results.experiment.detectors:
-            scores = {title: found[method] for title, found in curves.items() if method in found}
-            if scores:
+            titles = [title for title in shown if method in curves[title]]
+            if titles:
                 name = re.sub(r"\W+", "_", method)
-                figures.histograms(
-                    folder / f"scores_{name}{end}.png", f"Scores of {method}: {in_dist} in", scores
-                )
+                title = f"Scores of {method}: {in_dist} in{which}"
+                scores = OnDemand()
+                for one in titles:
+                    scores.add(one, partial(curves[one].__getitem__, method))
+                figures.histograms(folder / f"scores_{name}{end}.png", title, scores)
         means = results.profiles[seed]
         if means:
             names = [n for n, _ in results.networks[seed].backbone.network.named_parameters()]
-            title = "Mean squared gradient norm of every parameter tensor"
-            figures.profile(folder / f"gradient_profile{end}.png", title, names, means)
+            shown, which = selection.lines(results.experiment.cells, means)
+            title = f"Mean squared gradient norm of every parameter tensor{which}"
+            kept = {name: means[name] for name in shown}
+            figures.profile(folder / f"gradient_profile{end}.png", title, names, kept)
     if results.curves and rows["level"].ne("").any():
-        figures.levels(folder / "levels.png", "AUROC against level", rows)
+        figures.levels(folder / "levels.png", f"AUROC against level: {in_dist} in", rows)

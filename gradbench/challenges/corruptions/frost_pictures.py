@@ -56,7 +56,6 @@ class Pictures:
         return found
 
 
-@lru_cache(maxsize=4)
 def find(folder: Path, must: bool = False) -> Pictures | None:
     """Return the pictures of a folder, None if they are not there.
 
@@ -75,15 +74,17 @@ def find(folder: Path, must: bool = False) -> Pictures | None:
                 f"{', '.join(NAMES)}, or leave pictures out"
             )
         return None
-    pixels = []
-    for name in NAMES:
-        try:
-            with Image.open(folder / name) as picture:
-                rgb = np.asarray(picture.convert("RGBA"))[..., :3]  # a mask is dropped, not applied
-        except (OSError, UnidentifiedImageError) as fault:
-            raise GradbenchError(f"{folder / name} is no readable picture: {fault}") from fault
-        pixels.append(torch.from_numpy(rgb.transpose(2, 0, 1).copy()))
-    return Pictures(tuple(pixels))
+    return Pictures(tuple(_read(folder / name) for name in NAMES))
+
+
+def _read(path: Path) -> Tensor:
+    """Return the (3, H, W) uint8 colours of a picture; a mask is dropped, not applied."""
+    try:
+        with Image.open(path) as picture:
+            rgb = np.asarray(picture.convert("RGBA"))[..., :3]
+    except (OSError, UnidentifiedImageError) as fault:
+        raise GradbenchError(f"{path} is no readable picture: {fault}") from fault
+    return torch.from_numpy(rgb.transpose(2, 0, 1).copy())
 
 
 @lru_cache(maxsize=1)

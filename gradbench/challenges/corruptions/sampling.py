@@ -33,7 +33,7 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
     return weights
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)
 def zoom_taps(height: int, width: int, factors: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Return the mean of an image and of its zooms as taps: places and weights, (P, taps)."""
     total = sparse.identity(height * width, format="csr")

@@ -1,0 +1,323 @@
+"""What holds for every corruption: identity, levels, batches, threads, sizes, bits."""
+
+from pathlib import Path
+
+import _golden
+import numpy as np
+import pytest
+import torch
+from _golden import challenge
+from _pictures import pictures
+
+from gradbench.challenges.base import clean_batch
+from gradbench.challenges.corruptions.base import unit
+from gradbench.challenges.corruptions.constants import CIFAR, FAMILIES, IMAGENET, TABLES
+from gradbench.challenges.counter import image_keys
+from gradbench.challenges.produce import Source, produce
+from gradbench.config import expand, load_member
+from gradbench.errors import GradbenchError
+from gradbench.experiment import instantiate
+
+GOLDEN = _golden.read()
+RANDOM = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur"),
+    *("motion_blur", "fog", "frost", "snow", "spatter", "elastic_transform"),
+)
+ONE_NUMBER = [family for family in FAMILIES if isinstance(CIFAR[family][0], float | int)]
+RISING = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "gaussian_blur"),
+    *("defocus_blur", "zoom_blur", "fog", "brightness", "contrast", "jpeg_compression"),
+    "pixelate",
+)
+"""Families whose constants rise or fall from level to level."""
+
+
+def make(family: str, level: int, clean, table: str = "cifar", **settings) -> np.ndarray:
+    made = challenge(family, table=table)
+    source = Source(made, family, made.strength(level), **settings)
+    return source.make(clean, np.arange(len(clean)))
+
+
+# constants
+
+
+def test_both_tables_hold_five_levels_of_every_family():
+    assert len(FAMILIES) == 19
+    for table in TABLES.values():
+        assert set(table) == set(FAMILIES)
+        for family, levels in table.items():
+            assert len(levels) == 5
+            assert len({np.size(level) for level in (*levels, CIFAR[family][0])}) == 1
+
+
+def test_some_constants_as_published():
+    assert CIFAR["shot_noise"] == (500, 250, 100, 75, 50)
+    assert IMAGENET["shot_noise"] == (60, 25, 12, 5, 3)
+    assert CIFAR["saturate"][4] == (2.5, 0.2)
+    assert IMAGENET["elastic_transform"][0][0] * 224 == pytest.approx(244 * 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_configuration_file_names_its_family(family):
+    made = challenge(family)
+    assert (made.family, made.table, made.levels) == (family, "cifar", (1, 2, 3, 4, 5))
+    assert made.strengths == CIFAR[family]
+    assert challenge(family, table="imagenet").strengths == IMAGENET[family]
+
+
+# levels and strengths
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("quantise", [True, False])
+def test_zero_strength_gives_back_the_clean_images(family, quantise):
+    clean = pictures(3, 16)
+    made = Source(challenge(family), family, 0.0, quantise=quantise).make(clean, np.arange(3))
+    expected = clean.images if quantise else clean.images.astype(np.float32) / np.float32(255)
+    assert made.dtype == expected.dtype
+    assert np.array_equal(made, expected)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("family", RISING)
+def test_distance_rises_with_the_level(family, table):
+    clean = pictures(40)
+    apart = [np.abs(make(family, level, clean, table) - clean.images.astype(float)).mean()
+             for level in range(1, 6)]  # fmt: skip
+    assert apart == sorted(apart)
+    assert 0.2 < apart[0] < apart[4] < 90
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_level_that_there_is_not(family):
+    with pytest.raises(GradbenchError, match=f"{family} has no level 6: choose from 1, 2, 3, 4, 5"):
+        challenge(family).strength(6)
+
+
+@pytest.mark.parametrize("family", ONE_NUMBER)
+def test_own_strengths(family):
+    clean = pictures(2, 16)
+    own = challenge(family, strengths=[CIFAR[family][3], CIFAR[family][0]])
+    assert own.levels == (1, 2)
+    assert own.note == "constants: own"
+    made = Source(own, family, own.strength(1)).make(clean, np.arange(2))
+    assert np.array_equal(made, make(family, 4, clean))
+    for wrong in ([-1], [], "strong", [True], [1e9], [float("nan")]):
+        with pytest.raises(GradbenchError, match=f"{family} strengths=.*: list one or more values"):
+            challenge(family, strengths=wrong)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(ONE_NUMBER)))
+def test_families_of_several_constants_take_no_strengths(family):
+    with pytest.raises(GradbenchError, match="choose a table, cifar or imagenet"):
+        challenge(family, strengths=[0.5])
+
+
+# random numbers
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_bits_in_any_batch_and_with_any_number_of_threads(family, table):
+    clean = pictures(9)
+    made = challenge(family, table=table)
+    strength = made.strength(2)
+
+    def parts(size: int) -> torch.Tensor:
+        found = []
+        for start in range(0, 9, size):
+            rows = slice(start, start + size)
+            labels = np.zeros(len(clean.images[rows]), np.int64)
+            batch = clean_batch(clean.images[rows], labels, clean.sources[rows], "cpu")
+            found.append(made.perturb(batch, strength, 0))
+        return torch.cat(found)
+
+    whole = parts(9)
+    assert torch.equal(parts(1), whole)
+    assert torch.equal(parts(7), whole)
+    torch.set_num_threads(2)
+    assert torch.equal(parts(9), whole)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_seeds_and_images_differ_where_a_family_is_random(family):
+    clean = pictures(4)
+    first, other = (make(family, 4, clean, seed=seed) for seed in (0, 1))
+    assert np.array_equal(first, make(family, 4, clean, seed=0))
+    assert np.array_equal(first, other) == (family not in RANDOM)
+    same = clean.select(np.array([0, 0]))
+    alike = same.__class__("s", "t", same.images, same.labels, np.array(["s/t/0", "s/t/1"]))
+    one, two = make(family, 4, alike)
+    assert np.array_equal(one, two) == (family not in RANDOM)
+
+
+# sizes and colours
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_and_colours(family, channels, table):
+    for side in (8, 28, 64):
+        clean = pictures(3, side, channels)
+        made = make(family, 3, clean, table)
+        assert made.shape == clean.images.shape
+        assert made.dtype == np.uint8
+        grey_saturate = family == "saturate" and channels == 1
+        if side >= 28:
+            assert np.array_equal(made, clean.images) == grey_saturate
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_of_224_pixels_and_not_square(family):
+    made = make(family, 3, pictures(1, 224), "imagenet")
+    assert made.shape == (1, 3, 224, 224)
+    assert 1 < np.abs(made - pictures(1, 224).images.astype(float)).mean() < 100
+    assert make(family, 3, pictures(2, 24, width=40)).shape == (2, 3, 24, 40)
+
+
+@pytest.mark.parametrize("family", ["gaussian_blur", "zoom_blur", "contrast", "snow", "fog"])
+def test_grey_images_are_treated_as_grey_colour_images(family):
+    grey = pictures(3, 32, 1)
+    colour = pictures(3, 32, 1)
+    three = colour.__class__(
+        "pictures", "test", colour.images.repeat(3, 1), colour.labels, colour.sources
+    )
+    one, all_three = make(family, 3, grey), make(family, 3, three)
+    apart = np.abs(all_three.astype(int) - one)
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 0.001
+
+
+# bits
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_pixels(name):
+    """A changed pixel is a changed version: raise it, and write `golden.txt` anew."""
+    family, table = name.split("/")
+    made = challenge(family, table=table)
+    version, levels = GOLDEN[name]
+    assert made.version == version
+    found = np.stack([_golden.some_pixels(made, level) for level in made.levels])
+    apart = np.abs(found.astype(int) - np.stack(levels))
+    # another processor may end on the other side of a grey level
+    assert apart.max() <= (3 if family == "jpeg_compression" else 1)
+    assert (apart > 0).sum() <= (20 if family == "jpeg_compression" else 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_devices_agree(family, table):
+    if not torch.cuda.is_available():
+        pytest.skip("no accelerator")
+    clean = pictures(60)
+    made = challenge(family, table=table)
+    pixels = []
+    for device in ("cpu", "cuda"):
+        batch = clean_batch(clean.images, clean.labels, clean.sources, device)
+        pixels.append(made.to_pixels(made.perturb(batch, made.strength(3), 0), batch).astype(int))
+    apart = np.abs(pixels[0] - pixels[1])
+    assert apart.max() <= 1
+    assert (apart > 0).mean() <= 0.001
+
+
+# pipeline
+
+
+def test_notes_keys_and_digests(store):
+    clean = pictures(4)
+    made = challenge("fog")
+    images, done = produce(Source(made, "haze", made.strength(2)), clean, store)
+    assert done is None
+    assert (images.name, images.status, images.note) == ("haze", "generated", "constants: cifar")
+    assert np.array_equal(images.images[slice(None)], make("fog", 2, clean))
+    other = challenge("fog", table="imagenet")
+    keys = [Source(m, "x", m.strength(2)).keys(clean)[0] for m in (made, other)]
+    assert keys[0] != keys[1]
+
+
+def test_suites():
+    eight = dict(expand("challenge", ["papers8"]))
+    assert list(eight) == [
+        *("noise", "lens_blur", "gaussian_blur", "dirty_lens", "exposure", "snow", "haze"),
+        "decolor",
+    ]
+    families = {name: instantiate("challenge", name, c).family for name, c in eight.items()}
+    assert families["dirty_lens"] == "spatter"
+    assert families["decolor"] == "saturate"
+    assert {instantiate("challenge", n, c).family for n, c in expand("challenge", ["cifar10c"])} \
+        == set(FAMILIES)  # fmt: skip
+
+
+def test_unknown_names():
+    with pytest.raises(GradbenchError, match="no challenge named 'fogg': did you mean fog"):
+        load_member("challenge", "fogg")
+    with pytest.raises(GradbenchError, match="no table of constants named 'small'"):
+        challenge("fog", table="small")
+
+
+# frost
+
+
+def test_frost_names_where_its_pictures_are_from(tmp_path):
+    made = challenge("frost").with_data(tmp_path)
+    assert made.note == "constants: cifar; frost pictures synthesised"
+    before = made.settings()["pictures"]
+    colours = _frost_folder(tmp_path / "frost")
+    found = challenge("frost").with_data(tmp_path)
+    assert found.note == "constants: cifar"
+    assert found.settings()["pictures"] != before
+    moved = _frost_folder(tmp_path / "other")
+    named = challenge("frost", pictures=str(tmp_path / "other")).with_data(tmp_path / "nowhere")
+    assert colours == moved
+    assert named.settings()["pictures"] == found.settings()["pictures"]  # content, not path
+
+
+def test_frost_lays_the_first_five_pictures_over_the_image(tmp_path):
+    colours = _frost_folder(tmp_path / "frost")
+    clean = pictures(60)
+    made = challenge("frost").with_data(tmp_path)
+    source = Source(made, "frost", made.strength(1), quantise=False)
+    layer = source.make(clean, np.arange(60)) * 255.0 - clean.images
+    inside = (clean.images + layer > 1) & (clean.images + layer < 254)
+    drawn = set()
+    for image, mine in zip(layer, inside):
+        levels = [round(float(np.median(p[m])) / 0.2) for p, m in zip(image, mine) if m.any()]
+        drawn |= {
+            number for number, colour in enumerate(colours) if colour[: len(levels)] == levels
+        }
+    assert drawn == {0, 1, 2, 3, 4}
+
+
+def test_frost_folders_that_are_not_whole(tmp_path):
+    with pytest.raises(GradbenchError, match=r"frost1\.png is not there; name a folder of"):
+        challenge("frost", pictures=str(tmp_path))
+    _frost_folder(tmp_path)
+    (tmp_path / "frost3.png").write_bytes(b"no picture")
+    with pytest.raises(GradbenchError, match=r"frost3\.png is no readable picture"):
+        challenge("frost", pictures=str(tmp_path))
+
+
+def _frost_folder(folder: Path) -> list[list[int]]:
+    """Write six plain pictures and return the colours of the first five."""
+    from PIL import Image
+
+    folder.mkdir(exist_ok=True)
+    colours = [[10 * n + 5, 100 + 10 * n, 200 + 5 * n] for n in range(6)]
+    names = [f"frost{n}.{'png' if n <= 3 else 'jpg'}" for n in range(1, 7)]
+    for name, colour in zip(names, colours):
+        pixels = np.broadcast_to(np.array(colour, np.uint8), (300, 400, 3))
+        Image.fromarray(pixels).save(folder / name, quality=100, subsampling=0)
+    read = []
+    for name in names[:5]:
+        with Image.open(folder / name) as picture:
+            read.append(list(picture.convert("RGB").getpixel((9, 9))))
+    return read
+
+
+def test_images_reach_the_functions_as_exact_quotients():
+    grey = torch.arange(256, dtype=torch.float32).view(1, 1, 16, 16)
+    assert torch.equal(unit(grey) * 255, grey.double())
+    assert image_keys(0, "fog", ["a"]) != image_keys(0, "snow", ["a"])
