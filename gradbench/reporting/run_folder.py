@@ -172,7 +172,7 @@ def _draw(results: Results, rows, folder: Path) -> None:
         shown, which = selection.panels(results.experiment.cells, curves)
         if shown:
             title = f"ROC: {in_dist} in{which}"
-            figures.roc(folder / f"roc{end}.png", title, {title: curves[title] for title in shown})
+            figures.roc(folder / f"roc{end}.png", title, {one: curves[one] for one in shown})
         for method in results.experiment.detectors:
             titles = [title for title in shown if method in curves[title]]
             if titles:
