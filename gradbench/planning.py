@@ -90,7 +90,7 @@ def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, 
             continue
         if archive is not None:
             found = from_archive(experiment, cell, archive, images, store)
-            yield _outputs(experiment, cell.title, found, weights, each, store)
+            yield _outputs(cell.title, found, f, each, store)
             continue
         if isinstance(cell.challenge, Derived):
             yield from _derived(experiment, cell, images.normal, f, each, store)

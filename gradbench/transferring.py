@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from gradbench.evaluation.transfer import Transfer
 from gradbench.experiment import Cell
 from gradbench.extraction.again import seconds_of_passes
 from gradbench.fitting import clean
-from gradbench.judging import Judged, judge, judged_scores, resampled, scores_key
+from gradbench.judging import Judged, judge, judged_scores, kept_state, resampled, scores_key
 from gradbench.results import Results
 from gradbench.sides import sides
 from gradbench.store import Key, Product
@@ -62,7 +63,8 @@ def measure(trial: Trial, results: Results) -> None:
             judged = judge(trial, name, normal, abnormal, within)
             method = f"{name}@{cell.title}"
             results.add(trial.seed, cell, abnormal.images, method, judged)
-            results.states[trial.seed, cell.title, name] = judged.state
+            read = partial(kept_state, judged.product)
+            results.states.add((trial.seed, cell.title, name), read)
         fitted.append(Fitted(cell, (normal.images.groups, abnormal.images.groups), fits))
     for cell, normal, abnormal in _measurable(trial):
         for other in fitted:
