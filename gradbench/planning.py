@@ -13,8 +13,9 @@ from gradbench.backbones.training import seconds_left
 from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
-from gradbench.data.gather import InDistribution, gather
+from gradbench.data.gather import InDistribution, gather, part
 from gradbench.data.imageset import ImageSet, shards
+from gradbench.detectors.base import GIVEN
 from gradbench.experiment import Cell, Experiment
 from gradbench.extraction.extract import BATCH, compute, shard_key
 from gradbench.extraction.feature_layers import expand
@@ -74,13 +75,38 @@ def plan(experiment: Experiment, store: Store) -> list[Planned]:
             note = f"{recipe.epochs} epochs"
         lines.append(Planned("network", what, 1, int(f is not None), seconds, note))
         backbone = f or fresh(wanted, images.train).to(experiment.device).eval()
-        each = _seconds_an_image(experiment, backbone, images.normal)
-        lines += _cells(experiment, images, f, each, store)
+        each = _seconds_an_image(experiment, backbone, images.normal, experiment.reads)
+        known = None if f is None else _Known(f, digest(f), expand(f, experiment.reads))
+        lines += _cells(experiment, images, known, each, store)
+        lines += _aside(experiment, images, backbone, known, each, store)
     return lines
 
 
-def _cells(experiment, images: InDistribution, f: Backbone | None, each: float, store: Store):
-    f = None if f is None else _Known(f, digest(f), expand(f, experiment.reads))
+def _aside(experiment, images: InDistribution, backbone, f, each: float, store: Store):
+    """Yield what is read of images that are never measured."""
+    controls = experiment.config["controls"]
+    detectors = {name: experiment.detector(name) for name in experiment.detectors}
+    for what, role, reads in (
+        ("training images", images.train, "bank_reads"),
+        ("hold-out", images.hold_out, "hold_out_reads"),
+    ):
+        names = {n for d in detectors.values() for n in getattr(d, reads)}.difference(GIVEN)
+        if names and len(role):
+            spent = _seconds_an_image(experiment, backbone, role, sorted(names))
+            known = f and replace(f, names=expand(f.backbone, sorted(names)))
+            yield _line(what, role.digests, len(role), known, spent, store)
+        if controls["memorisation"] and len(images.hold_out):
+            some = part(role, controls["limit"])
+            yield _outputs(f"{what}, for the memorisation", some, f, each, store)
+    for name, detector in detectors.items():
+        own = experiment.own_cells(name)
+        if own:
+            size = len(part(images.hold_out, detector.synthetic_images)) * (1 + len(own))
+            note = "at most; not looked up"
+            yield Planned("outputs", f"challenges of {name}", len(own), 0, size * each, note)
+
+
+def _cells(experiment, images: InDistribution, f: _Known | None, each: float, store: Store):
     yield _outputs(images.normal.name, images.normal, f, each, store)
     for cell in experiment.cells:
         try:
@@ -174,13 +200,15 @@ def _line(what: str, digests: list, size: int, f: _Known | None, each, store) ->
                    "" if f else "after training")  # fmt: skip
 
 
-def _seconds_an_image(experiment: Experiment, backbone: Backbone, images: ImageSet) -> float:
-    """Return what reading all wanted outputs off one image takes, from the faster of two tries."""
+def _seconds_an_image(
+    experiment: Experiment, backbone: Backbone, images: ImageSet, names: list[str]
+) -> float:
+    """Return what reading outputs off one image takes, from the faster of two tries."""
     rows = slice(0, min(BATCH, len(images)))
     times = []
     for _ in range(2):
         begun = time.monotonic()
-        compute(backbone, images, rows, experiment.reads)
+        compute(backbone, images, rows, names)
         if experiment.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.monotonic() - begun)
