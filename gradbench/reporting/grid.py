@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 
 ALIKE = "≈"
 """Mark of a number that is not told from the one that stands out."""
@@ -63,9 +64,12 @@ def markdown(grid: Grid) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def plain(grid: Grid) -> str:
-    """Return aligned plain text; cells that stand out carry a star, those alike a `≈`."""
-    rows = [list(grid.header)]
+def plain(grid: Grid, folded: bool = False) -> str:
+    """Return aligned plain text; cells that stand out carry a star, those alike a `≈`.
+
+    `folded` breaks the words of headers that are wider than everything below them.
+    """
+    rows = []
     for r, row in enumerate(grid.rows):
         cells = list(row)
         for c in range(grid.labels, len(cells)):
@@ -73,11 +77,23 @@ def plain(grid: Grid) -> str:
             mark = "*" if (r, c) in grid.strong else ALIKE if (r, c) in grid.alike else " "
             cells[c] = " ".join([first + mark, *rest])
         rows.append(cells)
+    heads = _folded(grid.header, rows) if folded else [list(grid.header)]
+    rows = [*heads, *rows]
     widths = [max(len(row[c].rstrip()) for row in rows) for c in range(len(grid.header))]
     # Cells begin below each other, so that the values stay in line whatever follows them.
     lines = ["  ".join(c.rstrip().ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines.insert(len(heads), "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def _folded(header: tuple[str, ...], rows: list[list[str]]) -> list[list[str]]:
+    """Return the lines of a header that is no wider than its column, where its words allow it."""
+    folded = []
+    for c, name in enumerate(header):
+        width = max((len(row[c].rstrip()) for row in rows), default=1)
+        folded.append(wrap(name, max(width, 1), break_long_words=False) or [""])
+    tall = max(map(len, folded))
+    return [[words[line] if line < len(words) else "" for words in folded] for line in range(tall)]
 
 
 def _line(cells: list[str], widths: list[int], labels: int) -> list[str]:

@@ -1,0 +1,268 @@
+"""`gradbench tables`: the papers' tables, printed numbers beside those of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradbench.cli.words import config_dirs
+from gradbench.errors import GradbenchError, unknown
+
+if TYPE_CHECKING:
+    from gradbench.reporting.papers.fill import Filling
+    from gradbench.reporting.papers.orders import Order
+
+HELP = """\
+gradbench tables [list]
+gradbench tables NAME ... | --all  [results=DIR,DIR] [format=FORMAT] [out=DIR]
+gradbench tables NAME ... | --all  --plan | --run  [key=value ...]
+
+Each table of the papers, cell by cell: published, measured with interval, difference. Numbers are
+those of finished runs under outputs/ and results/, or in the folders of results=; the newest run
+of the published size of the network wins, and each table says which it was made from. A cell that
+is not measured says why.
+
+  list            the tables, and what they hold (also without any word)
+  format=         terminal (default), markdown, csv, latex, html
+  out=DIR         writes NAME.md, .csv, .tex and .html there, or the one of format=
+  --plan          what is missing, why, the runs that would fill it, and the time they would take
+  --run           first makes those runs, into outputs/tables/ or the first folder of results=;
+                  what is kept in the store is not computed again, so it goes on after a kill
+  experiment=NAME backbone=NAME   only the runs of that experiment, of that network
+
+Settings of `gradbench run` (data.root=DIR backbone.width=32 backbone.checkpoint=FILE limit=N) go
+to the runs of --plan and --run. --config-dir DIR adds your own table/NAME.yaml.
+"""
+FOLDERS = ("outputs", "results")
+FORMATS = {"terminal": "", "markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
+OPTIONS = ("--all", "--plan", "--run", "--help", "--config-dir")
+
+
+@dataclass
+class Asked:
+    """A command line, read."""
+
+    names: list[str]
+    folders: list[Path]
+    format: str
+    out: Path | None
+    given: list[str]
+    only: dict[str, str]
+    dirs: list[Path]
+    plan: bool = False
+    run: bool = False
+    hydra: list[str] = field(default_factory=list)
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    if any(word in ("-h", "--help") for word in words):
+        print(HELP)
+        return
+    from gradbench.reporting.papers.spec import read_table, table_files
+
+    if not words or [w for w in words if w != "--config-dir"][0] == "list":
+        _list(words)
+        return
+    asked = _read(words, table_files(config_dirs(words)))
+    tables = [read_table(name, asked.dirs) for name in asked.names]
+    if asked.plan:
+        _plan(asked, tables)
+        return
+    failed = _run(asked, tables) if asked.run else []
+    fillings = _fill(asked, tables, needed=not asked.run)
+    _write(asked, fillings)
+    if failed:
+        raise GradbenchError(f"these runs failed, as said above: {', '.join(failed)}")
+
+
+def _list(words: Sequence[str]) -> None:
+    from gradbench.config import group_files
+    from gradbench.reporting.papers.spec import read_table, table_files
+
+    dirs = config_dirs(words)
+    extra = [w for w in words if w not in ("list", *map(str, dirs)) and "--config-dir" not in w]
+    if extra:
+        raise GradbenchError(f"`tables list` takes no {extra[0]}: --config-dir DIR alone")
+    detectors = set(group_files("detector", dirs))
+    tables = [read_table(name, dirs) for name in table_files(dirs)]
+    wide = max(len(table.name) for table in tables)
+    print(f"tables ({len(tables)}): name, published numbers, of them with a method that is built")
+    for table in tables:
+        built = sum(not one.hole and one.detector in detectors for one in table.wanted)
+        print(f"  {table.name:<{wide}}  {len(table.wanted):>4}  {built:>4}  {table.description}")
+
+
+def _read(words: list[str], there: Sequence[str]) -> Asked:
+    """Read a command line.
+
+    Raises:
+        GradbenchError: for a word that means nothing here.
+    """
+    dirs = config_dirs(words)
+    names, given, only, said = [], [], {}, {}
+    for before, word in pairwise(["", *words]):
+        key, equals, value = word.partition("=")
+        if before in ("--config-dir", "-cd") or key in ("--config-dir", "-cd"):
+            continue
+        if word.startswith("-"):
+            if word not in OPTIONS:
+                raise unknown("option of tables", word, OPTIONS)
+            said[word] = True
+        elif not equals:
+            names.append(word)
+        elif key in ("results", "format", "out"):
+            said[key] = value
+        elif key in ("experiment", "backbone"):
+            only[key] = value
+        else:
+            given.append(word)
+    for name in names:
+        if name not in there:
+            raise unknown("table", name, there)
+    names = list(there) if "--all" in said else list(dict.fromkeys(names))
+    if not names:
+        raise GradbenchError(f"name a table, or --all for all: {', '.join(sorted(there))}")
+    runs = "--plan" in said or "--run" in said
+    if not runs and (given or only):
+        word = [*given, *(f"{k}={v}" for k, v in only.items())][0]
+        raise GradbenchError(f"{word} is a setting of runs, and none is made: add --plan or --run")
+    if said.get("format", "terminal") not in FORMATS:
+        raise unknown("format", said["format"], FORMATS)
+    folders = [Path(f).expanduser() for f in said.get("results", "").split(",") if f]
+    for folder in folders:
+        if not folder.is_dir() and "--run" not in said:
+            raise GradbenchError(f"results={folder}: there is no such folder")
+    out = Path(said["out"]).expanduser() if said.get("out") else None
+    return Asked(
+        names,
+        folders,
+        said.get("format", "" if out else "terminal"),
+        out,
+        given,
+        only,
+        dirs,
+        "--plan" in said,
+        "--run" in said,
+        [f"--config-dir={folder}" for folder in dirs],
+    )
+
+
+def _fill(asked: Asked, tables, needed: bool) -> list[Filling]:
+    """Fill tables from finished runs.
+
+    Raises:
+        GradbenchError: if there is no run though a table needs one, or a run is damaged.
+    """
+    from gradbench.reporting.papers.fill import fill
+    from gradbench.reporting.papers.runs import find_runs
+
+    folders = asked.folders or [Path(name) for name in FOLDERS]
+    runs = find_runs(folders)
+    wants = [t.name for t in tables if any(not one.hole for one in t.wanted)]
+    if needed and not runs and wants:
+        raise GradbenchError(
+            f"no finished run under {' or '.join(map(str, folders))}: `gradbench tables "
+            f"{wants[0]} --run` makes them, results=DIR names other folders"
+        )
+    return [fill(table, runs, asked.dirs) for table in tables]
+
+
+def _write(asked: Asked, fillings: list[Filling]) -> None:
+    """Print tables, or write them to a folder.
+
+    Raises:
+        GradbenchError: if the folder cannot be written.
+    """
+    from gradbench.reporting.papers import document, tidy
+
+    render = {
+        "terminal": document.terminal,
+        "markdown": document.markdown,
+        "csv": lambda filling: tidy.tidy([filling]),
+        "latex": document.latex_document,
+        "html": document.html_fragment,
+    }
+    if asked.out is None:
+        if asked.format == "csv":
+            print(tidy.tidy(fillings), end="")
+        else:
+            print("\n\n".join(render[asked.format](one).rstrip("\n") for one in fillings))
+        return
+    formats = [asked.format] if asked.format else [name for name in FORMATS if FORMATS[name]]
+    try:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        for filling in fillings:
+            for name in formats:
+                path = asked.out / f"{filling.table.name}{FORMATS[name] or '.txt'}"
+                path.write_text(render[name](filling).rstrip("\n") + "\n", encoding="utf-8")
+                print(path)
+    except OSError as fault:
+        raise GradbenchError(f"cannot write to out={asked.out}: {fault.strerror}") from fault
+
+
+def _orders(asked: Asked, fillings: list[Filling]) -> list[Order]:
+    """Return the runs that are missing, of those that the user wants."""
+    from gradbench.cli.hydra_app import check_overrides, in_a_sentence
+    from gradbench.config import compose
+    from gradbench.data.dataset import DataSettings
+    from gradbench.reporting.papers.orders import orders
+
+    check_overrides(asked.given, multirun=False)
+    data = [word for word in asked.given if word.startswith("data.")]
+    with in_a_sentence(data):
+        settings = compose(data, asked.dirs)["data"]
+    found = orders(fillings, asked.dirs, DataSettings(Path(settings["root"]), settings["download"]))
+    return [o for o in found if all(getattr(o, key) == v for key, v in asked.only.items())]
+
+
+def _run(asked: Asked, tables) -> list[str]:
+    """Make the runs that are missing; return the folders of those that failed."""
+    from gradbench.cli import run_command
+    from gradbench.cli.hydra_app import in_a_sentence
+    from gradbench.progress import say
+
+    root = asked.folders[0] if asked.folders else Path(FOLDERS[0])
+    failed = []
+    for order in _orders(asked, _fill(asked, tables, needed=False)):
+        if not order.cells:
+            for reason, count in order.absent.items():
+                say(f"{order.experiment}, {order.backbone}: {count} cells without images: {reason}")
+            continue
+        words = order.words(asked.given)
+        with in_a_sentence(words):
+            out = order.out(root, asked.given, asked.dirs)
+        words = [*words, f"out={out}", *asked.hydra]
+        say(f"gradbench run {' '.join(words)}")
+        try:
+            run_command.main(words)
+        except SystemExit as stop:
+            failed += [str(out)] if stop.code else []
+    return failed
+
+
+def _plan(asked: Asked, tables) -> None:
+    """Print what is missing, why, and what the runs would take."""
+    from gradbench.cli.hydra_app import in_a_sentence
+    from gradbench.planning import forecast
+    from gradbench.progress import duration
+    from gradbench.reporting.papers.missing import missing
+
+    fillings = _fill(asked, tables, needed=False)
+    for filling in fillings:
+        print("\n".join(missing(filling)), end="\n\n")
+    whole, made = 0.0, 0
+    for order in _orders(asked, fillings):
+        words = order.words(asked.given)
+        print(f"gradbench run {' '.join([*words, *asked.hydra])}")
+        with in_a_sentence(words):
+            seconds, notes = forecast(words, asked.dirs)
+        if order.cells:
+            made, whole = made + 1, whole + seconds
+            print(f"  fills {order.cells} cells in about {duration(seconds)}, then fits detectors")
+        for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in order.absent.items())]:
+            print(f"  {note}")
+    print(f"{made} runs, about {duration(whole)} in all, then fitting and measuring")

@@ -1,0 +1,1 @@
+"""The papers' tables: printed numbers beside those of finished runs."""

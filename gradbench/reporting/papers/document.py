@@ -1,0 +1,151 @@
+"""A paper's table as a document: terminal, Markdown, LaTeX, HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from textwrap import fill as wrap
+
+from gradbench.reporting import grid
+from gradbench.reporting.markup import html, html_text, latex, latex_text
+from gradbench.reporting.papers.conventions import conventions, made_from
+from gradbench.reporting.papers.fill import Filling
+from gradbench.reporting.papers.layout import Notes, Panel, panels
+from gradbench.reporting.papers.verdict import verdict
+
+BOLD = "the best of its group"
+NEAR = "≈: not distinguishable from the best (paired test, p ≥ 0.05 after Holm)"
+WIDTH = 100
+"""Columns of a terminal that a table should fit in."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every form of a table is made of.
+
+    Attributes:
+        title: of the table.
+        head: conventions, a sentence each.
+        panels: its texts.
+        verdict: sentences.
+        notes: with their letters.
+        made: from which runs.
+    """
+
+    title: str
+    head: list[str]
+    panels: list[Panel]
+    verdict: list[str]
+    notes: list[str]
+    made: list[str]
+
+
+def parts(filling: Filling, own_line: bool = False) -> Parts:
+    """Return the parts of a table; `own_line` puts intervals in lines of their own."""
+    notes = Notes()
+    laid = panels(filling, notes, own_line)
+    head = conventions(filling)
+    if any(cell.near for cell in filling.cells):
+        head.append(f"{NEAR}.")
+    table = filling.table
+    title = f"{table.name}: {table.title}"
+    said = verdict(filling).sentences()
+    return Parts(title, head, laid, said, notes.lines(), made_from(filling))
+
+
+def terminal(filling: Filling, width: int = WIDTH) -> str:
+    """Return a table as aligned text, in narrow columns where it would be too wide otherwise."""
+    for own_line in (False, True):
+        found = parts(filling, own_line)
+        texts = [grid.plain(panel.grid, folded=own_line) for panel in found.panels]
+        if max(len(line) for text in texts for line in text.splitlines()) <= width:
+            break
+    blocks = [
+        found.title,
+        _wrapped([*found.head, f"*: {BOLD}."], width),
+        *(f"{p.title}\n\n{text}" if p.title else text for p, text in zip(found.panels, texts)),
+        _wrapped(found.notes, width, bullet=""),
+        f"Verdict\n{_wrapped(found.verdict, width)}",
+        _wrapped(found.made, width),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def markdown(filling: Filling) -> str:
+    """Return a table as Markdown."""
+    found = parts(filling)
+    blocks = [
+        f"# {found.title}",
+        _listed([*found.head, f"Bold: {BOLD}."]),
+        *_each(found, lambda panel: grid.markdown(panel.grid), "## {}"),
+        _listed(found.notes),
+        "## Verdict",
+        _listed(found.verdict),
+        "## Made from",
+        _listed(found.made),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def latex_document(filling: Filling) -> str:
+    r"""Return a table environment for a paper; needs `\usepackage{booktabs}`."""
+    found = parts(filling)
+    said = [*found.head, f"Bold: {BOLD}.", *found.verdict, *found.made]
+    lines = [
+        f"% {found.title}; needs \\usepackage{{booktabs}}",
+        r"\begin{table}",
+        r"\centering\scriptsize",
+        f"\\caption{{{latex_text(found.title)}}}",
+        f"\\label{{tab:{filling.table.name.replace('_', '-')}}}",
+    ]
+    for panel in found.panels:
+        if panel.title:
+            lines.append(f"\\par\\smallskip\\textit{{{latex_text(panel.title)}}}\\par\\smallskip")
+        lines.append(latex(panel.grid))
+    lines.append(r"\par\smallskip\raggedright")
+    for note in found.notes:
+        letter, _, text = note.partition(" ")
+        lines.append(f"\\textsuperscript{{{letter[1:-1]}}} {latex_text(text)}.\\par")
+    lines += [f"{latex_text(text)}\\par" for text in said]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def html_fragment(filling: Filling) -> str:
+    """Return a section element with the table; no style is given."""
+    found = parts(filling)
+    title = html_text(found.title)
+    blocks = [
+        f'<section class="paper-table" id="table-{html_text(filling.table.name)}">',
+        f"<h2>{title}</h2>",
+        _items([*found.head, f"Bold: {BOLD}."], "conventions"),
+        *(html(panel.grid, panel.title) for panel in found.panels),
+        _items(found.notes, "notes"),
+        "<h3>Verdict</h3>",
+        _items(found.verdict, "verdict"),
+        _items(found.made, "runs"),
+        "</section>",
+    ]
+    return "\n".join(block for block in blocks if block) + "\n"
+
+
+def _each(found: Parts, render: Callable[[Panel], str], title: str) -> list[str]:
+    """Return the title, where there is one, and the text of every panel."""
+    texts = []
+    for panel in found.panels:
+        texts += [title.format(panel.title)] if panel.title else []
+        texts.append(render(panel))
+    return texts
+
+
+def _wrapped(lines: list[str], width: int, bullet: str = "- ") -> str:
+    indent = " " * (len(bullet) or 4)
+    return "\n".join(wrap(bullet + line, width, subsequent_indent=indent) for line in lines)
+
+
+def _listed(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _items(lines: list[str], kind: str) -> str:
+    inside = "".join(f"<li>{html_text(line)}</li>" for line in lines)
+    return f'<ul class="{kind}">{inside}</ul>' if lines else ""

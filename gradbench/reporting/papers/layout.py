@@ -1,0 +1,186 @@
+"""The cells of a paper's table laid out as in print: panels, rows and columns of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isnan
+from string import ascii_lowercase
+
+from gradbench.reporting.grid import Grid
+from gradbench.reporting.numbers import DASH
+from gradbench.reporting.papers.fill import NOT_BUILT, Filled, Filling, Number
+from gradbench.reporting.papers.measures import MEASURED, show, show_difference
+
+PUBLISHED, INTERVAL, DIFFERENCE = "published", "interval", "difference"
+NOT_WORSE = "≈"
+"""Beside a number that is lower than the best of its group, but not distinguishably."""
+TITLES = {
+    "in_dist": "in",
+    "challenge": "challenge",
+    "level": "level",
+    "method": "method",
+    "backbone": "network",
+    "variant": "variant",
+    "metric": "metric",
+    "challenge_set": "set",
+}
+
+
+@dataclass
+class Notes:
+    """Foot-notes by letter, in the order in which they are first needed."""
+
+    letters: dict[str, str] = field(default_factory=dict)
+    built: dict[str, None] = field(default_factory=dict)
+
+    def mark(self, texts: Sequence[str]) -> str:
+        """Return the mark for some notes, "" for none."""
+        found = sorted({self._letter(text) for text in texts}, key=lambda x: (len(x), x))
+        return f"[{','.join(found)}]" if found else ""
+
+    def lines(self) -> list[str]:
+        """Return the notes with their letters."""
+        return [
+            f"[{letter}] {text}{', '.join(self.built) if text == _BUILT else ''}"
+            for text, letter in self.letters.items()
+        ]
+
+    def _letter(self, text: str) -> str:
+        if text.startswith(_BUILT):  # one note for all methods: the table names them
+            self.built[text.removeprefix(_BUILT)] = None
+            text = _BUILT
+        place = len(self.letters)
+        letter = ascii_lowercase[place % 26] * (place // 26 + 1)
+        return self.letters.setdefault(text, letter)
+
+
+_BUILT = f"{NOT_BUILT}: "
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a table that is set by itself: its title, "" for the only one, and its texts."""
+
+    title: str
+    grid: Grid
+
+
+def panels(filling: Filling, notes: Notes, own_line: bool = False) -> list[Panel]:
+    """Lay a table out.
+
+    Each row of the print becomes several lines: published, measured, difference; or published and
+    one line for each side of a metric whose convention is not known. A row in which nothing was
+    measured has no line for differences.
+
+    Args:
+        filling: its cells.
+        notes: collects the foot-notes.
+        own_line: put intervals in lines of their own, for narrow columns.
+    """
+    layout = filling.table.layout
+    found = []
+    for title, cells in _parts(filling, filling.cells, layout["panels"]).items():
+        columns = list(_parts(filling, cells, layout["columns"]))
+        labels = [TITLES.get(name, name) for name in layout["rows"]]
+        lines: list[tuple[str, ...]] = []
+        strong: set[tuple[int, int]] = set()
+        before: tuple[str, ...] = ()
+        for block in _blocks(cells, layout["rows"]):
+            heads = _heads(filling, block[0], layout["rows"])
+            by_column = {_joined(filling, cell, layout["columns"]): cell for cell in block}
+            for line, of in _lines(block, own_line):
+                shown = tuple(
+                    "" if heads[: i + 1] == before[: i + 1] else h for i, h in enumerate(heads)
+                )
+                before = heads
+                texts = []
+                for place, column in enumerate(columns):
+                    cell = by_column.get(column)
+                    texts.append("" if cell is None else _text(cell, line, of, notes, own_line))
+                    if cell is not None and line in cell.best:
+                        strong.add((len(lines), len(heads) + 1 + place))
+                lines.append((*shown, line, *texts))
+        header = (*labels, "", *columns)
+        found.append(Panel(title, Grid(header, tuple(lines), len(labels) + 1, frozenset(strong))))
+    return found
+
+
+def value_text(number: Number, unit: str) -> str:
+    """Return a measured value in the unit of the print."""
+    return show(number.value, unit)
+
+
+def interval_text(number: Number, unit: str) -> str:
+    """Return its interval, its exact lower bound, or the range of several networks; or nothing."""
+    if isnan(number.lo) or isnan(number.hi) or number.lo == number.hi:
+        return ""
+    if number.exact:
+        return f"(≥ {show(number.lo, unit)})"
+    text = f"{show(number.lo, unit)}{DASH}{show(number.hi, unit)}"
+    return f"({text})" if number.networks > 1 else text
+
+
+def _text(cell: Filled, line: str, of: str, notes: Notes, own_line: bool) -> str:
+    """Return a cell's text in one of its lines; `of` is the line that an interval belongs to."""
+    unit = cell.wanted.printed.unit
+    if line == PUBLISHED:
+        return cell.wanted.printed.value
+    if line == DIFFERENCE:
+        return "" if cell.difference is None else show_difference(cell.difference, unit)
+    if line == INTERVAL:
+        # without a space: it is one word, and not a value with its company
+        return interval_text(cell.numbers[of], unit).replace(" ", "") if of in cell.numbers else ""
+    found = cell.numbers.get(line)
+    if found is None:
+        first = next(iter(cell.wanted.metric.lines))
+        if cell.numbers or line not in (first, MEASURED):
+            return ""
+        return f"{DASH} {notes.mark([cell.reason])}"
+    parts = [value_text(found, unit), "" if own_line else interval_text(found, unit)]
+    parts += [NOT_WORSE * cell.near, notes.mark(cell.marks)]
+    return " ".join(part for part in parts if part)
+
+
+def _lines(block: Sequence[Filled], own_line: bool) -> list[tuple[str, str]]:
+    """Return the lines of a row of the print, and of intervals the line that they belong to."""
+    names = list(dict.fromkeys(name for cell in block for name in cell.wanted.metric.lines))
+    if not any(cell.numbers for cell in block):
+        return [(PUBLISHED, ""), (MEASURED, "")]
+    found = [(PUBLISHED, "")]
+    for name in names:
+        found.append((name, ""))
+        numbers = [cell.numbers[name] for cell in block if name in cell.numbers]
+        if own_line and any(interval_text(one, "percent") for one in numbers):
+            found.append((INTERVAL, name))
+    differ = any(cell.difference is not None for cell in block)
+    return [*found, *[(DIFFERENCE, "")] * differ]
+
+
+def _parts(filling: Filling, cells: Sequence[Filled], columns) -> dict[str, list[Filled]]:
+    found: dict[str, list[Filled]] = {}
+    for cell in cells:
+        found.setdefault(_joined(filling, cell, columns), []).append(cell)
+    return found
+
+
+def _blocks(cells: Sequence[Filled], columns: Sequence[str]) -> list[list[Filled]]:
+    """Return the cells of each row of the print, rows of equal first words together."""
+    found: dict[tuple, list[Filled]] = {}
+    for cell in cells:
+        found.setdefault(tuple(getattr(cell.wanted.printed, c) for c in columns), []).append(cell)
+    order = [list(dict.fromkeys(key[i] for key in found)) for i in range(len(columns))]
+    places = sorted(found, key=lambda key: [order[i].index(word) for i, word in enumerate(key)])
+    return [found[key] for key in places]
+
+
+def _joined(filling: Filling, cell: Filled, columns: Sequence[str]) -> str:
+    return ", ".join(word for word in _heads(filling, cell, columns) if word)
+
+
+def _heads(filling: Filling, cell: Filled, columns: Sequence[str]) -> tuple[str, ...]:
+    printed = cell.wanted.printed
+    return tuple(
+        filling.table.metrics[printed.metric].title if c == "metric" else getattr(printed, c)
+        for c in columns
+    )
