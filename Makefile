@@ -30,8 +30,8 @@ format: install ## put the code into its format
 bench: install ## time and memory of the gradient engine beside others, written to results/bench
 	$(BIN)/gradbench bench engine
 
-tables: install ## not part of this version (the papers' tables)
-	$(BIN)/gradbench tables
+tables: install ## the papers' tables from finished runs, written to outputs/tables
+	$(BIN)/gradbench tables --all out=outputs/tables
 
 check-results: install ## compare every number in README.md and results/ with the rows beside it
 	$(BIN)/python scripts/check_results.py

@@ -3,7 +3,9 @@
 A table of README.md stands between `<!-- results: PATH/results.csv -->` and `<!-- /results -->`;
 every `results/**/table.md` belongs to the `results.csv` in its folder. A cell's number must be
 found, rounded as shown, among the rows of the challenge, level, split, detector and measure that
-its row and column name. Weights must have the SHA-256 of `results/weights/SHA256SUMS`.
+its row and column name. Weights must have the SHA-256 of `results/weights/SHA256SUMS`. The papers'
+tables, CSV and Markdown of `gradbench tables out=DIR`, are compared with the published numbers and
+with the rows of the runs that they name.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import pandas as pd
 
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import NETWORKS, read_csv
+from gradbench.reporting.papers import check as papers
 from gradbench.reporting.view import ATTACKS, AUROC, COLUMNS, RANGE, Line, Measure
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
@@ -39,6 +42,10 @@ def main(root: Path) -> int:
                 numbers += len(shown)
                 missing = [number for number in shown if not _is_there(number, found)]
                 faults += [f"{place}: {number} ({where}) is in no row" for number in missing]
+    for path in sorted((root / "results").rglob("*.csv")):
+        if papers.is_table(path):
+            count, wrong = papers.check(path, root)
+            tables, numbers, faults = tables + 1, numbers + count, faults + wrong
     weights = _check_weights(root / "results" / "weights", faults)
     for fault in faults:
         print(fault, file=sys.stderr)

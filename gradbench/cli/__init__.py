@@ -19,14 +19,10 @@ COMMANDS = {
     "list": "backbones, datasets, challenges, detectors, protocols, experiments",
     "data": "images: list, fetch, verify, show (pictures of sets and challenges)",
     "show": "the tables of a finished run",
+    "tables": "the papers' tables: published numbers beside those of finished runs",
     "store": "ls, verify or prune the kept products of all runs",
     "bench": "speed and memory of the gradient engine",
 }
-
-LATER = {
-    "tables": "`gradbench show RUN --all` prints the tables of a run",
-}
-"""Words that belong to later versions, and what there is instead."""
 
 HELP = """\
 gradbench: can a network's gradients tell that an input is not what it was trained on?
@@ -74,10 +70,6 @@ def _dispatch(words: list[str]) -> None:
 
         complete(words)
         return
-    if words[0] in LATER:
-        raise GradbenchError(
-            f"`gradbench {words[0]}` is not part of this version ({__version__}): {LATER[words[0]]}"
-        )
     if words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     # classes that a user's YAML names stand beside it, or in the working folder

@@ -260,9 +260,12 @@ def _plan(asked: Asked, tables) -> None:
         print(f"gradbench run {' '.join([*words, *asked.hydra])}")
         with in_a_sentence(words):
             seconds, notes = forecast(words, asked.dirs)
-        if order.cells:
-            made, whole = made + 1, whole + seconds
-            print(f"  fills {order.cells} cells in about {duration(seconds)}, then fits detectors")
+        if not order.cells:  # the reasons of the run itself say how to get the images
+            reasons = notes or [f"will not be made: {reason}" for reason in order.absent]
+            print(f"  {'; '.join(reasons)} ({sum(order.absent.values())} cells)")
+            continue
+        made, whole = made + 1, whole + seconds
+        print(f"  fills {order.cells} cells in about {duration(seconds)}, then fits detectors")
         for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in order.absent.items())]:
             print(f"  {note}")
     print(f"{made} runs, about {duration(whole)} in all, then fitting and measuring")

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import hold_out
-from gradbench.errors import GradbenchError
 
 SCARCE = 0.05
 """Share of a published training set below which a copy is not taken for it."""
@@ -42,10 +41,12 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
             None for all.
 
     Raises:
-        GradbenchError: if images are missing, or too few of the training set are at hand.
+        MissingData: if images are missing, or too few of the training set are at hand.
+        GradbenchError: if the set has no such role or its files are damaged.
     """
     whole = dataset.load("train", settings)
-    _refuse_scarce(dataset, whole, settings)
+    if reason := scarce(dataset, whole.split, len(whole), settings):
+        raise MissingData(reason)
     test = dataset.load("test", settings)
     kept = dataset.held_out(whole)
     return InDistribution(
@@ -56,15 +57,16 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
     )
 
 
-def _refuse_scarce(dataset: Dataset, train: ImageSet, settings: DataSettings) -> None:
-    """Raise the error for so small a part of a training set that f would be another network."""
-    official = dataset.counts.get(train.split, 0)
-    if len(train) < SCARCE * official:
-        raise GradbenchError(
-            f"{dataset.name} cannot be the in-distribution set here: {len(train):,} of "
-            f"{official:,} training images are at hand, and at least {SCARCE:.0%} are needed to "
-            f"train and judge a network: put the whole set at {settings.root / dataset.name}"
-        )
+def scarce(dataset: Dataset, split: str, count: int, settings: DataSettings) -> str:
+    """Return why so small a part of a training set is refused, f being another network; or ""."""
+    official = dataset.counts.get(split, 0)
+    if count >= SCARCE * official:
+        return ""
+    return (
+        f"{dataset.name} cannot be the in-distribution set here: {count:,} of {official:,} "
+        f"training images are at hand, and at least {SCARCE:.0%} are needed to train and judge a "
+        f"network: put the whole set at {settings.root / dataset.name}"
+    )
 
 
 def part(images: ImageSet, limit: int | None) -> ImageSet:

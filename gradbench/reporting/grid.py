@@ -41,6 +41,17 @@ class Grid:
             ),
         )
 
+    def part(self, start: int, stop: int) -> Grid:
+        """Return the table with its words and some of its columns of numbers."""
+        kept = [*range(self.labels), *range(self.labels + start, self.labels + stop)]
+        place = {column: i for i, column in enumerate(kept)}
+        return Grid(
+            tuple(self.header[c] for c in kept),
+            tuple(tuple(row[c] for c in kept) for row in self.rows),
+            self.labels,
+            frozenset((r, place[c]) for r, c in self.strong if c in place),
+        )
+
 
 def markdown(grid: Grid) -> str:
     """Return a Markdown table, padded so that its source can be read too."""

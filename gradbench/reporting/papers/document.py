@@ -55,11 +55,11 @@ def parts(filling: Filling, own_line: bool = False) -> Parts:
 
 def terminal(filling: Filling, width: int = WIDTH) -> str:
     """Return a table as aligned text, in narrow columns where it would be too wide otherwise."""
-    for own_line in (False, True):
-        found = parts(filling, own_line)
-        texts = [grid.plain(panel.grid, folded=own_line) for panel in found.panels]
-        if max(len(line) for text in texts for line in text.splitlines()) <= width:
-            break
+    found = parts(filling)
+    texts = [grid.plain(panel.grid) for panel in found.panels]
+    if _broad(texts) > width:
+        found = parts(filling, own_line=True)
+        texts = [_in_pieces(panel.grid, width) for panel in found.panels]
     blocks = [
         found.title,
         _wrapped([*found.head, f"*: {BOLD}."], width),
@@ -126,6 +126,24 @@ def html_fragment(filling: Filling) -> str:
         "</section>",
     ]
     return "\n".join(block for block in blocks if block) + "\n"
+
+
+def _broad(texts: list[str]) -> int:
+    return max(len(line) for text in texts for line in text.splitlines())
+
+
+def _in_pieces(whole: grid.Grid, width: int) -> str:
+    """Return a table as text, its columns in as many pieces below each other as it takes."""
+    count = len(whole.header) - whole.labels
+    for pieces in range(1, count + 1):
+        ends = [round(count * (i + 1) / pieces) for i in range(pieces)]
+        texts = [
+            grid.plain(whole.part(start, stop), folded=True)
+            for start, stop in zip([0, *ends], ends)
+        ]
+        if _broad(texts) <= width:
+            break
+    return "\n\n".join(texts)
 
 
 def _each(found: Parts, render: Callable[[Panel], str], title: str) -> list[str]:

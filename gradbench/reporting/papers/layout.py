@@ -11,6 +11,8 @@ from gradbench.reporting.grid import Grid
 from gradbench.reporting.numbers import DASH
 from gradbench.reporting.papers.fill import NOT_BUILT, Filled, Filling, Number
 from gradbench.reporting.papers.measures import MEASURED, show, show_difference
+from gradbench.reporting.papers.spec import Table
+from gradbench.reporting.published import Printed
 
 PUBLISHED, INTERVAL, DIFFERENCE = "published", "interval", "difference"
 NOT_WORSE = "≈"
@@ -78,28 +80,27 @@ def panels(filling: Filling, notes: Notes, own_line: bool = False) -> list[Panel
         notes: collects the foot-notes.
         own_line: put intervals in lines of their own, for narrow columns.
     """
-    layout = filling.table.layout
-    found = []
-    for title, cells in _parts(filling, filling.cells, layout["panels"]).items():
-        columns = list(_parts(filling, cells, layout["columns"]))
+    table, layout, found = filling.table, filling.table.layout, []
+    for title, cells in _parts(table, filling.cells, layout["panels"]).items():
+        columns = list(_parts(table, cells, layout["columns"]))
         labels = [TITLES.get(name, name) for name in layout["rows"]]
         lines: list[tuple[str, ...]] = []
         strong: set[tuple[int, int]] = set()
         before: tuple[str, ...] = ()
         for block in _blocks(cells, layout["rows"]):
-            heads = _heads(filling, block[0], layout["rows"])
-            by_column = {_joined(filling, cell, layout["columns"]): cell for cell in block}
+            words = heads(table, block[0].wanted.printed, layout["rows"])
+            by_column = {joined(table, c.wanted.printed, layout["columns"]): c for c in block}
             for line, of in _lines(block, own_line):
                 shown = tuple(
-                    "" if heads[: i + 1] == before[: i + 1] else h for i, h in enumerate(heads)
+                    "" if words[: i + 1] == before[: i + 1] else w for i, w in enumerate(words)
                 )
-                before = heads
+                before = words
                 texts = []
                 for place, column in enumerate(columns):
                     cell = by_column.get(column)
                     texts.append("" if cell is None else _text(cell, line, of, notes, own_line))
                     if cell is not None and line in cell.best:
-                        strong.add((len(lines), len(heads) + 1 + place))
+                        strong.add((len(lines), len(words) + 1 + place))
                 lines.append((*shown, line, *texts))
         header = (*labels, "", *columns)
         found.append(Panel(title, Grid(header, tuple(lines), len(labels) + 1, frozenset(strong))))
@@ -157,10 +158,23 @@ def _lines(block: Sequence[Filled], own_line: bool) -> list[tuple[str, str]]:
     return [*found, *[(DIFFERENCE, "")] * differ]
 
 
-def _parts(filling: Filling, cells: Sequence[Filled], columns) -> dict[str, list[Filled]]:
+def heads(table: Table, printed: Printed, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the words by which some columns of a printed number are shown."""
+    return tuple(
+        table.metrics[printed.metric].title if c == "metric" else getattr(printed, c)
+        for c in columns
+    )
+
+
+def joined(table: Table, printed: Printed, columns: Sequence[str]) -> str:
+    """Return the words of several columns as one title."""
+    return ", ".join(word for word in heads(table, printed, columns) if word)
+
+
+def _parts(table: Table, cells: Sequence[Filled], columns: Sequence[str]) -> dict[str, list[Filled]]:
     found: dict[str, list[Filled]] = {}
     for cell in cells:
-        found.setdefault(_joined(filling, cell, columns), []).append(cell)
+        found.setdefault(joined(table, cell.wanted.printed, columns), []).append(cell)
     return found
 
 
@@ -172,15 +186,3 @@ def _blocks(cells: Sequence[Filled], columns: Sequence[str]) -> list[list[Filled
     order = [list(dict.fromkeys(key[i] for key in found)) for i in range(len(columns))]
     places = sorted(found, key=lambda key: [order[i].index(word) for i, word in enumerate(key)])
     return [found[key] for key in places]
-
-
-def _joined(filling: Filling, cell: Filled, columns: Sequence[str]) -> str:
-    return ", ".join(word for word in _heads(filling, cell, columns) if word)
-
-
-def _heads(filling: Filling, cell: Filled, columns: Sequence[str]) -> tuple[str, ...]:
-    printed = cell.wanted.printed
-    return tuple(
-        filling.table.metrics[printed.metric].title if c == "metric" else getattr(printed, c)
-        for c in columns
-    )

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gradbench.config import compose, group_files, load_member
 from gradbench.data.settings import DataSettings
 from gradbench.reporting.papers.fill import Filled, Filling
 from gradbench.reporting.papers.spec import Place
 
+if TYPE_CHECKING:
+    from gradbench.data.dataset import Dataset
 
 COMES = "would be downloaded"
 """Part of a data set's reason for not being here yet."""
@@ -160,8 +163,17 @@ class _Sets:
                 dataset = instantiate("dataset", name, content, drop=("_target_",))
                 reason = dataset.ready(role, self.data)
                 state = f"{name} ({role}): {reason}" if reason else ""
+                if role == "train" and not reason:
+                    state = self._scarce(dataset)
             self._known[name, role] = state
         return self._known[name, role]
+
+    def _scarce(self, dataset: Dataset) -> str:
+        from gradbench.data.gather import scarce
+
+        split = next(s for s in dataset.splits("train") if dataset.here(s, self.data))
+        count, _ = dataset.count(split, self.data)
+        return "" if count is None else scarce(dataset, split, count, self.data)
 
 
 def _reachable(cell: Filled, built: dict[str, set[str]], sets: _Sets) -> tuple[Place, str] | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from gradbench.reporting.papers.fill import Filled, Filling
+from gradbench.reporting.papers.layout import heads
 from gradbench.reporting.papers.spec import Table
 from gradbench.reporting.published import Printed
 
@@ -93,17 +93,13 @@ def verdict(filling: Filling) -> Verdict:
 
 def where(table: Table, cell: Filled) -> str:
     """Return the group of a cell in words: what differs within its table."""
-    printed = [one.printed for one in table.wanted]
-    parts = []
-    for column in _shown(table):
-        value = getattr(cell.wanted.printed, column)
-        if column not in table.compare and len({getattr(one, column) for one in printed}) > 1:
-            parts.append(table.metrics[value].title if column == "metric" else value)
-    return " ".join(part for part in parts if part)
-
-
-def _shown(table: Table) -> Sequence[str]:
-    return [c for part in ("rows", "columns", "panels") for c in table.layout[part]]
+    columns = [c for part in ("panels", "rows", "columns") for c in table.layout[part]]
+    varied = [
+        c
+        for c in columns
+        if c not in table.compare and len({getattr(one.printed, c) for one in table.wanted}) > 1
+    ]
+    return " ".join(filter(None, heads(table, cell.wanted.printed, varied)))
 
 
 def _ranked(cell: Filled) -> bool:
