@@ -39,6 +39,8 @@ def _next(words: Sequence[str]) -> Sequence[str]:
 
     if words[0] == "data" and len(words) > 1:
         return [] if words[1] == "list" else [*group_files("dataset")]
+    if words[0] == "tables":
+        return ["list", *group_files("table"), "--all", "--plan", "--run"]
     return {"list": [*KINDS], "store": ["ls", "verify", "prune"], "data": ACTIONS}.get(words[0], [])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from gradbench.errors import GradbenchError, unknown
 
 if TYPE_CHECKING:
     from gradbench.reporting.papers.fill import Filling
-    from gradbench.reporting.papers.orders import Order
 
 HELP = """\
 gradbench tables [list]
@@ -43,7 +42,19 @@ OPTIONS = ("--all", "--plan", "--run", "--help", "--config-dir")
 
 @dataclass
 class Asked:
-    """A command line, read."""
+    """A command line, read.
+
+    Attributes:
+        names: of the tables.
+        folders: that runs are looked for in, empty for the usual ones.
+        format: one of `FORMATS`, "" for all that are files.
+        out: folder to write to, None for the terminal.
+        given: settings of the runs.
+        only: experiment and backbone that runs are restricted to.
+        dirs: folders of the user's own configuration files.
+        plan: whether to tell what is missing.
+        run: whether to make it first.
+    """
 
     names: list[str]
     folders: list[Path]
@@ -54,7 +65,16 @@ class Asked:
     dirs: list[Path]
     plan: bool = False
     run: bool = False
-    hydra: list[str] = field(default_factory=list)
+
+    @property
+    def options(self) -> list[str]:
+        """Options of Hydra that go to every run."""
+        return [f"--config-dir={folder}" for folder in self.dirs]
+
+    @property
+    def places(self) -> list[Path]:
+        """Folders that runs are looked for in; those that are made go to the first."""
+        return self.folders or [Path(name) for name in FOLDERS]
 
 
 def main(words: list[str]) -> None:
@@ -64,27 +84,32 @@ def main(words: list[str]) -> None:
         return
     from gradbench.reporting.papers.spec import read_table, table_files
 
-    if not words or [w for w in words if w != "--config-dir"][0] == "list":
-        _list(words)
+    rest = _without_dirs(words)
+    if rest[:1] in ([], ["list"]):
+        _list(rest[1:], config_dirs(words))
         return
     asked = _read(words, table_files(config_dirs(words)))
     tables = [read_table(name, asked.dirs) for name in asked.names]
     if asked.plan:
-        _plan(asked, tables)
+        from gradbench.cli.tables_runs import plan
+
+        plan(asked, fill_all(asked, tables, needed=False))
         return
-    failed = _run(asked, tables) if asked.run else []
-    fillings = _fill(asked, tables, needed=not asked.run)
+    failed = []
+    if asked.run:
+        from gradbench.cli.tables_runs import make
+
+        failed = make(asked, fill_all(asked, tables, needed=False))
+    fillings = fill_all(asked, tables, needed=not asked.run)
     _write(asked, fillings)
     if failed:
         raise GradbenchError(f"these runs failed, as said above: {', '.join(failed)}")
 
 
-def _list(words: Sequence[str]) -> None:
+def _list(extra: Sequence[str], dirs: Sequence[Path]) -> None:
     from gradbench.config import group_files
     from gradbench.reporting.papers.spec import read_table, table_files
 
-    dirs = config_dirs(words)
-    extra = [w for w in words if w not in ("list", *map(str, dirs)) and "--config-dir" not in w]
     if extra:
         raise GradbenchError(f"`tables list` takes no {extra[0]}: --config-dir DIR alone")
     detectors = set(group_files("detector", dirs))
@@ -96,6 +121,13 @@ def _list(words: Sequence[str]) -> None:
         print(f"  {table.name:<{wide}}  {len(table.wanted):>4}  {built:>4}  {table.description}")
 
 
+def _without_dirs(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line without --config-dir DIR."""
+    names = ("--config-dir", "-cd")
+    pairs = pairwise(["", *words])
+    return [w for before, w in pairs if before not in names and w.split("=", 1)[0] not in names]
+
+
 def _read(words: list[str], there: Sequence[str]) -> Asked:
     """Read a command line.
 
@@ -104,10 +136,8 @@ def _read(words: list[str], there: Sequence[str]) -> Asked:
     """
     dirs = config_dirs(words)
     names, given, only, said = [], [], {}, {}
-    for before, word in pairwise(["", *words]):
+    for word in _without_dirs(words):
         key, equals, value = word.partition("=")
-        if before in ("--config-dir", "-cd") or key in ("--config-dir", "-cd"):
-            continue
         if word.startswith("-"):
             if word not in OPTIONS:
                 raise unknown("option of tables", word, OPTIONS)
@@ -147,11 +177,10 @@ def _read(words: list[str], there: Sequence[str]) -> Asked:
         dirs,
         "--plan" in said,
         "--run" in said,
-        [f"--config-dir={folder}" for folder in dirs],
     )
 
 
-def _fill(asked: Asked, tables, needed: bool) -> list[Filling]:
+def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
     """Fill tables from finished runs.
 
     Raises:
@@ -160,12 +189,11 @@ def _fill(asked: Asked, tables, needed: bool) -> list[Filling]:
     from gradbench.reporting.papers.fill import fill
     from gradbench.reporting.papers.runs import find_runs
 
-    folders = asked.folders or [Path(name) for name in FOLDERS]
-    runs = find_runs(folders)
+    runs = find_runs(asked.places)
     wants = [t.name for t in tables if any(not one.hole for one in t.wanted)]
     if needed and not runs and wants:
         raise GradbenchError(
-            f"no finished run under {' or '.join(map(str, folders))}: `gradbench tables "
+            f"no finished run under {' or '.join(map(str, asked.places))}: `gradbench tables "
             f"{wants[0]} --run` makes them, results=DIR names other folders"
         )
     return [fill(table, runs, asked.dirs) for table in tables]
@@ -202,70 +230,3 @@ def _write(asked: Asked, fillings: list[Filling]) -> None:
                 print(path)
     except OSError as fault:
         raise GradbenchError(f"cannot write to out={asked.out}: {fault.strerror}") from fault
-
-
-def _orders(asked: Asked, fillings: list[Filling]) -> list[Order]:
-    """Return the runs that are missing, of those that the user wants."""
-    from gradbench.cli.hydra_app import check_overrides, in_a_sentence
-    from gradbench.config import compose
-    from gradbench.data.dataset import DataSettings
-    from gradbench.reporting.papers.orders import orders
-
-    check_overrides(asked.given, multirun=False)
-    data = [word for word in asked.given if word.startswith("data.")]
-    with in_a_sentence(data):
-        settings = compose(data, asked.dirs)["data"]
-    found = orders(fillings, asked.dirs, DataSettings(Path(settings["root"]), settings["download"]))
-    return [o for o in found if all(getattr(o, key) == v for key, v in asked.only.items())]
-
-
-def _run(asked: Asked, tables) -> list[str]:
-    """Make the runs that are missing; return the folders of those that failed."""
-    from gradbench.cli import run_command
-    from gradbench.cli.hydra_app import in_a_sentence
-    from gradbench.progress import say
-
-    root = asked.folders[0] if asked.folders else Path(FOLDERS[0])
-    failed = []
-    for order in _orders(asked, _fill(asked, tables, needed=False)):
-        if not order.cells:
-            for reason, count in order.absent.items():
-                say(f"{order.experiment}, {order.backbone}: {count} cells without images: {reason}")
-            continue
-        words = order.words(asked.given)
-        with in_a_sentence(words):
-            out = order.out(root, asked.given, asked.dirs)
-        words = [*words, f"out={out}", *asked.hydra]
-        say(f"gradbench run {' '.join(words)}")
-        try:
-            run_command.main(words)
-        except SystemExit as stop:
-            failed += [str(out)] if stop.code else []
-    return failed
-
-
-def _plan(asked: Asked, tables) -> None:
-    """Print what is missing, why, and what the runs would take."""
-    from gradbench.cli.hydra_app import in_a_sentence
-    from gradbench.planning import forecast
-    from gradbench.progress import duration
-    from gradbench.reporting.papers.missing import missing
-
-    fillings = _fill(asked, tables, needed=False)
-    for filling in fillings:
-        print("\n".join(missing(filling)), end="\n\n")
-    whole, made = 0.0, 0
-    for order in _orders(asked, fillings):
-        words = order.words(asked.given)
-        print(f"gradbench run {' '.join([*words, *asked.hydra])}")
-        with in_a_sentence(words):
-            seconds, notes = forecast(words, asked.dirs)
-        if not order.cells:  # the reasons of the run itself say how to get the images
-            reasons = notes or [f"will not be made: {reason}" for reason in order.absent]
-            print(f"  {'; '.join(reasons)} ({sum(order.absent.values())} cells)")
-            continue
-        made, whole = made + 1, whole + seconds
-        print(f"  fills {order.cells} cells in about {duration(seconds)}, then fits detectors")
-        for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in order.absent.items())]:
-            print(f"  {note}")
-    print(f"{made} runs, about {duration(whole)} in all, then fitting and measuring")

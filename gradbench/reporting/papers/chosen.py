@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from gradbench.config import group_files
+from gradbench.reporting.papers.rules import Place, Wanted
 from gradbench.reporting.papers.runs import Run, moment
-from gradbench.reporting.papers.spec import Place, Table, Wanted
+from gradbench.reporting.papers.spec import Table
 
 Ground = tuple[str, str]
 """In-distribution set and backbone."""

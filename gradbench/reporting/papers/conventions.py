@@ -20,7 +20,8 @@ def conventions(filling: Filling) -> list[str]:
     table = filling.table
     units = dict.fromkeys(UNITS.get(one.printed.unit, "") for one in table.wanted)
     papers = dict.fromkeys(one.printed.paper for one in table.wanted)
-    found = [f"Published: {', '.join(papers)}, as printed on slides of the authors."]
+    decks = dict.fromkeys(d for one in table.wanted for d in one.printed.source.split(";"))
+    found = [f"Published: {', '.join(papers)}, as printed on {', '.join(decks)}."]
     if any(units):
         found.append(f"Units: {', '.join(filter(None, units))}, measured values likewise.")
     found += [f"{m.title}: {m.told}" for m in table.metrics.values() if m.told]

@@ -13,8 +13,9 @@ from gradbench.config import group_files
 from gradbench.reporting.papers.chosen import Chosen, cell_rows, choose
 from gradbench.reporting.papers.marks import marks
 from gradbench.reporting.papers.measures import MEASURED, comparable, points
+from gradbench.reporting.papers.rules import Place, Wanted
 from gradbench.reporting.papers.runs import Run
-from gradbench.reporting.papers.spec import Place, Table, Wanted
+from gradbench.reporting.papers.spec import Table
 
 NOT_BUILT = "method not built"
 NOT_RUN = "not run"

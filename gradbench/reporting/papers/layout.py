@@ -171,7 +171,9 @@ def joined(table: Table, printed: Printed, columns: Sequence[str]) -> str:
     return ", ".join(word for word in heads(table, printed, columns) if word)
 
 
-def _parts(table: Table, cells: Sequence[Filled], columns: Sequence[str]) -> dict[str, list[Filled]]:
+def _parts(
+    table: Table, cells: Sequence[Filled], columns: Sequence[str]
+) -> dict[str, list[Filled]]:
     found: dict[str, list[Filled]] = {}
     for cell in cells:
         found.setdefault(joined(table, cell.wanted.printed, columns), []).append(cell)

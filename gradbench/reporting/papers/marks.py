@@ -8,8 +8,8 @@ from typing import Any
 
 from gradbench.evaluation.rows import INDICATIVE
 from gradbench.reporting.papers.chosen import narrower
+from gradbench.reporting.papers.rules import Place
 from gradbench.reporting.papers.runs import Run
-from gradbench.reporting.papers.spec import Place
 
 SOURCES = {
     "part": "a part of the set",
@@ -31,10 +31,10 @@ def marks(run: Run, place: Place, row: Any, dirs: Iterable[Path] = ()) -> tuple[
     found = []
     if sizes := narrower(run, dirs):
         found.append(f"{run.backbone} of {sizes}")
+    found += _images(run)
     if place.stand_in:
         found.append(place.stand_in)
-    found += _images(run)
-    if place.preferred and place.preferred != place.challenge and not place.stand_in:
+    elif place.preferred and place.preferred != place.challenge:
         found.append(_source(run, row, f"{place.challenge} in place of {place.preferred}"))
     elif row.source in SOURCES and not (row.source == "generated" and _attack(row)):
         found.append(_source(run, row, place.challenge))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gradbench.config import compose, group_files, load_member
 from gradbench.data.settings import DataSettings
 from gradbench.reporting.papers.fill import Filled, Filling
-from gradbench.reporting.papers.spec import Place
+from gradbench.reporting.papers.rules import Place
 
 if TYPE_CHECKING:
     from gradbench.data.dataset import Dataset

@@ -24,9 +24,8 @@ A file `table/NAME.yaml` in `configs/` or in the folder of `--config-dir`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,57 +35,14 @@ from gradbench.config import group_files
 from gradbench.errors import GradbenchError, unknown
 from gradbench.reporting import published
 from gradbench.reporting.papers.measures import Metric, metric
+from gradbench.reporting.papers.rules import Wanted, check_rule, fits, known_column, wanted
 from gradbench.reporting.published import NAMING, Printed
 
 KEYS = (
     *("title", "description", "published", "where", "layout", "compare", "protocols", "metrics"),
     *("printed", "remarks", "cells"),
 )
-PLACED = ("in_dist", "backbone", "challenge", "level")
-RULE = ("when", "experiment", *PLACED, "method", "either", "hole", "stand_in")
 DIRECTIONS = ("panels", "rows", "columns")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a cell is measured, whatever the detector.
-
-    Attributes:
-        experiments: that hold it, the preferred one first.
-        in_dist: in-distribution set in rows.
-        backbone: network in rows.
-        challenge: in rows.
-        level: in rows, "" where there are none.
-        preferred: what would be measured if all were at hand, "" if this is that.
-        stand_in: what the reader must know of this alternative.
-    """
-
-    experiments: tuple[str, ...]
-    in_dist: str
-    backbone: str
-    challenge: str
-    level: str
-    preferred: str = ""
-    stand_in: str = ""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A printed number and how it is measured.
-
-    Attributes:
-        printed: the number.
-        places: where, by preference.
-        detector: our name of the method, "" where there is none.
-        hole: why it is not measured, "" where it can be.
-        metric: of the number.
-    """
-
-    printed: Printed
-    places: tuple[Place, ...]
-    detector: str
-    hole: str
-    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -153,18 +109,14 @@ def _read(name: str, path: Path) -> Table:
     layout = {d: tuple(content["layout"].get(d, ())) for d in DIRECTIONS}
     compare = tuple(content.get("compare", ("method",)))
     for column in (*(c for part in layout.values() for c in part), *compare):
-        _known(column)
+        known_column(column)
     metrics = {key: metric(key, value) for key, value in content["metrics"].items()}
     several = [m for m, what in metrics.items() if not what.difference]
     if several and "metric" in layout["columns"]:
         raise GradbenchError(f"{several[0]} takes several lines: metric must not be a column")
     rules = content["cells"]
     for rule in rules:
-        for key in rule:
-            if key not in RULE:
-                raise unknown("key of a cell's rule", str(key), RULE)
-        for column in rule.get("when", {}):
-            _known(column)
+        check_rule(rule)
     numbers = _numbers(name, path, content)
     missing = {one.metric for one in numbers} - metrics.keys()
     if missing:
@@ -183,7 +135,7 @@ def _read(name: str, path: Path) -> Table:
         metrics,
         tuple(content.get("printed", ())),
         tuple(content.get("remarks", ())),
-        tuple(_wanted(one, rules, metrics) for one in numbers),
+        tuple(wanted(one, rules, metrics) for one in numbers),
     )
 
 
@@ -198,11 +150,6 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _known(column: str) -> None:
-    if column not in NAMING:
-        raise unknown("column of published numbers", str(column), NAMING)
-
-
 def _numbers(name: str, path: Path, content: Mapping[str, Any]) -> list[Printed]:
     """Return the printed numbers of a table."""
     file = str(content.get("published", name))
@@ -212,56 +159,9 @@ def _numbers(name: str, path: Path, content: Mapping[str, Any]) -> list[Printed]
         raise unknown("file of published numbers", file, there)
     where = content.get("where", {"table": name})
     for column in where:
-        _known(column)
+        known_column(column)
     numbers = published.load(beside if beside.is_file() else there[file])
-    kept = [one for one in numbers if _fits(one, where)]
+    kept = [one for one in numbers if fits(one, where)]
     if not kept:
         raise GradbenchError(f"no published number in {file}.csv has {where}")
     return kept
-
-
-def _fits(one: Printed, when: Mapping[str, Any]) -> bool:
-    """Tell whether a number has the values, or one of the listed values, that a rule names."""
-    return all(getattr(one, c) in map(str, _listed(values)) for c, values in when.items())
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _wanted(one: Printed, rules: Sequence[Mapping], metrics: Mapping[str, Metric]) -> Wanted:
-    """Apply the rules to a printed number."""
-    said: dict[str, Any] = {"level": one.level}
-    for rule in rules:
-        if _fits(one, rule.get("when", {})):
-            said |= {key: value for key, value in rule.items() if key != "when"}
-    detector = _own(said, "method", one)
-    places: list[Place] = []
-    for alternative in said.get("either", [{}]):
-        places += _places(one, said | alternative, places)
-    hole = said.get("hole", "").format(**one._asdict())
-    if not hole and (not detector or not places):
-        raise GradbenchError(f"no rule says how {one.method} on {one.challenge} is measured")
-    return Wanted(one, tuple(places), str(detector[0]) if detector else "", hole,
-                  metrics[one.metric])  # fmt: skip
-
-
-def _places(one: Printed, said: Mapping[str, Any], before: Sequence[Place]) -> list[Place]:
-    """Return the places of one alternative, by preference."""
-    experiments = tuple(_own(said, "experiment", one))
-    choices = [_own(said, column, one) for column in PLACED]
-    found: list[Place] = []
-    for values in product(*choices) if experiments else ():
-        first = [*before, *found][:1]
-        preferred = first[0].challenge if first else ""
-        found.append(Place(experiments, *map(str, values), preferred, said.get("stand_in", "")))
-    return found
-
-
-def _own(said: Mapping[str, Any], column: str, one: Printed) -> Sequence[Any]:
-    """Return our names for a printed value, by preference; a mapping goes by the printed value."""
-    value = said.get(column)
-    if isinstance(value, Mapping):
-        key = one.in_dist if column == "experiment" else getattr(one, column)
-        value = {str(k): v for k, v in value.items()}.get(key)
-    return [] if value is None else _listed(value)

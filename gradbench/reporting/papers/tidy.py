@@ -68,7 +68,6 @@ def _lines(cell: Filled) -> Iterable[dict[str, object]]:
         }
 
 
-
 def _text(value: object) -> str:
     """Return a number as text, "" where it is missing."""
     if str(value) in ("nan", "<NA>", "None"):

@@ -1,0 +1,69 @@
+"""The runs of `gradbench tables`: --plan tells of them, --run makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradbench.cli import run_command
+from gradbench.cli.hydra_app import check_overrides, in_a_sentence
+from gradbench.cli.tables_command import Asked
+from gradbench.config import compose
+from gradbench.data.settings import DataSettings
+from gradbench.planning import forecast
+from gradbench.progress import duration, say
+from gradbench.reporting.papers.fill import Filling
+from gradbench.reporting.papers.missing import missing
+from gradbench.reporting.papers.orders import Order, orders
+
+
+def _orders(asked: Asked, fillings: list[Filling]) -> list[Order]:
+    """Return the runs that are missing, of those that the user wants."""
+    check_overrides(asked.given, multirun=False)
+    data = [word for word in asked.given if word.startswith("data.")]
+    with in_a_sentence(data):
+        settings = compose(data, asked.dirs)["data"]
+    found = orders(fillings, asked.dirs, DataSettings(Path(settings["root"]), settings["download"]))
+    return [o for o in found if all(getattr(o, key) == v for key, v in asked.only.items())]
+
+
+def make(asked: Asked, fillings: list[Filling]) -> list[str]:
+    """Make the runs that are missing; return the folders of those that failed."""
+    failed = []
+    for order in _orders(asked, fillings):
+        if not order.cells:
+            for reason, count in order.absent.items():
+                say(f"{order.experiment}, {order.backbone}: {count} cells without images: {reason}")
+            continue
+        words = order.words(asked.given)
+        with in_a_sentence(words):
+            out = order.out(asked.places[0], asked.given, asked.dirs)
+        words = [*words, f"out={out}", *asked.options]
+        say(f"gradbench run {' '.join(words)}")
+        try:
+            run_command.main(words)
+        except SystemExit as stop:
+            failed += [str(out)] if stop.code else []
+    return failed
+
+
+def plan(asked: Asked, fillings: list[Filling]) -> None:
+    """Print what is missing, why, and what the runs would take."""
+    for filling in fillings:
+        print("\n".join(missing(filling)), end="\n\n")
+    whole, made = 0.0, 0
+    for order in _orders(asked, fillings):
+        words = order.words(asked.given)
+        print(f"gradbench run {' '.join([*words, *asked.options])}")
+        with in_a_sentence(words):
+            seconds, notes = forecast(words, asked.dirs)
+        if not order.cells:  # the reasons of the run itself say how to get the images
+            reasons = notes or [f"will not be made: {reason}" for reason in order.absent]
+            print(f"  {'; '.join(reasons)} ({sum(order.absent.values())} cells)")
+            continue
+        made, whole = made + 1, whole + seconds
+        print(f"  fills {order.cells} cells in about {duration(seconds)}, then fits detectors")
+        for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in order.absent.items())]:
+            print(f"  {note}")
+    print(
+        f"{made} run{'s' * (made != 1)}, about {duration(whole)} in all, then fitting and measuring"
+    )
