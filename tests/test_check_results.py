@@ -137,6 +137,21 @@ def test_a_mark_without_end_or_without_rows_is_a_fault(check, tmp_path, capsys):
     assert "has no `<!-- /results -->`" in capsys.readouterr().err
 
 
+def test_tables_of_the_papers_are_checked(check, tmp_path, capsys):
+    from gradbench.reporting.papers import tidy
+    from gradbench.reporting.papers.fill import fill
+    from gradbench.reporting.papers.spec import read_table
+
+    path = tmp_path / "results" / "tables" / "saliency.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(tidy.tidy([fill(read_table("saliency"), [])]))
+    assert check(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("24 numbers in 1 tables")
+    path.write_text(path.read_text().replace("0.7657", "0.7567", 1))
+    assert check(tmp_path) == 1
+    assert "0.7567 was not published" in capsys.readouterr().err
+
+
 def test_weights_must_have_their_checksum(check, tmp_path, capsys):
     folder = tmp_path / "results" / "weights"
     folder.mkdir(parents=True)

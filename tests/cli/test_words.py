@@ -121,11 +121,6 @@ def test_info_tells_how_the_configuration_came_about(tmp_path, info, last):
     assert not list(tmp_path.iterdir())
 
 
-def test_words_of_later_versions():
-    sentence = one_sentence(gradbench("tables"))
-    assert sentence.startswith(f"`gradbench tables` is not part of this version ({__version__})")
-
-
 @pytest.mark.parametrize(
     ("words", "near"),
     [
