@@ -30,6 +30,13 @@ class Grid:
     def without_empty_columns(self) -> Grid:
         """Return the table without columns that are empty in every row."""
         kept = [c for c in range(len(self.header)) if any(row[c] for row in self.rows)]
+        return self._columns(kept)
+
+    def part(self, start: int, stop: int) -> Grid:
+        """Return the table with its words and some of its columns of numbers."""
+        return self._columns([*range(self.labels), *range(self.labels + start, self.labels + stop)])
+
+    def _columns(self, kept: list[int]) -> Grid:
         place = {column: i for i, column in enumerate(kept)}
         return Grid(
             tuple(self.header[c] for c in kept),
@@ -39,17 +46,6 @@ class Grid:
                 frozenset((r, place[c]) for r, c in marked if c in place)
                 for marked in (self.strong, self.alike)
             ),
-        )
-
-    def part(self, start: int, stop: int) -> Grid:
-        """Return the table with its words and some of its columns of numbers."""
-        kept = [*range(self.labels), *range(self.labels + start, self.labels + stop)]
-        place = {column: i for i, column in enumerate(kept)}
-        return Grid(
-            tuple(self.header[c] for c in kept),
-            tuple(tuple(row[c] for c in kept) for row in self.rows),
-            self.labels,
-            frozenset((r, place[c]) for r, c in self.strong if c in place),
         )
 
 

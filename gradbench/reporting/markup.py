@@ -6,7 +6,7 @@ import html as escaping
 import re
 from collections.abc import Sequence
 
-from gradbench.reporting.grid import Grid
+from gradbench.reporting.grid import ALIKE, Grid
 
 MARK = re.compile(r" (\[[a-z,]+\])$")
 """A reference to foot-notes, at the end of a cell."""
@@ -84,7 +84,7 @@ def _latex_cell(grid: Grid, r: int, c: int) -> str:
     if c < grid.labels:
         return latex_text(text)
     first, rest, mark = _split(text)
-    first = latex_text(first)
+    first = latex_text(first + ALIKE if (r, c) in grid.alike else first)
     parts = [rf"\textbf{{{first}}}" if (r, c) in grid.strong else first, latex_text(rest)]
     return " ".join(filter(None, parts)) + (f"\\textsuperscript{{{mark[1:-1]}}}" if mark else "")
 
@@ -98,7 +98,7 @@ def _html_cell(grid: Grid, r: int, c: int) -> str:
         joined = f' rowspan="{span}"' if span > 1 else ""
         return f'<th scope="row"{joined}>{html_text(text)}</th>'
     first, rest, mark = _split(text)
-    first = html_text(first)
+    first = html_text(first + ALIKE if (r, c) in grid.alike else first)
     parts = [f"<strong>{first}</strong>" if (r, c) in grid.strong else first, html_text(rest)]
     note = f" <sup>{mark[1:-1]}</sup>" if mark else ""
     return f'<td class="number">{" ".join(filter(None, parts))}{note}</td>'

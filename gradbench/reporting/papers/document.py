@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import fill as wrap
 
+from gradbench.evaluation.comparison import LEVEL
 from gradbench.reporting import grid
+from gradbench.reporting.grid import ALIKE
 from gradbench.reporting.markup import html, html_text, latex, latex_text
 from gradbench.reporting.papers.conventions import conventions, made_from
 from gradbench.reporting.papers.fill import Filling
@@ -14,7 +16,10 @@ from gradbench.reporting.papers.layout import Notes, Panel, panels
 from gradbench.reporting.papers.verdict import verdict
 
 BOLD = "the best of its group"
-NEAR = "≈: not distinguishable from the best (paired test, p ≥ 0.05 after Holm)"
+NEAR = (
+    f"{ALIKE}: not distinguishable from the best by the test of the run (rows of "
+    f"`auroc_difference`), p at least {LEVEL} after Holm over the run"
+)
 WIDTH = 100
 """Columns of a terminal that a table should fit in."""
 

@@ -15,8 +15,6 @@ from gradbench.reporting.papers.spec import Table
 from gradbench.reporting.published import Printed
 
 PUBLISHED, INTERVAL, DIFFERENCE = "published", "interval", "difference"
-NOT_WORSE = "≈"
-"""Beside a number that is lower than the best of its group, but not distinguishably."""
 TITLES = {
     "in_dist": "in",
     "challenge": "challenge",
@@ -86,6 +84,7 @@ def panels(filling: Filling, notes: Notes, own_line: bool = False) -> list[Panel
         labels = [TITLES.get(name, name) for name in layout["rows"]]
         lines: list[tuple[str, ...]] = []
         strong: set[tuple[int, int]] = set()
+        alike: set[tuple[int, int]] = set()
         before: tuple[str, ...] = ()
         for block in _blocks(cells, layout["rows"]):
             words = heads(table, block[0].wanted.printed, layout["rows"])
@@ -99,11 +98,15 @@ def panels(filling: Filling, notes: Notes, own_line: bool = False) -> list[Panel
                 for place, column in enumerate(columns):
                     cell = by_column.get(column)
                     texts.append("" if cell is None else _text(cell, line, of, notes, own_line))
+                    here = (len(lines), len(words) + 1 + place)
                     if cell is not None and line in cell.best:
-                        strong.add((len(lines), len(words) + 1 + place))
+                        strong.add(here)
+                    if cell is not None and line == MEASURED and cell.near:
+                        alike.add(here)
                 lines.append((*shown, line, *texts))
         header = (*labels, "", *columns)
-        found.append(Panel(title, Grid(header, tuple(lines), len(labels) + 1, frozenset(strong))))
+        marked = (frozenset(strong), frozenset(alike))
+        found.append(Panel(title, Grid(header, tuple(lines), len(labels) + 1, *marked)))
     return found
 
 
@@ -139,8 +142,7 @@ def _text(cell: Filled, line: str, of: str, notes: Notes, own_line: bool) -> str
             return ""
         return f"{DASH} {notes.mark([cell.reason])}"
     parts = [value_text(found, unit), "" if own_line else interval_text(found, unit)]
-    parts += [NOT_WORSE * cell.near, notes.mark(cell.marks)]
-    return " ".join(part for part in parts if part)
+    return " ".join(part for part in [*parts, notes.mark(cell.marks)] if part)
 
 
 def _lines(block: Sequence[Filled], own_line: bool) -> list[tuple[str, str]]:

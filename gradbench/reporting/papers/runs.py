@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradbench.errors import GradbenchError
+from gradbench.evaluation.comparison import LEVEL
 
 DEEPEST = 4
 """Folders below the one named in which runs are looked for."""
@@ -21,8 +22,6 @@ NO_RUNS = ("store", "model", "figures")
 """Folders that hold no runs, and in the case of the store very many files."""
 KINDS = ("ood", "corruption", "adversarial")
 HOLM = re.compile(r"Holm ([^\s;,]+)")
-LEVEL = 0.05
-"""Two detectors are not told apart where p, after Holm within the run, is at least this."""
 
 
 class Run:
