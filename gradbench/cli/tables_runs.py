@@ -9,7 +9,7 @@ from gradbench.cli.hydra_app import check_overrides, in_a_sentence
 from gradbench.cli.tables_command import Asked
 from gradbench.config import compose
 from gradbench.data.settings import DataSettings
-from gradbench.planning import forecast
+from gradbench.forecast import forecast
 from gradbench.progress import duration, say
 from gradbench.reporting.papers.fill import Filling
 from gradbench.reporting.papers.missing import missing
