@@ -42,16 +42,22 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
         nothing = Samples.normal({})
         return detector.fit({}, nothing, nothing, _seed(trial)), detector.state()
 
-    def build(folder: Path, _: Path) -> dict:
-        given = clean(trial, name)
+    key = fit_key(trial, name)
+    product = trial.store.get(key)
+    if product is None:
+        given = clean(trial, name)  # read beforehand, so that the product's time is that of the fit
         aside = Samples.normal(given.hold_out)
         parts = synthetic.samples(trial, name) if detector.synthetic else (aside, aside)
-        with one_thread():
-            state = detector.fit(given.bank, *parts, _seed(trial)).state()
-        save_file({n: t.contiguous() for n, t in state.items()}, str(folder / "state.safetensors"))
-        return {"detector": name}
 
-    state = load_file(str(trial.store.make(fit_key(trial, name), build).path("state.safetensors")))
+        def build(folder: Path, _: Path) -> dict:
+            with one_thread():
+                state = detector.fit(given.bank, *parts, _seed(trial)).state()
+            tensors = {n: t.contiguous() for n, t in state.items()}
+            save_file(tensors, str(folder / "state.safetensors"))
+            return {"detector": name}
+
+        product = trial.store.make(key, build)
+    state = load_file(str(product.path("state.safetensors")))
     return detector.load(state), state
 
 
@@ -60,16 +66,20 @@ def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
     if not _learns(trial.experiment.detector(name)):
         return score(trial, fitted(trial, name)[0], seen)  # quicker than looking it up
 
-    def build(folder: Path, _: Path) -> dict:
-        scores = score(trial, fitted(trial, name)[0], seen)
-        save_arrays({"scores": np.ascontiguousarray(scores)}, str(folder / "scores.safetensors"))
-        return {"detector": name, "images": len(scores)}
-
     config = {"fit": fit_key(trial, name).digest}
     inputs = {"images": seen.images.fingerprint}
     key = Key("image_scores", IMAGE_SCORES_VERSION, config, inputs)
+    product = trial.store.get(key)
+    if product is None:
+        detector, _ = fitted(trial, name)
 
-    return load_arrays(str(trial.store.make(key, build).path("scores.safetensors")))["scores"]
+        def build(folder: Path, _: Path) -> dict:
+            scores = np.ascontiguousarray(score(trial, detector, seen))
+            save_arrays({"scores": scores}, str(folder / "scores.safetensors"))
+            return {"detector": name, "images": len(scores)}
+
+        product = trial.store.make(key, build)
+    return load_arrays(str(product.path("scores.safetensors")))["scores"]
 
 
 def score(trial: Trial, detector: Detector, seen: Seen) -> np.ndarray:
