@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,6 +195,12 @@ class Dataset:
         files = ((place(a, settings.root), a) for a in self.downloads(split))
         kinds = ((path, "sha256" if "sha256" in a else "md5", a) for path, a in files)
         return {path: (kind, a[kind]) for path, kind, a in kinds if kind in a and path.is_file()}
+
+    def own_checks(
+        self, split: str, raw: Raw, settings: DataSettings
+    ) -> Iterable[tuple[str, str, str]]:
+        """Return what else can be checked of a split: what, verdict, detail; see `verify`."""
+        return ()
 
     def original(self, split: str, settings: DataSettings) -> Path | None:
         """Return the folder that holds the published files of a split, None if there is none."""

@@ -17,6 +17,9 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.raw import standing
 from gradbench.errors import GradbenchError, unknown
 
+SHOWN = 3
+"""Splits of a set that are named one by one."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -69,6 +72,10 @@ class Entry:
     @property
     def here(self) -> str:
         """What there is, in words."""
+        splits = len(self.held) + len(self.missing)
+        if splits > SHOWN and self.held:
+            images = sum(held.count or 0 for held in self.held)
+            return f"{len(self.held)} of {splits} splits, {images:,} images"
         there = [str(held) for held in self.held]
         if self.missing:
             there.append(f"no {' or '.join(self.missing)}" if there else "nothing")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 
@@ -53,18 +56,30 @@ class Lettering:
         return found[1], found[2]
 
     def wrapped(self, text: str, width: int, size: float) -> str:
-        """Break text at spaces into lines of at most so many pixels; cut words that are longer."""
+        """Break text into lines of at most so many pixels.
+
+        At spaces, a longer word after its underscores; what is longer still is cut.
+        """
         lines: list[str] = []
         for paragraph in text.split("\n"):
             line = ""
-            for word in paragraph.split(" "):
-                longer = f"{line} {word}" if line else word
+            for word, space in self._words(paragraph, width, size):
+                longer = f"{line}{space}{word}" if line else word
                 if line and self._line(longer, size) > width:
                     lines.append(line)
                     longer = word
                 line = self._cut(longer, width, size)
             lines.append(line)
         return "\n".join(lines)
+
+    def _words(self, text: str, width: int, size: float) -> Iterator[tuple[str, str]]:
+        """Yield words, those that are too long in parts, and what stands before each."""
+        for word in text.split(" "):
+            parts = [word]
+            if self._line(word, size) > width:
+                parts = re.findall(r"[^_]*_+|[^_]+", word)
+            for place, part in enumerate(parts):
+                yield part, "" if place else " "
 
     def _cut(self, line: str, width: int, size: float) -> str:
         if self._line(line, size) <= width:

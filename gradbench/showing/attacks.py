@@ -18,11 +18,11 @@ from gradbench.pipeline import exact_arithmetic, order
 from gradbench.reporting.sheet import Panel, Row, sheet
 from gradbench.showing.challenges import (
     USUAL,
-    chosen,
     described,
     how_many,
     made_from,
     named,
+    trial,
 )
 from gradbench.showing.choice import WORDNET, Choice, label_name, load, uint8
 from gradbench.store import Store
@@ -43,24 +43,25 @@ def show_attacks(
     """
     exact_arithmetic()
     cells = experiment.cells
-    clean = chosen(experiment, choice.count or (USUAL if len(cells) == 1 else 2), choice.seed)
     f = network(experiment, store)
-    try_out(f.backbone, clean)
     rows, heading = [], "perturbation"
-    for cell in cells:
-        made = made_from(experiment, clean, cell, f)
-        changes = 255.0 * (to_float(made.images) - to_float(clean.images)).numpy()
-        factor = amplification(changes)
-        if len(cells) == 1:
-            heading = f"perturbation ×{factor}"
+    with trial(experiment, choice.count or (USUAL if len(cells) == 1 else 2), choice, f) as tried:
+        clean = tried.images.normal
+        try_out(f.backbone, clean)
         before = answered(f.backbone, clean.images, clean.labels)
-        after = answered(f.backbone, made.images, clean.labels)
-        for label, old, change, new in zip(clean.labels, before, changes, after):
-            first = f"×{factor}, " if len(cells) > 1 else ""
-            middle = Panel(amplified(change, factor), first + norms(change))
-            name = label_name(clean, int(label))
-            name = name if len(cells) == 1 else f"{cell.title}\n{name}"
-            rows.append(Row(name, [old, middle, new]))
+        for cell in cells:
+            made = made_from(tried, cell)
+            changes = 255.0 * (to_float(made.images) - to_float(clean.images)).numpy()
+            factor = amplification(changes)
+            if len(cells) == 1:
+                heading = f"perturbation ×{factor}"
+            after = answered(f.backbone, made.images, clean.labels)
+            for label, old, change, new in zip(clean.labels, before, changes, after):
+                first = f"×{factor}, " if len(cells) > 1 else ""
+                middle = Panel(amplified(change, factor), first + norms(change))
+                name = label_name(clean, int(label))
+                name = name if len(cells) == 1 else f"{cell.title}\n{name}"
+                rows.append(Row(name, [old, middle, new]))
     notes = [
         described(experiment, asked),
         f"{_network_name(experiment)}; below, the class that it names and its probability, "

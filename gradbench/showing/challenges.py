@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,20 +85,21 @@ def show_levels(experiment: Experiment, _: Store, choice: Choice, path: Path, as
     """
     families = list(dict.fromkeys(cell.name for cell in experiment.cells))
     levels = sorted({cell.level or 0 for cell in experiment.cells})
-    clean = chosen(experiment, choice.count or (USUAL if len(families) == 1 else 1), choice.seed)
     rows, notes, twins = [], {}, False
-    for name in families:
-        cells = [cell for cell in experiment.cells if cell.name == name]
-        made = {cell.level or 0: made_from(experiment, clean, cell) for cell in cells}
-        columns = [_column(made.get(level), clean) for level in levels]
-        has_twins = all(_is_twin(images, clean) for images in made.values())
-        twins |= has_twins
-        first = [Panel(image) if has_twins else None for image in clean.images]
-        for number, panels in enumerate(zip(first, *columns)):
-            label = label_name(clean, int(clean.labels[number])) if has_twins else ""
-            rows.append(Row(label if len(families) == 1 else name * (number == 0), panels))
-        about = next(iter(made.values()))
-        notes[join_notes(about.status, about.note)] = None
+    with trial(experiment, choice.count or (USUAL if len(families) == 1 else 1), choice) as tried:
+        clean = tried.images.normal
+        for name in families:
+            cells = [cell for cell in experiment.cells if cell.name == name]
+            made = {cell.level or 0: made_from(tried, cell) for cell in cells}
+            columns = [_column(made.get(level), clean) for level in levels]
+            has_twins = all(_is_twin(images, clean) for images in made.values())
+            twins |= has_twins
+            first = [Panel(image) if has_twins else None for image in clean.images]
+            for number, panels in enumerate(zip(first, *columns)):
+                label = label_name(clean, int(clean.labels[number])) if has_twins else ""
+                rows.append(Row(label if len(families) == 1 else name * (number == 0), panels))
+            about = next(iter(made.values()))
+            notes[join_notes(about.status, about.note)] = None
     headings = ["clean", *(f"level {level}" if level else "challenge" for level in levels)]
     if not twins:
         headings, rows = headings[1:], [Row(row.label, row.panels[1:]) for row in rows]
@@ -124,22 +126,30 @@ def _is_twin(made: ImageSet, clean: ImageSet) -> bool:
     return not set(clean.sources).isdisjoint(made.sources)
 
 
-def chosen(experiment: Experiment, count: int, seed: int) -> ImageSet:
-    """Return some clean images, in memory and in the in-distribution shape where that is known."""
+@contextlib.contextmanager
+def trial(
+    experiment: Experiment, count: int, choice: Choice, f: Network | None = None
+) -> Iterator[Trial]:
+    """Give a trial that measures some clean images alone, and leaves nothing in the store of runs.
+
+    Args:
+        experiment: with the challenges.
+        count: of clean images.
+        choice: its seed chooses them.
+        f: the network, for attacks.
+    """
     whole = load(experiment.dataset, experiment.data)
-    part = whole.select(spread(whole, count, seed))
-    return replace(part, images=np.asarray(part.images[:]))
-
-
-def made_from(
-    experiment: Experiment, clean: ImageSet, cell: Cell, f: Network | None = None
-) -> ImageSet:
-    """Return the images of a challenge; nothing is left in the store of the runs."""
-    images = InDistribution(clean, clean, clean, clean)
+    part = whole.select(spread(whole, count, choice.seed))
+    part = replace(part, images=np.asarray(part.images[:]))
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(experiment, images, f, experiment.seeds[0], Store(folder))
-        made = trial.challenge(cell).images
-        return replace(made, images=np.asarray(made.images[:]))
+        images = InDistribution(whole, whole, whole, part)
+        yield Trial(experiment, images, f, experiment.seeds[0], Store(folder))
+
+
+def made_from(tried: Trial, cell: Cell) -> ImageSet:
+    """Return the images of a challenge, in memory."""
+    made = tried.challenge(cell).images
+    return replace(made, images=np.asarray(made.images[:]))
 
 
 def how_many(clean: ImageSet, choice: Choice, spread_out: bool = True) -> str:

@@ -155,6 +155,25 @@ def test_a_suite_has_a_row_for_each_family(tmp_path):
     assert sorted(map(len, found)) == [0] * 9 + [8]
 
 
+def test_published_corruptions_are_shown_where_they_are_here(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradbench.challenges.archive.EACH", 20)
+    images = save(tmp_path / "data/cifar10/test.npz", 20)
+    (tmp_path / "data/CIFAR-10-C").mkdir()
+    levels = [
+        np.clip(images.astype(int) // level, 0, 255).astype(np.uint8) for level in range(2, 7)
+    ]
+    arrays = np.concatenate(levels).transpose(0, 2, 3, 1)
+    np.save(tmp_path / "data/CIFAR-10-C/fog.npy", np.ascontiguousarray(arrays))
+    np.save(tmp_path / "data/CIFAR-10-C/labels.npy", np.tile(np.arange(20) % 10, 5))
+    shown = picture("cifar10", "challenge=fog", "n=3", cwd=tmp_path)
+    seen = [row for row in range(20) if places(shown, images[row])]
+    assert len(seen) == 3
+    for row in seen:
+        assert all(len(places(shown, level[row])) == 1 for level in levels)
+    made = picture("cifar10", "challenge=fog", "n=3", "challenge.source=generated", cwd=tmp_path)
+    assert not any(places(made, level[row]) for row in seen for level in levels)
+
+
 def test_images_that_are_not_made_of_clean_ones(tmp_path):
     shown = picture("digits", "challenge=uniform_noise_images", "n=4", cwd=tmp_path)
     everything = known("digits").load("test", DataSettings("data"))

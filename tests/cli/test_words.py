@@ -84,7 +84,7 @@ def test_a_command_that_there_is_not():
         ("gradbench store ", {"ls", "verify", "prune"}),
         ("gradbench store v", {"verify"}),
         ("gradbench data ", {*ACTIONS}),
-        ("gradbench data verify cifar", {"cifar10", "cifar100"}),
+        ("gradbench data verify cifar", {"cifar10", "cifar100", "cifar10c"}),
         ("gradbench data fetch svhn mn", {"mnist"}),
         ("gradbench data list ", set()),
     ],

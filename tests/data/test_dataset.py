@@ -41,7 +41,7 @@ def test_all_sets_of_the_issue_are_described():
         "digits patches cifar10 cifar100 svhn mnist fashion_mnist emnist_letters textures "
         "tiny_imagenet tiny_imagenet_odin_resize tiny_imagenet_odin_crop lsun lsun_odin_resize "
         "cure_tsr cure_tsr_unreal lsun_odin_crop kmnist notmnist gtsrb scenes places365 "
-        "stl10 isun arrays folder"
+        "stl10 isun cifar10c arrays folder"
     )
     assert set(wanted.split()) == NAMES
 

@@ -137,6 +137,7 @@ def test_text_is_broken_where_it_fits():
     assert all(letters.width(line, BODY) <= 160 for line in lines)
     assert len(lines) == 4
     assert letters.wrapped("one\ntwo", 230, BODY) == "one\ntwo"
+    assert letters.wrapped("cure_like_decolorization", 230, BODY) == "cure_like_\ndecolorization"
     cut = letters.wrapped("internationalisation", 100, SMALL)
     assert cut.endswith("…")
     assert letters.width(cut, SMALL) <= 100
