@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
 from gradbench.locks import held
+from gradbench.peak import Peaks
 from gradbench.progress import say
 
 MANIFEST = "product.json"
@@ -87,6 +88,7 @@ class Store:
         """Products that this object gave out, with their notes alone: a run may use thousands;
         and whether it made them itself."""
         self._told: set[Key] = set()
+        self._peaks = Peaks()
 
     @property
     def made(self) -> list[Key]:
@@ -146,7 +148,10 @@ class Store:
             begun = time.time()
             try:
                 with self._writing():
-                    about = dict(build(part, scratch) or {})
+                    peaks: dict[str, float] = {}
+                    with self._peaks.watch(peaks.update):
+                        about = dict(build(part, scratch) or {})
+                    about |= peaks
                     about["seconds"] = round(time.time() - begun, 3)
                     self._seal(key, part, about)
                     os.replace(part, folder)

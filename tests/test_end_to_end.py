@@ -1,5 +1,6 @@
 """A small run from the first word to the last file: what it writes, and what is in there."""
 
+import csv
 import re
 
 import pytest
@@ -23,7 +24,7 @@ def measured(folder, **wanted):
 def test_every_promised_file_is_there(finished):
     found = {p.relative_to(finished / "run").as_posix() for p in (finished / "run").rglob("*.*")}
     assert found == {
-        *("results.csv", "costs.csv", "table.md", "run.json"),
+        *("results.csv", "costs.csv", "costs.md", "table.md", "run.json"),
         *("figures/roc.png", "figures/levels.png", "figures/gradient_profile.png"),
         *("figures/scores_msp.png", "figures/scores_gradient_logistic.png"),
         *("model/s0/model.json", "model/s0/network.safetensors"),
@@ -158,6 +159,22 @@ def test_costs_name_every_step(finished):
     assert header.startswith("step,what,images,seconds")
     assert {line.split(",")[0] for line in lines} == set(steps(kept(finished)))
     assert all(line.endswith(",yes") for line in lines)
+
+
+def test_costs_tell_speed_memory_and_passes_of_each_detector(finished):
+    with open(finished / "run/costs.csv", newline="", encoding="utf-8") as stream:
+        scores = {r["what"]: r for r in csv.DictReader(stream) if r["step"] == "scores"}
+    passes = {"msp": ("1", "0"), "gradient_logistic": ("1", "1")}
+    assert {m: (r["forward_passes"], r["backward_passes"]) for m, r in scores.items()} == passes
+    for row in scores.values():
+        rate = int(row["images"]) / float(row["seconds"])
+        assert float(row["images_per_second"]) == pytest.approx(rate, rel=0.01)
+    lines = (finished / "run/costs.md").read_text().splitlines()
+    for name, counts in passes.items():
+        (line,) = [one for one in lines if one.startswith(f"| {name} ")]
+        cells = [cell.strip().replace(",", "") for cell in line.strip("|").split("|")]
+        assert tuple(cells[1:3]) == counts
+        assert 0 < int(cells[4]) <= int(cells[3])  # with its passes a detector is not faster
 
 
 def test_nothing_that_executes_on_loading_is_kept(finished):

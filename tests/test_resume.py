@@ -176,7 +176,8 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(finished, tmp_path, mom
     assert about(tmp_path)["time"]["products_made"] == len(kept(finished)) - before
     assert not Store(tmp_path / "store").leftovers()
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
-        *("results.csv", "costs.csv", "table.md", "run.json", "figures", "model")
+        *("results.csv", "costs.csv", "costs.md", "table.md", "run.json"),
+        *("figures", "model"),
     }
     if moment == "in the second epoch":
         assert "training goes on after epoch 1 of 2" in ran.err

@@ -3,34 +3,150 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from gradbench.detectors.base import Passes
+from gradbench.reporting.grid import Grid, markdown
 from gradbench.store import Key, Product, Store
 
-COLUMNS = ("step", "what", "images", "seconds", "images_per_second", "made_by_this_run")
+COLUMNS = (
+    *("step", "what", "images", "seconds", "images_per_second", "peak_mib", "peak_device_mib"),
+    *("forward_passes", "backward_passes", "made_by_this_run"),
+)
+SCORING = ("image_scores", "scores", "transfer")
+"""Steps that score images: the first one that a detector has tells its speed."""
+MEMORY = ("peak_mib", "peak_device_mib")
+HEAD = """# Costs
+
+Times are of the run that made a product, whenever that was, on the hardware that its manifest in
+the store names; they are no part of what equal runs have equal. *Scoring* is the detector's own
+work: of those that learn from challenges with the fits of all folds, of those that perturb images
+without their passes. *With passes*: with all passes through f that it needs of an image, had it to
+make them alone. Peak memory is what fitting and scoring add to what was in use before; empty where
+the system does not tell."""
 
 
-def write_costs(store: Store, path: Path) -> None:
-    """Write one line per step and thing made: images, seconds, and whether this run made it.
+@dataclass
+class Cost:
+    """What was spent on one thing in one step."""
 
-    Times are of the run that made the product, whenever that was.
-    """
-    sums: dict[tuple[str, str], list[float]] = {}
+    images: int = 0
+    seconds: float = 0.0
+    made: bool = False
+    peak_mib: float | None = None
+    peak_device_mib: float | None = None
+
+    def add(self, images: int, seconds: float, made: bool, about: Mapping) -> None:
+        """Add a product; memory is that of the hungriest."""
+        self.images, self.seconds = self.images + images, self.seconds + seconds
+        self.made |= made
+        for name in MEMORY:
+            known = [v for v in (getattr(self, name), about.get(name)) if v is not None]
+            setattr(self, name, max(known, default=None))
+
+    @property
+    def rate(self) -> float | None:
+        """Images per second."""
+        return self.images / self.seconds if self.images and self.seconds > 0 else None
+
+
+Costs = dict[tuple[str, str], Cost]
+"""By step and thing made."""
+
+
+def gathered(store: Store) -> Costs:
+    """Return what was spent on everything that a run used, whoever made it."""
+    costs: Costs = {}
     for key, (product, made) in store.used.items():
         for what, images, seconds in _cost(key, product):
-            line = sums.setdefault((key.step, what), [0, 0.0, 0])
-            line[0] += images
-            line[1] += seconds
-            line[2] += made
+            costs.setdefault((key.step, what), Cost()).add(images, seconds, made, product.about)
+    return costs
+
+
+def write_costs(store: Store, path: Path, passes: Mapping[str, Passes]) -> None:
+    """Write one line per step and thing made: images, seconds, memory, and who made it.
+
+    Args:
+        store: with the products that the run used.
+        path: of the CSV.
+        passes: through f that each detector takes to score an image.
+    """
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for (step, what), (images, seconds, made) in sums.items():
-            rate = f"{images / seconds:.4g}" if images and seconds else ""
-            writer.writerow(
-                [step, what, images or "", f"{seconds:.3f}", rate, "yes" if made else "no"]
-            )
+        for (step, what), cost in gathered(store).items():
+            of = passes.get(what.partition("@")[0]) if step in SCORING else None
+            counts = ("", "") if of is None else (of.forward, of.backward)
+            memory = ["" if (v := getattr(cost, name)) is None else f"{v:.1f}" for name in MEMORY]
+            rate = f"{cost.rate:.4g}" if cost.rate else ""
+            made = "yes" if cost.made else "no"
+            line = [step, what, cost.images or "", f"{cost.seconds:.3f}", rate, *memory, *counts]
+            writer.writerow([*line, made])
+
+
+def costs_table(
+    store: Store, detectors: Mapping[str, Mapping], passes: Mapping[str, Passes]
+) -> str:
+    """Return `costs.md`: speed, memory and passes of each detector.
+
+    Args:
+        store: with the products that the run used.
+        detectors: name -> `reads`.
+        passes: through f that each detector takes to score an image.
+    """
+    costs = gathered(store)
+    header = (
+        *("detector", "forward", "backward", "scoring, images/s", "with passes, images/s"),
+        *("peak memory, MiB", "on the device, MiB"),
+    )
+    rows = []
+    for name, what in detectors.items():
+        own = [
+            (step, cost)
+            for step in (*SCORING, "fits", "fit")
+            for (at, of), cost in costs.items()
+            if at == step and of.partition("@")[0] == name
+        ]
+        scoring = next((cost for step, cost in own if step in SCORING), Cost())
+        memory = [max((m for _, c in own if (m := getattr(c, n)) is not None), default=None)
+                  for n in MEMORY]  # fmt: skip
+        of = passes.get(name)
+        whole = _with_passes(scoring, costs, what["reads"], of)
+        rows.append((
+            name,
+            "" if of is None else str(of.forward),
+            "" if of is None else str(of.backward),
+            f"{scoring.rate:,.0f}" if scoring.rate else "",
+            f"{whole:,.0f}" if whole else "",
+            *("" if m is None else f"{m:.1f}" for m in memory),
+        ))  # fmt: skip
+    return f"{HEAD}\n\n{markdown(Grid(header, tuple(rows)).without_empty_columns())}\n"
+
+
+def _with_passes(scoring: Cost, costs: Costs, reads, of: Passes | None) -> float | None:
+    """Return images per second with the passes that give what a detector reads.
+
+    None where a pass was not timed, or further passes over perturbed images come on top, whose
+    times depend on how many images were drawn.
+    """
+    if not scoring.rate:
+        return None
+    seconds, missing = 1 / scoring.rate, {_group(read) for read in reads}
+    for (step, what), cost in costs.items():
+        given = set(what.split(" + ")) if step == "outputs" else set()
+        if given & missing and cost.rate:
+            seconds += 1 / cost.rate
+            missing -= given
+    norms = sum(read.startswith("squared_norms") for read in reads)
+    perturbs = of is not None and of.backward > norms
+    return None if missing or perturbs else 1 / seconds
+
+
+def _group(read: str) -> str:
+    """Return what an output is called among the costs: layers of one kind together."""
+    return read if "norms" in read else read.split("/")[0]
 
 
 def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
@@ -39,16 +155,14 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
     if key.step == "outputs":
         # outputs of one pass share its time, which is counted with the first of them
         if key.config["output"] == about["pass"][0]:
-            read = dict.fromkeys(n if "norms" in n else n.split("/")[0] for n in about["pass"])
+            read = dict.fromkeys(_group(name) for name in about["pass"])
             yield " + ".join(read), about["images"], about["pass_seconds"]
         return
     what = {
         "network": lambda: f"{key.config['network']['_target_'].rsplit('.', 1)[1]} seed "
         f"{key.config['seed']}",
         "challenge": lambda: key.config["family"],
-        **{step: lambda: about["detector"] for step in ("scores", "fits", "transfer")},
-        "fit": lambda: about["detector"],
-        "image_scores": lambda: about["detector"],
+        **{step: lambda: about["detector"] for step in (*SCORING, "fits", "fit")},
         "perturbed": lambda: key.config["source"],
     }.get(key.step, lambda: "")()
     seconds = about.get("training_seconds", about["seconds"]) - about.get("seconds_of_passes", 0)

@@ -15,12 +15,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from gradbench.detectors.base import Passes
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
 from gradbench.experiment import protocol_name
 from gradbench.on_demand import OnDemand
 from gradbench.reporting import figures, provenance, selection, table
-from gradbench.reporting.costs import write_costs
+from gradbench.reporting.costs import costs_table, write_costs
 from gradbench.reporting.model_folder import write_models
 from gradbench.results import Results
 from gradbench.store import Store
@@ -79,7 +80,10 @@ class RunFolder:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         write_csv(rows, part / "results.csv")
-        write_costs(store, part / "costs.csv")
+        passes = passes_of(results)
+        write_costs(store, part / "costs.csv", passes)
+        text = costs_table(store, about["detectors"], passes)
+        (part / "costs.md").write_text(text, encoding="utf-8")
         (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
         (part / "figures").mkdir()
         _draw(results, rows, part / "figures")
@@ -141,6 +145,7 @@ def describe(results: Results, command: str) -> dict[str, Any]:
     experiment = results.experiment
     backbone = experiment.config["backbone"]
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
+    passes = passes_of(results)
     return {
         "experiment": experiment.name,
         "in_dist": experiment.dataset.name,
@@ -156,12 +161,31 @@ def describe(results: Results, command: str) -> dict[str, Any]:
                 "supervision": detector.supervision,
                 "clean_seen": detector.clean_seen,
                 "reads": list(detector.reads),
+                "passes": _in_words(passes.get(name)),
             }
             for name, detector in detectors.items()
         },
         "remark": experiment.config["remark"],
         "command": command,
     }
+
+
+def passes_of(results: Results) -> dict[str, Passes]:
+    """Return the passes through f that each fitted detector takes to score an image, at most."""
+    found: dict[str, Passes] = {}
+    learned = [(name, state) for (_, _, name), state in results.states.items()]
+    for name in results.experiment.detectors:
+        detector = results.experiment.detector
+        fitted = [detector(name).load(state).passes for of, state in learned if of == name]
+        if not fitted and not detector(name).learns_from_challenges:
+            fitted = [detector(name).passes]
+        if fitted:  # the most where some fits chose to do without a step
+            found[name] = max(fitted, key=lambda passes: (passes.forward, passes.backward))
+    return found
+
+
+def _in_words(passes: Passes | None) -> str:
+    return "" if passes is None else f"{passes.forward} forward, {passes.backward} backward"
 
 
 def _draw(results: Results, rows, folder: Path) -> None:
