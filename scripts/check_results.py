@@ -25,7 +25,7 @@ from gradbench.reporting.view import ATTACKS, AUROC, COLUMNS, RANGE, Line, Measu
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]*\w)")
-WORDS = ("challenge", "control", "level", "split", "detector", "source")
+WORDS = ("challenge", "control", "level", "split", "detector", "source", "passes of an image")
 """Headers of the columns that say what is measured."""
 MEASURES = COLUMNS | ATTACKS
 SEVERAL = {"mean": AUROC, "interval over images": AUROC, "range over networks": RANGE}

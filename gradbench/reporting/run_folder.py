@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from gradbench.detectors.base import Passes
+from gradbench.detectors.base import Detector, Passes
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
 from gradbench.experiment import protocol_name
@@ -74,13 +75,13 @@ class RunFolder:
                 shutil.rmtree(self._part, ignore_errors=True)
 
     def _write(self, results: Results, store: Store, command: str) -> None:
-        about = describe(results, command)
+        passes = passes_of(results)
+        about = describe(results, command, passes)
         rows = results.frame()
         part = self._part
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         write_csv(rows, part / "results.csv")
-        passes = passes_of(results)
         write_costs(store, part / "costs.csv", passes)
         text = costs_table(store, about["detectors"], passes)
         (part / "costs.md").write_text(text, encoding="utf-8")
@@ -140,12 +141,11 @@ class RunFolder:
         )
 
 
-def describe(results: Results, command: str) -> dict[str, Any]:
+def describe(results: Results, command: str, passes: Mapping[str, Passes]) -> dict[str, Any]:
     """Return what a table must say besides its numbers, JSON-able."""
     experiment = results.experiment
     backbone = experiment.config["backbone"]
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
-    passes = passes_of(results)
     return {
         "experiment": experiment.name,
         "in_dist": experiment.dataset.name,
@@ -173,12 +173,13 @@ def describe(results: Results, command: str) -> dict[str, Any]:
 def passes_of(results: Results) -> dict[str, Passes]:
     """Return the passes through f that each fitted detector takes to score an image, at most."""
     found: dict[str, Passes] = {}
-    learned = [(name, state) for (_, _, name), state in results.states.items()]
     for name in results.experiment.detectors:
-        detector = results.experiment.detector
-        fitted = [detector(name).load(state).passes for of, state in learned if of == name]
-        if not fitted and not detector(name).learns_from_challenges:
-            fitted = [detector(name).passes]
+        build = partial(results.experiment.detector, name)
+        if type(build()).perturbed is Detector.perturbed:  # told by what it reads
+            found[name] = build().passes
+            continue
+        places = [place for place in results.states if place[2] == name]
+        fitted = [build().load(results.states[place]).passes for place in places]
         if fitted:  # the most where some fits chose to do without a step
             found[name] = max(fitted, key=lambda passes: (passes.forward, passes.backward))
     return found
