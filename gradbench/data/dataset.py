@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradbench.data.downloads import Downloads
 from gradbench.data.npz import peek, read_npz
 from gradbench.data.raw import Raw
 from gradbench.data.roles import hold_out
@@ -24,7 +25,7 @@ STATUSES = ("official", "generated", "regenerated", "part", "stand_in")
 
 
 @dataclass(kw_only=True, eq=False)
-class Dataset:
+class Dataset(Downloads):
     """A set of images described by configs/dataset/<name>.yaml, looked up under the data root.
 
     The order: `<root>/<name>/<split>.npz`, the published files (`original`, in sub-classes), and
@@ -184,18 +185,6 @@ class Dataset:
         path = self._npz(split, settings)
         return peek(path) if path.is_file() else (None, False)
 
-    def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
-        """Return published files of a split that are here and have a known checksum.
-
-        Returns:
-            path -> (`md5` or `sha256`, checksum).
-        """
-        from gradbench.data.download import place
-
-        files = ((place(a, settings.root), a) for a in self.downloads(split))
-        kinds = ((path, "sha256" if "sha256" in a else "md5", a) for path, a in files)
-        return {path: (kind, a[kind]) for path, kind, a in kinds if kind in a and path.is_file()}
-
     def own_checks(
         self, split: str, raw: Raw, settings: DataSettings
     ) -> Iterable[tuple[str, str, str]]:
@@ -243,60 +232,6 @@ class Dataset:
 
     def _npz(self, split: str, settings: DataSettings) -> Path:
         return settings.root / self.name / f"{split}.npz"
-
-    def downloads(self, split: str) -> list[Mapping[str, Any]]:
-        """Return the archives that hold a split, empty where no download is known."""
-        return [a for a in self.archives if split in a.get("splits", [split])]
-
-    def may_fetch(self, split: str, settings: DataSettings, among: Sequence[str] = ()) -> None:
-        """Raise the error of a split that cannot be downloaded; see `fetch`."""
-        how = None
-        if not self.downloads(split):
-            how = "no download with a checksum is known"
-        elif not settings.online:
-            how = "allow its download (data.download=true, GRADBENCH_OFFLINE not set)"
-        if how:
-            raise MissingData(self._ways(among or [split], settings, how))
-
-    def fetch(self, split: str, settings: DataSettings, among: Sequence[str] = ()) -> None:
-        """Download the published files of a split, unless they are here.
-
-        Args:
-            split: to be had.
-            settings: where to put it.
-            among: splits that would do as well, for the message of a fault.
-
-        Raises:
-            MissingData: if no download is known or allowed, or it fails; names the other ways.
-        """
-        self.may_fetch(split, settings, among)
-        from gradbench.data.download import alone, install
-
-        try:
-            with alone(settings.root / f".{self.name}.downloading"):
-                if self.original(split, settings) is not None:
-                    return  # another process brought it meanwhile
-                for archive in self.downloads(split):
-                    install(archive, settings.root)
-        except GradbenchError as fault:
-            how = f"have it downloaded, which failed: {fault}"
-            raise MissingData(self._ways(among or [split], settings, how)) from fault
-        if self.original(split, settings) is None:
-            raise GradbenchError(
-                f"the download of {self.name} did not bring {self.layout(split)} to {settings.root}"
-            )
-
-    def _download(self, splits: Sequence[str], settings: DataSettings) -> str:
-        """Download the first split that can be had and return it."""
-        split = next((s for s in splits if self.downloads(s)), splits[0])
-        self.fetch(split, settings, splits)
-        return split
-
-    def _ways(self, splits: Sequence[str], settings: DataSettings, download: str) -> str:
-        arrays = " or ".join(str(self._npz(split, settings)) for split in splits)
-        layout = self.layout(splits[0])
-        files = f"put the published files at {settings.root / layout}, or " if layout else ""
-        return f"{self.name} is not on this machine: put arrays at {arrays}, or {files}{download}"
 
 
 def plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.raw import standing
 from gradbench.errors import GradbenchError, unknown
 
+UNCOUNTED = "files, not counted"
 SHOWN = 3
 """Splits of a set that are named one by one."""
 
@@ -30,7 +31,8 @@ class Held:
         place: file or folder that it is read from, None for what is embedded.
         count: images, None where only reading would tell.
         official: images of the published split, 0 where there is none.
-        status: `official`, `part`, `regenerated`, `stand_in`, `damaged`.
+        status: `official`, `part`, `regenerated`, `stand_in`, `damaged`, or that image files were
+            not counted.
     """
 
     split: str
@@ -128,8 +130,9 @@ def look(dataset: Dataset, settings: DataSettings) -> list[Held]:
         try:
             count, restored = dataset.count(split, settings)
             chosen = bool(dataset.copy_note) and place is not None and place.suffix == ".npz"
-            known = official if count is None else count
-            status = dataset.status or standing(official, known, restored or chosen)
+            enough = max(official, dataset.least.get(split, 0))
+            status = UNCOUNTED if count is None else standing(enough, count, restored or chosen)
+            status = dataset.status or status
         except GradbenchError:
             status = "damaged"
         found.append(Held(split, place, count, official, status))

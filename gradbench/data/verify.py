@@ -113,7 +113,9 @@ def _fingerprints(raw: Raw) -> Counter:
 
 
 def _count(dataset: Dataset, split: str, count: int) -> Check:
-    official = dataset.counts.get(split)
+    official, least = dataset.counts.get(split), dataset.least.get(split, 0)
+    if count < least:
+        return Check(split, "count", "note", f"a part: {count:,} of at least {least:,} images")
     if official is None:
         return Check(split, "count", "ok", f"{count:,} images, no official number is known")
     if count == official:

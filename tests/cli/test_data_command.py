@@ -123,7 +123,7 @@ def test_fetch_then_list_then_verify(tree, tmp_path):
     again = gradbench("data", "fetch", "tree", *OWN, cwd=tmp_path)
     assert again.out == "tree test: here already, at data/tree\n"
     assert len(tree["ranges"]) == 1
-    assert table(*OWN, cwd=tmp_path)["tree"].startswith("test official")
+    assert table(*OWN, cwd=tmp_path)["tree"].startswith("test files, not counted 127.0.0.1")
     ran = gradbench("data", "verify", "tree", *OWN, cwd=tmp_path)
     assert ran.code == 0
     verdicts = [line[14:].split()[:2] for line in ran.out.splitlines()[1:]]

@@ -63,6 +63,14 @@ def test_a_part_is_said_and_is_no_damage(tmp_path):
     assert "differs" not in {verdict for verdict, _ in checks.values()}
 
 
+def test_a_bound_of_the_official_number(tmp_path):
+    put(tmp_path)
+    says = found(toy(counts={}, least={"test": 13}), tmp_path)["test", "count"]
+    assert says == ("note", "a part: 12 of at least 13 images")
+    says = found(toy(counts={}, least={"test": 12}), tmp_path)["test", "count"]
+    assert says == ("ok", "12 images, no official number is known")
+
+
 def test_an_empty_class_is_damage_of_a_whole_copy_alone(tmp_path):
     put(tmp_path, labels=np.arange(12) % 2)
     assert found(toy(), tmp_path)["test", "classes"] == (
