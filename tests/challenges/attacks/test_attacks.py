@@ -1,0 +1,335 @@
+"""What every attack must do: budgets, identity at zero, one answer, a network left as it came."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from _trained import changed, digits, trained
+
+from gradbench.backbones.backbone import Backbone, digest
+from gradbench.challenges.attacks.base import Adversarial
+from gradbench.challenges.attacks.bim import BIM
+from gradbench.challenges.attacks.cw import CW
+from gradbench.challenges.attacks.fgsm import FGSM
+from gradbench.challenges.attacks.iterll import IterLL
+from gradbench.challenges.attacks.pgd import PGD
+from gradbench.challenges.attacks.semantic import Semantic
+from gradbench.challenges.base import clean_batch
+from gradbench.challenges.produce import Source, produce
+from gradbench.config import compose, expand
+from gradbench.data.imageset import ImageSet, source_ids
+from gradbench.errors import GradbenchError
+from gradbench.experiment import instantiate
+
+BUDGET = 0.1
+LINF = {
+    "fgsm": FGSM(epsilon=BUDGET),
+    "bim": BIM(epsilon=BUDGET, step=0.03, steps=6),
+    "bim_first_step": BIM(epsilon=0.052, step=0.01, steps=6, first_step=0.002),
+    "pgd": PGD(epsilon=BUDGET, step=0.03, steps=6),
+    "pgd_restarts": PGD(epsilon=BUDGET, step=0.03, steps=4, restarts=3),
+    "iterll": IterLL(epsilon=BUDGET, step=0.03, steps=8),
+}
+ALL = LINF | {
+    "pgd_l2": PGD(norm="l2", epsilon=0.8, step=0.2, steps=6, restarts=2),
+    "cw": CW(binary_steps=5, steps=8, rate=0.03),
+    "cw_fixed": CW(constant=1.0, binary_steps=1, steps=40, rate=0.03),
+    "cw_normalised": CW(constant=1.0, binary_steps=1, steps=40, rate=0.05, space="normalised"),
+    "semantic": Semantic(trials=20),
+}
+every = pytest.mark.parametrize("name", ALL)
+
+
+def make(attack: Adversarial, images: ImageSet, f: Backbone | None = None, **settings):
+    f = f or trained()
+    settings = {"strength": attack.strength(None)} | settings
+    source = Source(attack, attack.family, network=f, weights=digest(f), **settings)
+    return source.make(images, np.arange(len(images)))
+
+
+def coloured(images: ImageSet) -> ImageSet:
+    """Return the images in three channels of different strength, so that they have a hue."""
+    weights = np.array([1.0, 0.7, 0.4])[None, :, None, None]
+    return replace(images, images=(images.images * weights).astype(np.uint8))
+
+
+class Mean(torch.nn.Module):
+    """Sees the strongest of three channels, and nothing else."""
+
+    def forward(self, x):
+        return 20 * x.mean((2, 3))
+
+
+COLOURS = Backbone(Mean(), [0.0] * 3, [1.0] * 3, ("red", "green", "blue"), (3, 8, 8)).eval()
+
+
+def fit_for(name: str) -> tuple[Backbone, ImageSet]:
+    """Return a network and images for an attack: of colours for the semantic one."""
+    if name != "semantic":
+        return trained(), digits(60)
+    images = coloured(digits(60))
+    return COLOURS, replace(images, labels=np.zeros(60, np.int64))
+
+
+@pytest.mark.parametrize("name", LINF)
+@pytest.mark.parametrize("quantise", [True, False])
+def test_no_pixel_changes_by_more_than_the_budget(name, quantise):
+    images, attack = digits(60), LINF[name]
+    made = make(attack, images, quantise=quantise).astype(np.float64)
+    change = made / (255 if quantise else 1) - images.images / 255
+    most = np.abs(change).max((1, 2, 3))
+    assert most.max() <= attack.strength(None) + (1e-9 if quantise else 1e-6)
+    assert most.min() > attack.strength(None) - 1.01 / 255 or name == "bim_first_step"
+
+
+@pytest.mark.parametrize("quantise", [True, False])
+def test_the_l2_budget_is_kept(quantise):
+    images = digits(60)
+    made = make(ALL["pgd_l2"], images, quantise=quantise).astype(np.float64)
+    change = made / (255 if quantise else 1) - images.images / 255
+    length = np.sqrt((change**2).sum((1, 2, 3)))
+    assert length.max() <= 0.8 + (1e-9 if quantise else 1e-5)
+    assert np.median(length) > 0.7
+
+
+@every
+@pytest.mark.parametrize("quantise", [True, False])
+def test_nothing_happens_at_strength_zero(name, quantise):
+    f, images = fit_for(name)
+    made = make(ALL[name], images, f, strength=0.0, quantise=quantise)
+    expected = images.images if quantise else images.images.astype(np.float32) / np.float32(255)
+    assert np.array_equal(made, expected)
+
+
+@every
+def test_images_do_change_and_most_are_mistaken(name, store):
+    f, images = fit_for(name)
+    source = Source(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
+    made, done = produce(source, images, store)
+    assert done.correct.mean() > 0.8
+    least = 0.3 if name in ("fgsm", "bim_first_step", "iterll", "pgd_l2") else 0.7
+    assert done.success.sum() / done.correct.sum() > least
+    pixels = made.images[slice(None)]
+    change = (pixels.astype(np.float64) - images.images) / 255
+    np.testing.assert_allclose(done.l2, np.sqrt((change**2).sum((1, 2, 3))), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(done.linf, np.abs(change).max((1, 2, 3)), rtol=1e-5, atol=1e-7)
+    with torch.no_grad():
+        named = f(torch.from_numpy(pixels).float() / 255).argmax(1).numpy()
+    assert np.array_equal(done.success, done.correct & (named != images.labels))
+
+
+@pytest.mark.parametrize("name", ["cw", "cw_fixed", "semantic"])
+def test_images_that_are_mistaken_already_stay_as_they_are(name):
+    f, images = fit_for(name)
+    wrong = replace(images, labels=(images.labels + 1) % len(f.classes))
+    with torch.no_grad():
+        named = f(torch.from_numpy(images.images).float() / 255).argmax(1).numpy()
+    already = named != wrong.labels
+    assert already.sum() > 40
+    made = make(ALL[name], wrong, f)
+    assert np.array_equal(made[already], images.images[already])
+
+
+@every
+def test_a_second_call_gives_the_same_bits_and_no_state_is_left(name):
+    f, images = fit_for(name)
+    state = dict(vars(ALL[name]))
+    first = make(ALL[name], images, f)
+    make(ALL[name], digits(7) if name != "semantic" else images.select(np.arange(7)), f)
+    assert np.array_equal(make(ALL[name], images, f), first)
+    assert vars(ALL[name]) == state
+
+
+@pytest.mark.parametrize("name", ["pgd", "cw", "semantic"])
+def test_shards_may_be_made_in_any_order(name, store, tmp_path, monkeypatch):
+    for room in ("gradbench.challenges.produce.shards", "gradbench.data.imageset.shards"):
+        monkeypatch.setattr(room, lambda n: [slice(i, min(i + 20, n)) for i in range(0, n, 20)])
+    f, images = fit_for(name)
+    source = Source(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
+    made, done = produce(source, images, store)
+    last = source.make(images, np.arange(40, 60))
+    first = source.make(images, np.arange(20))
+    pixels = made.images[slice(None)]
+    assert np.array_equal(pixels[40:], last)
+    assert np.array_equal(pixels[:20], first)
+    assert len(store.made) == 3
+    assert len(done.l2) == 60
+
+
+@every
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_as_it_came(name, training):
+    f, images = fit_for(name)
+    f = changed() if f is trained() else f
+    marker = f.register_forward_hook(lambda *_: None)
+    for parameter in list(f.parameters())[::2]:
+        parameter.requires_grad_(False)
+    f.train(training)
+    before = digest(f)
+    modes = [m.training for m in f.modules()]
+    flags = [p.requires_grad for p in f.parameters()]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in f.modules()]
+    try:
+        make(ALL[name], images.select(np.arange(10)), f)
+        assert digest(f) == before
+        assert [m.training for m in f.modules()] == modes
+        assert [p.requires_grad for p in f.parameters()] == flags
+        assert all(p.grad is None for p in f.parameters())
+        assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in f.modules()] == hooks
+    finally:
+        marker.remove()
+        f.requires_grad_(True).eval()
+
+
+def test_a_network_that_fails_in_an_attack_is_left_as_it_came_too():
+    f = changed().train()
+
+    def fail(*_):
+        raise RuntimeError("no forward pass")
+
+    hook = f.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="no forward pass"):
+        make(FGSM(), digits(4), f)
+    hook.remove()
+    assert f.training
+    assert all(p.requires_grad for p in f.parameters())
+    f.eval()
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "pgd_l2", "iterll", "cw", "cw_fixed"])
+def test_logits_that_are_all_negative_change_nothing(name):
+    # ours never compare with a logit of 0 that is not there; a shift of all logits is no change
+    usual, shifted = (make(ALL[name], digits(60), f) for f in (trained(), changed(shift=-64.0)))
+    assert (usual != shifted).mean() < 0.02
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "pgd_l2", "iterll"])
+def test_a_saturated_network_gives_gradients_still(name):
+    # where softmax rounds to 1 in float32 the cross entropy has no gradient; the log-odds have
+    usual, saturated = (make(ALL[name], digits(60), f) for f in (trained(), changed(1000.0)))
+    success = [
+        (changed()(torch.from_numpy(m).float() / 255).argmax(1).numpy() != digits(60).labels).mean()
+        for m in (usual, saturated)
+    ]
+    assert success[1] > 0.8 * success[0]
+
+
+def test_cw_works_on_a_saturated_network():
+    # the loss is made of logits, so only c must be a thousand times smaller
+    made = make(CW(constant=1e-5, binary_steps=5, steps=8, rate=0.03), digits(60), changed(1000.0))
+    named = trained()(torch.from_numpy(made).float() / 255).argmax(1).numpy()
+    assert (named != digits(60).labels).mean() > 0.9
+
+
+@every
+def test_a_network_of_one_class_is_refused(name):
+    f = Backbone(torch.nn.Flatten(), [0.5], [0.5], ("only",), (1, 8, 8))
+    with pytest.raises(GradbenchError, match=r"needs at least two classes.*network has 1"):
+        make(ALL[name], digits(4), f)
+
+
+@pytest.mark.parametrize(
+    ("use", "text"),
+    [
+        ({"use": "fgsm", "epsilon": -0.1}, "fgsm epsilon=-0.1: choose a value between 0 and 1"),
+        ({"use": "fgsm", "epsilon": "8/0"}, "fgsm epsilon=8/0: choose a value between 0 and 1"),
+        ({"use": "bim", "steps": 0}, "bim steps=0: choose a whole number of at least 1"),
+        ({"use": "bim", "step": 0}, "bim step=0: choose a value above 0, up to 1"),
+        ({"use": "pgd", "norm": "l3"}, "no norm of pgd named 'l3'"),
+        ({"use": "pgd", "norm": "l3"}, "valid choices are l2, linf"),
+        ({"use": "pgd", "restarts": 0.5}, "pgd restarts=0.5: choose a whole number"),
+        ({"use": "cw", "space": "hsv"}, "valid choices are normalised, pixels"),
+        ({"use": "cw", "constant": -1}, "cw constant=-1: choose a value between 0 and"),
+        (
+            {"use": "iterll", "keep": "foo"},
+            "'foo': valid choices are all, successful",
+        ),
+        ({"use": "semantic", "trials": -3}, "semantic trials=-3: choose a whole number"),
+        ({"use": "semantic", "noisy_negatives": 2}, "noisy_negatives=2: choose true or false"),
+        ({"use": "semantic", "noise": -1}, "noise=-1: choose a value between 0 and 10"),
+    ],
+)
+def test_bad_settings_are_answered_with_the_valid_ones(use, text):
+    ((name, content),) = expand("challenge", [use])
+    with pytest.raises(GradbenchError) as fault:
+        instantiate("challenge", name, content)
+    assert text in str(fault.value)
+
+
+@pytest.mark.parametrize("suite", ["attacks_reference", "attacks_modern"])
+def test_the_suites_hold_the_six_attacks_under_their_plain_names(suite):
+    members = {n: instantiate("challenge", n, c) for n, c in expand("challenge", [suite])}
+    assert sorted(members) == ["bim", "cw", "fgsm", "iterll", "pgd", "semantic"]
+    kept = {a.keep for a in members.values()}
+    assert kept == ({"successful"} if suite == "attacks_reference" else {"all"})
+
+
+def test_the_values_of_the_old_protocol():
+    members = {
+        n: instantiate("challenge", n, c) for n, c in expand("challenge", ["attacks_reference"])
+    }
+    assert members["fgsm"].strengths == (0.05,)
+    bim = members["bim"]
+    assert (bim.steps, bim.step, bim.first_step) == (6, 0.01, 0.002)
+    # so its budget cuts nothing off
+    assert bim.strengths[0] == pytest.approx(bim.first_step + 5 * bim.step)
+    cw = members["cw"]
+    assert (cw.strengths, cw.steps, cw.rate) == ((1.0,), 100, 0.01)
+    assert (cw.binary_steps, cw.confidence, cw.space) == (1, 0, "normalised")
+    assert [members[n].noise for n in ("fgsm", "bim", "cw")] == [0.0625, 0.065, 0.025]
+    assert all(members[n].noisy_negatives for n in ("fgsm", "bim", "cw"))
+    assert members["pgd"].strengths == (8 / 255,)
+    assert (members["pgd"].step, members["pgd"].steps) == (2 / 255, 20)
+    assert (members["iterll"].strengths, members["iterll"].steps) == ((8 / 255,), 10)
+    assert members["semantic"].trials == 1000
+
+
+def test_restarts_keep_what_succeeded_and_try_the_rest_again():
+    images, labels = digits(60), digits(60).labels
+    attacks = [PGD(epsilon=0.04, step=0.02, steps=3, restarts=n) for n in (1, 5)]
+    once, often = (make(attack, images) for attack in attacks)
+    named = [trained()(torch.from_numpy(m).float() / 255).argmax(1).numpy() for m in (once, often)]
+    done = named[0] != labels
+    assert 0 < done.sum() < 60
+    assert np.array_equal(once[done], often[done])
+    assert not np.array_equal(once, often)
+    assert (named[1] != labels).sum() >= done.sum()
+
+
+def test_random_starts_are_drawn_by_seed_and_image():
+    images = digits(30)
+    attack = PGD(epsilon=0.1, step=0.001, steps=1)
+    first, other = make(attack, images, seed=1), make(attack, images, seed=2)
+    assert (first != other).mean() > 0.5
+    batch = clean_batch(images.images, images.labels, images.sources, "cpu", quantise=False)
+    start = attack.perturb(batch, 0.1, 1, trained()) - batch.grey
+    assert start.std() == pytest.approx(255 * 0.1 / 3**0.5, rel=0.05)
+    mirrored = images.select(np.arange(30)[::-1])
+    assert (make(attack, mirrored, seed=1)[::-1] == first).mean() > 0.999
+
+
+def test_starts_in_l2_fill_the_ball():
+    count = 400
+    pixels = np.full((count, 1, 2, 1), 128, np.uint8)
+    batch = clean_batch(pixels, np.zeros(count, np.int64), source_ids("a", "b", count), "cpu")
+    attack = PGD(norm="l2", epsilon=0.1, step=1e-7, steps=1)
+    flat = Backbone(torch.nn.Flatten(), [0.5], [0.5], ("a", "b"), (1, 2, 1))
+    away = (attack.perturb(batch, 0.1, 0, flat) - batch.grey).flatten(1).norm(dim=1) / 25.5
+    assert away.max() <= 1 + 1e-5
+    # in two dimensions the share within radius r is r squared
+    assert (away < 0.5).float().mean() == pytest.approx(0.25, abs=0.07)
+
+
+def test_iterll_goes_to_the_least_likely_class():
+    images = digits(60)
+    made = make(IterLL(epsilon=0.5, step=0.02, steps=40), images)
+    logits = [trained()(torch.from_numpy(p).float() / 255) for p in (images.images, made)]
+    least = logits[0].argmin(1)
+    assert (logits[1].argmax(1) == least).float().mean() > 0.5
+
+
+def test_the_run_may_say_what_is_kept_of_all_attacks():
+    config = compose(["experiment=adversarial_digits"])
+    assert config["challenge"]["keep"] == "successful"
+    assert config["challenge"]["noisy_negatives"] is False
