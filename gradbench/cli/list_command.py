@@ -21,6 +21,9 @@ KINDS = {
     "protocols": "protocol",
 }
 
+NAMED = 3
+"""So many missing members are named, more are counted."""
+
 HELP = f"""\
 gradbench list [{"|".join(KINDS)}] [data.root=DIR] [--config-dir DIR]
 
@@ -102,6 +105,9 @@ def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
         content = read_member("challenge", name, dirs) | changes
         if _ready("challenge", name, content, dirs, root) != "ready":
             missing.append(changes.get("name", name))
+    if len(missing) > NAMED:
+        some = "none" if len(missing) == len(entries) else f"{len(entries) - len(missing)}"
+        return f"{some} of {len(entries)} ready"
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
 
 
