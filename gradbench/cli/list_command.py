@@ -106,8 +106,9 @@ def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
         if _ready("challenge", name, content, dirs, root) != "ready":
             missing.append(changes.get("name", name))
     if len(missing) > NAMED:
-        some = "none" if len(missing) == len(entries) else f"{len(entries) - len(missing)}"
-        return f"{some} of {len(entries)} ready"
+        if len(missing) == len(entries):
+            return f"not here, none of {len(entries)}"
+        return f"ready but for {len(missing)} of {len(entries)}"
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
 
 

@@ -58,7 +58,7 @@ def test_data_root_is_looked_at(tmp_path):
     lines = listed("challenges", "data.root=images", cwd=tmp_path)
     assert lines["svhn"].startswith("ready")
     assert lines["gtsrb"].startswith("not here")
-    assert lines["cure_tsr"].startswith("none of 12 ready")
+    assert lines["cure_tsr"].startswith("not here, none of 12")
     lines = listed("experiments", "data.root=images", cwd=tmp_path)
     assert lines["ood_cifar10_far"].startswith("ready but for textures, scenes, gtsrb")
     assert lines["quickstart"].startswith("ready")
