@@ -131,7 +131,9 @@ def look(dataset: Dataset, settings: DataSettings) -> list[Held]:
             count, restored = dataset.count(split, settings)
             chosen = bool(dataset.copy_note) and place is not None and place.suffix == ".npz"
             enough = max(official, dataset.least.get(split, 0))
-            status = UNCOUNTED if count is None else standing(enough, count, restored or chosen)
+            status = "official" if place is None else UNCOUNTED
+            if count is not None:
+                status = standing(enough, count, restored or chosen)
             status = dataset.status or status
         except GradbenchError:
             status = "damaged"

@@ -41,6 +41,7 @@ def test_the_list_holds_every_set_with_source_and_terms(tmp_path):
     assert lines["cifar10"].startswith("nothing www.cs.toronto.edu")
     assert lines["cifar10"].endswith("no licence stated; cite Krizhevsky 2009")
     assert lines["digits"].startswith("train 1,200, test 597 official CC BY 4.0")
+    assert lines["patches"].startswith("all official CC BY 2.0")
     assert lines["arrays"].startswith("set path")
 
 
