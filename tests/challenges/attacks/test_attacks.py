@@ -54,14 +54,22 @@ def coloured(images: ImageSet) -> ImageSet:
     return replace(images, images=(images.images * weights).astype(np.uint8))
 
 
-class Mean(torch.nn.Module):
-    """Sees the strongest of three channels, and nothing else."""
+class Only(torch.nn.Module):
+    """A network that consists of one layer, times 20."""
+
+    feature_layers = ("layer",)
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        self.layer = layer
 
     def forward(self, x):
-        return 20 * x.mean((2, 3))
+        return 20 * self.layer(x).flatten(1)
 
 
-COLOURS = Backbone(Mean(), [0.0] * 3, [1.0] * 3, ("red", "green", "blue"), (3, 8, 8)).eval()
+MEAN = Only(torch.nn.AdaptiveAvgPool2d(1))
+"""Sees which of three channels is the strongest, and nothing else."""
+COLOURS = Backbone(MEAN, [0.0] * 3, [1.0] * 3, ("red", "green", "blue"), (3, 8, 8)).eval()
 
 
 def fit_for(name: str) -> tuple[Backbone, ImageSet]:
@@ -224,7 +232,7 @@ def test_cw_works_on_a_saturated_network():
 
 @every
 def test_a_network_of_one_class_is_refused(name):
-    f = Backbone(torch.nn.Flatten(), [0.5], [0.5], ("only",), (1, 8, 8))
+    f = Backbone(Only(torch.nn.Flatten()), [0.5], [0.5], ("only",), (1, 8, 8))
     with pytest.raises(GradbenchError, match=r"needs at least two classes.*network has 1"):
         make(ALL[name], digits(4), f)
 
@@ -314,7 +322,7 @@ def test_starts_in_l2_fill_the_ball():
     pixels = np.full((count, 1, 2, 1), 128, np.uint8)
     batch = clean_batch(pixels, np.zeros(count, np.int64), source_ids("a", "b", count), "cpu")
     attack = PGD(norm="l2", epsilon=0.1, step=1e-7, steps=1)
-    flat = Backbone(torch.nn.Flatten(), [0.5], [0.5], ("a", "b"), (1, 2, 1))
+    flat = Backbone(Only(torch.nn.Flatten()), [0.5], [0.5], ("a", "b"), (1, 2, 1))
     away = (attack.perturb(batch, 0.1, 0, flat) - batch.grey).flatten(1).norm(dim=1) / 25.5
     assert away.max() <= 1 + 1e-5
     # in two dimensions the share within radius r is r squared
