@@ -101,7 +101,7 @@ def synthesised() -> Pictures:
         veins = (1 - (cloud - 0.5).abs() * 9).clamp_(0, 1)
         depth += weight * veins
     haze = plasma(keys + 7, SIDE, 1.7)
-    bright = (0.12 + 0.30 * haze + 0.75 * depth).clamp_(0, 1)
+    bright = (0.25 + 0.35 * haze + 0.75 * depth).clamp_(0, 1)
     channels = [bright**gamma for gamma in (1.25, 1.05, 0.9)]
     pixels = torch.stack(channels, 1).mul_(255).round_().to(torch.uint8)
     return Pictures(tuple(pixels))
