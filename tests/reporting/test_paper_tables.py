@@ -84,17 +84,17 @@ def test_a_table_is_laid_out_as_in_print(made, tmp_path):
     assert found[*at, "measured"] == ["0.780 0.770–0.790", "", "0.790 0.780–0.800", ""]
     assert found[*at, "difference"] == ["−0.020", "", "0.000", ""]
     at = ("AUPR", "A", "Far")
-    assert found[*at, "in"] == ["90.0", "– [d]", "– [b]"]
+    assert found[*at, "in"] == ["90.0", "– [a]", "– [b]"]
     assert found[*at, "balanced"] == ["70.0", "", ""]
     assert (*at, "difference") not in found
     at = ("AUROC", "B", "Far")  # nothing measured: no line for differences
     assert found[*at, "measured"] == ["– [c]", "", "– [c]", ""]
     assert (*at, "difference") not in found
     assert notes == [
-        "[a] not run: energy on svhn of cifar10",
+        "[a] run without the detector: energy on cifar10 with resnet18, gradient on cifar10 with "
+        "resnet18",
         "[b] method not built: Nobody's, Nobody's for aupr",
         "[c] not run: ood_gtsrb with resnet18",
-        "[d] not run: gradient on svhn of cifar10",
     ]
 
 
@@ -175,14 +175,15 @@ def test_a_stand_in_is_taken_where_the_set_is_not_at_hand_for_the_whole_group(ma
     assert (found.numbers["measured"].value, found.run.path.name) == (90.0, "b")
     assert found.marks == ("scenes in place of svhn: a stand-in; stands in for LSUN",)
     # Energy is missing at the stand-in, and not looked for elsewhere
-    assert cell(filling, "A", "Far", "Energy").reason == "not run: energy on scenes of cifar10"
+    reason = "run without the detector: energy on cifar10 with resnet18"
+    assert cell(filling, "A", "Far", "Energy").reason == reason
     assert [run.path.name for run in filling.runs] == ["b", "a"]
 
 
 def test_the_reason_of_a_run_is_the_reason_of_the_cell(made, tmp_path):
     write_run(tmp_path / "runs" / "a", [absent("svhn", "put it at data/svhn")])
     filling = made()
-    reason = "data absent or left out: put it at data/svhn"
+    reason = "not measured: put it at data/svhn"
     assert cell(filling, "A", "Far", "Ours").reason == reason
     assert cell(filling, "A", "Near", "Ours").reason == "not run: ood_cifar10 with resnet18"
 

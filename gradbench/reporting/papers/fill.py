@@ -19,6 +19,9 @@ from gradbench.reporting.papers.spec import Table
 
 NOT_BUILT = "method not built"
 NOT_RUN = "not run"
+NO_DETECTOR = "run without the detector"
+MERGED = (NOT_BUILT, NOT_RUN, NO_DETECTOR)
+"""Reasons of which one note is enough: the place of a cell tells which part of it is its own."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +174,17 @@ def _reason(one: Wanted, place: Place | None, chosen: Chosen, built: dict[str, s
     for at in places:
         for run in chosen.at(at):
             if reason := run.reason(at.challenge, at.level, one.detector):
-                return f"data absent or left out: {reason}"
-    names = dict.fromkeys(name for at in places for name in at.experiments)
-    there = [name for name in names if name in built["experiment"]]
-    if not there:
-        return f"experiment not built: {' or '.join(names)}"
+                return f"not measured: {reason}"
     if place is not None:
-        return f"{NOT_RUN}: {one.detector} on {place.challenge} of {place.in_dist}"
-    return f"{NOT_RUN}: {there[0]} with {places[0].backbone}"
+        return f"{NO_DETECTOR}: {one.detector} on {place.in_dist} with {place.backbone}"
+    there: dict[str, str] = {}  # in-distribution set -> its preferred experiment that is built
+    for at in places:
+        for name in at.experiments:
+            if name in built["experiment"]:
+                there.setdefault(at.in_dist, name)
+    if not there:
+        return f"experiment not built: {' or '.join(places[0].experiments)}"
+    return f"{NOT_RUN}: {' or '.join(there.values())} with {places[0].backbone}"
 
 
 def _best(group: Sequence[Filled]) -> None:

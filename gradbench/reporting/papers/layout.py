@@ -9,7 +9,7 @@ from string import ascii_lowercase
 
 from gradbench.reporting.grid import Grid
 from gradbench.reporting.numbers import DASH
-from gradbench.reporting.papers.fill import NOT_BUILT, Filled, Filling, Number
+from gradbench.reporting.papers.fill import MERGED, Filled, Filling, Number
 from gradbench.reporting.papers.measures import MEASURED, show, show_difference
 from gradbench.reporting.papers.spec import Table
 from gradbench.reporting.published import Printed
@@ -29,10 +29,15 @@ TITLES = {
 
 @dataclass
 class Notes:
-    """Foot-notes by letter, in the order in which they are first needed."""
+    """Foot-notes by letter, in the order in which they are first needed.
+
+    Attributes:
+        letters: beginning of a note -> its letter.
+        ends: beginning -> what follows it, each thing once.
+    """
 
     letters: dict[str, str] = field(default_factory=dict)
-    built: dict[str, None] = field(default_factory=dict)
+    ends: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def mark(self, texts: Sequence[str]) -> str:
         """Return the mark for some notes, "" for none."""
@@ -42,20 +47,19 @@ class Notes:
     def lines(self) -> list[str]:
         """Return the notes with their letters."""
         return [
-            f"[{letter}] {text}{', '.join(self.built) if text == _BUILT else ''}"
+            f"[{letter}] {text}{', '.join(self.ends.get(text, ()))}"
             for text, letter in self.letters.items()
         ]
 
     def _letter(self, text: str) -> str:
-        if text.startswith(_BUILT):  # one note for all methods: the table names them
-            self.built[text.removeprefix(_BUILT)] = None
-            text = _BUILT
+        for kind in MERGED:
+            begin = f"{kind}: "
+            if text.startswith(begin):
+                self.ends.setdefault(begin, {})[text.removeprefix(begin)] = None
+                text = begin
         place = len(self.letters)
         letter = ascii_lowercase[place % 26] * (place // 26 + 1)
         return self.letters.setdefault(text, letter)
-
-
-_BUILT = f"{NOT_BUILT}: "
 
 
 @dataclass(frozen=True)
