@@ -5,7 +5,6 @@ grey levels after the cut to whole numbers; what differs is told by `agree`.
 """
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,18 +20,13 @@ from gradbench.challenges.corruptions import (
     blur,
     colour,
     digital,
-    edges,
     elastic,
     noise,
     sampling,
-    spatter,
-    weather,
 )
 from gradbench.challenges.corruptions import filters as own_filters
 from gradbench.challenges.corruptions.base import unit
 from gradbench.challenges.corruptions.constants import CIFAR, IMAGENET
-from gradbench.challenges.corruptions.frost_pictures import Pictures, synthesised
-from gradbench.challenges.corruptions.plasma import plasma
 from gradbench.challenges.counter import image_keys, normal, random_bits, uniform
 
 CLEAN = pictures(6).images
@@ -237,139 +231,6 @@ def test_speckle_noise_is_in_proportion_to_the_pixel():
     made = noise.speckle_noise(IMAGES, KEYS, 0.2)
     drawn = normal(KEYS, IMAGES.shape[1:]).double()
     torch.testing.assert_close(made, (IMAGES * (1 + 0.2 * drawn)).clamp(0, 1))
-
-
-# weather
-
-
-def test_clouds_span_the_unit_interval_join_at_the_borders_and_roughen():
-    keys = image_keys(0, "clouds", [str(i) for i in range(40)])
-    smooth, rough = plasma(keys, 64, 3.0), plasma(keys, 64, 1.5)
-    for cloud in (smooth, rough):
-        assert cloud.amin((1, 2)).eq(0).all()
-        assert cloud.amax((1, 2)).eq(1).all()
-    steps = [(c - c.roll(1, 2)).abs().mean() for c in (smooth, rough)]
-    assert steps[0] < 0.5 * steps[1]
-    seam = (smooth[:, :, 0] - smooth[:, :, -1]).abs().mean()
-    assert seam < 1.5 * steps[0]
-
-
-def test_a_smooth_cloud_passes_through_the_mean_of_its_corners():
-    """With spread but at the first scale, every later point is the mean of its neighbours."""
-    cloud = plasma(KEYS, 32, 1e9).double()
-    even = (cloud[:, ::16, ::16], cloud[:, 8::16, 8::16])
-    corners = even[0] + even[0].roll(-1, 1) + even[0].roll(-1, 2) + even[0].roll((-1, -1), (1, 2))
-    torch.testing.assert_close(even[1], corners / 4, atol=1e-6, rtol=0)
-
-
-def test_fog_keeps_the_brightest_value_in_range():
-    for weight, decay in CIFAR["fog"]:
-        cloud = plasma(KEYS, 32, decay)[:, None]
-        most = IMAGES.amax((1, 2, 3), keepdim=True)
-        expected = (IMAGES + weight * cloud) * most / (most + weight)
-        torch.testing.assert_close(weather.fog(IMAGES, KEYS, weight, decay), expected.clamp(0, 1))
-
-
-def test_frost_is_a_part_of_every_fifth_pixel():
-    rng = np.random.default_rng(0)
-    picture = torch.from_numpy(rng.integers(0, 256, (3, 260, 300), dtype=np.uint8))
-    made = weather.frost(IMAGES * 0, KEYS, 1.0, 1.0, Pictures((picture,)), 160)
-    small = picture[:, 2::5, 2::5].double() / 255
-    for image in made:
-        places = [
-            (y, x)
-            for y in range(small.shape[1] - 32)
-            for x in range(small.shape[2] - 32)
-            if torch.equal(small[:, y : y + 32, x : x + 32], image)
-        ]
-        assert len(places) == 1
-
-
-def test_synthesised_frost_is_light_varied_and_the_same_every_time():
-    pictures = synthesised()
-    assert len(pictures.pixels) == 5
-    assert len({p.numpy().tobytes() for p in pictures.pixels}) == 5
-    for picture in pictures.pixels:
-        levels = picture.double()
-        assert 50 < levels.mean() < 200
-        assert levels.std() > 25
-        assert levels[2].mean() > levels[0].mean()  # bluish
-    assert pictures.digest == synthesised.__wrapped__().digest
-
-
-# spatter
-
-
-def opencv() -> dict[str, np.ndarray]:
-    found, name = {}, ""
-    for line in Path(__file__).with_name("opencv.txt").read_text().splitlines():
-        if line.startswith("#"):
-            continue
-        if line.isalpha():
-            name = line
-            found[name] = []
-        else:
-            found[name].append([int(n) for n in line.split()])
-    return {name: np.array(rows) for name, rows in found.items()}
-
-
-def test_edges_distances_and_histograms_equal_opencv():
-    known = opencv()
-    plane = torch.from_numpy(known["plane"]).int()[None]
-    found = edges.canny(plane, 50, 150)
-    assert np.array_equal(found[0].numpy(), known["edges"] > 0)
-    away = edges.distances(found)
-    assert np.array_equal((away[0] * 10).round().numpy(), known["distances"])
-    blurred = edges.box_mean(away.clamp(max=20).double()).floor().int()
-    assert np.array_equal(blurred[0].numpy(), known["blurred"])
-    assert np.array_equal(edges.equalised(blurred, 21)[0].numpy(), known["even"])
-
-
-def test_weak_edges_join_strong_ones_and_no_others():
-    plane = torch.zeros(2, 9, 30, dtype=torch.int32)
-    plane[0, 4:] = torch.linspace(0, 90, 30).int()  # from below 50 / 4 to above 150 / 4
-    plane[1, 4:] = 20
-    found = edges.canny(plane, 50, 150)
-    assert found[0].any(0).sum() > 20
-    assert not found[0].any(0)[:3].any()
-    assert not found[1].any()
-
-
-def test_distances_agree_with_scipy_within_the_masks_error():
-    rng = np.random.default_rng(2)
-    points = torch.from_numpy(rng.random((3, 40, 40)) < 0.004)
-    found = edges.distances(points).numpy()
-    for plane, mine in zip(points.numpy(), found):
-        exact = ndimage.distance_transform_edt(~plane)
-        assert np.abs(mine - exact).max() <= 0.03 * exact.max()
-
-
-@pytest.mark.parametrize("level", [3, 4])
-def test_mud_equals_scikit_image(level):
-    mean, deviation, smooth, threshold, rim, mud = CIFAR["spatter"][level]
-    assert mud == 1
-    drawn = normal(KEYS, (32, 32)).double().numpy()
-
-    def muddy(plane: np.ndarray, image: np.ndarray) -> np.ndarray:
-        liquid = filters.gaussian(plane * deviation + mean, smooth)
-        mask = filters.gaussian((liquid > threshold).astype(float), rim)
-        mask[mask < 0.8] = 0
-        return image * (1 - mask[..., None]) + mask[..., None] * np.array([63, 42, 20])
-
-    made = spatter.spatter(IMAGES, KEYS, *CIFAR["spatter"][level])
-    agree(made, map(muddy, drawn, pixels()), share=0.002)
-
-
-def test_water_brightens_drops_alone_and_no_drop_changes_nothing():
-    constants = CIFAR["spatter"][2]
-    made = spatter.spatter(IMAGES, KEYS, *constants)
-    drawn = normal(KEYS, (32, 32)).double() * constants[1] + constants[0]
-    dry = own_filters.gaussian(drawn, constants[2])[:, None] < constants[3]
-    assert torch.equal(made[dry.expand(-1, 3, -1, -1)], IMAGES[dry.expand(-1, 3, -1, -1)])
-    assert (made >= IMAGES).all()
-    assert (made > IMAGES).any((1, 2, 3)).all()
-    none = spatter.spatter(IMAGES, KEYS, 0.1, 0.01, 1.0, 0.7, 0.5, 0)
-    assert torch.equal(none, IMAGES)
 
 
 # files and geometry

@@ -118,5 +118,3 @@ IMAGENET: Mapping[str, tuple[Strength, ...]] = {
 
 TABLES = {"cifar": CIFAR, "imagenet": IMAGENET}
 FAMILIES = tuple(CIFAR)
-SIDES = {"cifar": 32, "imagenet": 224}
-"""Side in pixels of the images that a table was made for."""
