@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
-from gradbench.challenges.attacks.base import KEEP
 from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
@@ -24,9 +21,8 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.evaluation.protocols import Protocol, random_name
 from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
-
-NOT_ARGUMENTS = ("_target_", "description")
-CONTROLS = ("identity", "random_labels", "round_trip", "random_split", "memorisation")
+from gradbench.instantiate import instantiate
+from gradbench.settings import check_settings, levels, seeds
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             f"challenges: '{MEAN}' is the name of the mean over challenges in tables; give yours "
             "another name"
         )
-    _check_numbers(config)
+    check_settings(config)
     for key in dataset.augment:
         if key not in ("pad", "flip"):
             raise unknown("setting of dataset.augment", key, ("pad", "flip"))
@@ -164,11 +160,11 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         config=config,
         dirs=dirs,
         dataset=dataset,
-        cells=tuple(_cells(challenges, _levels(config))),
+        cells=tuple(_cells(challenges, levels(config))),
         detectors={name: what for name, what in detectors.items() if name not in left_out},
         protocol=protocol,
         left_out=left_out,
-        seeds=tuple(_seeds(config)),
+        seeds=tuple(seeds(config)),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
         device=find_device(config["device"]),
     )
@@ -186,41 +182,6 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         if isinstance(challenge, Derived):
             challenge.with_data(experiment.data.root)
     return experiment
-
-
-def instantiate(group: str, name: str, content: Mapping[str, Any], drop=NOT_ARGUMENTS):
-    """Build the object that a member's file describes.
-
-    Raises:
-        GradbenchError: if its class is not found or refuses a setting, with the valid ones.
-    """
-    target = content.get("_target_")
-    if not target:
-        raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
-    try:
-        make = get_object(target)
-    except Exception as fault:
-        reason = " ".join(str(fault).split())
-        raise GradbenchError(f"{group} {name}: {target} cannot be imported ({reason})") from fault
-    arguments = {k: v for k, v in content.items() if k not in drop}
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**arguments)
-    except TypeError:
-        takes = [p.name for p in signature.parameters.values()]
-        for wrong in arguments:
-            if wrong not in takes:
-                raise unknown(f"setting of {group} {name}", wrong, takes) from None
-        missing = [
-            p.name
-            for p in signature.parameters.values()
-            if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in arguments
-        ]
-        raise GradbenchError(f"{group} {name} needs a value for {', '.join(missing)}") from None
-    try:
-        return make(**arguments)
-    except (TypeError, ValueError) as fault:
-        raise GradbenchError(f"{group} {name}: {fault}") from fault
 
 
 def protocol_name(protocol: Protocol) -> str:
@@ -268,54 +229,3 @@ def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):
         for level in challenge.levels if levels is None else levels:
             challenge.check_level(level)
             yield Cell(name, challenge, level)
-
-
-def _levels(config: Mapping[str, Any]) -> list[int] | None:
-    given = config["levels"] if config["level"] is None else config["level"]
-    return None if given is None else _integers("levels", given)
-
-
-def _seeds(config: Mapping[str, Any]) -> list[int]:
-    return _integers("seeds", config["seed"] if config["seeds"] is None else config["seeds"])
-
-
-def _integers(key: str, value: Any) -> list[int]:
-    values = value if isinstance(value, list) else [value]
-    if not values or any(type(v) is not int or v < 0 for v in values):
-        raise GradbenchError(
-            f"{key}={value}: write a list of whole numbers from 0, for example {key}=[1,3,5]"
-        )
-    if len(set(values)) < len(values):
-        raise GradbenchError(f"{key}={value}: a number stands there twice")
-    return values
-
-
-def _check_numbers(config: Mapping[str, Any]) -> None:
-    for key, least in (
-        ("evaluation.replicates", 100),
-        ("evaluation.seed", 0),
-        ("challenge.seed", 0),
-        ("detector.seed", 0),
-        ("data.workers", 1),
-        ("controls.limit", 10),
-        ("limit", 10),
-    ):
-        value = config
-        for part in key.split("."):
-            value = value[part]
-        if value is None and key == "limit":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise GradbenchError(f"{key}={value}: a whole number, at least {least}")
-    for key in ("data.download", "challenge.quantise", *(f"controls.{c}" for c in CONTROLS)):
-        section, name = key.split(".")
-        if type(config[section][name]) is not bool:
-            raise GradbenchError(f"{key}={config[section][name]}: true or false")
-    keep, noisy = (config["challenge"][name] for name in ("keep", "noisy_negatives"))
-    if keep is not None and keep not in KEEP:
-        raise unknown("challenge.keep", str(keep), (*KEEP, "null"))
-    if noisy is not None and type(noisy) is not bool:
-        raise GradbenchError(f"challenge.noisy_negatives={noisy}: true, false or null")
-    confidence = config["evaluation"]["confidence"]
-    if not isinstance(confidence, float) or not 0.5 <= confidence < 1:
-        raise GradbenchError(f"evaluation.confidence={confidence}: between 0.5 and 1")

@@ -15,8 +15,9 @@ from gradbench.config import load_member
 from gradbench.data.gather import InDistribution
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
-from gradbench.experiment import Cell, Experiment, instantiate
+from gradbench.experiment import Cell, Experiment
 from gradbench.fitting import clean, fitted, image_scores
+from gradbench.instantiate import instantiate
 from gradbench.synthetic import make, relation
 from gradbench.trial import Trial
 

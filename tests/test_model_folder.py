@@ -13,8 +13,9 @@ from gradbench.backbones.build import build_network
 from gradbench.backbones.obtain import obtain
 from gradbench.config import compose
 from gradbench.data.gather import gather
-from gradbench.experiment import instantiate, read
+from gradbench.experiment import read
 from gradbench.extraction.extract import compute
+from gradbench.instantiate import instantiate
 from gradbench.judging import judge
 from gradbench.pipeline import order
 from gradbench.store import Store

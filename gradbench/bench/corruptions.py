@@ -130,7 +130,7 @@ def measure(
         device: to compute on.
     """
     from gradbench.config import load_member
-    from gradbench.experiment import instantiate
+    from gradbench.instantiate import instantiate
 
     made = {
         family: instantiate(

@@ -18,7 +18,7 @@ from gradbench.config import load_member
 from gradbench.data.imageset import ImageSet, channel_statistics, to_float
 from gradbench.data.resample import fit_to
 from gradbench.data.settings import DataSettings
-from gradbench.experiment import instantiate
+from gradbench.instantiate import instantiate
 
 
 def images_of(name: str, root: Path, count: int, size: int | None, settings: Settings) -> ImageSet:

@@ -16,9 +16,9 @@ from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.detectors.base import GIVEN, SUPERVISION, Detector, Samples
 from gradbench.detectors.profile import rank_auroc
 from gradbench.errors import GradbenchError
-from gradbench.experiment import instantiate
 from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import check, read
+from gradbench.instantiate import instantiate
 
 NAMES = [name for name in group_files("detector") if "members" not in load_member("detector", name)]
 each = pytest.mark.parametrize("name", NAMES)

@@ -20,7 +20,7 @@ from gradbench.challenges.produce import Source, produce
 from gradbench.config import compose, expand
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
-from gradbench.experiment import instantiate
+from gradbench.instantiate import instantiate
 
 BUDGET = 0.1
 LINF = {
