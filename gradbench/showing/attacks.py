@@ -16,15 +16,8 @@ from gradbench.errors import GradbenchError
 from gradbench.experiment import Experiment
 from gradbench.pipeline import exact_arithmetic, order
 from gradbench.reporting.sheet import Panel, Row, sheet
-from gradbench.showing.challenges import (
-    USUAL,
-    described,
-    how_many,
-    made_from,
-    named,
-    trial,
-)
 from gradbench.showing.choice import WORDNET, Choice, label_name, load, uint8
+from gradbench.showing.made import USUAL, described, how_many, made_from, named, trial
 from gradbench.store import Store
 
 FACTORS = (1, 2, 3, 5, 10, 20, 30, 50, 100)

@@ -9,8 +9,8 @@ import numpy as np
 from gradbench.data.raw import join_notes
 from gradbench.experiment import Experiment
 from gradbench.reporting.sheet import Panel, Row, sheet
-from gradbench.showing.challenges import named
 from gradbench.showing.choice import Choice, label_name, load, originals, spread
+from gradbench.showing.made import named
 from gradbench.store import Store
 
 USUAL, FEW = 12, 4
