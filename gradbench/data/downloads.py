@@ -9,6 +9,8 @@ from typing import Any
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import GradbenchError
 
+UNKNOWN = "no download with a checksum is known"
+
 
 class Downloads:
     """The part of a data set that knows its archives; see `dataset.Dataset`.
@@ -16,9 +18,11 @@ class Downloads:
     Attributes:
         name: of the set.
         archives: downloads with `url`, `md5` or `sha256`, folder `to` and the `splits` they hold.
+        terms: licence in a line, or how the images can be had.
     """
 
     name: str
+    terms: str
     archives: Sequence[Mapping[str, Any]]
 
     def downloads(self, split: str) -> list[Mapping[str, Any]]:
@@ -41,7 +45,7 @@ class Downloads:
         """Raise the error of a split that cannot be downloaded; see `fetch`."""
         how = None
         if not self.downloads(split):
-            how = "no download with a checksum is known"
+            how = UNKNOWN
         elif not settings.online:
             how = "allow its download (data.download=true, GRADBENCH_OFFLINE not set)"
         if how:
@@ -82,7 +86,10 @@ class Downloads:
         return split
 
     def _ways(self, splits: Sequence[str], settings: DataSettings, download: str) -> str:
-        arrays = " or ".join(str(self._npz(split, settings)) for split in splits)
-        layout = self.layout(splits[0])
-        files = f"put the published files at {settings.root / layout}, or " if layout else ""
-        return f"{self.name} is not on this machine: put arrays at {arrays}, or {files}{download}"
+        ways = ["put arrays at " + " or ".join(str(self._npz(split, settings)) for split in splits)]
+        if layout := self.layout(splits[0]):
+            ways.append(f"put the published files at {settings.root / layout}")
+        if download == UNKNOWN:
+            terms = f" ({self.terms})" if self.terms else ""
+            return f"{self.name} is not on this machine: {', or '.join(ways)}; {download}{terms}"
+        return f"{self.name} is not on this machine: {', or '.join([*ways, download])}"
