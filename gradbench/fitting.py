@@ -38,7 +38,7 @@ def clean(trial: Trial, name: str) -> Clean:
 def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
     """Return a detector that sees no challenge, fitted, and its state; fitted anew if not kept."""
     detector = trial.experiment.detector(name)
-    if not _learns(detector):
+    if not learns(detector):
         nothing = Samples.normal({})
         return detector.fit({}, nothing, nothing, _seed(trial)), detector.state()
 
@@ -63,7 +63,7 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
 
 def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
     """Return the scores (N,) of images by a detector that sees no challenge; kept or computed."""
-    if not _learns(trial.experiment.detector(name)):
+    if not learns(trial.experiment.detector(name)):
         return score(trial, fitted(trial, name)[0], seen)  # quicker than looking it up
 
     config = {"fit": fit_key(trial, name).digest}
@@ -111,7 +111,8 @@ def fit_key(trial: Trial, name: str) -> Key:
     return Key("fit", FIT_VERSION, config, inputs)
 
 
-def _learns(detector: Detector) -> bool:
+def learns(detector: Detector) -> bool:
+    """Tell whether a detector that sees no challenge is fitted on clean images."""
     return bool(detector.bank_reads or detector.hold_out_reads or detector.synthetic)
 
 

@@ -6,7 +6,7 @@ import contextlib
 
 import torch
 
-from gradbench import controls, summary, transferring
+from gradbench import controls, summary, thresholds, transferring
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
@@ -47,6 +47,7 @@ def run(experiment: Experiment, store: Store) -> Results:
         if isinstance(experiment.protocol, Transfer):
             transferring.measure(trial, results)
         controls.run(trial, results)
+        thresholds.measure(trial, results)
     summary.add(results)
     return results
 

@@ -98,6 +98,10 @@ def _aside(experiment, images: InDistribution, backbone, f, each: float, store: 
         if controls["memorisation"] and len(images.hold_out):
             some = part(role, controls["limit"])
             yield _outputs(f"{what}, for the memorisation", some, f, each, store)
+    some = part(images.hold_out, experiment.config["model"]["hold_out"])
+    shared = controls["memorisation"] and len(some) == len(part(images.hold_out, controls["limit"]))
+    if experiment.config["model"]["hold_out"] and len(some) and not shared:
+        yield _outputs("hold-out, for the thresholds", some, f, each, store)
     for name, detector in detectors.items():
         own = experiment.own_cells(name)
         if own:

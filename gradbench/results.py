@@ -28,6 +28,8 @@ from gradbench.trial import Seen
 if TYPE_CHECKING:
     import pandas
 
+    from gradbench.thresholds import Threshold
+
 SIDES = ("normal", "abnormal")
 Curves = dict[str, OnDemand]
 """Challenge -> detector -> fold -> (scores of normal, scores of abnormal images), on demand."""
@@ -69,6 +71,7 @@ class Results:
         profiles: by seed and set: mean squared norm of each parameter tensor, (d,).
         states: fitted on the first fold: (seed, challenge, detector) -> tensors; the challenge is
             empty where none was seen.
+        thresholds: of detectors on the hold-out, by the same keys, see `thresholds`.
         verdicts: of the main table: (challenge_set, challenge, level) -> detector -> seed.
         sets: fingerprint, size and provenance of every set of images that was looked at.
     """
@@ -80,6 +83,7 @@ class Results:
     curves: dict[int, Curves] = field(default_factory=dict)
     profiles: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     states: OnDemand = field(default_factory=OnDemand)
+    thresholds: dict[tuple[int, str, str], Threshold] = field(default_factory=dict)
     verdicts: dict[CellName, dict[str, dict[int, Verdict]]] = field(default_factory=dict)
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
 

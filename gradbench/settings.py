@@ -54,6 +54,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
         ("detector.seed", 0),
         ("data.workers", 1),
         ("controls.limit", 10),
+        ("model.hold_out", 0),
         ("limit", 10),
     ):
         value = config

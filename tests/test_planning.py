@@ -104,6 +104,7 @@ def test_what_is_read_of_images_that_are_never_measured(finished):
     assert {what for _, what in lines if what.startswith(("training", "hold", "challenges"))} == {
         "training images",
         "hold-out",
+        "hold-out, for the thresholds",
         "challenges of gradient_synthetic",
     }
     for what in ("training images", "hold-out", "challenges of gradient_synthetic"):
@@ -112,3 +113,12 @@ def test_what_is_read_of_images_that_are_never_measured(finished):
         assert line.seconds > 0
     assert ("outputs", "training images") not in planned(finished, "detectors=[rmds_hold_out]",
                                                          "controls.memorisation=false")  # fmt: skip
+
+
+def test_thresholds_share_the_pass_of_the_memorisation(finished):
+    title, alone = ("outputs", "hold-out, for the thresholds"), "controls.memorisation=false"
+    line = planned(finished, alone)[title]
+    assert line.present == line.parts == 1
+    assert title not in planned(finished)
+    assert title in planned(finished, "model.hold_out=100")
+    assert title not in planned(finished, "model.hold_out=0", alone)

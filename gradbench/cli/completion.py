@@ -41,7 +41,17 @@ def _next(words: Sequence[str]) -> Sequence[str]:
         return [] if words[1] == "list" else [*group_files("dataset")]
     if words[0] == "tables":
         return ["list", *group_files("table"), "--all", "--plan", "--run"]
+    if words[0] == "score":
+        return _score(words[1:])
     return {"list": [*KINDS], "store": ["ls", "verify", "prune"], "data": ACTIONS}.get(words[0], [])
+
+
+def _score(before: Sequence[str]) -> Sequence[str]:
+    """Return runs for the first word of `score`, then its options; the shell adds files."""
+    from gradbench.cli.score_command import OPTIONS
+    from gradbench.cli.show_command import runs
+
+    return OPTIONS if before else [str(folder) for folder in runs()]
 
 
 def _task(cfg) -> None:

@@ -23,7 +23,7 @@ from gradbench.errors import GradbenchError, unknown
 
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
 FOLDERS = ("out", "store", "data.root")
-SECTIONS = ("training", "data", "evaluation", "controls")
+SECTIONS = ("training", "data", "evaluation", "controls", "model")
 OPEN = ("hydra", "backbone", "dataset", "protocol")
 """Sections that take settings which their files do not name (`+backbone.groups=2`)."""
 

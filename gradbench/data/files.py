@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gradbench.data.imageset import LazyImages
-from gradbench.data.picture import Fit, fit_picture
+from gradbench.data.picture import Fit, fit_picture, upright_size
 from gradbench.errors import GradbenchError
 from gradbench.progress import Progress
 
@@ -92,7 +92,7 @@ class FileImages(LazyImages):
             path = self.paths[rows[place]]
             try:
                 with Image.open(path) as picture:
-                    if self.sizes is None and picture.size != self.shape[:1:-1]:
+                    if self.sizes is None and upright_size(picture) != self.shape[:1:-1]:
                         return path
                     images[place] = fit_picture(picture, self.shape[1:], self.fit or Fit())
             except FAULTS:
@@ -120,7 +120,7 @@ def open_files(paths: Sequence[Path], shape: Sequence[int] | None, workers: int)
     def size(path: Path) -> tuple[int, int] | None:
         try:
             with Image.open(path) as picture:
-                return picture.size
+                return upright_size(picture)
         except FAULTS:
             return None
 

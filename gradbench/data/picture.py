@@ -11,7 +11,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from gradbench.errors import GradbenchError, unknown
 
@@ -60,17 +60,56 @@ class Fit:
 def fit_picture(picture: Image.Image, shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
     """Bring a picture to (C, H, W), uint8.
 
-    RGB becomes grey by the luma of ITU-R 601 before the resampling, grey becomes RGB by
-    repetition after it.
+    A photograph that says how the camera was held is turned upright. RGB becomes grey by the luma
+    of ITU-R 601 before the resampling, grey becomes RGB by repetition after it; transparency is
+    left out.
+
+    Raises:
+        ValueError: for pixels whose range is not known.
     """
     channels, height, width = shape
-    if picture.mode not in ("L", "RGB"):
-        picture = picture.convert("RGB")
+    picture = eight_bits(upright(picture))
     if channels == 1 and picture.mode == "RGB":
         picture = picture.convert("L")
     if fit.mode == "crop":
         picture = picture.crop(central(picture.size, (width, height)))
     return to_array(resized(picture, (width, height), fit), channels)
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Return a picture of any mode as grey or RGB with 8 bits a channel.
+
+    Grey of 16 bits is scaled; Pillow would cut it off at 255.
+
+    Raises:
+        ValueError: for floating-point pixels, or integers beyond 16 bits.
+    """
+    if picture.mode in ("L", "RGB"):
+        return picture
+    if picture.mode[0] not in "IF":
+        return picture.convert("RGB")
+    values = np.asarray(picture).astype(np.int64)
+    if picture.mode == "F" or not 0 <= values.min() <= values.max() < 2**16:
+        raise ValueError("pixels that are no integers of 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Return a picture turned as its camera says."""
+    return picture if _orientation(picture) == 1 else ImageOps.exif_transpose(picture)
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Return width and height of a picture once it is upright, without decoding it."""
+    if picture.format == "PNG":  # where it may stand behind the pixels
+        return picture.size
+    return picture.size[::-1] if _orientation(picture) >= 5 else picture.size
+
+
+def _orientation(picture: Image.Image) -> int:
+    if picture.format == "TIFF":  # which Pillow turns itself
+        return 1
+    return picture.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def resized(picture: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
+from gradbench import __version__
 from gradbench.backbones import checkpoint
+from gradbench.data.picture import Fit
+from gradbench.extraction.readers import VERSIONS
+from gradbench.fitting import learns
 from gradbench.results import Results
+from gradbench.store import file_digest
+from gradbench.thresholds import KEPT
 
 
 def write_models(results: Results, folder: Path) -> None:
     """Write `s<seed>/` for every network.
 
     `network.safetensors` holds the weights, `model.json` all that is needed to build network and
-    detectors again: class paths with arguments, normalisation, class names, shape, and which
-    detector was fitted on which challenge. Supervised detectors are those of the first fold.
+    detectors again and to score new images (see `scoring`): class paths with arguments,
+    normalisation, class names, shape and how pictures are brought to it, versions, checksums,
+    which detector was fitted on which challenge, and its threshold on the hold-out. Supervised
+    detectors are those of the first fold.
     """
     experiment = results.experiment
     for seed, network in results.networks.items():
@@ -25,39 +36,63 @@ def write_models(results: Results, folder: Path) -> None:
         (here / "detectors").mkdir(parents=True)
         backbone = network.backbone
         about = {
+            "gradbench": __version__,
             "network": backbone.config,
             "mean": backbone.mean.flatten().tolist(),
             "std": backbone.std.flatten().tolist(),
             "classes": list(backbone.classes),
             "shape": list(backbone.shape),
+            "resampling": asdict(Fit()),
             "feature_layers": list(backbone.feature_layers),
             "in_dist": experiment.dataset.name,
             "accuracy": network.accuracy,
             "weights": network.weights,
-            "detectors": [],
+            "outputs": VERSIONS,
+            "kept": KEPT,
+            "detectors": [_detector(results, key, here) for key in _able(results, seed)],
         }
-        for name, content in experiment.detectors.items():
-            titles = [title for at, title, of in results.states if (at, of) == (seed, name)]
-            for title in titles or [""]:
-                key = seed, title, name
-                state = results.states.get(key)
-                entry = {
-                    "name": name,
-                    "config": {k: v for k, v in content.items() if k != "description"},
-                    "supervision": experiment.detector(name).supervision,
-                    "fitted_on": title,
-                    "state": "",
-                }
-                if state is not None:
-                    entry["state"] = (
-                        f"detectors/{_file_name(f'{name}@{title}' if title else name)}.safetensors"
-                    )
-                    save_file({n: t.contiguous() for n, t in state.items()},
-                              str(here / entry["state"]))  # fmt: skip
-                about["detectors"].append(entry)
         described = {k: about[k] for k in ("classes", "mean", "std")} | {"seed": network.seed}
         checkpoint.save(here / "network.safetensors", backbone.network, described)
+        about["sha256"] = {
+            path.relative_to(here).as_posix(): file_digest(path)
+            for path in sorted(here.rglob("*.safetensors"))
+        }
         (here / "model.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:
+    """Yield the keys of a network's detectors that can score: fitted ones, and those without fit.
+
+    Where no challenge was at hand, those that learn from challenges have nothing to score with.
+    """
+    for name in results.experiment.detectors:
+        yield from (key for key in results.states if (key[0], key[2]) == (seed, name))
+        detector = results.experiment.detector(name)
+        if not (detector.learns_from_challenges or learns(detector)):
+            yield seed, "", name
+
+
+def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[str, Any]:
+    """Write the fitted state of a detector and return what is told of it."""
+    _, title, name = key
+    experiment = results.experiment
+    detector = experiment.detector(name)
+    column = f"{name}@{title}" if title else name
+    threshold = results.thresholds.get(key)
+    state = results.states.get(key)
+    place = "" if state is None else f"detectors/{_file_name(column)}.safetensors"
+    if place:
+        save_file({n: t.contiguous() for n, t in state.items()}, str(here / place))
+    return {
+        "name": name,
+        "column": column,
+        "config": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
+        "version": detector.version,
+        "supervision": detector.supervision,
+        "fitted_on": title,
+        "state": place,
+        "threshold": None if threshold is None else asdict(threshold),
+    }
 
 
 def _file_name(text: str) -> str:

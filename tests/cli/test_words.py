@@ -16,7 +16,7 @@ from contextlib import redirect_stdout
 from gradbench.cli import main
 with redirect_stdout(io.StringIO()):
     for words in (["--help"], ["--version"], ["list"], ["data", "list"], ["data", "--help"],
-                  ["run", "--help"], ["store", "--help"]):
+                  ["run", "--help"], ["store", "--help"], ["score", "--help"]):
         main(words)
     for line in ("gradbench ru", "gradbench list ", "gradbench run backbone=sm"):
         os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line)))
@@ -76,7 +76,7 @@ def test_a_command_that_there_is_not():
     ("line", "expected"),
     [
         ("gradbench ru", {"run"}),
-        ("gradbench s", {"sweep", "show", "store"}),
+        ("gradbench s", {"sweep", "show", "score", "store"}),
         ("gradbench run backbone=sm", {"backbone=small_cnn"}),
         ("gradbench run experiment=qu", {"experiment=quickstart"}),
         ("gradbench list ", {"experiments", "backbones", "datasets", "challenges", "detectors",
@@ -87,6 +87,7 @@ def test_a_command_that_there_is_not():
         ("gradbench data verify cifar", {"cifar10", "cifar100", "cifar10c"}),
         ("gradbench data fetch svhn mn", {"mnist"}),
         ("gradbench data list ", set()),
+        ("gradbench score run --o", {"--out"}),
     ],
 )  # fmt: skip
 def test_completion(monkeypatch, line, expected):

@@ -1,0 +1,1 @@
+"""A finished run's network and detectors on new images."""

@@ -1,0 +1,223 @@
+"""Scores of new images by the detectors of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbench.data.imageset import ImageSet, source_ids, to_float
+from gradbench.data.picture import Fit
+from gradbench.detectors.base import Detector
+from gradbench.detectors.scoring import one_thread
+from gradbench.errors import GradbenchError, unknown
+from gradbench.experiment import find_device
+from gradbench.extraction.extract import BATCH, compute
+from gradbench.gradients.memory import in_chunks
+from gradbench.progress import Progress
+from gradbench.scoring.loading import Kept, open_run
+from gradbench.scoring.pictures import Batch, as_array, batches, decoded, find, taken
+
+if TYPE_CHECKING:
+    import pandas
+
+RELIABLE, ABNORMAL = "reliable", "abnormal"
+VERDICT = "verdict_"
+"""Start of the name of a detector's second column."""
+
+
+def load(
+    run: str | Path,
+    seed: int | None = None,
+    trust: Sequence[str] = (),
+    device: str = "auto",
+) -> Scorer:
+    """Return a scorer of new images with the network and detectors of a finished run.
+
+    Nothing that the run's folder holds is executed: network and detectors are built from their
+    class paths if gradbench or torchvision defines those, and get their tensors from safetensors
+    files whose checksums are compared.
+
+    Args:
+        run: the run's folder, or its name under `outputs/`.
+        seed: of several networks the one to take; None for the first.
+        trust: modules whose classes may be built too.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        GradbenchError: if there is no such run, a file is damaged, or a class is not trusted.
+    """
+    return Scorer(open_run(run, seed, trust), find_device(device))
+
+
+class Scorer:
+    """A network of a finished run with its detectors, for images that nobody has seen.
+
+    Args:
+        kept: the network's folder.
+        device: to run on.
+
+    Attributes:
+        backbone: the network.
+        detectors: names of all detectors; `gradient@svhn` was fitted on the challenge svhn.
+        default: names of those that learned from no challenge image given to them.
+        thresholds: largest score called reliable, by detector; None where there was no hold-out.
+    """
+
+    def __init__(self, kept: Kept, device: torch.device):
+        self.kept = kept
+        self.backbone = kept.backbone().to(device)
+        self.detectors = tuple(kept.entries)
+        self.default = tuple(n for n, e in kept.entries.items() if not e["fitted_on"])
+        self.thresholds: Mapping[str, float | None] = {
+            name: entry["threshold"] and entry["threshold"]["value"]
+            for name, entry in kept.entries.items()
+        }
+        self._fit = Fit(**kept.about["resampling"])
+        self._built: dict[str, Detector] = {}
+
+    def score(
+        self,
+        images: np.ndarray | Tensor | str | Path | Sequence[str | Path],
+        detectors: Sequence[str] | None = None,
+    ) -> pandas.DataFrame:
+        """Return class, probability, scores (higher = more abnormal) and verdicts of images.
+
+        Args:
+            images: (N, C, H, W): uint8 of any size, or floats in [0, 1] in the network's shape,
+                not normalised and not rounded here; or files and folders of pictures.
+            detectors: names; a supervised one alone (`gradient`) stands for all that it was
+                fitted on. None for `default`.
+
+        Returns:
+            A row an image: `file` (of files), `class`, `probability`, a column for each detector,
+            `verdict_<detector>` (`reliable` up to the threshold that keeps at least 95 % of the
+            hold-out, else `abnormal`, empty without one), `note` (of files: why one cannot be
+            read; its other columns are empty).
+
+        Raises:
+            GradbenchError: for an unknown detector, or images of another shape, type or range.
+        """
+        import pandas
+
+        names = self.choose(detectors)
+        if torch.is_tensor(images) or isinstance(images, np.ndarray):
+            pixels = as_array(images, self.backbone.shape)
+            read = partial(taken, pixels, shape=self.backbone.shape, fit=self._fit)
+            parts = [f.drop(columns="note") for f in self._frames(len(pixels), read, names)]
+        else:
+            single = isinstance(images, str | Path)
+            images = [images] if single else list(images)
+            for image in images:
+                if not isinstance(image, str | Path):
+                    raise GradbenchError(
+                        f"images are a list with a {type(image).__name__}: give an array or tensor "
+                        "(N, C, H, W), or files and folders"
+                    )
+            parts = list(self.stream(find(images), names))
+        return pandas.concat(parts, ignore_index=True)
+
+    def stream(self, paths: Sequence[Path], names: Sequence[str]) -> Iterator[pandas.DataFrame]:
+        """Yield the rows of up to 1,000 files at a time; see `score` and `choose`."""
+        read = partial(decoded, paths, shape=self.backbone.shape, fit=self._fit)
+        start = 0
+        for frame in self._frames(len(paths), read, names):
+            named = paths[start : start + len(frame)]
+            frame.insert(0, "file", [str(path) for path in named])
+            start += len(frame)
+            yield frame
+
+    def choose(self, detectors: Sequence[str] | None = None) -> list[str]:
+        """Return the full names of detectors, having built them.
+
+        Raises:
+            GradbenchError: for an unknown one, one that cannot be built, or none.
+        """
+        if isinstance(detectors, str):
+            detectors = [detectors]
+        names: dict[str, None] = {}
+        for wanted in self.default if detectors is None else detectors:
+            fitted = [n for n in self.detectors if n.startswith(f"{wanted}@")]
+            if wanted not in self.detectors and not fitted:
+                raise unknown("detector of this run", str(wanted), self.detectors)
+            names.update(dict.fromkeys([wanted] if wanted in self.detectors else fitted))
+        if not names:
+            raise GradbenchError(
+                "every detector of this run was fitted on a challenge: name some of "
+                f"{', '.join(self.detectors)} (--detector NAME, from Python detectors=[NAME])"
+            )
+        for name in names:
+            if name not in self._built:
+                self._built[name] = self.kept.detector(name)
+        return list(names)
+
+    def _frames(self, count: int, read, names: Sequence[str]) -> Iterator[pandas.DataFrame]:
+        with Progress("scores", count) as progress:
+            for wanted in batches(count):
+                parts, faults = [], []
+                for batch in read(wanted=wanted):
+                    faults += batch.faults
+                    if len(batch.pixels):
+                        parts.append(self._look(batch, names))
+                    progress.advance(len(batch.faults))
+                yield self._frame(parts, faults, names)
+
+    def _look(self, batch: Batch, names: Sequence[str]) -> dict[Any, Tensor]:
+        """Return the outputs of f for a batch: those that are read, and those of further passes.
+
+        The latter are named by (detector, name).
+        """
+        size = len(batch.pixels)
+        ids = source_ids("pictures", "", size)
+        images = ImageSet("the pictures", "", batch.pixels, np.zeros(size, np.int64), ids)
+        wanted = {"logits", *(read for name in names for read in self._built[name].reads)}
+        found: dict[Any, Tensor] = dict(
+            compute(self.backbone, images, slice(0, size), sorted(wanted)).values
+        )
+        pixels = to_float(batch.pixels)
+        for name in names:
+            for inner, what in self._built[name].perturbed.items():
+                look = partial(self._again, what)
+                found[name, inner] = torch.cat(in_chunks(look, pixels, BATCH)[0])
+        return found
+
+    def _again(self, what, pixels: Tensor) -> Tensor:
+        return what(self.backbone, pixels.to(self.backbone.device))
+
+    def _frame(
+        self, parts: list[dict], faults: list[str], names: Sequence[str]
+    ) -> pandas.DataFrame:
+        """Return the rows of a shard from the outputs of its batches."""
+        import pandas
+
+        good = np.array([not fault for fault in faults])
+        texts = ("class", *(f"{VERDICT}{name}" for name in names))
+        columns: dict[str, np.ndarray] = {n: np.full(len(good), "", object) for n in texts}
+        columns |= {n: np.full(len(good), np.nan) for n in ("probability", *names)}
+        if parts:
+            outputs = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            top = outputs["logits"].double().softmax(1).max(1)
+            columns["class"][good] = np.array(self.backbone.classes, object)[top.indices.numpy()]
+            columns["probability"][good] = top.values.numpy()
+            with one_thread():
+                for name in names:
+                    columns[name][good] = self._scores(name, outputs)
+            for name in names:
+                limit = self.thresholds[name]
+                if limit is not None:
+                    reliable = columns[name][good] <= limit
+                    words = np.where(reliable, RELIABLE, ABNORMAL)
+                    columns[f"{VERDICT}{name}"][good] = words
+        order = ("class", "probability", *names, *texts[1:])
+        return pandas.DataFrame({n: columns[n] for n in order} | {"note": faults})
+
+    def _scores(self, name: str, outputs: dict[Any, Tensor]) -> np.ndarray:
+        """Return the scores of a detector from what `_look` found."""
+        detector = self._built[name]
+        moved = {inner: outputs[name, inner] for inner in detector.perturbed}
+        return detector.score({**outputs, **moved}).double().numpy()

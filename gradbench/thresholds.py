@@ -1,0 +1,91 @@
+"""Thresholds of a run's detectors on the hold-out, for verdicts on new images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from gradbench.data.gather import part
+from gradbench.data.roles import hold_out
+from gradbench.detectors.base import Detector
+from gradbench.fitting import fitted, image_scores, score
+from gradbench.results import Results
+from gradbench.trial import Seen, Trial
+
+KEPT = 95
+"""Percent of the hold-out that a threshold calls reliable, at least."""
+FEWER = 500
+"""Hold-out images, at most, for detectors that look at every image again."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The largest score that is still called reliable.
+
+    Attributes:
+        value: of the score.
+        images: of the hold-out that it was taken from.
+        note: what else the detector knows of these images.
+    """
+
+    value: float
+    images: int
+    note: str = ""
+
+
+def keeping(scores: np.ndarray, percent: int = KEPT) -> float:
+    """Return the smallest score that at least so many percent of the scores do not exceed.
+
+    >>> keeping(np.arange(1, 101))
+    95.0
+    >>> keeping(np.arange(1, 11))
+    10.0
+    """
+    place = -(-percent * len(scores) // 100) - 1  # in whole numbers: 0.95 is not exact
+    return float(np.sort(scores)[place])
+
+
+def measure(trial: Trial, results: Results) -> None:
+    """Note the threshold of every fitted detector, from up to `model.hold_out` hold-out images.
+
+    The images are a class-stratified part of the hold-out, read by one pass that the memorisation
+    control shares where it takes as many; detectors that look at images again take a part of
+    that. Without a hold-out, or with `model.hold_out=0`, there are no thresholds.
+    """
+    limit = trial.experiment.config["model"]["hold_out"]
+    clean = part(trial.images.hold_out, limit)
+    if not limit or not len(clean):
+        return
+    many = trial.look(clean)
+    few = many
+    if len(clean) > FEWER:
+        few = many.select(np.flatnonzero(hold_out(clean.labels, clean.groups, FEWER)))
+    for name in trial.experiment.detectors:
+        detector = trial.experiment.detector(name)
+        known = "fitted on these images among others" if _knows(detector) else ""
+        if not detector.learns_from_challenges:
+            key = (trial.seed, "", name)
+            detector, state = fitted(trial, name)
+            if state and key not in results.states:  # no challenge was at hand
+                results.states.add(key, partial(dict, state))
+            scores = image_scores(trial, name, _seen(detector, many, few))
+            results.thresholds[key] = _threshold(scores, known)
+            continue
+        for key in [k for k in results.states if (k[0], k[2]) == (trial.seed, name)]:
+            detector = trial.experiment.detector(name).load(results.states[key])
+            scores = score(trial, detector, _seen(detector, many, few))
+            results.thresholds[key] = _threshold(scores, known)
+
+
+def _seen(detector: Detector, many: Seen, few: Seen) -> Seen:
+    return few if detector.perturbed else many
+
+
+def _knows(detector: Detector) -> bool:
+    return bool(detector.hold_out_reads or detector.synthetic)
+
+
+def _threshold(scores: np.ndarray, note: str) -> Threshold:
+    return Threshold(keeping(scores), len(scores), note)

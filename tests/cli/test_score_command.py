@@ -1,0 +1,119 @@
+"""`gradbench score`: the CSV file, the summary, bad input."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from _runs import gradbench, one_sentence
+from _scored import SUPERVISED, UNSUPERVISED, finished
+
+from gradbench.scoring.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return finished(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def here(folder, tmp_path):
+    """Return a folder with the run under outputs/, twelve pictures and two that are none."""
+    shutil.copytree(folder / "run", tmp_path / "outputs/mine")
+    (tmp_path / "photos/inner").mkdir(parents=True)
+    for row in range(12):
+        place = "photos/inner" if row % 2 else "photos"
+        shutil.copy(folder / f"pictures/{row:03d}.png", tmp_path / place)
+    (tmp_path / "photos/broken.jpg").write_text("no picture")
+    (tmp_path / "photos/notes.txt").write_text("not looked at")
+    return tmp_path
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_row_for_every_picture(here):
+    ran = gradbench("score", "mine", "photos", "photos/000.png", "photos/notes.txt", cwd=here)
+    assert (ran.code, ran.err) == (0, "")
+    found = table(here / "outputs/mine/scores.csv")
+    names = ["file", "class", "probability", *UNSUPERVISED]
+    assert list(found[0]) == [*names, *(f"verdict_{n}" for n in UNSUPERVISED), "note"]
+    assert len(found) == len({row["file"] for row in found}) == 14  # each once
+    good = [row for row in found if not row["note"]]
+    assert len(good) == 12
+    for row in good:
+        assert 0 < float(row["probability"]) <= 1
+        assert float(row["msp"]) == pytest.approx(-float(row["probability"]))
+        assert row["verdict_msp"] in ("reliable", "abnormal")
+    abnormal = sum(row["verdict_knn"] == "abnormal" for row in good)
+    assert f"knn                {abnormal} of 12 abnormal: above " in ran.out
+    assert "2 of 14 files cannot be read:\n  photos/broken.jpg: not a picture" in ran.out
+    for row in found:
+        if row["note"]:
+            assert {row[n] for n in names[1:]} == {""}
+    assert not list(here.rglob("*.part"))
+
+
+def test_detectors_and_place_are_chosen(here):
+    words = ("photos", "--detector", f"msp,{SUPERVISED[0]}", "--detector=mahalanobis_p")
+    ran = gradbench("score", "outputs/mine", *words, "--out", "new/s.csv", "--seed=0", cwd=here)
+    assert ran.code == 0, ran.err
+    names = ["msp", *SUPERVISED]
+    assert [n for n in table(here / "new/s.csv")[0] if n.startswith("verdict_")] == [
+        f"verdict_{n}" for n in names
+    ]
+    assert gradbench("score", "mine", "photos", "out=t.csv", cwd=here).code == 0
+    assert (here / "t.csv").is_file()
+    assert not (here / "outputs/mine/scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "name a run and the pictures"),
+        (("mine",), "name a run and the pictures"),
+        (("none", "photos"), "no finished run at none; runs here: outputs/mine"),
+        (("mine", "photo"), "there is no file or folder photo"),
+        (("mine", "outputs/mine/model"), "no pictures found (outputs/mine/model)"),
+        (("mine", "photos", "--detector", "svhn"), "no detector of this run named 'svhn'"),
+        (("mine", "photos", "--detectors", "msp"), "did you mean --detector or"),
+        (("mine", "photos", "--out"), "score --out: a value must follow"),
+        (("mine", "photos", "--out", "photos"), "photos is a folder"),
+        (("mine", "photos", "--out", "photos/000.png/a.csv"), "scores cannot be written to"),
+        (("mine", "photos", "--seed", "first"), "--seed first: write the number of a network"),
+        (("mine", "photos", "--seed", "1"), "has no network of seed 1: 0"),
+        (("mine", "photos", "--device", "tpu"), "device=tpu is not here"),
+    ],
+)
+def test_bad_input_is_one_sentence(here, words, told):
+    before = {path for path in here.rglob("*") if path.is_file()}
+    assert told in one_sentence(gradbench("score", *words, cwd=here))
+    assert {path for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_a_fault_on_the_way_leaves_the_earlier_file(here, monkeypatch):
+    (here / "scores.csv").write_text("earlier")
+
+    whole = Scorer.stream
+
+    def stream(self, *given):
+        yield from whole(self, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "stream", stream)
+    assert gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here).code == 130
+    assert (here / "scores.csv").read_text() == "earlier"
+    assert not list(here.glob(".*"))
+
+
+def test_a_full_disk_is_one_sentence(here):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    target = here / f".scores.csv.{os.getpid()}.part"
+    target.symlink_to("/dev/full")
+    sentence = one_sentence(gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here))
+    assert "No space left on device" in sentence
+    assert not (here / "scores.csv").exists()

@@ -1,0 +1,173 @@
+"""What is built from a run's folder, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from _runs import copy_of
+from _scored import finished
+
+import gradbench as package
+from gradbench import trust
+from gradbench.detectors.base import Detector
+from gradbench.errors import GradbenchError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return finished(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    """Return a run that a test may damage."""
+    return copy_of(folder / "run", tmp_path / "run")
+
+
+def change(run, edit):
+    """Change model.json of a run."""
+    path = run / "model/s0/model.json"
+    about = json.loads(path.read_text())
+    edit(about)
+    path.write_text(json.dumps(about))
+
+
+def refused(run, *detectors, **options) -> str:
+    """Return the sentence with which a run is refused."""
+    with pytest.raises(GradbenchError) as told:
+        package.load(run, **options).choose(list(detectors) or None)
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "gradbench.cli.os.system",
+        "torchvision.datasets.utils.download_url",
+        "torchvision.models.os.system",
+        "gradbench.store.Store",
+        "torch.nn.Linear",
+        "subprocess.Popen",
+        "gradbench.no_such.Thing",
+        None,
+    ],
+)
+def test_no_other_class_is_built(run, target, monkeypatch):
+    monkeypatch.setattr(os, "system", lambda *_: pytest.fail("executed"))
+    for edit in (
+        lambda about: about["network"].update(_target_=target, arguments={"command": "true"}),
+        lambda about: about["detectors"][1]["config"].update(_target_=target),
+    ):
+        changed = copy_of(run, run.parent / "changed")
+        change(changed, edit)
+        sentence = refused(changed)
+        assert str(target) in sentence
+        if not str(target).startswith(("gradbench", "torchvision")):
+            assert "--trust" in sentence
+
+
+def test_a_module_is_imported_only_if_it_is_trusted(run, tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(
+        "from gradbench.detectors.energy import Energy as Inner\n"
+        "from gradbench.backbones.small_cnn import SmallCNN\n"
+        "import os\n"
+        "class Energy(Inner):\n    pass\n"
+        "def network(**arguments):\n    return SmallCNN(**arguments)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def edit(about):
+        about["network"]["_target_"] = "own_parts.network"
+        about["detectors"][1]["config"]["_target_"] = "own_parts.Energy"
+
+    change(run, edit)
+    assert "--trust own_parts (from Python trust=['own_parts'])" in refused(run)
+    assert "own_parts" not in sys.modules
+    scorer = package.load(run, trust=["own_parts"])
+    found = scorer.score(torch.zeros(2, 1, 8, 8), ["msp"])  # which is an energy now
+    logits = scorer.backbone(torch.zeros(1, 1, 8, 8)).double()
+    assert found["msp"][0] == pytest.approx(-logits.logsumexp(1).item(), rel=1e-6)
+    change(run, lambda about: about["network"].update(_target_="own_parts.os.system"))
+    assert "it is not built" in refused(run, trust=["own_parts"])
+
+
+def test_torchvision_builders_are_built_and_fetch_no_weights():
+    trust.check("torchvision.models.resnet18", torch.nn.Module)
+    trust.check("torchvision.models.ResNet", torch.nn.Module)
+    config = {"_target_": "torchvision.models.resnet18", "arguments": {"weights": "DEFAULT"}}
+    assert trust.without_downloads(config)["arguments"] == {"weights": None}
+    own = {"_target_": "own.Net", "arguments": {"weights": "a"}}
+    assert trust.without_downloads(own) == own
+    with pytest.raises(GradbenchError):
+        trust.check("torchvision.models.resnet18", Detector)
+    with pytest.raises(GradbenchError):
+        trust.check("gradbenchmark.Net", torch.nn.Module)
+
+
+def test_what_is_missing(folder, run, tmp_path):
+    assert "there is no run at nowhere" in refused("nowhere")
+    assert "has no model/" in refused(tmp_path)
+    assert "no network of seed 3: 0" in refused(run, seed=3)
+    assert "device=cuda:7 is not here" in refused(run, device="cuda:7")
+    (run / "model/s0/detectors/knn.safetensors").unlink()
+    assert "knn.safetensors is missing" in refused(run)
+    assert package.load(run).choose(["msp"]) == ["msp"]  # the others still can
+
+
+@pytest.mark.parametrize("name", ["network.safetensors", "detectors/knn.safetensors"])
+def test_damage_is_seen(run, name):
+    path = run / "model/s0" / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert f"{name} is damaged" in refused(run)
+
+
+def test_a_model_json_that_is_not_one(run):
+    path = run / "model/s0/model.json"
+    whole = path.read_text()
+    change(run, lambda about: about.pop("sha256"))
+    assert "says nothing of sha256" in refused(run)
+    for text in ("{", "[]", "3"):
+        path.write_text(text)
+        assert "model.json" in refused(run)
+    path.write_text(whole)
+    change(run, lambda about: about["detectors"][1].pop("threshold"))
+    assert "says nothing of detectors.threshold" in refused(run)
+
+
+def test_another_version_is_refused(run):
+    change(run, lambda about: about["detectors"][2].update(version=99))
+    assert "knn is of version 99, this gradbench has" in refused(run)
+    change(run, lambda about: about["detectors"][2].update(version=1))
+    change(run, lambda about: about["outputs"].pop("features"))
+    assert "output features is of version None" in refused(run)
+
+
+def test_a_state_of_another_detector(run):
+    def edit(about):
+        entries = {d["column"]: d for d in about["detectors"]}
+        entries["knn"]["state"] = entries["gradient_oneclass"]["state"]
+
+    change(run, edit)
+    assert "does not fit knn" in refused(run)
+
+
+def test_detectors_by_name(run):
+    sentence = refused(run, "mps")
+    assert "no detector of this run named 'mps': did you mean msp?" in sentence
+    assert "gradient_logistic@gaussian_noise 5" in sentence
+    only = [0]
+    change(run, lambda about: about.update(detectors=[about["detectors"][i] for i in only]))
+    assert "every detector of this run was fitted on a challenge" in refused(run)
+
+
+def test_torch_is_imported_late():
+    code = "import sys, gradbench; gradbench.load; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "False\n", ran.stderr
