@@ -18,13 +18,16 @@ def feature_layers(network: nn.Module, named: Iterable[str] | None = None) -> tu
     Args:
         network: without its normalisation.
         named: by the user; None for those that the network's class declares in `feature_layers`,
-            or else its last blocks.
+            or else its last blocks, none of a network that has no parts.
 
     Raises:
         GradbenchError: unless they are different layers of the network.
     """
     if named is None:
-        named = getattr(network, "feature_layers", None) or last_blocks(network)
+        declared = getattr(type(network), "feature_layers", None)
+        named = declared if isinstance(declared, tuple | list) else last_blocks(network)
+        if not named:
+            return ()
     valid = [name for name, _ in network.named_modules() if name]
     if isinstance(named, str) or not isinstance(named, Iterable) or not (names := list(named)):
         example = ",".join(last_blocks(network)[-2:])

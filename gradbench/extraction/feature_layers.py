@@ -22,11 +22,19 @@ def expand(backbone: Backbone, names: Iterable[str]) -> list[str]:
     >>> f = Backbone(SmallCNN(3), [0.5], [0.5], "abc", (1, 8, 8))
     >>> expand(f, ["logits", "layer_means"])
     ['logits', 'layer_means/stage1', 'layer_means/stage2', 'layer_means/stage3']
+
+    Raises:
+        GradbenchError: if layers are asked for and the network has none.
     """
     found: dict[str, None] = {}
     for name in names:
-        layers = backbone.feature_layers if name == PREFIX else ()
-        found.update(dict.fromkeys([f"{PREFIX}/{layer}" for layer in layers] or [name]))
+        if name == PREFIX and not backbone.feature_layers:
+            raise GradbenchError(
+                f"{type(backbone.network).__name__} has no parts that could be feature layers: "
+                "leave out the detectors that read layer_means"
+            )
+        layers = [f"{PREFIX}/{layer}" for layer in backbone.feature_layers]
+        found.update(dict.fromkeys(layers if name == PREFIX else [name]))
     return list(found)
 
 

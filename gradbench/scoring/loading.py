@@ -66,7 +66,7 @@ class Kept:
         network = build_network(trust.without_downloads(config))
         checkpoint.load_into(network, path)
         told = (self.about[name] for name in ("mean", "std", "classes", "shape"))
-        return Backbone(network, *told, config, self.about["feature_layers"]).eval()
+        return Backbone(network, *told, config, self.about["feature_layers"] or None).eval()
 
     def detector(self, column: str) -> Detector:
         """Build a detector and give it what it learned.

@@ -10,6 +10,7 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.feature_layers import feature_layers
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
+from gradbench.extraction.feature_layers import expand
 
 
 def test_a_class_declares_its_own():
@@ -91,3 +92,17 @@ def test_the_config_names_them(tmp_path):
     order = Order(config, Recipe(epochs=1), 0, (0.4,), (0.3,), torch.device("cpu"))
     assert fresh(order, images(9)).feature_layers == ("conv", "bn")
     assert "feature_layers" not in str(order.key(images(9)).config)  # it is trained alike
+
+
+def test_a_network_without_parts_has_no_feature_layers_and_says_so_when_asked():
+    backbone = Backbone(nn.Flatten(), [0.5], [0.5], "ab", (1, 1, 2))
+    assert backbone.feature_layers == ()
+    assert expand(backbone, ["logits"]) == ["logits"]
+    with pytest.raises(GradbenchError, match="Flatten has no parts that could be feature layers"):
+        expand(backbone, ["layer_means"])
+
+
+def test_an_attribute_of_another_meaning_is_no_list_of_layers():
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    net.feature_layers = nn.ModuleList([net[0]])
+    assert feature_layers(net) == ("0", "2")
