@@ -171,8 +171,8 @@ def test_a_network_of_one_class_is_refused_before_it_is_trained(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (120, 8, 8, 1), np.uint8)
     for split in ("train", "test"):
         np.savez(tmp_path / f"{split}.npz", images=pixels, labels=np.zeros(120, np.int64))
-    words = ("dataset=arrays", "dataset.path=.", "backbone=small_cnn", "challenges=[pgd]",
-             "data.download=false", "store=store", "out=run")  # fmt: skip
+    words = ("dataset=arrays", "dataset.path=.", "dataset.holdout=20", "backbone=small_cnn",
+             "challenges=[pgd]", "data.download=false", "store=store", "out=run")  # fmt: skip
     ran = gradbench("run", *words, cwd=tmp_path)
     assert "pgd needs at least two classes" in one_sentence(ran)
     assert "training" not in ran.err
