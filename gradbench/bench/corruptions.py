@@ -79,16 +79,17 @@ def main(words: list[str]) -> None:
         raise GradbenchError(f"--out {given.out}: {fault.strerror}") from fault
     import torch
 
-    from gradbench.bench import record
+    from gradbench.bench import real, record
     from gradbench.experiment import find_device
     from gradbench.reporting import provenance
 
+    images = real.tiles(given.images, given.image_size)
     device, load = find_device(given.device), os.getloadavg()[0]
     before = torch.get_num_threads()
     torch.set_num_threads(given.threads or before)
     threads = torch.get_num_threads()
     try:
-        found = measure(families, given.table, _images(given), given.rounds, device)
+        found = measure(families, given.table, images, given.rounds, device)
     finally:
         torch.set_num_threads(before)
     hardware = provenance.hardware(device)
@@ -168,26 +169,6 @@ def _once(
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begun, time.process_time() - busy
-
-
-def _images(given: argparse.Namespace) -> ImageSet:
-    """Return tiles of two photographs, moved on from image to image."""
-    import numpy as np
-    from sklearn.datasets import load_sample_images
-
-    from gradbench.data.imageset import ImageSet, source_ids
-
-    side, photos = given.image_size, load_sample_images().images
-    if side > min(photo.shape[0] for photo in photos):
-        raise GradbenchError(f"--image-size {side}: at most {photos[0].shape[0]}")
-    rng = np.random.default_rng(0)
-    pixels = np.empty((given.images, 3, side, side), np.uint8)
-    for number in range(given.images):
-        photo = photos[number % len(photos)]
-        top, left = (rng.integers(0, n - side + 1) for n in photo.shape[:2])
-        pixels[number] = photo[top : top + side, left : left + side].transpose(2, 0, 1)
-    labels = np.zeros(given.images, np.int64)
-    return ImageSet("tiles", "all", pixels, labels, source_ids("tiles", "all", given.images))
 
 
 def _numbers(one: Timed) -> dict:

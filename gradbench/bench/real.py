@@ -15,9 +15,10 @@ from gradbench.backbones.obtain import class_names
 from gradbench.bench import networks
 from gradbench.bench.settings import Settings
 from gradbench.config import load_member
-from gradbench.data.imageset import ImageSet, channel_statistics, to_float
+from gradbench.data.imageset import ImageSet, channel_statistics, source_ids, to_float
 from gradbench.data.resample import fit_to
 from gradbench.data.settings import DataSettings
+from gradbench.errors import GradbenchError
 from gradbench.instantiate import instantiate
 
 
@@ -40,6 +41,29 @@ def images_of(name: str, root: Path, count: int, size: int | None, settings: Set
     count = min(count, len(images))
     images = images.select(np.arange(count) * len(images) // count)
     return images if size is None else fit_to(images, (images.shape[0], size, size))
+
+
+def tiles(count: int, side: int) -> ImageSet:
+    """Return tiles of two photographs, moved on from image to image, with arbitrary labels.
+
+    Raises:
+        GradbenchError: if tiles are to be larger than the photographs.
+    """
+    from sklearn.datasets import load_sample_images
+
+    photos = load_sample_images().images
+    if side > min(photo.shape[0] for photo in photos):
+        raise GradbenchError(f"--image-size {side}: at most {photos[0].shape[0]}")
+    rng = np.random.default_rng(0)
+    pixels = np.empty((count, 3, side, side), np.uint8)
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        top, left = (rng.integers(0, n - side + 1) for n in photo.shape[:2])
+        pixels[number] = photo[top : top + side, left : left + side].transpose(2, 0, 1)
+    names = tuple(map(str, range(networks.CLASSES)))
+    labels = np.arange(count) % networks.CLASSES
+    sources = source_ids("tiles", "all", count)
+    return ImageSet("tiles", "all", pixels, labels, sources, classes=names)
 
 
 def make(

@@ -142,7 +142,7 @@ def made_by(command: Sequence[str], load: float) -> dict[str, Any]:
     versions, code = provenance.versions(), provenance.code()
     return {
         **{name: versions[name] for name in ("gradbench", "python", "torch", "torchvision")},
-        **{name: _version(name) for name in LIBRARIES},
+        **{name: version(name) for name in LIBRARIES},
         "commit": code["commit"],
         "changed": code["changed"],
         "load_average": round(load, 2),
@@ -212,7 +212,8 @@ def _text(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """Return the version of an installed library, or `absent`."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -7,6 +7,7 @@ import importlib
 from gradbench.errors import unknown
 
 SUBJECTS = {
+    "attacks": ("gradbench.bench.attacks", "speed and success of the attacks, beside foolbox's"),
     "corruptions": ("gradbench.bench.corruptions", "time of each family of corruptions by level"),
     "engine": ("gradbench.bench.engine", "time and memory of the gradient engine, beside others"),
     "picture": ("gradbench.bench.picture", "a picture of the kept tables of `bench engine`"),

@@ -34,8 +34,8 @@ class CW(Adversarial):
     image rounded to the nearest grey levels.
 
     Differs from the paper: the descent goes on from one c to the next instead of beginning anew at
-    the clean image, and a c works if f errs in the second half of its steps, so that a tenth of
-    the steps does for each c; whether to stop is asked of every image, not of the batch; the search
+    the clean image, and a c works if f errs in the second half of its steps, so that far
+    fewer steps do for each c; whether to stop is asked of every image, not of the batch; the search
     on the grid is along a line instead of pixel by pixel. With space=normalised, as in the code of
     Lee et al. (2018), distances are taken after division by the standard deviation of each channel,
     without change of variable; that code also fixes one other class beforehand and keeps the
@@ -65,8 +65,8 @@ class CW(Adversarial):
         self,
         *,
         constant: float | str = 0.01,
-        binary_steps: int = 10,
-        steps: int = 10,
+        binary_steps: int = 6,
+        steps: int = 20,
         rate: float | str = 0.01,
         confidence: float | str = 0.0,
         space: str = "pixels",
