@@ -14,6 +14,7 @@ from gradbench.backbones.obtain import Network
 from gradbench.challenges.produce import Attack
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
+from gradbench.evaluation.attacks import deeds
 from gradbench.evaluation.controls import LEVEL, holm
 from gradbench.evaluation.replicates import Sampled
 from gradbench.evaluation.rows import frame, hole, measured_row, row
@@ -191,38 +192,8 @@ class Results:
         of_cell.setdefault(method, {})[seed] = verdict
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
-        """Add what an attack did: counts, its success and the size of its perturbations.
-
-        Sizes are those of all images and of the successful ones alone, without a row where there
-        are none.
-        """
-        attempted, correct = len(attack.success), int(attack.correct.sum())
-        successful = int(attack.success.sum())
-        rate = 100 * successful / correct if correct else float("nan")
-        found = [
-            ("attempted", attempted, "images", attempted, ""),
-            ("correct", correct, "images", attempted, "classified correctly before"),
-            (
-                "successful",
-                successful,
-                "images",
-                correct,
-                "of those, taken for another class after",
-            ),
-            ("attack_success", rate, "percent", correct, "of images classified correctly before"),
-        ]
-        for end, rows, count in (
-            ("", slice(None), attempted),
-            ("_successful", attack.success, successful),
-        ):
-            of = "successful images" if end else "images"
-            unit = "pixels in [0, 1]"
-            if count:
-                found += [
-                    (f"l2{end}", attack.l2[rows].mean(), unit, count, f"mean over {of}"),
-                    (f"linf{end}", attack.linf[rows].max(), unit, count, f"largest of all {of}"),
-                ]
-        for metric, value, unit, n, note in found:
+        """Add what an attack did: counts, its success and the size of its perturbations."""
+        for metric, value, unit, n, note in deeds(attack):
             self.rows.append(
                 row(
                     **self.common(seed),

@@ -15,8 +15,8 @@ from _runs import TINY, gradbench, one_sentence
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.produce import Attack
 from gradbench.data.imageset import ImageSet, join
+from gradbench.evaluation.attacks import deeds
 from gradbench.experiment import Cell
-from gradbench.results import Results
 from gradbench.sides import protocol
 from gradbench.trial import Seen
 
@@ -202,14 +202,10 @@ def test_joined_outputs_stay_in_line():
 def test_an_attack_that_never_succeeds_has_no_size_of_successful_images():
     nothing = np.zeros(10, bool)
     attack = Attack(np.ones(10, bool), nothing, np.full(10, 0.5), np.full(10, 0.1))
-    results = SimpleNamespace(rows=[], common=lambda seed: {})
-    Results.add_attack(results, 0, Cell("fgsm", FGSM()), attack)
-    found = {row["metric"]: row["value"] for row in results.rows}
+    found = {deed.metric: deed.value for deed in deeds(attack)}
     assert found["successful"] == found["attack_success"] == 0
     assert found["correct"] == 10
+    assert found["l2"] == 0.5
     assert "l2_successful" not in found
-    none_right = replace(attack, correct=nothing)
-    results.rows = []
-    Results.add_attack(results, 0, Cell("fgsm", FGSM()), none_right)
-    (rate,) = (row["value"] for row in results.rows if row["metric"] == "attack_success")
-    assert np.isnan(rate)
+    none_right = deeds(replace(attack, correct=nothing))
+    assert np.isnan(next(deed.value for deed in none_right if deed.metric == "attack_success"))

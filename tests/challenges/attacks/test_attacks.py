@@ -5,79 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from _every_attack import ALL, LINF, Only, fit_for, make
 from _trained import changed, digits, trained
 
 from gradbench.backbones.backbone import Backbone, digest
-from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.bim import BIM
 from gradbench.challenges.attacks.cw import CW
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.attacks.iterll import IterLL
 from gradbench.challenges.attacks.pgd import PGD
-from gradbench.challenges.attacks.semantic import Semantic
 from gradbench.challenges.base import clean_batch
 from gradbench.challenges.produce import Source, produce
-from gradbench.config import compose, expand
-from gradbench.data.imageset import ImageSet, source_ids
+from gradbench.data.imageset import source_ids
 from gradbench.errors import GradbenchError
-from gradbench.instantiate import instantiate
 
-BUDGET = 0.1
-LINF = {
-    "fgsm": FGSM(epsilon=BUDGET),
-    "bim": BIM(epsilon=BUDGET, step=0.03, steps=6),
-    "bim_first_step": BIM(epsilon=0.052, step=0.01, steps=6, first_step=0.002),
-    "pgd": PGD(epsilon=BUDGET, step=0.03, steps=6),
-    "pgd_restarts": PGD(epsilon=BUDGET, step=0.03, steps=4, restarts=3),
-    "iterll": IterLL(epsilon=BUDGET, step=0.03, steps=8),
-}
-ALL = LINF | {
-    "pgd_l2": PGD(norm="l2", epsilon=0.8, step=0.2, steps=6, restarts=2),
-    "cw": CW(binary_steps=5, steps=8, rate=0.03),
-    "cw_fixed": CW(constant=1.0, binary_steps=1, steps=40, rate=0.03),
-    "cw_normalised": CW(constant=1.0, binary_steps=1, steps=40, rate=0.05, space="normalised"),
-    "semantic": Semantic(trials=20),
-}
 every = pytest.mark.parametrize("name", ALL)
-
-
-def make(attack: Adversarial, images: ImageSet, f: Backbone | None = None, **settings):
-    f = f or trained()
-    settings = {"strength": attack.strength(None)} | settings
-    source = Source(attack, attack.family, network=f, weights=digest(f), **settings)
-    return source.make(images, np.arange(len(images)))
-
-
-def coloured(images: ImageSet) -> ImageSet:
-    """Return the images in three channels of different strength, so that they have a hue."""
-    weights = np.array([1.0, 0.7, 0.4])[None, :, None, None]
-    return replace(images, images=(images.images * weights).astype(np.uint8))
-
-
-class Only(torch.nn.Module):
-    """A network that consists of one layer, times 20."""
-
-    feature_layers = ("layer",)
-
-    def __init__(self, layer: torch.nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return 20 * self.layer(x).flatten(1)
-
-
-MEAN = Only(torch.nn.AdaptiveAvgPool2d(1))
-"""Sees which of three channels is the strongest, and nothing else."""
-COLOURS = Backbone(MEAN, [0.0] * 3, [1.0] * 3, ("red", "green", "blue"), (3, 8, 8)).eval()
-
-
-def fit_for(name: str) -> tuple[Backbone, ImageSet]:
-    """Return a network and images for an attack: of colours for the semantic one."""
-    if name != "semantic":
-        return trained(), digits(60)
-    images = coloured(digits(60))
-    return COLOURS, replace(images, labels=np.zeros(60, np.int64))
 
 
 @pytest.mark.parametrize("name", LINF)
@@ -237,62 +178,6 @@ def test_a_network_of_one_class_is_refused(name):
         make(ALL[name], digits(4), f)
 
 
-@pytest.mark.parametrize(
-    ("use", "text"),
-    [
-        ({"use": "fgsm", "epsilon": -0.1}, "fgsm epsilon=-0.1: choose a value between 0 and 1"),
-        ({"use": "fgsm", "epsilon": "8/0"}, "fgsm epsilon=8/0: choose a value between 0 and 1"),
-        ({"use": "bim", "steps": 0}, "bim steps=0: choose a whole number of at least 1"),
-        ({"use": "bim", "step": 0}, "bim step=0: choose a value above 0, up to 1"),
-        ({"use": "pgd", "norm": "l3"}, "no norm of pgd named 'l3'"),
-        ({"use": "pgd", "norm": "l3"}, "valid choices are l2, linf"),
-        ({"use": "pgd", "restarts": 0.5}, "pgd restarts=0.5: choose a whole number"),
-        ({"use": "cw", "space": "hsv"}, "valid choices are normalised, pixels"),
-        ({"use": "cw", "constant": -1}, "cw constant=-1: choose a value between 0 and"),
-        (
-            {"use": "iterll", "keep": "foo"},
-            "'foo': valid choices are all, successful",
-        ),
-        ({"use": "semantic", "trials": -3}, "semantic trials=-3: choose a whole number"),
-        ({"use": "semantic", "noisy_negatives": 2}, "noisy_negatives=2: choose true or false"),
-        ({"use": "semantic", "noise": -1}, "noise=-1: choose a value between 0 and 10"),
-    ],
-)
-def test_bad_settings_are_answered_with_the_valid_ones(use, text):
-    ((name, content),) = expand("challenge", [use])
-    with pytest.raises(GradbenchError) as fault:
-        instantiate("challenge", name, content)
-    assert text in str(fault.value)
-
-
-@pytest.mark.parametrize("suite", ["attacks_reference", "attacks_modern"])
-def test_the_suites_hold_the_six_attacks_under_their_plain_names(suite):
-    members = {n: instantiate("challenge", n, c) for n, c in expand("challenge", [suite])}
-    assert sorted(members) == ["bim", "cw", "fgsm", "iterll", "pgd", "semantic"]
-    kept = {a.keep for a in members.values()}
-    assert kept == ({"successful"} if suite == "attacks_reference" else {"all"})
-
-
-def test_the_values_of_the_old_protocol():
-    members = {
-        n: instantiate("challenge", n, c) for n, c in expand("challenge", ["attacks_reference"])
-    }
-    assert members["fgsm"].strengths == (0.05,)
-    bim = members["bim"]
-    assert (bim.steps, bim.step, bim.first_step) == (6, 0.01, 0.002)
-    # so its budget cuts nothing off
-    assert bim.strengths[0] == pytest.approx(bim.first_step + 5 * bim.step)
-    cw = members["cw"]
-    assert (cw.strengths, cw.steps, cw.rate) == ((1.0,), 100, 0.01)
-    assert (cw.binary_steps, cw.confidence, cw.space) == (1, 0, "normalised")
-    assert [members[n].noise for n in ("fgsm", "bim", "cw")] == [0.0625, 0.065, 0.025]
-    assert all(members[n].noisy_negatives for n in ("fgsm", "bim", "cw"))
-    assert members["pgd"].strengths == (8 / 255,)
-    assert (members["pgd"].step, members["pgd"].steps) == (2 / 255, 20)
-    assert (members["iterll"].strengths, members["iterll"].steps) == ((8 / 255,), 10)
-    assert members["semantic"].trials == 1000
-
-
 def test_restarts_keep_what_succeeded_and_try_the_rest_again():
     images, labels = digits(60), digits(60).labels
     attacks = [PGD(epsilon=0.04, step=0.02, steps=3, restarts=n) for n in (1, 5)]
@@ -335,9 +220,3 @@ def test_iterll_goes_to_the_least_likely_class():
     logits = [trained()(torch.from_numpy(p).float() / 255) for p in (images.images, made)]
     least = logits[0].argmin(1)
     assert (logits[1].argmax(1) == least).float().mean() > 0.5
-
-
-def test_the_run_may_say_what_is_kept_of_all_attacks():
-    config = compose(["experiment=adversarial_digits"])
-    assert config["challenge"]["keep"] == "successful"
-    assert config["challenge"]["noisy_negatives"] is False

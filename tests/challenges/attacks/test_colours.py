@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from _dummies import grey
+from _every_attack import COLOURS, coloured, make
 from _trained import digits
-from test_attacks import COLOURS, coloured, make
 
 from gradbench.challenges.attacks.colour import hsv_to_rgb, rgb_to_hsv
 from gradbench.challenges.attacks.noisy import NoisyCopy
