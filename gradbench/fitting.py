@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,17 +91,22 @@ def score(trial: Trial, detector: Detector, seen: Seen) -> np.ndarray:
         return detector.score({**seen.outputs, **moved}).double().numpy()
 
 
-def fit_key(trial: Trial, name: str) -> Key:
-    """Return the key of a fit: settings of the detector, f, and the images that it is fitted on."""
+def described(trial: Trial, name: str) -> dict[str, Any]:
+    """Return what keys of products tell of a detector: its settings, versions, reads and seed."""
     experiment = trial.experiment
     detector = experiment.detector(name)
     reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
-    config = {
+    return {
         "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "detector_version": detector.version,
         "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": _seed(trial),
     }
+
+
+def fit_key(trial: Trial, name: str) -> Key:
+    """Return the key of a fit: settings of the detector, f, and the images that it is fitted on."""
+    detector, config = trial.experiment.detector(name), described(trial, name)
     inputs = {"weights": trial.f.weights}
     if detector.bank_reads:
         inputs["bank"] = trial.images.train.fingerprint

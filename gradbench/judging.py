@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
-from gradbench.detectors.base import GIVEN
 from gradbench.detectors.scoring import PARTS, Scores, divided, score_folds
 from gradbench.evaluation.bounds import check_bounds
 from gradbench.evaluation.intervals import Measured, measure
@@ -24,9 +23,7 @@ from gradbench.evaluation.resampling import FoldScores
 from gradbench.experiment import protocol_name
 from gradbench.extraction.again import VERSION as PERTURBED_VERSION
 from gradbench.extraction.again import seconds_of_passes
-from gradbench.extraction.feature_layers import expand
-from gradbench.extraction.readers import version_of
-from gradbench.fitting import clean, fit_key, fitted, image_scores
+from gradbench.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.store import Key, Product, file_digest
 from gradbench.trial import Seen, Trial
 
@@ -218,12 +215,8 @@ def scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, pr
     """Return the key of a detector's scores on a challenge, in the folds of a protocol."""
     experiment = trial.experiment
     detector = experiment.detector(name)
-    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
     config = {
-        "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
-        "detector_version": detector.version,
-        "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
-        "seed": experiment.config["detector"]["seed"],
+        **described(trial, name),
         "folds": {
             **protocol.settings(),
             "split_seed": experiment.config["evaluation"]["seed"],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradbench.cli.tables_asked import Asked
 from gradbench.cli.words import config_dirs
 from gradbench.errors import GradbenchError, unknown
 
@@ -35,46 +35,8 @@ is not measured says why.
 Settings of `gradbench run` (data.root=DIR backbone.width=32 backbone.checkpoint=FILE limit=N) go
 to the runs of --plan and --run. --config-dir DIR adds your own table/NAME.yaml.
 """
-FOLDERS = ("outputs", "results")
 FORMATS = {"terminal": "", "markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
 OPTIONS = ("--all", "--plan", "--run", "--help", "--config-dir")
-
-
-@dataclass
-class Asked:
-    """A command line, read.
-
-    Attributes:
-        names: of the tables.
-        folders: that runs are looked for in, empty for the usual ones.
-        format: one of `FORMATS`, "" for all that are files.
-        out: folder to write to, None for the terminal.
-        given: settings of the runs.
-        only: experiment and backbone that runs are restricted to.
-        dirs: folders of the user's own configuration files.
-        plan: whether to tell what is missing.
-        run: whether to make it first.
-    """
-
-    names: list[str]
-    folders: list[Path]
-    format: str
-    out: Path | None
-    given: list[str]
-    only: dict[str, str]
-    dirs: list[Path]
-    plan: bool = False
-    run: bool = False
-
-    @property
-    def options(self) -> list[str]:
-        """Options of Hydra that go to every run."""
-        return [f"--config-dir={folder}" for folder in self.dirs]
-
-    @property
-    def places(self) -> list[Path]:
-        """Folders that runs are looked for in; those that are made go to the first."""
-        return self.folders or [Path(name) for name in FOLDERS]
 
 
 def main(words: list[str]) -> None:

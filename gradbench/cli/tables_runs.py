@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gradbench.cli import run_command
 from gradbench.cli.hydra_app import check_overrides, in_a_sentence
-from gradbench.cli.tables_command import Asked
+from gradbench.cli.tables_asked import Asked
 from gradbench.config import compose
 from gradbench.data.settings import DataSettings
 from gradbench.forecast import forecast

@@ -29,7 +29,7 @@ def deeds(attack: Attack) -> list[Deed]:
     found = [
         Deed("attempted", attempted, "images", attempted, ""),
         Deed("correct", correct, "images", attempted, "classified correctly before"),
-        Deed("successful", successful, "images", correct, "of those, taken for another after"),
+        Deed("successful", successful, "images", correct, "of those, taken for another class after"),
         Deed("attack_success", rate, "percent", correct, "of images classified correctly before"),
     ]
     unit = "pixels in [0, 1]"

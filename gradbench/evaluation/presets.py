@@ -122,10 +122,6 @@ class Unsupervised(Protocol):
     def __init__(self, name: str = "unsupervised", description: str = ""):
         self.name, self.description = name, description
 
-    def settings(self) -> Mapping[str, Any]:
-        """See `Protocol`."""
-        return {"_target_": self._class(), "name": self.name}
-
     @property
     def told(self) -> str:
         """See `Protocol`."""

@@ -74,9 +74,10 @@ class Protocol(ABC):
     ) -> list[Fold]:
         """Return one `Fold` per rotation, for the group of each normal and abnormal image."""
 
-    @abstractmethod
     def settings(self) -> Mapping[str, Any]:
         """Return everything besides groups and seed that the folds depend on, JSON-able."""
+        kind = type(self)
+        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", "name": self.name}
 
     @property
     @abstractmethod
@@ -86,9 +87,6 @@ class Protocol(ABC):
     def torn(self) -> Protocol | None:
         """Return the same protocol with every image by itself, None where there is none."""
         return None
-
-    def _class(self) -> str:
-        return f"{type(self).__module__}.{type(self).__qualname__}"
 
 
 class Grouped(Protocol):
@@ -121,8 +119,7 @@ class Grouped(Protocol):
 
     def settings(self) -> Mapping[str, Any]:
         """Return what the folds depend on; kept products of `grouped` are known by these."""
-        own = {"_target_": self._class(), "name": self.name, "folds": self.count}
-        return own | {"split": self.split}
+        return {**super().settings(), "folds": self.count, "split": self.split}
 
     @property
     def told(self) -> str:

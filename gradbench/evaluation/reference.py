@@ -5,9 +5,6 @@ https://github.com/pokaxpoka/deep_Mahalanobis_detector
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from gradbench.errors import GradbenchError
@@ -33,10 +30,6 @@ class Reference(Protocol):
 
     def __init__(self, name: str = "reference", description: str = ""):
         self.name, self.description = name, description
-
-    def settings(self) -> Mapping[str, Any]:
-        """See `Protocol`."""
-        return {"_target_": self._class(), "name": self.name}
 
     @property
     def told(self) -> str:

@@ -27,7 +27,7 @@ class Transfer(Grouped):
 
     def settings(self) -> Mapping[str, Any]:
         """See `Protocol`."""
-        return {"_target_": self._class(), "name": self.name, "folds": self.count}
+        return {**super().settings(), "folds": self.count}
 
     @property
     def told(self) -> str:
