@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from gradbench.challenges.produce import Attack
 
+FOOLED = "of those, taken for another class after"
+
 
 class Deed(NamedTuple):
     """One number: what it is, its value and unit, of how many images, and a note."""
@@ -29,7 +31,7 @@ def deeds(attack: Attack) -> list[Deed]:
     found = [
         Deed("attempted", attempted, "images", attempted, ""),
         Deed("correct", correct, "images", attempted, "classified correctly before"),
-        Deed("successful", successful, "images", correct, "of those, taken for another class after"),
+        Deed("successful", successful, "images", correct, FOOLED),
         Deed("attack_success", rate, "percent", correct, "of images classified correctly before"),
     ]
     unit = "pixels in [0, 1]"
