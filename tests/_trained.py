@@ -1,5 +1,6 @@
 """A small network that has learned digits, so that what attacks do to it means something."""
 
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -54,7 +55,7 @@ class Head(nn.Module):
 
 
 def changed(scale: float = 1.0, shift: float = 0.0) -> Backbone:
-    """Return the trained network with scaled and shifted logits."""
+    """Return a copy of the trained network with scaled and shifted logits."""
     net = trained()
-    head = Head(net.network, scale, shift)
+    head = Head(deepcopy(net.network), scale, shift)
     return Backbone(head, [0.4], [0.25], NAMES, net.shape).eval()
