@@ -8,7 +8,7 @@ class GradbenchError(Exception):
     """A fault of the input or of the machine; its text names the culprit and the valid choices."""
 
 
-MANY = 30
+MANY = 40
 """Of more choices than this only the nearest are named."""
 
 
