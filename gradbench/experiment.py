@@ -24,6 +24,9 @@ from gradbench.extraction.readers import check
 from gradbench.instantiate import instantiate
 from gradbench.settings import check_settings, levels, seeds
 
+SEED = "{seed}"
+"""Stands in `backbone.checkpoint` for each of several seeds."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -115,6 +118,13 @@ class Experiment:
         content = load_member("dataset", name, self.dirs) | challenge.settings
         return instantiate("dataset", name, content, drop=("_target_",))
 
+    def backbone(self, seed: int) -> dict[str, Any]:
+        """Return the configuration of the network of a seed, the checkpoint by its own name."""
+        content = dict(self.config["backbone"])
+        if content.get("checkpoint"):
+            content["checkpoint"] = content["checkpoint"].replace(SEED, str(seed))
+        return content
+
     @cached_property
     def reads(self) -> list[str]:
         """Names of all outputs that the detectors score."""
@@ -168,10 +178,12 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         recipe=Recipe(**{**config["training"], **dataset.augment}),
         device=find_device(config["device"]),
     )
-    if len(experiment.seeds) > 1 and config["backbone"].get("checkpoint"):
+    path = config["backbone"].get("checkpoint") or SEED
+    if len(experiment.seeds) > 1 and SEED not in path:
         raise GradbenchError(
-            f"seeds={list(experiment.seeds)} with backbone.checkpoint: a checkpoint is one "
-            "network; give one seed, or leave the checkpoint out"
+            f"seeds={list(experiment.seeds)} with backbone.checkpoint={path}: a checkpoint is one "
+            f"network; write {SEED} where its seed stands in the name, give one seed, or leave the "
+            "checkpoint out"
         )
     check_source(config, dataset.name, challenges.values())
     own = [cell.challenge for name in experiment.detectors for cell in experiment.own_cells(name)]

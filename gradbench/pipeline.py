@@ -7,6 +7,7 @@ import contextlib
 import torch
 
 from gradbench import controls, summary, thresholds, transferring
+from gradbench.backbones import checkpoint
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
@@ -34,6 +35,7 @@ def run(experiment: Experiment, store: Store) -> Results:
             identity control fails.
     """
     exact_arithmetic()
+    check_checkpoints(experiment)
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
     results = Results(experiment, images)
     check_attacks(experiment, images)
@@ -50,6 +52,18 @@ def run(experiment: Experiment, store: Store) -> Results:
         thresholds.measure(trial, results)
     summary.add(results)
     return results
+
+
+def check_checkpoints(experiment: Experiment) -> None:
+    """Refuse a checkpoint that is not there, of any seed, before the first network is measured.
+
+    Raises:
+        GradbenchError: naming the file.
+    """
+    for seed in experiment.seeds:
+        path = experiment.backbone(seed).get("checkpoint")
+        if path:
+            checkpoint.there(path)
 
 
 def check_attacks(experiment: Experiment, images: InDistribution) -> None:
@@ -108,7 +122,7 @@ def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:
     """Return what step 1 is asked for."""
     mean, std = experiment.dataset.normalisation(images.train)
     return Order(
-        experiment.config["backbone"],
+        experiment.backbone(seed),
         resolved(experiment.recipe, experiment.device),
         seed,
         tuple(mean),

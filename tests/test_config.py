@@ -295,3 +295,12 @@ def test_device():
     assert find_device("cpu") == torch.device("cpu")
     assert find_device("auto").type in ("cpu", "cuda", "mps")
     assert "device=tpu is not here" in error(find_device, "tpu")
+
+
+def test_a_checkpoint_of_every_seed():
+    words = ["experiment=quickstart", "seeds=[3,4]", "backbone.checkpoint='f-{seed}.pt'"]
+    experiment = read(compose(words))
+    assert [experiment.backbone(s)["checkpoint"] for s in (3, 4)] == ["f-3.pt", "f-4.pt"]
+    assert "write {seed} where its seed stands" in error(
+        read, compose([*words[:2], "backbone.checkpoint=f.pt"])
+    )

@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from _runs import SMALL, about, copy_of, gradbench, kept, reference, rows, same_results, steps
+from _runs import SMALL, TINY, about, copy_of, gradbench, kept, reference, rows, same_results, steps
 
 from gradbench.evaluation.rows import COLUMNS
 
@@ -224,3 +224,24 @@ def test_several_networks_in_one_run(finished, tmp_path):
     table = (here / "run/table.md").read_text()
     assert f"{(low + high) / 2:.1f} ({low:.1f}–{high:.1f})" in table
     assert "seeds 0, 1" in table
+
+
+def test_networks_of_several_checkpoints(tmp_path):
+    for seed in ("0", "1"):
+        ran = gradbench("run", *TINY, f"seed={seed}", f"out={seed}/run", cwd=tmp_path)
+        assert ran.code == 0, ran.err
+        weights = tmp_path / seed / "run/model" / f"s{seed}" / "network.safetensors"
+        weights.rename(tmp_path / f"f-{seed}.safetensors")
+    words = [*TINY, "seeds=[0,1]", "backbone.checkpoint=f-{seed}.safetensors", "out=both/run"]
+    ran = gradbench("run", *words, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    for seed in ("0", "1"):
+        alone = rows(tmp_path / seed, train_seed=seed, metric="auroc")
+        both = rows(tmp_path / "both", train_seed=seed, metric="auroc")
+        assert alone
+        assert [row["value"] for row in alone] == [row["value"] for row in both]
+    (tmp_path / "f-1.safetensors").unlink()
+    ran = gradbench("run", *words[:-1], "out=none", "store=other", cwd=tmp_path)
+    assert ran.code == 2
+    assert "backbone.checkpoint=f-1.safetensors: there is no such file" in ran.err
+    assert not (tmp_path / "none").exists()

@@ -31,6 +31,17 @@ def save(path: Path, network: nn.Module, about: Mapping[str, Any], dtype=None) -
     save_file(tensors, str(path), metadata={"gradbench": json.dumps(about, sort_keys=True)})
 
 
+def there(path: str | Path) -> Path:
+    """Return the path of a checkpoint.
+
+    Raises:
+        GradbenchError: if the file is missing.
+    """
+    if not Path(path).is_file():
+        raise GradbenchError(f"backbone.checkpoint={path}: there is no such file")
+    return Path(path)
+
+
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint: safetensors, or a torch file of weights only.
 
@@ -40,9 +51,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         GradbenchError: if the file is missing, damaged, or would execute code on loading.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise GradbenchError(f"backbone.checkpoint={path}: there is no such file")
+    path = there(path)
     about: dict[str, Any] = {}
     try:
         if path.suffix == ".safetensors":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradbench import __version__
-from gradbench.cli.words import config_dirs, fail
+from gradbench.cli.words import braced, config_dirs, fail
 from gradbench.errors import GradbenchError, unknown
 
 COMMANDS = {
@@ -76,4 +76,4 @@ def _dispatch(words: list[str]) -> None:
     # classes that a user's YAML names stand beside it, or in the working folder
     sys.path += [str(folder.absolute()) for folder in (*config_dirs(words), Path())]
     module = importlib.import_module(f"gradbench.cli.{words[0]}_command")
-    module.main(words[1:])
+    module.main([braced(word) for word in words[1:]])

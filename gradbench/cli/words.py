@@ -45,3 +45,16 @@ def config_dirs(words: Iterable[str]) -> list[Path]:
         if not Path(folder).is_dir():
             raise GradbenchError(f"--config-dir {folder}: there is no such folder")
     return [Path(folder) for folder in found]
+
+
+def braced(word: str) -> str:
+    """Return a setting of a checkpoint of every seed in quotes: for Hydra a brace begins a mapping.
+
+    >>> braced("backbone.checkpoint=f-{seed}.pt")
+    "backbone.checkpoint='f-{seed}.pt'"
+    >>> braced("seeds=[0,1]")
+    'seeds=[0,1]'
+    """
+    key, _, path = word.partition("=")
+    wanted = key == "backbone.checkpoint" and "{seed}" in path and path[0] not in "'\""
+    return f"{key}='{path}'" if wanted else word
