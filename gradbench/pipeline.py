@@ -6,7 +6,6 @@ import contextlib
 
 import torch
 
-from gradbench import controls, summary, thresholds, transferring
 from gradbench.backbones import checkpoint
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
@@ -14,13 +13,14 @@ from gradbench.challenges.attacks.base import Adversarial
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.evaluation.transfer import Transfer
-from gradbench.experiment import Experiment
-from gradbench.judging import judge, resampled
-from gradbench.progress import say
-from gradbench.results import Results
-from gradbench.sides import sides
+from gradbench.run import controls, summary, thresholds, transferring
+from gradbench.run.experiment import Experiment
+from gradbench.run.judging import judge, resampled
+from gradbench.run.results import Results
+from gradbench.run.sides import sides
+from gradbench.run.trial import Trial, archive_for, from_archive
 from gradbench.store import Store
-from gradbench.trial import Trial, archive_for, from_archive
+from gradbench.support.progress import say
 
 
 def run(experiment: Experiment, store: Store) -> Results:

@@ -23,9 +23,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
-from gradbench.locks import held
-from gradbench.peak import Peaks
-from gradbench.progress import say
+from gradbench.support.locks import held
+from gradbench.support.peak import Peaks
+from gradbench.support.progress import say
 
 MANIFEST = "product.json"
 

@@ -10,10 +10,10 @@ from PIL import Image
 from gradbench.backbones.obtain import obtain
 from gradbench.config import compose
 from gradbench.data.gather import gather
-from gradbench.experiment import read
 from gradbench.pipeline import order
+from gradbench.run.experiment import read
+from gradbench.run.trial import Trial
 from gradbench.store import Store
-from gradbench.trial import Trial
 
 UNSUPERVISED = ("msp", "knn", "gradient_oneclass", "odin_fixed")
 SUPERVISED = ("gradient_logistic@gaussian_noise 5", "mahalanobis_p@gaussian_noise 5")

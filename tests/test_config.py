@@ -10,8 +10,8 @@ from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import GROUPS, compose, expand, group_files, load_member
 from gradbench.errors import GradbenchError
-from gradbench.experiment import find_device, read
-from gradbench.instantiate import instantiate
+from gradbench.run.experiment import find_device, read
+from gradbench.support.instantiate import instantiate
 
 NOISE = "gradbench.challenges.corruptions.noise.GaussianNoise"
 OTHER_SET = "gradbench.challenges.other_set.OtherSet"

@@ -13,13 +13,13 @@ from gradbench.backbones.build import build_network
 from gradbench.backbones.obtain import obtain
 from gradbench.config import compose
 from gradbench.data.gather import gather
-from gradbench.experiment import read
 from gradbench.extraction.extract import compute
-from gradbench.instantiate import instantiate
-from gradbench.judging import judge
 from gradbench.pipeline import order
+from gradbench.run.experiment import read
+from gradbench.run.judging import judge
+from gradbench.run.trial import Trial
 from gradbench.store import Store
-from gradbench.trial import Trial
+from gradbench.support.instantiate import instantiate
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ MOMENTS = {
     "in the second epoch": ("gradbench.backbones.training.keep", 1, ""),
     "with a half-written network": ("gradbench.backbones.checkpoint.save_file", 0, "half"),
     "in the middle of a shard": ("gradbench.extraction.extract.save_file", 3, "half"),
-    "between two fits": ("gradbench.judging.score_folds", 4, ""),
+    "between two fits": ("gradbench.run.judging.score_folds", 4, ""),
     "with a product sealed and not renamed": ("gradbench.store.Store._seal", 20, ""),
     "with the rows written and no table": ("gradbench.reporting.table.markdown", 0, ""),
     "in the middle of moving the results": (

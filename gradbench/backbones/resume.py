@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gradbench.backbones.recipe import Recipe
-from gradbench.progress import say
+from gradbench.support.progress import say
 
 
 def _identity(recipe: Recipe, seed: int) -> str:

@@ -22,7 +22,7 @@ from gradbench.backbones.recipe import Recipe, autocast
 from gradbench.backbones.resume import keep, resume
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
-from gradbench.progress import Progress, duration, say
+from gradbench.support.progress import Progress, duration, say
 
 PROBE = 5
 """Steps that are timed before the remaining hours are told."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gradbench.bench.settings import DEFAULT_OUT, Parser, cores, positive
 from gradbench.bench.table import aligned
 from gradbench.errors import GradbenchError, unknown
-from gradbench.progress import Progress
+from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -80,8 +80,8 @@ def main(words: list[str]) -> None:
     import torch
 
     from gradbench.bench import real, record
-    from gradbench.experiment import find_device
     from gradbench.reporting import provenance
+    from gradbench.run.experiment import find_device
 
     images = real.tiles(given.images, given.image_size)
     device, load = find_device(given.device), os.getloadavg()[0]
@@ -131,7 +131,7 @@ def measure(
         device: to compute on.
     """
     from gradbench.config import load_member
-    from gradbench.instantiate import instantiate
+    from gradbench.support.instantiate import instantiate
 
     made = {
         family: instantiate(

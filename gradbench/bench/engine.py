@@ -18,7 +18,7 @@ from gradbench.bench.settings import (
 )
 from gradbench.bench.table import table
 from gradbench.errors import GradbenchError, unknown
-from gradbench.progress import Progress
+from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -18,7 +18,7 @@ from gradbench.bench.timing import Ratio, ratio, reason, rotated, synchronize
 from gradbench.errors import GradbenchError
 from gradbench.gradients import squared_norms
 from gradbench.gradients.precision import prefers_channels_last
-from gradbench.progress import Progress
+from gradbench.support.progress import Progress
 
 EXACT = "float64"
 REDUCED = ("tf32", "bfloat16", "float16")

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from gradbench.bench.settings import DEFAULT_OUT, Parser
 from gradbench.errors import GradbenchError
-from gradbench.progress import say
 from gradbench.reporting import style
+from gradbench.support.progress import say
 
 NAMES = {
     "forward": "forward alone",

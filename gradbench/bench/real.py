@@ -19,7 +19,7 @@ from gradbench.data.imageset import ImageSet, channel_statistics, source_ids, to
 from gradbench.data.resample import fit_to
 from gradbench.data.settings import DataSettings
 from gradbench.errors import GradbenchError
-from gradbench.instantiate import instantiate
+from gradbench.support.instantiate import instantiate
 
 
 def images_of(name: str, root: Path, count: int, size: int | None, settings: Settings) -> ImageSet:

@@ -27,8 +27,8 @@ from gradbench.gradients.rules.base import Rule
 from gradbench.gradients.rules.conv_routes import Geometry
 from gradbench.gradients.rules.convolution import Convolution
 from gradbench.gradients.rules.linear import Linear
-from gradbench.progress import Progress, say
 from gradbench.reporting import provenance
+from gradbench.support.progress import Progress, say
 
 SLOWEST = 30
 """A route whose multiplications alone are so many times those of another is not timed."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradbench.bench.contenders import Contender, Unavailable
-from gradbench.progress import Progress
+from gradbench.support.progress import Progress
 
 SECONDS = 0.1
 """A shorter run is repeated within one measurement until it lasts this long."""

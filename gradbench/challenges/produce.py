@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.base import Derived, clean_batch
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
-from gradbench.progress import Progress
 from gradbench.store import Key, Store
+from gradbench.support.progress import Progress
 
 BATCH = 100
 """Images a pass: fixed, since it is part of what an attack gives bit for bit."""

@@ -58,7 +58,7 @@ def main(words: list[str]) -> None:
         words.append(f"challenges={listed}")
 
     def task(cfg) -> None:
-        from gradbench.experiment import read
+        from gradbench.run.experiment import read
         from gradbench.showing.challenges import show_challenge
         from gradbench.showing.sets import show_set
         from gradbench.store import Store

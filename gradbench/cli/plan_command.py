@@ -22,10 +22,10 @@ def main(words: list[str]) -> None:
 
 def task(cfg) -> None:
     """Print the plan of a composed configuration."""
-    from gradbench.experiment import read
-    from gradbench.planning import plan
-    from gradbench.progress import duration
+    from gradbench.planning.plan import plan
+    from gradbench.run.experiment import read
     from gradbench.store import Store
+    from gradbench.support.progress import duration
 
     experiment = read(composed(cfg), composed_dirs())
     lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))

@@ -39,10 +39,10 @@ def task(cfg) -> None:
 
 def carry_out(cfg, out: Path) -> None:
     """Run a composed configuration and write its results to a folder."""
-    from gradbench.experiment import read
     from gradbench.pipeline import run
     from gradbench.reporting import provenance
     from gradbench.reporting.run_folder import RunFolder
+    from gradbench.run.experiment import read
     from gradbench.store import Store
 
     experiment = read(composed(cfg), composed_dirs())

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.locks import held_if_free
 from gradbench.store import MANIFEST, Store, check
+from gradbench.support.locks import held_if_free
 
 ACTIONS = ("ls", "verify", "prune")
 

@@ -9,11 +9,11 @@ from gradbench.cli.hydra_app import check_overrides, in_a_sentence
 from gradbench.cli.tables_asked import Asked
 from gradbench.config import compose
 from gradbench.data.settings import DataSettings
-from gradbench.forecast import forecast
-from gradbench.progress import duration, say
+from gradbench.planning.forecast import forecast
 from gradbench.reporting.papers.fill import Filling
 from gradbench.reporting.papers.missing import missing
 from gradbench.reporting.papers.orders import Order, orders
+from gradbench.support.progress import duration, say
 
 
 def _orders(asked: Asked, fillings: list[Filling]) -> list[Order]:

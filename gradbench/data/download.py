@@ -15,8 +15,8 @@ from typing import Any
 
 from gradbench.data.unpack import ARCHIVES, extract
 from gradbench.errors import GradbenchError
-from gradbench.locks import held
-from gradbench.progress import Progress
+from gradbench.support.locks import held
+from gradbench.support.progress import Progress
 
 CHUNK = 2**20
 """Bytes received at a time, and the unit of the progress shown."""

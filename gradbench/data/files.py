@@ -12,7 +12,7 @@ from PIL import Image
 from gradbench.data.imageset import LazyImages
 from gradbench.data.picture import Fit, fit_picture, upright_size
 from gradbench.errors import GradbenchError
-from gradbench.progress import Progress
+from gradbench.support.progress import Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 JPEG = (".jpg", ".jpeg")

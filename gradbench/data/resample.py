@@ -14,7 +14,7 @@ from gradbench.data.imageset import ImageSet, LazyImages
 from gradbench.data.picture import Fit, central, fit_picture, jpeg, resized, to_picture
 from gradbench.data.raw import join_notes
 from gradbench.errors import GradbenchError
-from gradbench.progress import Progress
+from gradbench.support.progress import Progress
 
 CHANNELS = {1: "grey", 3: "RGB"}
 

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from gradbench.errors import GradbenchError
-from gradbench.progress import Progress
+from gradbench.support.progress import Progress
 
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVES = (*TAR, ".zip", ".gz")

@@ -15,7 +15,7 @@ class GradientSynthetic(Gradient):
 
     Half of the images that the challenges are made from fit H, the other half chooses its epoch,
     each with what was made from it. No image of the measured challenge is seen, but where that is
-    of a family fitted on, or of a relative, the row says so (`gradbench.synthetic.relation`).
+    of a family fitted on, or of a relative, the row says so (`gradbench.run.synthetic.relation`).
 
     Differs from the paper: there H is fitted on the challenge itself.
 

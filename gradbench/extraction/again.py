@@ -18,8 +18,8 @@ from gradbench.errors import GradbenchError
 from gradbench.extraction.extract import BATCH
 from gradbench.extraction.perturbed import Perturbed
 from gradbench.gradients.memory import in_chunks
-from gradbench.progress import Progress
 from gradbench.store import Key, Store, canonical
+from gradbench.support.progress import Progress
 
 STEP = "perturbed"
 VERSION = 1

@@ -16,8 +16,8 @@ from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.errors import GradbenchError
 from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.readers import check, read_counting, version_of
-from gradbench.progress import Progress
 from gradbench.store import Key, Product, Store
+from gradbench.support.progress import Progress
 
 BATCH = 64
 """Images a pass. Fixed, since the last bits of a product may depend on it."""

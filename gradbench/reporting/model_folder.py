@@ -15,10 +15,10 @@ from gradbench import __version__
 from gradbench.backbones import checkpoint
 from gradbench.data.picture import Fit
 from gradbench.extraction.readers import VERSIONS
-from gradbench.fitting import learns
-from gradbench.results import Results
+from gradbench.run.fitting import learns
+from gradbench.run.results import Results
+from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
-from gradbench.thresholds import KEPT
 
 
 def write_models(results: Results, folder: Path) -> None:

@@ -19,13 +19,13 @@ from safetensors import SafetensorError
 from gradbench.detectors.base import Detector, Passes
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
-from gradbench.experiment import protocol_name
-from gradbench.on_demand import OnDemand
 from gradbench.reporting import figures, provenance, selection, table
 from gradbench.reporting.costs import costs_table, write_costs
 from gradbench.reporting.model_folder import write_models
-from gradbench.results import Results
+from gradbench.run.experiment import protocol_name
+from gradbench.run.results import Results
 from gradbench.store import Store
+from gradbench.support.on_demand import OnDemand
 
 
 class RunFolder:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gradbench.experiment import Cell
+    from gradbench.run.experiment import Cell
 
 PANELS = 20
 """More panels than this are not looked at one by one."""

@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from gradbench import trust
 from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.build import build_network
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
-from gradbench.experiment import instantiate
 from gradbench.extraction.readers import VERSIONS
+from gradbench.run.experiment import instantiate
+from gradbench.scoring import trust
 from gradbench.store import file_digest
 
 NEEDED = (

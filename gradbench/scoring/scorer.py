@@ -16,12 +16,12 @@ from gradbench.data.picture import Fit
 from gradbench.detectors.base import Detector
 from gradbench.detectors.scoring import one_thread
 from gradbench.errors import GradbenchError, unknown
-from gradbench.experiment import find_device
 from gradbench.extraction.extract import BATCH, compute
 from gradbench.gradients.memory import in_chunks
-from gradbench.progress import Progress
+from gradbench.run.experiment import find_device
 from gradbench.scoring.loading import Kept, open_run
 from gradbench.scoring.pictures import Batch, as_array, batches, decoded, find, taken
+from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:
     import pandas

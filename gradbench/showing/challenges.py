@@ -7,7 +7,7 @@ from pathlib import Path
 from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.errors import GradbenchError
-from gradbench.experiment import Cell, Experiment
+from gradbench.run.experiment import Cell, Experiment
 from gradbench.showing.attacks import show_attacks
 from gradbench.showing.choice import Choice
 from gradbench.showing.levels import show_levels

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gradbench.data.imageset import ImageSet
 from gradbench.data.raw import join_notes
-from gradbench.experiment import Experiment
 from gradbench.reporting.sheet import Panel, Row, sheet
+from gradbench.run.experiment import Experiment
 from gradbench.showing.choice import Choice, label_name, title, uint8
 from gradbench.showing.made import USUAL, described, how_many, made_from, named, trial
 from gradbench.showing.sets import in_rows

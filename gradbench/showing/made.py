@@ -13,10 +13,10 @@ from gradbench.backbones.obtain import Network
 from gradbench.config import group_files, load_member
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
-from gradbench.experiment import Cell, Experiment
+from gradbench.run.experiment import Cell, Experiment
+from gradbench.run.trial import Trial
 from gradbench.showing.choice import Choice, drawn_as, load, spread
 from gradbench.store import Store
-from gradbench.trial import Trial
 
 USUAL = 8
 """Images shown of one challenge where no number is asked for."""

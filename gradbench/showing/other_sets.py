@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from gradbench.data.raw import join_notes
-from gradbench.experiment import Experiment
 from gradbench.reporting.sheet import Panel, Row, sheet
+from gradbench.run.experiment import Experiment
 from gradbench.showing.choice import Choice, label_name, load, originals, spread
 from gradbench.showing.made import named
 from gradbench.store import Store

@@ -11,7 +11,7 @@ from _pictures import pictures
 from gradbench.challenges.corruptions.base import Corruption
 from gradbench.challenges.produce import Source
 from gradbench.config import load_member
-from gradbench.instantiate import instantiate
+from gradbench.support.instantiate import instantiate
 
 FILE = Path(__file__).with_name("golden.txt")
 

@@ -14,7 +14,7 @@ from gradbench.challenges.counter import image_keys
 from gradbench.challenges.produce import Source, produce
 from gradbench.config import expand, load_member
 from gradbench.errors import GradbenchError
-from gradbench.instantiate import instantiate
+from gradbench.support.instantiate import instantiate
 
 GOLDEN = _golden.read()
 RANDOM = (

@@ -20,7 +20,7 @@ from gradbench.config import group_files, load_member
 from gradbench.data.cure_tsr import FOLDERS
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
-from gradbench.instantiate import instantiate
+from gradbench.support.instantiate import instantiate
 
 GOLDEN = {
     "decolorization": (125.00, 71.92),

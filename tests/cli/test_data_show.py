@@ -15,11 +15,11 @@ from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.config import compose
 from gradbench.data.dataset import DataSettings
 from gradbench.data.shelf import known
-from gradbench.experiment import read
 from gradbench.reporting.sheet import enlarged
 from gradbench.reporting.style import FAINT
+from gradbench.run.experiment import read
+from gradbench.run.trial import source
 from gradbench.showing.attacks import amplification, amplified
-from gradbench.trial import source
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 from _runs import SMALL, about, copy_of, gradbench, kept, one_sentence, reference, steps
 
-from gradbench.locks import held
+from gradbench.support.locks import held
 
 
 @pytest.fixture(scope="module")

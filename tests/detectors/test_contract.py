@@ -18,7 +18,7 @@ from gradbench.detectors.profile import rank_auroc
 from gradbench.errors import GradbenchError
 from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import check, read
-from gradbench.instantiate import instantiate
+from gradbench.support.instantiate import instantiate
 
 NAMES = [name for name in group_files("detector") if "members" not in load_member("detector", name)]
 each = pytest.mark.parametrize("name", NAMES)

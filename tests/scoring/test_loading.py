@@ -11,9 +11,9 @@ from _runs import copy_of
 from _scored import finished
 
 import gradbench as package
-from gradbench import trust
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
+from gradbench.scoring import trust
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 import gradbench as package
 from gradbench.errors import GradbenchError
-from gradbench.experiment import instantiate
-from gradbench.fitting import image_scores, score
+from gradbench.run.experiment import instantiate
+from gradbench.run.fitting import image_scores, score
+from gradbench.run.thresholds import FEWER, keeping
 from gradbench.scoring.pictures import batches
-from gradbench.thresholds import FEWER, keeping
 
 
 @pytest.fixture(scope="module")

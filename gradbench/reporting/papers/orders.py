@@ -153,7 +153,7 @@ class _Sets:
 
     def _state(self, name: str, role: str) -> str:
         """Return a short reason why images are not here, "" if they are."""
-        from gradbench.instantiate import instantiate
+        from gradbench.support.instantiate import instantiate
 
         if (name, role) not in self._known:
             if name not in group_files("dataset", self.dirs):

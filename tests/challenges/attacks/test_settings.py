@@ -4,7 +4,7 @@ import pytest
 
 from gradbench.config import compose, expand
 from gradbench.errors import GradbenchError
-from gradbench.instantiate import instantiate
+from gradbench.support.instantiate import instantiate
 
 
 @pytest.mark.parametrize(

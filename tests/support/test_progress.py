@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from gradbench import progress
-from gradbench.progress import Progress, duration, say
+from gradbench.support import progress
+from gradbench.support.progress import Progress, duration, say
 
 
 class Terminal(io.StringIO):

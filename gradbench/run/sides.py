@@ -17,8 +17,8 @@ from gradbench.challenges.attacks.noisy import NoisyCopy
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.dataset import MissingData
 from gradbench.errors import GradbenchError
-from gradbench.experiment import Cell
-from gradbench.trial import Made, Seen, Trial
+from gradbench.run.experiment import Cell
+from gradbench.run.trial import Made, Seen, Trial
 
 
 def sides(trial: Trial, cell: Cell, made: Made) -> tuple[Seen, Seen]:

@@ -19,15 +19,15 @@ from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
 from gradbench.detectors.scoring import PARTS, Scores, Side, one_thread, score_folds
 from gradbench.evaluation.transfer import Transfer
-from gradbench.experiment import Cell
 from gradbench.extraction.again import seconds_of_passes
-from gradbench.fitting import clean
-from gradbench.judging import Judged, judge, judged_scores, kept_state, resampled, scores_key
-from gradbench.results import Results
-from gradbench.sides import sides
+from gradbench.run.experiment import Cell
+from gradbench.run.fitting import clean
+from gradbench.run.judging import Judged, judge, judged_scores, kept_state, resampled, scores_key
+from gradbench.run.results import Results
+from gradbench.run.sides import sides
+from gradbench.run.synthetic import relation
+from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product
-from gradbench.synthetic import relation
-from gradbench.trial import Seen, Trial
 
 FITS_VERSION = 1
 TRANSFER_VERSION = 1

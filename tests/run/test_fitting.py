@@ -8,18 +8,18 @@ import pytest
 import torch
 from _dummies import images, network
 
-from gradbench import memorisation
 from gradbench.backbones.backbone import digest
 from gradbench.challenges.identity import Identity
 from gradbench.config import load_member
 from gradbench.data.gather import InDistribution
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
-from gradbench.experiment import Cell, Experiment
-from gradbench.fitting import clean, fitted, image_scores
-from gradbench.instantiate import instantiate
-from gradbench.synthetic import make, relation
-from gradbench.trial import Trial
+from gradbench.run import memorisation
+from gradbench.run.experiment import Cell, Experiment
+from gradbench.run.fitting import clean, fitted, image_scores
+from gradbench.run.synthetic import make, relation
+from gradbench.run.trial import Trial
+from gradbench.support.instantiate import instantiate
 
 
 class Asking(Detector):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradbench.progress import say
+from gradbench.support.progress import say
 
 
 @contextlib.contextmanager

@@ -17,9 +17,10 @@ import numpy as np
 from gradbench.evaluation.comparison import corrected_t_p, delong, holm_pairs, normal_p
 from gradbench.evaluation.replicates import Sampled, combined
 from gradbench.evaluation.rows import MEAN, NETWORKS, row
-from gradbench.experiment import protocol_name
-from gradbench.judging import kept_scores
-from gradbench.results import CellName, Results, Verdict
+from gradbench.run.experiment import protocol_name
+from gradbench.run.judging import kept_scores
+from gradbench.run.results import Results
+from gradbench.run.verdict import CellName, Verdict
 
 Line = dict[str, dict[int, Sampled]]
 """Detector -> seed of the network."""

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gradbench.controls import rank_p
+from gradbench.run.controls import rank_p
 
 
 def _judged(normal: list[np.ndarray], abnormal: list[np.ndarray], frames: int = 1):

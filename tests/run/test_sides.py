@@ -16,9 +16,9 @@ from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.produce import Attack
 from gradbench.data.imageset import ImageSet, join
 from gradbench.evaluation.attacks import deeds
-from gradbench.experiment import Cell
-from gradbench.sides import protocol
-from gradbench.trial import Seen
+from gradbench.run.experiment import Cell
+from gradbench.run.sides import protocol
+from gradbench.run.trial import Seen
 
 WORDS = (*TINY, "detectors=[msp,gradient_logistic]", "controls.random_split=true")
 ATTACKS = """challenges=[

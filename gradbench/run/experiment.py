@@ -21,8 +21,8 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.evaluation.protocols import Protocol, random_name
 from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
-from gradbench.instantiate import instantiate
-from gradbench.settings import check_settings, levels, seeds
+from gradbench.run.settings import check_settings, levels, seeds
+from gradbench.support.instantiate import instantiate
 
 SEED = "{seed}"
 """Stands in `backbone.checkpoint` for each of several seeds."""

@@ -8,8 +8,8 @@ from _runs import SMALL, copy_of, gradbench, kept, one_sentence, reference
 
 from gradbench.config import compose
 from gradbench.data.dataset import Dataset
-from gradbench.experiment import read
-from gradbench.planning import plan
+from gradbench.planning.plan import plan
+from gradbench.run.experiment import read
 from gradbench.store import Store
 
 

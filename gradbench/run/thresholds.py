@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,29 +9,15 @@ import numpy as np
 from gradbench.data.gather import part
 from gradbench.data.roles import hold_out
 from gradbench.detectors.base import Detector
-from gradbench.fitting import fitted, image_scores, score
-from gradbench.results import Results
-from gradbench.trial import Seen, Trial
+from gradbench.run.fitting import fitted, image_scores, score
+from gradbench.run.results import Results
+from gradbench.run.trial import Seen, Trial
+from gradbench.run.verdict import Threshold
 
 KEPT = 95
 """Percent of the hold-out that a threshold calls reliable, at least."""
 FEWER = 500
 """Hold-out images, at most, for detectors that look at every image again."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The largest score that is still called reliable.
-
-    Attributes:
-        value: of the score.
-        images: of the hold-out that it was taken from.
-        note: what else the detector knows of these images.
-    """
-
-    value: float
-    images: int
-    note: str = ""
 
 
 def keeping(scores: np.ndarray, percent: int = KEPT) -> float:

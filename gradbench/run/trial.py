@@ -17,9 +17,9 @@ from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings
-from gradbench.experiment import Cell, Experiment, protocol_name
 from gradbench.extraction.again import Again
 from gradbench.extraction.extract import extract
+from gradbench.run.experiment import Cell, Experiment, protocol_name
 from gradbench.store import Store
 
 

@@ -14,8 +14,8 @@ from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import hold_out
 from gradbench.detectors.base import Samples
-from gradbench.experiment import Cell
-from gradbench.trial import Trial
+from gradbench.run.experiment import Cell
+from gradbench.run.trial import Trial
 
 RELATIVES = (
     ("gaussian_noise", "shot_noise", "speckle_noise", "impulse_noise"),

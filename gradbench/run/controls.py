@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from gradbench import memorisation
 from gradbench.challenges.base import Derived
 from gradbench.challenges.identity import Identity
 from gradbench.challenges.other_set import OtherSet
@@ -25,12 +24,13 @@ from gradbench.data.resample import round_trip
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.controls import assert_identical, mann_whitney_p, random_labels
 from gradbench.evaluation.protocols import Grouped
-from gradbench.experiment import Cell
 from gradbench.extraction.extract import compute
-from gradbench.judging import Judged, judge
-from gradbench.results import Results
+from gradbench.run import memorisation
+from gradbench.run.experiment import Cell
+from gradbench.run.judging import Judged, judge
+from gradbench.run.results import Results
+from gradbench.run.trial import Made, Seen, Trial
 from gradbench.store import Key
-from gradbench.trial import Made, Seen, Trial
 
 TRIED = 200
 """Images on which a challenge of strength zero is tried."""

@@ -20,12 +20,12 @@ from gradbench.evaluation.intervals import Measured, measure
 from gradbench.evaluation.protocols import Protocol
 from gradbench.evaluation.replicates import Sampled, sampled
 from gradbench.evaluation.resampling import FoldScores
-from gradbench.experiment import protocol_name
 from gradbench.extraction.again import VERSION as PERTURBED_VERSION
 from gradbench.extraction.again import seconds_of_passes
-from gradbench.fitting import clean, described, fit_key, fitted, image_scores
+from gradbench.run.experiment import protocol_name
+from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
+from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
-from gradbench.trial import Seen, Trial
 
 SCORES_VERSION = 1
 MEASURES_VERSION = 1

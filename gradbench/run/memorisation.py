@@ -8,10 +8,10 @@ from gradbench.challenges.identity import Identity
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
 from gradbench.evaluation.metrics import auroc
-from gradbench.experiment import Cell
-from gradbench.fitting import image_scores, score
-from gradbench.results import Results
-from gradbench.trial import Trial
+from gradbench.run.experiment import Cell
+from gradbench.run.fitting import image_scores, score
+from gradbench.run.results import Results
+from gradbench.run.trial import Trial
 
 CELL = Cell("memorisation", Identity())
 

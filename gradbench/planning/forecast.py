@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gradbench.config import compose
 from gradbench.data.settings import MissingData
-from gradbench.experiment import read
-from gradbench.planning import plan
+from gradbench.planning.plan import plan
+from gradbench.run.experiment import read
 from gradbench.store import Store
 
 

@@ -13,15 +13,15 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gradbench import synthetic
 from gradbench.data.imageset import ImageSet
 from gradbench.detectors.base import GIVEN, Detector, Samples
 from gradbench.detectors.scoring import Clean, one_thread
 from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import version_of
+from gradbench.run import synthetic
+from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
-from gradbench.trial import Seen, Trial
 
 FIT_VERSION = 1
 IMAGE_SCORES_VERSION = 1

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from gradbench import peak
-from gradbench.peak import Peaks
+from gradbench.support import peak
+from gradbench.support.peak import Peaks
 
 
 def touch(mib: int) -> None:
@@ -18,7 +18,7 @@ def touch(mib: int) -> None:
 STEPS = """
 import json
 import numpy as np
-from gradbench.peak import Peaks
+from gradbench.support.peak import Peaks
 
 def touch(mib):
     np.ones(mib * 2**20, np.uint8).sum()

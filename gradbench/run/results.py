@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -18,42 +18,20 @@ from gradbench.evaluation.attacks import deeds
 from gradbench.evaluation.controls import LEVEL, holm
 from gradbench.evaluation.replicates import Sampled
 from gradbench.evaluation.rows import frame, hole, measured_row, row
-from gradbench.experiment import Cell, Experiment, protocol_name
-from gradbench.judging import Judged, kept_scores, kept_state
-from gradbench.on_demand import OnDemand
-from gradbench.progress import say
-from gradbench.store import Product
-from gradbench.synthetic import relation
-from gradbench.trial import Seen
+from gradbench.run.experiment import Cell, Experiment, protocol_name
+from gradbench.run.judging import Judged, kept_scores, kept_state
+from gradbench.run.synthetic import relation
+from gradbench.run.trial import Seen
+from gradbench.run.verdict import CellName, Threshold, Verdict
+from gradbench.support.on_demand import OnDemand
+from gradbench.support.progress import say
 
 if TYPE_CHECKING:
     import pandas
 
-    from gradbench.thresholds import Threshold
-
 SIDES = ("normal", "abnormal")
 Curves = dict[str, OnDemand]
 """Challenge -> detector -> fold -> (scores of normal, scores of abnormal images), on demand."""
-
-
-CellName = tuple[str, str, int | None]
-"""Challenge_set, challenge and level."""
-
-
-class Verdict(NamedTuple):
-    """What one network and detector gave on a challenge, to be compared and averaged.
-
-    Attributes:
-        sampled: AUROC and its resamples.
-        counts: measured scores of all folds, (normal, abnormal).
-        alone: there is one fold, in which every image has a source of its own.
-        product: where the scores are kept.
-    """
-
-    sampled: Sampled
-    counts: tuple[int, int]
-    alone: bool
-    product: Product
 
 
 @dataclass

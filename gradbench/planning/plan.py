@@ -16,12 +16,12 @@ from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.gather import InDistribution, gather, part
 from gradbench.data.imageset import ImageSet, shards
 from gradbench.detectors.base import GIVEN
-from gradbench.experiment import Cell, Experiment
 from gradbench.extraction.extract import BATCH, compute, shard_key
 from gradbench.extraction.feature_layers import expand
 from gradbench.pipeline import order
+from gradbench.run.experiment import Cell, Experiment
+from gradbench.run.trial import archive_for, brought, from_archive, source
 from gradbench.store import Store
-from gradbench.trial import archive_for, brought, from_archive, source
 
 
 @dataclass(frozen=True)

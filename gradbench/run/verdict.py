@@ -1,0 +1,43 @@
+"""What a run keeps of every detector, to compare, to average and to judge new images by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gradbench.evaluation.replicates import Sampled
+from gradbench.store import Product
+
+CellName = tuple[str, str, int | None]
+"""Challenge_set, challenge and level."""
+
+
+class Verdict(NamedTuple):
+    """What one network and detector gave on a challenge, to be compared and averaged.
+
+    Attributes:
+        sampled: AUROC and its resamples.
+        counts: measured scores of all folds, (normal, abnormal).
+        alone: there is one fold, in which every image has a source of its own.
+        product: where the scores are kept.
+    """
+
+    sampled: Sampled
+    counts: tuple[int, int]
+    alone: bool
+    product: Product
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The largest score that is still called reliable.
+
+    Attributes:
+        value: of the score.
+        images: of the hold-out that it was taken from.
+        note: what else the detector knows of these images.
+    """
+
+    value: float
+    images: int
+    note: str = ""
