@@ -9,21 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradbench import __version__
-from gradbench.cli.words import braced, config_dirs, fail
+from gradbench.cli.words import COMMANDS, braced, config_dirs, fail
 from gradbench.errors import GradbenchError, unknown
-
-COMMANDS = {
-    "run": "carry out an experiment: train, challenge, read gradients, detect, measure",
-    "sweep": "run every combination of comma lists (Hydra multirun, any launcher)",
-    "plan": "the steps of a run, which of them are in the store, estimated time",
-    "list": "backbones, datasets, challenges, detectors, protocols, experiments",
-    "data": "images: list, fetch, verify, show (pictures of sets and challenges)",
-    "show": "the tables of a finished run",
-    "tables": "the papers' tables: published numbers beside those of finished runs",
-    "score": "new pictures by the network and detectors of a finished run, as CSV",
-    "store": "ls, verify or prune the kept products of all runs",
-    "bench": "speed and memory of the gradient engine",
-}
 
 HELP = """\
 gradbench: can a network's gradients tell that an input is not what it was trained on?

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 def complete(words: list[str]) -> None:
     """Answer `-sc install=bash`, `-sc uninstall=bash` and the shell's `-sc query=bash`."""
-    from gradbench.cli import COMMANDS
+    from gradbench.cli.words import COMMANDS
 
     line = os.environ.get("COMP_LINE", "")
     asked = line.split()[1:]
