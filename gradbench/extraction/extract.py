@@ -41,6 +41,7 @@ def extract(
     images: ImageSet,
     names: Iterable[str],
     store: Store,
+    also: Iterable[str] = (),
 ) -> dict[str, Tensor]:
     """Return the named outputs of all images, computing only those that are not kept yet.
 
@@ -52,6 +53,7 @@ def extract(
         images: what f looks at.
         names: of the outputs, see `readers`.
         store: where shards lie.
+        also: outputs that are kept, too, where a pass is made: others will ask for them.
 
     Returns:
         (N, ...) float32 tensors by name, one for each layer in place of `layer_means`.
@@ -59,15 +61,15 @@ def extract(
     Raises:
         GradbenchError: if an output is not finite.
     """
-    names = sorted(set(names))
-    for name in names:
+    names, also = sorted(set(names)), sorted(set(also).difference(names))
+    for name in (*names, *also):
         check(name)
-    names = expand(backbone, names)
+    names, also = expand(backbone, names), expand(backbone, also)
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     what = f"{images.name} {images.split}".strip()
     with Progress(f"outputs of {what}", len(images)) as progress:
         for digest, rows in zip(images.digests, shards(len(images))):
-            products = shard_products(backbone, weights, digest, images, rows, names, store)
+            products = shard_products(backbone, weights, digest, images, rows, names, store, also)
             for name in names:
                 found[name].append(
                     load_file(str(products[name].path("shard.safetensors")))["values"]
@@ -84,12 +86,14 @@ def shard_products(
     rows: slice,
     names: list[str],
     store: Store,
+    also: Iterable[str] = (),
 ) -> dict[str, Product]:
     """Return the products of one shard by output, computing those that are missing together."""
     keys = {name: shard_key(name, weights, digest) for name in names}
     products = {name: store.get(key) for name, key in keys.items()}
     if all(products.values()):
         return products
+    keys |= {name: shard_key(name, weights, digest) for name in also}
     with store.lock(f"pass-{weights[:16]}-{digest[:16]}", f"outputs of {images.name}"):
         products = {name: store.get(key) for name, key in keys.items()}
         missing = [name for name, product in products.items() if product is None]

@@ -30,10 +30,13 @@ IMAGE_SCORES_VERSION = 1
 def clean(trial: Trial, name: str) -> Clean:
     """Return what a detector reads of training images, of f's last layer and of the hold-out."""
     detector = trial.experiment.detector(name)
-    bank = _read(trial, trial.images.train, detector.bank_reads)
+    every = [trial.experiment.detector(other) for other in trial.experiment.detectors]
+    banks = {read for one in every for read in one.bank_reads}
+    held = {read for one in every for read in one.hold_out_reads}
+    bank = _read(trial, trial.images.train, detector.bank_reads, banks)
     if any(read.startswith("head/") for read in detector.bank_reads):
         bank |= head_tensors(trial.f.backbone)
-    return Clean(bank, _read(trial, trial.images.hold_out, detector.hold_out_reads))
+    return Clean(bank, _read(trial, trial.images.hold_out, detector.hold_out_reads, held))
 
 
 def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
@@ -122,9 +125,10 @@ def learns(detector: Detector) -> bool:
     return bool(detector.bank_reads or detector.hold_out_reads or detector.synthetic)
 
 
-def _read(trial: Trial, images: ImageSet, reads: Iterable[str]) -> dict[str, Tensor]:
-    outputs = [read for read in reads if read not in GIVEN]
-    found = trial.look(images, outputs).outputs if outputs else {}
+def _read(trial: Trial, images: ImageSet, reads: Iterable[str], also: Iterable[str]):
+    """Return outputs of images by name; one pass reads what all detectors want of them."""
+    outputs, others = ([n for n in names if n not in GIVEN] for names in (reads, also))
+    found = trial.look(images, outputs, others).outputs if outputs else {}
     return found | ({"labels": torch.from_numpy(images.labels)} if "labels" in reads else {})
 
 

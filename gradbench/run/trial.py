@@ -86,10 +86,16 @@ class Trial:
         """The normal side of every measurement."""
         return self.look(self.images.normal)
 
-    def look(self, images: ImageSet, reads: Iterable[str] | None = None) -> Seen:
-        """Read the outputs of f for images: all that the detectors score, or those named."""
+    def look(
+        self, images: ImageSet, reads: Iterable[str] | None = None, also: Iterable[str] = ()
+    ) -> Seen:
+        """Read the outputs of f for images: all that the detectors score, or those named.
+
+        Where that takes a pass, `also` is kept of it for those who ask later.
+        """
         names = self.experiment.reads if reads is None else reads
-        return Seen(images, extract(self.f.backbone, self.f.weights, images, names, self.store))
+        f = self.f
+        return Seen(images, extract(f.backbone, f.weights, images, names, self.store, also))
 
     def again(self, images: ImageSet) -> Again:
         """Return further passes over images, for detectors that perturb them."""

@@ -127,6 +127,16 @@ def test_one_output_more_computes_that_alone(store, f, passes):
     assert passes == [(0, ["logits"]), (0, [NORMS])]
 
 
+def test_a_pass_keeps_what_others_will_ask_for(store, f, passes):
+    data = images(40)
+    found = extract(f, "w", data, ["logits"], store, also=["logits", NORMS])
+    assert list(found) == ["logits"]
+    extract(f, "w", data, [NORMS], store)
+    assert passes == [(0, ["logits", NORMS])]
+    extract(f, "w", data, ["logits"], store, also=["features"])  # nothing is missing: no pass
+    assert len(passes) == 1
+
+
 def test_names_may_stand_twice(store, f, passes):
     found = extract(f, "w", images(20), ["logits", "logits"], store)
     assert list(found) == ["logits"]

@@ -127,6 +127,14 @@ def test_labels_and_the_last_layer_are_handed_over(trial):
         torch.testing.assert_close(logits, trial.f.backbone(pixels), rtol=1e-4, atol=1e-5)
 
 
+def test_one_pass_over_the_training_images_serves_all_detectors(trial):
+    clean(trial, "asking")
+    made = len(trial.store.made)
+    given = clean(trial, "knows")  # its logits were kept when the features of the other were read
+    assert sorted(given.bank) == ["logits"]
+    assert len(trial.store.made) == made
+
+
 def test_what_is_not_asked_for_is_not_computed(trial):
     given = clean(trial, "blind")
     assert given.bank == given.hold_out == {}
