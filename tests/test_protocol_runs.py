@@ -123,6 +123,14 @@ def test_differences_and_means_have_rows_that_add_up(base):
             expected = own[gap["method"]] - own[best]
             assert float(gap["value"]) == pytest.approx(expected, abs=2e-6)
             assert "corrected t-test over folds" in gap["note"]
+    own = {r["method"]: float(r["value"]) for r in auroc(rows, challenge="mean")}
+    pairs = [r for r in rows if r["metric"] == "auroc_gap"]
+    assert len(pairs) == 6  # every pair of four detectors once, on the mean alone
+    assert {r["challenge"] for r in pairs} == {"mean"}
+    for pair in pairs:
+        expected = own[pair["method"]] - own[pair["variant"].removeprefix("minus ")]
+        assert float(pair["value"]) == pytest.approx(expected, abs=2e-6)
+        assert "Holm" in pair["note"]
 
 
 def test_access2023_counts_every_image_once_and_shows_accuracy_as_in_the_article(base):

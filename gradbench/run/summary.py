@@ -4,7 +4,7 @@ Rows of `metric` auroc with the challenge `mean`: the mean over the challenges a
 challenge_set. With several networks, rows of `fold` networks and no train_seed: their mean with the
 interval over images (auroc), and their range (auroc_range; lo and hi are the extremes). Rows of
 auroc_difference: what separates a detector from the best one of its challenge, with the p-value
-that nothing does.
+that nothing does. Rows of auroc_gap: the same of every pair of detectors, on means alone.
 """
 
 from __future__ import annotations
@@ -89,21 +89,21 @@ def _add_differences(results: Results, lines: Mapping[CellName, Line]) -> None:
     ):
         names = list(whole)
         best = max(range(len(names)), key=lambda place: round(whole[names[place]].value, 9))
-        for place, method in enumerate(names):
-            if place == best:
-                continue
-            gap = combined([whole[method], whole[names[best]]], [1, -1])
-            seeds = results.experiment.seeds
+        pairs = [("auroc_difference", place, best) for place in range(len(names)) if place != best]
+        if cell[1] == MEAN:
+            pairs += [("auroc_gap", b, a) for a, b in combinations(range(len(names)), 2)]
+        seeds = results.experiment.seeds
+        for metric, a, b in pairs:
             _add(
                 results,
                 cell,
-                method,
+                names[a],
                 seeds[0] if len(seeds) == 1 else None,
-                gap,
-                metric="auroc_difference",
-                variant=f"minus {names[best]}",
+                combined([whole[names[a]], whole[names[b]]], [1, -1]),
+                metric=metric,
+                variant=f"minus {names[b]}",
                 unit="percentage points",
-                note=f"p = {raw[place, best]:.3g}, Holm {after[place, best]:.3g}; {test}",
+                note=f"p = {raw[a, b]:.3g}, Holm {after[a, b]:.3g}; {test}",
             )
 
 
