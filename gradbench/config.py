@@ -12,7 +12,7 @@ from typing import Any
 
 from gradbench.errors import GradbenchError, unknown
 
-GROUPS = ("backbone", "dataset", "challenge", "detector", "protocol", "experiment")
+GROUPS = ("backbone", "dataset", "challenge", "detector", "protocol", "experiment", "launcher")
 
 
 def builtin_dir() -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-import torch
-
 from gradbench.backbones import checkpoint
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
@@ -21,6 +19,8 @@ from gradbench.run.sides import sides
 from gradbench.run.trial import Trial, archive_for, from_archive
 from gradbench.store import Store
 from gradbench.support.progress import say
+from gradbench.workers.crew import Crew
+from gradbench.workers.devices import exact_arithmetic
 
 
 def run(experiment: Experiment, store: Store) -> Results:
@@ -40,16 +40,18 @@ def run(experiment: Experiment, store: Store) -> Results:
     results = Results(experiment, images)
     check_attacks(experiment, images)
     check_archives(experiment, images, store)
-    for seed in experiment.seeds:
-        f = obtain(order(experiment, images, seed), images.train, images.test, store)  # step 1
-        trial = Trial(experiment, images, f, seed, store)
-        results.add_network(seed, f)
-        controls.identity(trial)
-        measure(trial, results)
-        if isinstance(experiment.protocol, Transfer):
-            transferring.measure(trial, results)
-        controls.run(trial, results)
-        thresholds.measure(trial, results)
+    with _crew(experiment) as crew:
+        for seed in experiment.seeds:
+            wanted = order(experiment, images, seed)
+            f = obtain(wanted, images.train, images.test, store, crew)  # step 1
+            trial = Trial(experiment, images, f, seed, store, crew)
+            results.add_network(seed, f)
+            controls.identity(trial)
+            measure(trial, results)
+            if isinstance(experiment.protocol, Transfer):
+                transferring.measure(trial, results)
+            controls.run(trial, results)
+            thresholds.measure(trial, results)
     summary.add(results)
     return results
 
@@ -64,6 +66,12 @@ def check_checkpoints(experiment: Experiment) -> None:
         path = experiment.backbone(seed).get("checkpoint")
         if path:
             checkpoint.there(path)
+
+
+def _crew(experiment: Experiment) -> contextlib.AbstractContextManager[Crew | None]:
+    """Return the workers of `devices=N`, None within where this process works alone."""
+    several = len(experiment.devices) > 1
+    return Crew(experiment.devices) if several else contextlib.nullcontext()
 
 
 def check_attacks(experiment: Experiment, images: InDistribution) -> None:
@@ -129,11 +137,3 @@ def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:
         tuple(std),
         experiment.device,
     )
-
-
-def exact_arithmetic() -> None:
-    """Have accelerators compute in full float32 and by the same algorithms every time."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gradbench.store import Store
+from gradbench.workers.crew import Crew
 
 
 @pytest.fixture
@@ -16,3 +17,10 @@ def _threads_and_seed():
     """Give every test the same random numbers, and one thread: tiny work only waits for more."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def crew():
+    """Two workers on the CPU, started by the first test that calls them."""
+    with Crew([torch.device("cpu")] * 2) as two:
+        yield two

@@ -16,10 +16,12 @@ from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.together import train_together
 from gradbench.backbones.training import accuracy, train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
+from gradbench.workers.crew import Crew
 
 VERSION = 1
 
@@ -86,7 +88,13 @@ def class_names(images: ImageSet) -> tuple[str, ...]:
     return images.classes or tuple(map(str, range(int(images.labels.max()) + 1)))
 
 
-def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -> Network:
+def obtain(
+    order: Order,
+    train_images: ImageSet,
+    test: ImageSet,
+    store: Store,
+    crew: Crew | None = None,
+) -> Network:
     """Return the network that is asked for.
 
     Args:
@@ -94,6 +102,7 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
         train_images: training images without the hold-out.
         test: clean test images, for the accuracy.
         store: where trained networks lie.
+        crew: workers that train together; none to train in this process.
 
     Raises:
         GradbenchError: if a checkpoint does not fit, or training diverges.
@@ -106,7 +115,7 @@ def obtain(order: Order, train_images: ImageSet, test: ImageSet, store: Store) -
     if path:
         trained_with = _load(backbone, path).get("seed")
     else:
-        product = store.make(order.key(train_images), _trainer(order, backbone, train_images))
+        product = store.make(order.key(train_images), _trainer(order, backbone, train_images, crew))
         history = _take(backbone, product)
     backbone.to(order.device).eval()
     weights = digest(backbone)
@@ -170,11 +179,15 @@ def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
     return json.loads(product.path("history.json").read_text())
 
 
-def _trainer(order: Order, backbone: Backbone, images: ImageSet):
+def _trainer(order: Order, backbone: Backbone, images: ImageSet, crew: Crew | None):
     def build(folder: Path, scratch: Path) -> dict:
         width, less = order.config.get("width"), order.config.get("narrower")
         narrower = f"backbone.width={less}" if width and less and width > less else ""
-        history = train(backbone, images, order.recipe, order.seed, scratch, order.device, narrower)
+        what = (backbone, images, order.recipe, order.seed, scratch)
+        if crew:
+            history = train_together(crew, *what, narrower)
+        else:
+            history = train(*what, order.device, narrower)
         about = {
             "recipe": asdict(order.recipe),
             "seed": order.seed,
@@ -184,7 +197,8 @@ def _trainer(order: Order, backbone: Backbone, images: ImageSet):
         }
         checkpoint.save(folder / "network.safetensors", backbone.network, about)
         (folder / "history.json").write_text(json.dumps(history, indent=1))
-        return {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}
+        told = {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}
+        return told | ({"devices": len(crew)} if crew else {})
 
     return build
 

@@ -41,9 +41,14 @@ def keep(
 
 
 def resume(
-    work: Path, network: nn.Module, momenta: list[Tensor], recipe: Recipe, seed: int
+    work: Path,
+    network: nn.Module,
+    momenta: list[Tensor],
+    recipe: Recipe,
+    seed: int,
+    tell: bool = True,
 ) -> tuple[int, dict]:
-    """Take over what `keep` wrote last for the same recipe and seed.
+    """Take over what `keep` wrote last for the same recipe and seed; `tell` says so.
 
     Returns:
         (epochs done, history); (0, empty lists) where there is nothing to go on from.
@@ -66,5 +71,6 @@ def resume(
     )
     for i, momentum in enumerate(momenta):
         momentum.copy_(tensors[f"momentum.{i}"])
-    say(f"training goes on after epoch {about['epoch']} of {recipe.epochs}")
+    if tell:
+        say(f"training goes on after epoch {about['epoch']} of {recipe.epochs}")
     return int(about["epoch"]), json.loads(about["history"])

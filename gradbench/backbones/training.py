@@ -3,6 +3,11 @@
 All randomness is drawn on the CPU from the seed and the number of the epoch, and the learning
 rate is a function of the step alone, so a run that was killed ends in the weights of an
 undisturbed one.
+
+Several processes may train together: each draws the order and the augmentation of the whole batch
+and takes its share of the images, gradients and the statistics of batch norm are those of the whole
+batch. The number of processes then changes the sum's rounding and nothing else, as another kind of
+hardware does, except for networks that draw random numbers themselves (dropout).
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from gradbench.backbones.resume import keep, resume
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress, duration, say
+from gradbench.workers.mate import Mate, alone
 
 PROBE = 5
 """Steps that are timed before the remaining hours are told."""
@@ -36,6 +42,7 @@ def train(
     work: Path,
     device: torch.device,
     narrower: str = "",
+    mate: Mate | None = None,
 ) -> dict:
     """Train a backbone in place and leave it in evaluation mode.
 
@@ -47,6 +54,7 @@ def train(
         work: folder of the checkpoint, written after every epoch; training goes on from there.
         device: to train on.
         narrower: override that names a cheaper network, told when a CPU would take long.
+        mate: this process among several that train together; none if it is alone.
 
     Returns:
         History: a dict with a list of `loss`, `accuracy` and `seconds` for each epoch.
@@ -54,6 +62,7 @@ def train(
     Raises:
         GradbenchError: if the loss stops being finite.
     """
+    mate = mate or alone(device)
     network = backbone.to(device)
     network.to(memory_format=torch.channels_last)
     precision = autocast(recipe, device)
@@ -63,19 +72,22 @@ def train(
         pixels, labels = pixels.to(device), labels.to(device)
     parameters = list(network.parameters())
     momenta = [torch.zeros_like(p) for p in parameters]
-    first, history = resume(work, network, momenta, recipe, seed)
+    first, history = resume(work, network, momenta, recipe, seed, tell=mate.first)
     # the last images of an epoch that do not fill a batch wait for another epoch
     steps = max(len(images) // recipe.batch, 1)
     total = recipe.epochs * steps
-    state = _Steps(network, parameters, momenta, recipe, total, precision)
+    state = _Steps(network, parameters, momenta, recipe, total, precision, mate)
 
     if first < recipe.epochs:
         left = (recipe.epochs - first) * steps
-        _tell_time(seconds_left(backbone, images, recipe, device, left), left, device, narrower)
-    with Progress("training", total, "steps", done=first * steps) as progress:
+        seconds = seconds_left(backbone, images, recipe, device, left, mate)
+        if mate.first:
+            _tell_time(seconds, left, mate, narrower)
+    with Progress("training", total, "steps", done=first * steps, shown=mate.first) as progress:
         for epoch in range(first, recipe.epochs):
             begun = time.monotonic()
-            torch.manual_seed(seed * 1_000_003 + epoch)  # for networks that draw numbers themselves
+            # for networks that draw numbers themselves, others in each process
+            torch.manual_seed(seed * 1_000_003 + epoch + mate.rank * 500_009)
             draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
             order = torch.randperm(len(images), generator=draw)
             network.train()
@@ -88,6 +100,7 @@ def train(
                 loss_sum += loss
                 right += hits
                 progress.advance(1)
+            loss_sum, right = mate.sums([loss_sum, right])
             history["loss"].append(loss_sum.item() / steps)
             history["accuracy"].append(right.item() / (steps * min(recipe.batch, len(images))))
             history["seconds"].append(round(time.monotonic() - begun, 2))
@@ -96,6 +109,8 @@ def train(
                     f"training diverged in epoch {epoch + 1}: the loss is not finite; "
                     f"try a smaller training.lr than {recipe.lr}"
                 )
+            if not mate.first:
+                continue
             keep(work, network, momenta, recipe, seed, epoch + 1, history)
             if history["seconds"][-1] > 10:
                 say(
@@ -130,15 +145,20 @@ def augmented(pixels: Tensor, recipe: Recipe, draw: torch.Generator) -> Tensor:
 class _Steps:
     """One optimiser step at a time; the rate depends on the number of the step alone."""
 
-    def __init__(self, network, parameters, momenta, recipe: Recipe, total: int, autocast):
+    def __init__(self, network, parameters, momenta, recipe: Recipe, total: int, autocast, mate):
         self.network, self.parameters, self.momenta = network, parameters, momenta
-        self.recipe, self.total, self.autocast = recipe, total, autocast
+        self.recipe, self.total, self.autocast, self.mate = recipe, total, autocast, mate
 
     def step(self, images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Make a step on a batch; return this process's part of its mean loss and of its hits."""
+        mine = self.mate.share(len(images))
+        images, own = images[mine], labels[mine]
         with self.autocast():
             logits = self.network(images)
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        grads = torch.autograd.grad(loss, self.parameters)
+        loss = nn.functional.cross_entropy(logits.float(), own)
+        if len(own) < len(labels):
+            loss = loss * (len(own) / len(labels))
+        grads = self.mate.sums(torch.autograd.grad(loss, self.parameters))
         with torch.no_grad():
             rate, mu = self.recipe.rate(number / self.total), self.recipe.momentum
             grads = torch._foreach_add(grads, self.parameters, alpha=self.recipe.weight_decay)
@@ -147,17 +167,26 @@ class _Steps:
             # Nesterov: the gradient plus the momentum's next step
             torch._foreach_add_(grads, self.momenta, alpha=mu)
             torch._foreach_add_(self.parameters, grads, alpha=-rate)
-        return loss.detach(), logits.argmax(1).eq(labels).sum()
+        return loss.detach(), logits.argmax(1).eq(own).sum()
 
 
 def seconds_left(
-    backbone: Backbone, images: ImageSet, recipe: Recipe, device: torch.device, steps: int
+    backbone: Backbone,
+    images: ImageSet,
+    recipe: Recipe,
+    device: torch.device,
+    steps: int,
+    mate: Mate | None = None,
 ) -> float:
-    """Time a few steps on a copy of a network and return what `steps` steps would take."""
+    """Time a few steps on a copy of a network and return what `steps` steps would take.
+
+    Of several processes, all must call it.
+    """
+    mate = mate or alone(device)
     network = copy.deepcopy(backbone).to(device).to(memory_format=torch.channels_last).train()
     parameters = list(network.parameters())
     momenta = [torch.zeros_like(p) for p in parameters]
-    trial = _Steps(network, parameters, momenta, recipe, steps, autocast(recipe, device))
+    trial = _Steps(network, parameters, momenta, recipe, steps, autocast(recipe, device), mate)
     draw = torch.Generator().manual_seed(0)
     rows = np.arange(min(recipe.batch, len(images)))
     pixels = torch.from_numpy(images.images[rows]).to(device)
@@ -171,10 +200,11 @@ def seconds_left(
     return sorted(times)[PROBE // 2] * steps
 
 
-def _tell_time(seconds: float, steps: int, device: torch.device, narrower: str) -> None:
+def _tell_time(seconds: float, steps: int, mate: Mate, narrower: str) -> None:
     """Tell what training will take, and on a slow machine what would be cheaper."""
-    text = f"training: {steps} steps, about {duration(seconds)} on {device.type}"
-    if seconds > 7200 and device.type == "cpu":
+    together = f" in {mate.of} processes" if mate.of > 1 else ""
+    text = f"training: {steps} steps, about {duration(seconds)} on {mate.device.type}{together}"
+    if seconds > 7200 and mate.device.type == "cpu":
         text += (
             f"; {narrower + ' is cheaper, and ' if narrower else ''}"
             "backbone.checkpoint=PATH takes a network that is trained already"

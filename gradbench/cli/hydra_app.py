@@ -24,6 +24,15 @@ from gradbench.errors import GradbenchError, unknown
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
 FOLDERS = ("out", "store", "data.root")
 SECTIONS = ("training", "data", "evaluation", "controls", "model")
+LAUNCHERS = {
+    "joblib": ("hydra-joblib-launcher", "parallel"),
+    "submitit_local": ("hydra-submitit-launcher", "slurm"),
+    "submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "ray": ("hydra-ray-launcher", "ray"),
+}
+"""What a launcher comes with, and the extra of gradbench that installs it."""
+OPTIONAL = ("experiment", "launcher")
+"""Groups of which a run need not have a member."""
 OPEN = ("hydra", "backbone", "dataset", "protocol")
 """Sections that take settings which their files do not name (`+backbone.groups=2`)."""
 
@@ -113,7 +122,7 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
         key = override.key_or_group
         if override.is_add() and key.split(".")[0] not in OPEN:
             raise unknown("setting", key, settings(words))
-        if key in GROUPS and key != "experiment" and override.value() is None:
+        if key in GROUPS and key not in OPTIONAL and override.value() is None:
             raise GradbenchError(f"{text}: name a {key}, `gradbench list {key}s` tells all")
         if key in FOLDERS and override.value() in (None, ""):
             raise GradbenchError(f"{text}: name a folder")
@@ -124,6 +133,8 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
                 f"{text}: {key}s are listed under the plural key, write "
                 f"{PLURALS[key]}=[{text.split('=', 1)[-1]}]"
             )
+        if key == "launcher" and not multirun and override.value() is not None:
+            raise GradbenchError(f"{text}: a launcher carries out the jobs of `gradbench sweep`")
         if override.is_sweep_override() and not multirun:
             plural = key if key.endswith("s") else f"{key}s"
             values = text.split("=", 1)[1]
@@ -170,6 +181,9 @@ def at_home(word: str) -> str:
 def explain(fault: Exception, words: list[str]) -> str:
     """Return one sentence for an exception of Hydra or OmegaConf that a command line caused."""
     text = str(fault)
+    launcher = re.search(r"Could not find 'hydra/launcher/([^']+)'", text)
+    if launcher:
+        return missing_launcher(launcher[1])
     group = re.search(r"Could not find '(\w+)/([^']+)'", text) or re.search(
         r"Could not load '(\w+)/([^']+)'", text
     )
@@ -181,6 +195,15 @@ def explain(fault: Exception, words: list[str]) -> str:
         inside = re.search(r"full_key: (\S+)", str(fault.__cause__)) if key[1] in SECTIONS else None
         return str(unknown("setting", (inside or key)[1], settings(words)))
     return " ".join(text.split())
+
+
+def missing_launcher(name: str) -> str:
+    """Return one sentence for a launcher that is not installed, or that there is not."""
+    if name not in LAUNCHERS:
+        return str(unknown("launcher", name, ("basic", *LAUNCHERS)))
+    package, extra = LAUNCHERS[name]
+    apart = ", in an environment of its own (scripts/try_ray.sh makes one)" if name == "ray" else ""
+    return f"launcher {name} needs {package}: pip install 'gradbench[{extra}]'{apart}"
 
 
 def settings(words: Iterable[str]) -> list[str]:

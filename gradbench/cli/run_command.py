@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gradbench.cli.hydra_app import composed, composed_dirs, launch
@@ -21,7 +22,7 @@ kill goes on, and one more challenge, level or detector costs only itself.
   challenges=[svhn,textures,fgsm] levels=[1,3,5]
   challenges=[{use: fgsm, name: strong, epsilon: 0.1}]
   detectors=[msp,gradient] protocol=grouped seeds=[0,1,2]
-  training.epochs=30 device=auto out=DIR store=DIR
+  training.epochs=30 device=auto devices=1 out=DIR store=DIR
 
 --cfg job prints the configuration, --info how it came about, --config-dir DIR adds your files.
 """
@@ -37,8 +38,14 @@ def task(cfg) -> None:
     carry_out(cfg, Path(cfg.out).expanduser())
 
 
-def carry_out(cfg, out: Path) -> None:
-    """Run a composed configuration and write its results to a folder."""
+def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
+    """Run a composed configuration and write its results to a folder.
+
+    Args:
+        cfg: the configuration.
+        out: the folder.
+        words: behind `gradbench run`, noted as the command; those of this process where not given.
+    """
     from gradbench.pipeline import run
     from gradbench.reporting import provenance
     from gradbench.reporting.run_folder import RunFolder
@@ -49,12 +56,12 @@ def carry_out(cfg, out: Path) -> None:
     folder = RunFolder(out)  # an unwritable folder is told before hours of work
     store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)
-    folder.write(results, store, command(sys.argv))
+    folder.write(results, store, command(sys.argv[1:] if words is None else words))
     print(folder.terminal())
 
 
-def command(words: list[str]) -> str:
-    """Return the command line that made a run, without this machine's paths to the program."""
+def command(words: Sequence[str]) -> str:
+    """Return the command line that makes a run, without this machine's paths to the program."""
     import shlex
 
-    return shlex.join(["gradbench", "run", *words[1:]])
+    return shlex.join(["gradbench", "run", *words])

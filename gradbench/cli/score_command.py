@@ -77,10 +77,10 @@ def main(words: list[str]) -> None:
         raise GradbenchError(f"--seed {seed}: write the number of a network, for example 0")
     out = Path(asked.last("--out") or run / "scores.csv")
 
-    from gradbench.pipeline import exact_arithmetic
     from gradbench.scoring.pictures import find
     from gradbench.scoring.scorer import load
     from gradbench.scoring.writing import ScoresFile
+    from gradbench.workers.devices import exact_arithmetic
 
     exact_arithmetic()
     paths = find(places)

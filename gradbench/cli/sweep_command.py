@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gradbench.cli.hydra_app import at_home, check_overrides, in_a_sentence, launch
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
+from gradbench.errors import GradbenchError
 
 JOBS = ".jobs"
 """Folder in which every finished job leaves its name: jobs may run in other processes."""
@@ -32,7 +35,10 @@ jobs share one store. A job that fails leaves the others running and is told at 
 command again does only what is missing.
 
   gradbench sweep experiment=quickstart seed=0,1,2
-  gradbench sweep experiment=quickstart level=1,2,3,4,5 hydra/launcher=joblib
+  gradbench sweep experiment=quickstart level=1,2,3,4,5 launcher=joblib
+
+launcher=joblib runs jobs side by side on this machine (hydra.launcher.n_jobs=2), launcher=slurm and
+launcher=ray on a cluster; each needs an extra of gradbench, and all of them give the same rows.
 """
 
 
@@ -53,9 +59,27 @@ def main(words: list[str]) -> None:
     swept = {key for key in swept - set(keys) if not key.startswith("hydra")}
     shutil.rmtree(base / JOBS, ignore_errors=True)
     try:
-        launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
+        with _deaths(base):
+            launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
     finally:
         merge(base, named=not swept <= set(SHOWN))
+
+
+@contextlib.contextmanager
+def _deaths(base: Path) -> Iterator[None]:
+    """Put into one sentence what a launcher raises when a worker of its died."""
+    try:
+        yield
+    except Exception as fault:
+        launcher = type(fault).__module__.partition(".")[0]
+        if launcher not in ("joblib", "submitit", "ray"):
+            raise
+        logs = base / ".submitit"
+        where = f"; what it said last stands in {logs}" if logs.is_dir() else ""
+        raise GradbenchError(
+            f"a worker of the sweep died ({launcher}: {type(fault).__name__}){where}: jobs and "
+            "products that were finished are kept, and the same command does what is missing"
+        ) from fault
 
 
 def _fixed(words: list[str]) -> list[str]:
@@ -71,19 +95,46 @@ def _quoted(path: Path) -> str:
 
 
 def task(cfg) -> None:
-    """Carry out one job of a sweep."""
+    """Carry out one job of a sweep, in whatever process and on whatever machine."""
     from hydra.core.hydra_config import HydraConfig
 
+    from gradbench.cli.hydra_app import composed_dirs
     from gradbench.cli.run_command import carry_out
 
-    job = HydraConfig.get().job
-    name = re.sub(r"[^\w.=,-]+", "_", job.override_dirname) or str(job.num)
+    hydra = HydraConfig.get()
+    name = re.sub(r"[^\w.=,-]+", "_", hydra.job.override_dirname) or str(hydra.job.num)
     if len(name) > 150:
-        name = f"{name[:140]}-{job.num}"
-    out = Path(cfg.out).expanduser()
-    carry_out(cfg, out / name)
-    (out / JOBS).mkdir(parents=True, exist_ok=True)
-    (out / JOBS / f"{job.num}.json").write_text(json.dumps(name))
+        name = f"{name[:140]}-{hydra.job.num}"
+    with _where_the_sweep_began(hydra.runtime.cwd):
+        # workers that a launcher starts know nothing of the folders that the command line named
+        dirs = composed_dirs()
+        sys.path += [p for p in map(str, (*dirs, Path.cwd())) if p not in sys.path]
+        out = Path(cfg.out).expanduser()
+        carry_out(cfg, out / name, alone(hydra.overrides.task, out / name, dirs))
+        (out / JOBS).mkdir(parents=True, exist_ok=True)
+        (out / JOBS / f"{hydra.job.num}.json").write_text(json.dumps(name))
+
+
+def alone(settings: Iterable[str], out: Path, dirs: Iterable[Path]) -> list[str]:
+    """Return the words behind `gradbench run` that do what one job of a sweep did.
+
+    >>> alone(["seed=1", "launcher=joblib", "level=1", "out=a"], Path("a/level=1"), [])
+    ['seed=1', 'level=1', "out='a/level=1'"]
+    """
+    kept = [w for w in settings if not w.lstrip("+").startswith(("out=", "launcher="))]
+    return [*(f"--config-dir={d}" for d in dirs), *kept, f"out={_quoted(out)}"]
+
+
+@contextlib.contextmanager
+def _where_the_sweep_began(folder: str) -> Iterator[None]:
+    """Work in the folder that relative paths of the sweep start from."""
+    if not Path(folder).is_dir():
+        raise GradbenchError(
+            f"{folder}, in which the sweep was begun, is not on this machine: begin it in a folder "
+            "that all machines share"
+        )
+    with contextlib.chdir(folder):
+        yield
 
 
 def merge(base: Path, named: bool) -> None:

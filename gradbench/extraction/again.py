@@ -15,7 +15,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.counter import image_keys
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.errors import GradbenchError
-from gradbench.extraction.extract import BATCH
+from gradbench.extraction.extract import BATCH, Reads
 from gradbench.extraction.perturbed import Perturbed
 from gradbench.gradients.memory import in_chunks
 from gradbench.store import Key, Store, canonical
@@ -34,11 +34,19 @@ class Again:
         images: what f looks at.
         store: where products lie.
         seed: of the order in which images are drawn.
+        readers: workers that make the passes; none to do it in this process.
     """
 
     def __init__(
-        self, backbone: Backbone, weights: str, images: ImageSet, store: Store, seed: int = 0
+        self,
+        backbone: Backbone,
+        weights: str,
+        images: ImageSet,
+        store: Store,
+        seed: int = 0,
+        readers: Reads | None = None,
     ):
+        self.readers = readers
         self.backbone, self.weights, self.images, self.store = backbone, weights, images, store
         self.seed, self.threads = seed, torch.get_num_threads()
         self._known: dict[tuple[str, float], dict[int, Tensor]] = {}
@@ -93,11 +101,7 @@ class Again:
 
                 def build(folder: Path, _: Path, mine: np.ndarray = mine) -> dict:
                     pixels = to_float(self.images.images[mine])
-                    found, halvings = in_chunks(
-                        lambda batch: what(self.backbone, batch.to(self.backbone.device)),
-                        pixels,
-                        BATCH,
-                    )
+                    found, halvings = self._passes(what, pixels)
                     values = torch.cat(found).contiguous()
                     if not values.isfinite().all():
                         raise GradbenchError(
@@ -111,6 +115,12 @@ class Again:
                 parts.append(load_file(str(product.path("shard.safetensors")))["values"])
                 progress.advance(len(mine))
         return torch.cat(parts)
+
+    def _passes(self, what: Perturbed, pixels: Tensor) -> tuple[list[Tensor], int]:
+        if self.readers:
+            return self.readers.passes(what, pixels)
+        device = self.backbone.device
+        return in_chunks(lambda batch: what(self.backbone, batch.to(device)), pixels, BATCH)
 
     def _key(self, what: Perturbed, images: str, rows: np.ndarray) -> Key:
         config = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -42,6 +44,7 @@ def extract(
     names: Iterable[str],
     store: Store,
     also: Iterable[str] = (),
+    readers: Reads | None = None,
 ) -> dict[str, Tensor]:
     """Return the named outputs of all images, computing only those that are not kept yet.
 
@@ -54,6 +57,7 @@ def extract(
         names: of the outputs, see `readers`.
         store: where shards lie.
         also: outputs that are kept, too, where a pass is made: others will ask for them.
+        readers: workers that compute what is missing; none to do it in this process.
 
     Returns:
         (N, ...) float32 tensors by name, one for each layer in place of `layer_means`.
@@ -69,7 +73,9 @@ def extract(
     what = f"{images.name} {images.split}".strip()
     with Progress(f"outputs of {what}", len(images)) as progress:
         for digest, rows in zip(images.digests, shards(len(images))):
-            products = shard_products(backbone, weights, digest, images, rows, names, store, also)
+            products = shard_products(
+                backbone, weights, digest, images, rows, names, store, also, readers
+            )
             for name in names:
                 found[name].append(
                     load_file(str(products[name].path("shard.safetensors")))["values"]
@@ -87,8 +93,10 @@ def shard_products(
     names: list[str],
     store: Store,
     also: Iterable[str] = (),
+    readers: Reads | None = None,
 ) -> dict[str, Product]:
     """Return the products of one shard by output, computing those that are missing together."""
+    work = readers.compute if readers else partial(compute, backbone)
     keys = {name: shard_key(name, weights, digest) for name in names}
     products = {name: store.get(key) for name, key in keys.items()}
     if all(products.values()):
@@ -99,7 +107,7 @@ def shard_products(
         missing = [name for name, product in products.items() if product is None]
         if missing:
             begun = time.monotonic()
-            done = compute(backbone, images, rows, missing)
+            done = work(images, rows, missing)
             spent = {
                 "pass_seconds": round(time.monotonic() - begun, 3),
                 "pass": missing,
@@ -127,6 +135,16 @@ class Computed:
 
     values: dict[str, Tensor]
     halvings: int
+
+
+class Reads(Protocol):
+    """Workers that read one network, see `together.Readers`."""
+
+    def compute(self, images: ImageSet, rows: slice, names: list[str]) -> Computed:
+        """Compute outputs of some rows of a set."""
+
+    def passes(self, what: Callable[..., Tensor], pixels: Tensor) -> tuple[list[Tensor], int]:
+        """Make perturbed passes; return their results by chunk, and how often one was halved."""
 
 
 def compute(backbone: Backbone, images: ImageSet, rows: slice, names: list[str]) -> Computed:

@@ -23,6 +23,7 @@ from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
 from gradbench.run.settings import check_settings, levels, seeds
 from gradbench.support.instantiate import instantiate
+from gradbench.workers.devices import several
 
 SEED = "{seed}"
 """Stands in `backbone.checkpoint` for each of several seeds."""
@@ -61,7 +62,7 @@ class Experiment:
         protocol: who may see what.
         seeds: of f, one network each.
         recipe: of training.
-        device: to run on.
+        devices: to train and extract on; all else is done on the first.
         left_out: supervision of each detector that the protocol does not measure.
     """
 
@@ -73,13 +74,18 @@ class Experiment:
     protocol: Protocol
     seeds: tuple[int, ...]
     recipe: Recipe
-    device: torch.device
+    devices: tuple[torch.device, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name of the run."""
         return self.config["name"]
+
+    @property
+    def device(self) -> torch.device:
+        """The first of the devices."""
+        return self.devices[0]
 
     @cached_property
     def data(self) -> DataSettings:
@@ -176,8 +182,13 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         left_out=left_out,
         seeds=tuple(seeds(config)),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
-        device=find_device(config["device"]),
+        devices=several(find_device(config["device"]), config["device"], config["devices"]),
     )
+    if len(experiment.devices) > experiment.recipe.batch:
+        raise GradbenchError(
+            f"devices={config['devices']}: a batch of training.batch={experiment.recipe.batch} "
+            "images cannot be shared out among so many"
+        )
     path = config["backbone"].get("checkpoint") or SEED
     if len(experiment.seeds) > 1 and SEED not in path:
         raise GradbenchError(

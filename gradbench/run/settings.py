@@ -56,6 +56,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
         ("controls.limit", 10),
         ("model.hold_out", 0),
         ("limit", 10),
+        ("devices", 1),
     ):
         value = config
         for part in key.split("."):

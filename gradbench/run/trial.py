@@ -19,8 +19,10 @@ from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings
 from gradbench.extraction.again import Again
 from gradbench.extraction.extract import extract
+from gradbench.extraction.together import Readers
 from gradbench.run.experiment import Cell, Experiment, protocol_name
 from gradbench.store import Store
+from gradbench.workers.crew import Crew
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Trial:
         f: the network.
         seed: that the experiment names for it.
         store: where products lie.
+        crew: workers that read f; none to do it in this process.
     """
 
     experiment: Experiment
@@ -80,6 +83,12 @@ class Trial:
     f: Network
     seed: int
     store: Store
+    crew: Crew | None = None
+
+    @cached_property
+    def readers(self) -> Readers | None:
+        """The workers, as readers of f."""
+        return self.crew and Readers(self.crew, self.f.backbone, self.f.weights)
 
     @cached_property
     def normal(self) -> Seen:
@@ -95,12 +104,15 @@ class Trial:
         """
         names = self.experiment.reads if reads is None else reads
         f = self.f
-        return Seen(images, extract(f.backbone, f.weights, images, names, self.store, also))
+        readers = self.readers
+        return Seen(
+            images, extract(f.backbone, f.weights, images, names, self.store, also, readers)
+        )
 
     def again(self, images: ImageSet) -> Again:
         """Return further passes over images, for detectors that perturb them."""
         seed = self.experiment.config["evaluation"]["seed"]
-        return Again(self.f.backbone, self.f.weights, images, self.store, seed)
+        return Again(self.f.backbone, self.f.weights, images, self.store, seed, self.readers)
 
     def source(self, cell: Cell, strength: float | None = None) -> Source:
         """Return what a derived challenge is made with; see `source`."""

@@ -21,14 +21,18 @@ class Progress:
         total: units in all.
         unit: name of a unit, plural.
         done: units that were finished before (a resumed run).
+        shown: False to show nothing: of several processes one tells.
     """
 
-    def __init__(self, what: str, total: int, unit: str = "images", done: int = 0):
+    def __init__(
+        self, what: str, total: int, unit: str = "images", done: int = 0, shown: bool = True
+    ):
+        self.shown = shown
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._first, self._begun = done, time.monotonic()
         self._shown = self._begun
         self._bar = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             self._bar = tqdm(
                 desc=what, total=total, initial=done, unit=f" {unit}", dynamic_ncols=True
             )
@@ -43,6 +47,8 @@ class Progress:
     def advance(self, count: int, note: str = "") -> None:
         """Report that `count` more units are done; `note` stands behind the numbers."""
         self.done += count
+        if not self.shown:
+            return
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)

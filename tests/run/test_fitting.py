@@ -111,7 +111,9 @@ def trial(store):
     OneClass.seen.clear()
     config = {"detector": {"seed": 7}, "challenge": {"seed": 0, "quantise": True}}
     config |= {"controls": {"limit": 2000}, "evaluation": {"seed": 0}}
-    experiment = Experiment(config, (), None, (), detectors, None, (0,), None, torch.device("cpu"))
+    experiment = Experiment(
+        config, (), None, (), detectors, None, (0,), None, (torch.device("cpu"),)
+    )
     return Trial(experiment, world, SimpleNamespace(backbone=f, weights=digest(f)), 0, store)
 
 

@@ -1,0 +1,91 @@
+"""Batch normalisation over a batch that several processes hold together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def share_statistics(network: nn.Module, device: torch.device) -> None:
+    """Have every batch-norm layer of a network use the batch of all processes, in place.
+
+    On CUDA torch's SyncBatchNorm does it, which knows no CPU; elsewhere `SharedNorm`. Parameters,
+    buffers and their names stay.
+    """
+    if device.type == "cuda":
+        _replace(network, nn.SyncBatchNorm.convert_sync_batchnorm)
+    else:
+        _replace(network, SharedNorm.of)
+
+
+class SharedNorm(_BatchNorm):
+    """Batch normalisation with mean and variance over the images of all processes.
+
+    Takes (B, C) or (B, C, ...) with any B in each process. Statistics are taken in the type of the
+    running ones, in two passes. In evaluation mode it is torch's own.
+    """
+
+    @classmethod
+    def of(cls, norm: _BatchNorm) -> SharedNorm:
+        """Return the layer that takes the place of another, with its parameters and buffers."""
+        new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        new._parameters, new._buffers = norm._parameters, norm._buffers
+        new.training = norm.training
+        return new
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalise; in training mode every process must call it in the same order."""
+        if not self.training:
+            return super().forward(values)
+        kind = torch.float64 if values.dtype == torch.float64 else torch.float32
+        wide, over = values.to(kind), [0, *range(2, values.dim())]
+        shape = [1, -1, *[1] * (values.dim() - 2)]
+        own = wide.new_tensor([values.numel() / values.shape[1]])
+        total = _Total.apply(torch.cat([wide.sum(over), own]))
+        count = total[-1].detach()
+        mean = total[:-1] / count
+        centred = wide - mean.view(shape)
+        variance = _Total.apply(centred.square().sum(over)) / count
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        out = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(values.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics; without momentum they are the mean of all batches."""
+        if self.running_mean is None:
+            return
+        self.num_batches_tracked.add_(1)
+        part = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), part)
+        self.running_var.lerp_(variance.to(self.running_var), part)
+
+    def _check_input_dim(self, values: Tensor) -> None:
+        if values.dim() < 2:
+            raise ValueError(f"expected (B, C) or (B, C, ...), got {tuple(values.shape)}")
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes; what each did with it comes back as a sum, too."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _replace(network: nn.Module, by) -> None:
+    for name, child in network.named_children():
+        if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
+            setattr(network, name, by(child))
+        else:
+            _replace(child, by)

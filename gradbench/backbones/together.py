@@ -1,0 +1,54 @@
+"""Trains one network in several processes, each on a device of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.shared_norm import share_statistics
+from gradbench.backbones.training import train
+from gradbench.data.imageset import ImageSet
+from gradbench.workers.crew import Crew
+from gradbench.workers.mate import Mate
+
+
+def train_together(
+    crew: Crew,
+    backbone: Backbone,
+    images: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    work: Path,
+    narrower: str = "",
+) -> dict:
+    """Train a backbone as `training.train` does, the batch shared out among the workers.
+
+    The batch, its learning rate and its batch-norm statistics are those of one process, so the
+    number of workers is no part of what the network is; a training that was stopped goes on with
+    any number of them.
+
+    Args:
+        crew: the workers.
+        backbone: the network with its initial weights; it gets the trained ones.
+        images: training images, without the hold-out.
+        recipe: how; its batch holds at least one image a worker.
+        seed: of order, crops and flips.
+        work: folder of the checkpoint, which rank 0 writes.
+        narrower: override that names a cheaper network.
+
+    Raises:
+        GradbenchError: if training diverges, or a worker dies or raises.
+    """
+    images = replace(images, images=images.images[slice(None)])
+    arguments = (backbone, images, recipe, seed, work, narrower)
+    weights, history = crew.call("training", _train, *arguments)
+    backbone.network.load_state_dict(weights)
+    return history
+
+
+def _train(mate: Mate, backbone, images, recipe, seed, work, narrower):
+    share_statistics(backbone.network, mate.device)
+    history = train(backbone, images, recipe, seed, work, mate.device, narrower, mate)
+    return {n: t.cpu() for n, t in backbone.network.state_dict().items()}, history

@@ -1,0 +1,1 @@
+"""Processes on the devices of one machine that train and extract together."""

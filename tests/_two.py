@@ -1,0 +1,67 @@
+"""Workers for the tests of `devices=N`, and calls that a worker can be sent."""
+
+import os
+import signal
+
+import torch
+
+from gradbench.errors import GradbenchError
+
+CPU = torch.device("cpu")
+
+
+def ranks(mate, add):
+    """Return what every worker is."""
+    return mate.gather((mate.rank + add, mate.of, torch.get_num_threads(), os.getpid()))
+
+
+def raise_in_one(mate, kind):
+    """Raise in the second worker while the first waits for it."""
+    if mate.rank == 1:
+        raise GradbenchError("the images are blue") if kind == "told" else ValueError("two\nlines")
+    return mate.gather(0)
+
+
+def die_in_one(mate):
+    """Be killed in the second worker while the first waits for it."""
+    if mate.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return mate.gather(0)
+
+
+def sums(mate):
+    """Return the sums over the workers of two tensors."""
+    tensors = [torch.full((2, 3), float(mate.rank + 1)), torch.tensor(10.0 * mate.rank)]
+    return mate.sums(tensors)
+
+
+def normalised(mate, norm, images, back):
+    """Return outputs and gradients of a batch-norm layer whose batch is shared out.
+
+    The gradient is that of (outputs * back).sum(), by the images and by the parameters.
+    """
+    from gradbench.backbones.shared_norm import share_statistics
+
+    network = torch.nn.Sequential(norm)
+    share_statistics(network, mate.device)
+    rows = slice(0, 3) if mate.first else slice(3, None)  # shares of two sizes
+    own = images[rows].clone().requires_grad_()
+    out = network(own)
+    wanted = [own, *network.parameters()]
+    grads = torch.autograd.grad((out * back[rows]).sum(), wanted)
+    parts = mate.gather((out.detach(), grads[0]))
+    totals = mate.sums(grads[1:])
+    return parts, totals, {n: t.clone() for n, t in network.state_dict().items()}
+
+
+def with_batch_norm():
+    """Return a small network with batch norm."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+def without_batch_norm():
+    """Return the same network with its batch norm left out."""
+    return torch.nn.Sequential(*[m for m in with_batch_norm() if "BatchNorm" not in str(m)])

@@ -1,0 +1,144 @@
+"""Sweeps by launchers that run two jobs at once on one store: the rows of the serial sweep."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from _runs import SMALL, TINY, copy_of, gradbench, kept, one_sentence, reference
+
+import gradbench.cli.hydra_app as hydra_app
+from gradbench.config import group_files
+from gradbench.store import MANIFEST
+
+JOBS = ("level=1,3", "out=jobs")
+LAUNCHERS = {
+    "joblib": ("launcher=joblib", "hydra.launcher.n_jobs=2"),
+    "submitit_local": ("launcher=submitit_local",),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return reference(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def serial(finished, tmp_path_factory):
+    """Return a folder in which the two jobs were done one after the other, training included."""
+    here = tmp_path_factory.mktemp("serial")
+    ran = gradbench("sweep", *TINY, *JOBS, cwd=here)
+    assert ran.code == 0, ran.err
+    return here
+
+
+def in_processes(words, cwd: Path) -> subprocess.CompletedProcess:
+    """Run the command as a user does: launchers start processes that must find everything."""
+    command = [sys.executable, "-c", "from gradbench.cli import main; main()", *words]
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "MPLBACKEND": "agg"}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def times(folder: Path) -> dict[str, str]:
+    """Return when each product of a store was made."""
+    return {p.parent.name: json.loads(p.read_text())["made"] for p in folder.rglob(MANIFEST)}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_workers_on_one_store_write_the_rows_of_a_serial_sweep(serial, tmp_path, launcher):
+    ran = in_processes(["sweep", *TINY, *JOBS, *LAUNCHERS[launcher]], tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    merged = (tmp_path / "jobs/results.csv").read_bytes()
+    assert merged == (serial / "jobs/results.csv").read_bytes()
+    assert kept(tmp_path) == kept(serial)
+    # both jobs want the network and the clean outputs: each product was made by one of them
+    runs = [json.loads(p.read_text()) for p in tmp_path.glob("jobs/level=*/run.json")]
+    assert len(runs) == 2
+    assert sum(run["time"]["products_made"] for run in runs) == len(kept(serial))
+    # a job's command is that of a run of its own, whatever process it ran in
+    words = [run["command"].split() for run in runs]
+    assert {w[1] for w in words} == {"run"}
+    assert sorted(w for each in words for w in each if w.startswith("level=")) == [
+        "level=1",
+        "level=3",
+    ]
+    assert not any("launcher" in w or "submitit" in w for each in words for w in each)
+    if launcher == "joblib":
+        before = times(tmp_path / "store")
+        again = in_processes(["sweep", *TINY, *JOBS, *LAUNCHERS[launcher]], tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert times(tmp_path / "store") == before
+        assert (tmp_path / "jobs/results.csv").read_bytes() == merged
+
+
+DYING = """\
+import os
+
+from gradbench.detectors.msp import MSP
+
+
+class Dying(MSP):
+    def score(self, outputs):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_worker_that_dies_is_one_sentence_and_what_is_finished_is_kept(
+    finished, tmp_path, launcher
+):
+    here = copy_of(finished, tmp_path)
+    (here / "detector").mkdir()
+    (here / "detector/dying.yaml").write_text("_target_: dying.Dying\ndescription: dies\n")
+    (here / "dying.py").write_text(DYING)
+    words = [w for w in TINY if not w.startswith("detectors=")]
+    settings = ("detectors=[msp,dying]", "--config-dir", ".", "level=1", "out=jobs")
+    ran = in_processes(["sweep", *words, *settings, *LAUNCHERS[launcher]], here)
+    assert ran.returncode == 2
+    assert "Traceback (most recent call last)" not in ran.stderr.split("gradbench: ")[-1]
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("gradbench: a worker of the sweep died (")
+    assert last.endswith("and the same command does what is missing")
+    made = kept(here) - kept(finished)
+    assert {step for step, _ in made} >= {"challenge", "outputs"}  # and msp's own scores
+    assert not list(here.glob("jobs/*/results.csv"))
+
+
+# the launchers' files
+
+
+def test_every_launcher_is_chosen_by_one_key():
+    assert set(group_files("launcher")) == {"joblib", "slurm", "submitit_local", "ray"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("launcher=ray",), "launcher ray needs hydra-ray-launcher: pip install 'gradbench[ray]'"),
+        (("hydra/launcher=ray",), "launcher ray needs hydra-ray-launcher: pip install"),
+        (("launcher=jobib",), "no launcher named 'jobib': did you mean joblib?"),
+        (("hydra/launcher=jobib",), "no launcher named 'jobib': did you mean joblib?"),
+    ],
+)
+def test_a_launcher_that_is_not_there_is_one_sentence(tmp_path, words, told):
+    assert one_sentence(gradbench("sweep", *SMALL, "level=1,3", *words, cwd=tmp_path)).startswith(
+        told
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_launcher_names_the_extra_of_pyproject():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    for name, (package, extra) in hydra_app.LAUNCHERS.items():
+        assert any(one.startswith(package) for one in extras[extra])
+        assert f"pip install 'gradbench[{extra}]'" in hydra_app.missing_launcher(name)
+
+
+def test_a_run_takes_no_launcher(tmp_path):
+    text = one_sentence(gradbench("run", *SMALL, "launcher=joblib", cwd=tmp_path))
+    assert text == "launcher=joblib: a launcher carries out the jobs of `gradbench sweep`"
