@@ -82,7 +82,7 @@ def train(
         left = (recipe.epochs - first) * steps
         seconds = seconds_left(backbone, images, recipe, device, left, mate)
         if mate.first:
-            _tell_time(seconds, left, mate, narrower)
+            _tell_time(seconds, left, device, narrower, mate.of)
     with Progress("training", total, "steps", done=first * steps, shown=mate.first) as progress:
         for epoch in range(first, recipe.epochs):
             begun = time.monotonic()
@@ -200,11 +200,13 @@ def seconds_left(
     return sorted(times)[PROBE // 2] * steps
 
 
-def _tell_time(seconds: float, steps: int, mate: Mate, narrower: str) -> None:
+def _tell_time(
+    seconds: float, steps: int, device: torch.device, narrower: str, processes: int = 1
+) -> None:
     """Tell what training will take, and on a slow machine what would be cheaper."""
-    together = f" in {mate.of} processes" if mate.of > 1 else ""
-    text = f"training: {steps} steps, about {duration(seconds)} on {mate.device.type}{together}"
-    if seconds > 7200 and mate.device.type == "cpu":
+    together = f" in {processes} processes" if processes > 1 else ""
+    text = f"training: {steps} steps, about {duration(seconds)} on {device.type}{together}"
+    if seconds > 7200 and device.type == "cpu":
         text += (
             f"; {narrower + ' is cheaper, and ' if narrower else ''}"
             "backbone.checkpoint=PATH takes a network that is trained already"
