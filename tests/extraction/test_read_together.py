@@ -39,7 +39,7 @@ def test_outputs_and_products_are_those_of_one_process(crew, f, tmp_path, monkey
     data, one, two = images(count), Store(tmp_path / "one"), Store(tmp_path / "two")
     alone = extract(f, digest(f), data, NAMES, one)
     monkeypatch.setattr(module, "compute", refuse)
-    found = extract(f, digest(f), data, NAMES, two, Readers(crew, f, digest(f)))
+    found = extract(f, digest(f), data, NAMES, two, readers=Readers(crew, f, digest(f)))
     assert list(found) == list(alone)
     assert all(torch.equal(found[name], alone[name]) for name in alone)
     assert files(one) == files(two)
