@@ -40,7 +40,7 @@ def in_processes(words, cwd: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", "from gradbench.cli import main; main()", *words]
     root = Path(__file__).parents[2]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "MPLBACKEND": "agg"}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=1200)
 
 
 def times(folder: Path) -> dict[str, str]:
