@@ -60,7 +60,7 @@ def test_two_workers_on_one_store_write_the_rows_of_a_serial_sweep(serial, tmp_p
     assert len(runs) == 2
     assert sum(run["time"]["products_made"] for run in runs) == len(kept(serial))
     # a job's command is that of a run of its own, whatever process it ran in
-    words = [run["command"].split() for run in runs]
+    words = [run["about"]["command"].split() for run in runs]
     assert {w[1] for w in words} == {"run"}
     assert sorted(w for each in words for w in each if w.startswith("level=")) == [
         "level=1",
