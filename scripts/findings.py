@@ -1,0 +1,151 @@
+"""Fills the tables of results/FINDINGS.md from the rows of the runs that it speaks of.
+
+A table stands between `<!-- findings: NAME -->` and `<!-- /findings -->`; everything else is
+written by hand. `--check` writes nothing: it exits with 1 where a table is not what the rows give,
+or where a number with a decimal in the text stands in none of the tables above or below it.
+
+    python scripts/findings.py [--check]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from gradbench.evaluation.rows import MEAN, NETWORKS, read_csv
+
+BLOCK = re.compile(r"(<!-- findings: (\S+) -->\n)(.*?)(<!-- /findings -->)", re.DOTALL)
+DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")
+HOLM = re.compile(r"Holm ([\d.e-]+)")
+
+
+def main(root: Path, check: bool) -> int:
+    """Fill or check the tables, and return the exit status."""
+    path = root / "results" / "FINDINGS.md"
+    text = path.read_text(encoding="utf-8")
+
+    def fill(block: re.Match) -> str:
+        kind, _, name = block[2].partition(":")
+        return block[1] + "\n".join(TABLES[kind](root / "results", name)) + "\n" + block[4]
+
+    filled = BLOCK.sub(fill, text)
+    if not check:
+        path.write_text(filled, encoding="utf-8")
+        return 0
+    faults = [] if filled == text else ["results/FINDINGS.md: a table is not what the rows give"]
+    known = set(DECIMAL.findall("".join(block[3] for block in BLOCK.finditer(filled))))
+    prose = BLOCK.sub("", filled)
+    faults += [f"results/FINDINGS.md: {n} stands in none of its tables"
+               for n in dict.fromkeys(DECIMAL.findall(prose)) if n not in known]  # fmt: skip
+    print("\n".join(faults) or "results/FINDINGS.md: its tables and numbers are those of the rows",
+          file=sys.stderr if faults else sys.stdout)  # fmt: skip
+    return bool(faults)
+
+
+def means(results: Path, name: str) -> list[str]:
+    """Return the mean AUROC of every detector over the challenges of a run, highest first."""
+    rows = _auroc(read_csv(results / name / "results.csv"))
+    line = rows[rows["challenge"] == MEAN]
+    seeds = sorted(seed for seed in line["train_seed"].unique() if seed != "")
+    head = ["detector", "mean", "interval over images", *(f"network {s}" for s in seeds)]
+    found = []
+    for method, own in line.groupby("method", sort=False):
+        several = own[own["fold"] == NETWORKS] if len(seeds) > 1 else own
+        if len(several) != 1:
+            continue
+        whole = several.iloc[0]
+        each = [_one(own[(own["train_seed"] == s) & (own["fold"] == "all")]) for s in seeds]
+        interval = "" if pd.isna(whole["lo"]) else f"{whole['lo']:.1f} to {whole['hi']:.1f}"
+        found.append((whole["value"], [f"`{method}`", f"{whole['value']:.1f}", interval, *each]))
+    return _table(head, [cells for _, cells in sorted(found, key=lambda one: -one[0])])
+
+
+def cells(results: Path, name: str) -> list[str]:
+    """Return the AUROC of every detector on every challenge of a run, mean over its networks."""
+    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = rows[(rows["fold"] == "all") & (rows["protocol"] != "random")]
+    rows = rows[rows["challenge_set"].isin(["ood", "corruption", "adversarial"])]
+    wide = rows.pivot_table("value", "method", ["challenge", "level"], "mean", sort=False)
+    head = ["detector", *(" ".join(str(w) for w in c if w != "").strip() for c in wide.columns)]
+    return _table(
+        head, [[f"`{method}`", *(f"{v:.1f}" for v in line)] for method, line in wide.iterrows()]
+    )
+
+
+def pairs(results: Path, name: str) -> list[str]:
+    """Return the gaps that the hypotheses speak of, with intervals and p after Holm."""
+    rows = read_csv(results / name / "results.csv")
+    rows = rows[rows["metric"] == "auroc_gap"]
+    found = []
+    for ours in ("gradient_fused", "gradient_fused_knn", "gradient_oneclass"):
+        for other in ("knn", "vim", "rmds", "energy"):
+            own = rows[(rows["method"] == ours) & (rows["variant"] == f"minus {other}")]
+            for row in own.itertuples():
+                p = float(HOLM.search(row.note)[1])
+                shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+                found.append([f"`{ours}` minus `{other}`", f"{row.value:+.1f}",
+                              f"{row.lo:+.1f} to {row.hi:+.1f}", shown])  # fmt: skip
+    return _table(["pair", "points", "interval over images", "after Holm"], found)
+
+
+def transfer(results: Path, name: str) -> list[str]:
+    """Return the AUROC of supervised detectors on the challenge they saw and on the others."""
+    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = rows[rows["method"].str.contains("@") & (rows["fold"] == "all")]
+    rows = rows[(rows["challenge"] != MEAN) & ~rows["challenge_set"].isin(["control", "clean"])]
+    rows = rows.assign(place=(rows["challenge"] + " " + rows["level"]).str.strip())
+    head = ["fitted on", "on it", "mean of the others", "lowest of them"]
+    found = []
+    for method, own in rows.groupby("method", sort=False):
+        values = own.groupby("place", sort=False)["value"].mean()
+        seen = method.partition("@")[2]
+        others = values.drop(seen)
+        found.append([f"`{method}`", f"{values[seen]:.1f}", f"{others.mean():.1f}",
+                      f"{others.min():.1f} ({others.idxmin()})"])  # fmt: skip
+    return _table(head, found)
+
+
+def layers(results: Path, name: str) -> list[str]:
+    """Return the AUROC of the one-class detector on each part of the network, by challenge."""
+    rows = pd.read_csv(results / f"{name}.csv", keep_default_na=False)
+    rows["auroc_without"] = pd.to_numeric(rows["auroc_without"])
+    challenges = list(dict.fromkeys(rows["challenge"]))
+    found = []
+    for part, own in rows.groupby("part", sort=False):
+        each = own.groupby("challenge")["auroc"].mean()
+        without = "" if part == "all" else f"{own['auroc_without'].mean():.1f}"
+        found.append([part, *(f"{each[c]:.1f}" for c in challenges), f"{each.mean():.1f}", without])
+    return _table(["gradients of", *challenges, "mean", "mean of all others"], found)
+
+
+TABLES: dict[str, Callable[[Path, str], list[str]]] = {
+    "means": means,
+    "cells": cells,
+    "pairs": pairs,
+    "transfer": transfer,
+    "layers": layers,
+}
+
+
+def _auroc(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["metric"] == "auroc") & rows["value"].notna()]
+
+
+def _one(rows: pd.DataFrame) -> str:
+    return f"{rows['value'].iloc[0]:.1f}" if len(rows) == 1 else ""
+
+
+def _table(head: list[str], lines: list[list[str]]) -> list[str]:
+    every = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
+    return [f"| {' | '.join(line)} |" for line in every]
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    if given not in ([], ["--check"]):
+        sys.exit("usage: python scripts/findings.py [--check]")
+    sys.exit(main(Path(__file__).resolve().parents[1], bool(given)))
