@@ -55,7 +55,8 @@ def controls(view: View, names: Sequence[str]) -> list[str]:
     draft = Draft(("control", "level"), tuple(names))
     alarm = False
     for line in view.lines(("control",)):
-        cells = [view.cell(line, name) for name in names]
+        protocol = view.protocol_of(line)
+        cells = [view.cell(line, name, protocol=protocol) for name in names]
         if line.challenge in ("identity", "memorisation"):  # no interval that says anything
             cells = [_bare(cell) for cell in cells]
         for place, name in enumerate(names):

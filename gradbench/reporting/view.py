@@ -167,6 +167,14 @@ class View:
             text = with_interval(row.value, row.lo, row.hi, row.note)
         return Cell(text, sum(values) / len(values))
 
+    def protocol_of(self, line: Line) -> str:
+        """Return the protocol of a line: that of the run, unless all its rows name another.
+
+        The identity control is always measured with twins on one side.
+        """
+        found = dict.fromkeys(r.protocol for r in self._lines.get(line, ()) if not isnan(r.value))
+        return self.protocol if self.protocol in found or not found else next(iter(found))
+
     def p_value(
         self, line: Line, method: str, measure: Measure = AUROC
     ) -> tuple[str, float] | None:

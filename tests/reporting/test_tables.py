@@ -132,6 +132,13 @@ def test_controls_show_p_and_the_set_itself_below_its_round_trip():
     assert "(!)" not in table
 
 
+def test_identity_is_shown_whatever_the_protocol_of_the_run():
+    rows = [auroc("control", "identity", "msp", 50.0), auroc("ood", "svhn", "msp", 90.0)]
+    rows[1]["protocol"] = "unsupervised"
+    table = section(markdown(frame(rows), ABOUT | {"protocol": "unsupervised"}), "Controls")
+    assert cells(table, "identity") == ["identity", "50.0"]
+
+
 def test_identity_has_no_interval():
     rows = [auroc("control", "identity", "msp", 50.0, 44.0, 56.0)]
     table = section(markdown(frame(rows), ABOUT), "Controls")
