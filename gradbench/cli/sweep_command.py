@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from traceback import walk_tb
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -67,18 +68,22 @@ def main(words: list[str]) -> None:
 
 @contextlib.contextmanager
 def _deaths(base: Path) -> Iterator[None]:
-    """Put into one sentence what a launcher raises when a worker of its died."""
+    """Put into one sentence what a launcher raises when it fails, or a worker of its died."""
     try:
         yield
     except Exception as fault:
-        launcher = type(fault).__module__.partition(".")[0]
-        if launcher not in ("joblib", "submitit", "ray"):
+        frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(fault.__traceback__)]
+        roots = [name.partition(".")[0] for name in (type(fault).__module__, frames[-1])]
+        launcher = next((root for root in roots if root in ("joblib", "submitit", "ray")), None)
+        if launcher is None:
             raise
+        first = (str(fault).strip().splitlines() or [""])[0][:200]
         logs = base / ".submitit"
         where = f"; what it said last stands in {logs}" if logs.is_dir() else ""
         raise GradbenchError(
-            f"a worker of the sweep died ({launcher}: {type(fault).__name__}){where}: jobs and "
-            "products that were finished are kept, and the same command does what is missing"
+            f"a worker of the sweep died, or {launcher} failed ({type(fault).__name__}: "
+            f"{first}){where}: jobs and products that were finished are kept, and the same command "
+            "does what is missing"
         ) from fault
 
 

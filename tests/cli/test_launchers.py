@@ -11,7 +11,9 @@ import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, kept, one_sentence, reference
 
 import gradbench.cli.hydra_app as hydra_app
+from gradbench.cli.sweep_command import _deaths
 from gradbench.config import group_files
+from gradbench.errors import GradbenchError
 from gradbench.store import MANIFEST
 
 JOBS = ("level=1,3", "out=jobs")
@@ -92,20 +94,29 @@ def test_a_worker_that_dies_is_one_sentence_and_what_is_finished_is_kept(
     finished, tmp_path, launcher
 ):
     here = copy_of(finished, tmp_path)
-    (here / "detector").mkdir()
-    (here / "detector/dying.yaml").write_text("_target_: dying.Dying\ndescription: dies\n")
-    (here / "dying.py").write_text(DYING)
+    (here / "mine/detector").mkdir(parents=True)
+    (here / "mine/detector/dying.yaml").write_text("_target_: dying.Dying\ndescription: dies\n")
+    (here / "mine/dying.py").write_text(DYING)
     words = [w for w in TINY if not w.startswith("detectors=")]
-    settings = ("detectors=[msp,dying]", "--config-dir", ".", "level=1", "out=jobs")
+    settings = ("detectors=[msp,dying]", "--config-dir", "mine", "level=1", "out=jobs")
     ran = in_processes(["sweep", *words, *settings, *LAUNCHERS[launcher]], here)
     assert ran.returncode == 2
     assert "Traceback (most recent call last)" not in ran.stderr.split("gradbench: ")[-1]
     last = ran.stderr.splitlines()[-1]
-    assert last.startswith("gradbench: a worker of the sweep died (")
+    assert last.startswith("gradbench: a worker of the sweep died, or ")
     assert last.endswith("and the same command does what is missing")
     made = kept(here) - kept(finished)
     assert {step for step, _ in made} >= {"challenge", "outputs"}  # and msp's own scores
     assert not list(here.glob("jobs/*/results.csv"))
+
+
+def test_a_launcher_that_cannot_start_is_one_sentence_and_other_faults_are_not_hidden(tmp_path):
+    start = compile("raise Exception('no raylet\\nmore')", "node.py", "exec")
+    told = r"^a worker of the sweep died, or ray failed \(Exception: no raylet\): jobs and products"
+    with pytest.raises(GradbenchError, match=told), _deaths(tmp_path):
+        exec(start, {"__name__": "ray._private.node"})
+    with pytest.raises(ZeroDivisionError), _deaths(tmp_path):
+        1 / 0  # noqa: B018
 
 
 # the launchers' files
