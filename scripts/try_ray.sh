@@ -28,7 +28,6 @@ fi
 cd "$folder"
 rm -rf ray serial
 export OMP_NUM_THREADS=1 GRADBENCH_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
-export RAY_raylet_start_wait_time_s=300 # on a busy machine Ray's own patience is short
 sweep() {
     out=$1
     shift
