@@ -79,6 +79,7 @@ def test_two_workers_on_one_store_write_the_rows_of_a_serial_sweep(serial, tmp_p
 
 DYING = """\
 import os
+import signal
 
 from gradbench.detectors.msp import MSP
 
