@@ -31,10 +31,11 @@ def task(cfg) -> None:
     lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))
     print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {cfg.store}")
     width = max(len(line.what) for line in lines)
-    for line in lines:
-        there = f"{line.present} of {line.parts} there" if line.parts else ""
+    counts = [f"{line.present} of {line.parts} there" if line.parts else "" for line in lines]
+    wide = max(map(len, counts))
+    for line, there in zip(lines, counts):
         takes = f"about {duration(line.seconds)}" if line.seconds else ""
-        text = f"  {line.step:<10}{line.what:<{width}}  {there:<16}{takes:<15}{line.note}"
+        text = f"  {line.step:<10}{line.what:<{width}}  {there:<{wide}}  {takes:<15}{line.note}"
         print(text.rstrip())
     if all(line.step == "images" for line in lines):
         return

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradbench.extraction.perturbed import Perturbed
+from gradbench.extraction.perturbed import Further, Perturbed
 
 Outputs = Mapping[str, Tensor]
 """Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
@@ -153,6 +153,16 @@ class Detector(ABC):
         They stand beside the outputs of `reads` in what `score` is given, each (N, magnitudes, D).
         """
         return {}
+
+    def further(self, layers: Sequence[str], bank: Outputs | None = None) -> Sequence[Further]:
+        """Return the passes over perturbed images that fit and score ask for, at most, for plans.
+
+        Args:
+            layers: names of the outputs `layer_means/<layer>` of f, in order.
+            bank: see `fit`; without it, losses that are fitted to it are not told.
+        """
+        passes = self.perturbed.values()
+        return [Further("measure", p.source, len(p.magnitudes), what=p) for p in passes]
 
     @property
     def passes(self) -> Passes:

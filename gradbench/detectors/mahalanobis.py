@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from gradbench.detectors.base import Detector, Info, Outputs, Samples
 from gradbench.detectors.choosing import best_setting, checked_count, checked_numbers
 from gradbench.detectors.gaussians import Gaussians
 from gradbench.detectors.regression import TRIAL, Regression
-from gradbench.extraction.perturbed import Perturbed
+from gradbench.extraction.perturbed import Further, Perturbed
 
 MAGNITUDES = (0, 0.01, 0.005, 0.002, 0.0014, 0.001, 0.0005)
 REGRESSED = 500
@@ -132,6 +133,10 @@ class _Stepping(MahalanobisV):
     """
 
     clean_seen = "test images of the other folds"
+    tries: ClassVar[tuple[str, ...]] = ("choose",)
+    """Parts of a fold on which steps are tried."""
+    uses: ClassVar[Mapping[str, int | None]] = {"measure": None}
+    """Parts of a fold that the chosen step is used on, and how many images of a side at most."""
 
     def __init__(self, magnitudes: Sequence[float] = MAGNITUDES, drawn: int = 200):
         super().__init__()
@@ -149,6 +154,27 @@ class _Stepping(MahalanobisV):
         """Every layer after the step, once that is chosen."""
         return self._passes((self.magnitude,)) if self.magnitude else {}
 
+    def further(self, layers: Sequence[str], bank: Outputs | None = None) -> Sequence[Further]:
+        """Return the passes of every layer: all steps over few images, the chosen one over all."""
+        steps = self._steps()
+        if not steps:
+            return []
+        if bank is not None:
+            MahalanobisV.fit(self, bank, *[Samples.normal({})] * 2)
+        known = self._passes(steps)
+        sources = layers if self.every_layer else layers[-1:]
+        tried = [
+            Further(part, source, len(steps), self.drawn, what=known.get(source))
+            for part in self.tries
+            for source in sources
+        ]
+        chosen = [
+            Further(part, source, 1, most, chosen=True)
+            for part, most in self.uses.items()
+            for source in sources
+        ]
+        return [*tried, *chosen]
+
     def state(self) -> dict[str, Tensor]:
         """Return what is fitted and the step."""
         if self.magnitude is None:
@@ -161,12 +187,15 @@ class _Stepping(MahalanobisV):
         self.magnitude = state["magnitude"].item()
         return self
 
+    def _steps(self) -> tuple[float, ...]:
+        return tuple(m for m in self.magnitudes if m)
+
     def _passes(self, magnitudes: tuple[float, ...]) -> dict[str, Perturbed]:
         return {n: Perturbed(n, gaussians, magnitudes) for n, gaussians in self.gaussians.items()}
 
     def _tried(self, samples: Samples) -> dict[float, Outputs]:
         """Return the layers of samples after every step, by its size."""
-        steps = tuple(m for m in self.magnitudes if m)
+        steps = self._steps()
         found: dict[float, Outputs] = {0.0: samples.outputs}
         if steps:
             moved = {name: samples.look(one) for name, one in self._passes(steps).items()}
@@ -208,6 +237,9 @@ class MahalanobisPFE(_Stepping, MahalanobisFE):
     the best TNR at 95 % TPR on *choose* is kept, and its regression fitted on 500 + 500 images, or
     on all of *fit* if no step is best. In the public code 500 + 500 images serve each purpose.
     """
+
+    tries = ("fit", "choose")
+    uses: ClassVar[Mapping[str, int | None]] = {"fit": REGRESSED, "measure": None}
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> MahalanobisPFE:
         """Fit the Gaussians to the training images, choose the step, fit the regression."""

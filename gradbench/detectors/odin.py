@@ -11,7 +11,7 @@ from torch import Tensor
 from gradbench.detectors.base import Detector, Info, Outputs, Samples
 from gradbench.detectors.choosing import best_setting, checked_count, checked_numbers
 from gradbench.errors import GradbenchError
-from gradbench.extraction.perturbed import Perturbed
+from gradbench.extraction.perturbed import Further, Perturbed
 
 INFO = Info(
     "Enhancing The Reliability of Out-of-distribution Image Detection in Neural Networks",
@@ -150,14 +150,25 @@ class Odin(Detector):
         """The logits after the step, once that is chosen."""
         return self.chosen.perturbed if self.chosen else {}
 
+    def further(self, layers: Sequence[str], bank: Outputs | None = None) -> Sequence[Further]:
+        """Return a pass for every temperature over *choose*, and that of the chosen setting."""
+        steps = self._steps()
+        if not steps:
+            return []
+        tried = [
+            Further("choose", "logits", len(steps), self.drawn, what=self._pass(temperature))
+            for temperature in self.temperatures
+        ]
+        return [*tried, Further("measure", "logits", 1, chosen=True)]
+
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Odin:
         """Choose temperature and step."""
-        steps = tuple(m for m in self.magnitudes if m)
+        steps = self._steps()
         tried = []
         for temperature in self.temperatures:
             found = {0.0: choose.outputs["logits"]}
             if steps:
-                moved = choose.look(Perturbed("logits", TopClass(temperature), steps))
+                moved = choose.look(self._pass(temperature))
                 found |= {m: moved[:, i] for i, m in enumerate(steps)}
             tried += [
                 ((temperature, m), odin_score(found[m], temperature))
@@ -182,3 +193,9 @@ class Odin(Detector):
         """Take over temperature and step."""
         self.chosen = OdinFixed(state["temperature"].item(), state["magnitude"].item())
         return self
+
+    def _steps(self) -> tuple[float, ...]:
+        return tuple(m for m in self.magnitudes if m)
+
+    def _pass(self, temperature: float) -> Perturbed:
+        return Perturbed("logits", TopClass(temperature), self._steps())

@@ -97,7 +97,7 @@ class Again:
                 mine = rows[(rows >= shard.start) & (rows < shard.stop)]
                 if not len(mine):
                     continue
-                key = self._key(what, digest, mine - shard.start)
+                key = self.key(what, digest, mine - shard.start)
 
                 def build(folder: Path, _: Path, mine: np.ndarray = mine) -> dict:
                     pixels = to_float(self.images.images[mine])
@@ -122,7 +122,14 @@ class Again:
         device = self.backbone.device
         return in_chunks(lambda batch: what(self.backbone, batch.to(device)), pixels, BATCH)
 
-    def _key(self, what: Perturbed, images: str, rows: np.ndarray) -> Key:
+    def key(self, what: Perturbed, images: str, rows: np.ndarray) -> Key:
+        """Return the key of a pass over some rows of one shard.
+
+        Args:
+            what: the pass.
+            images: digest of the shard.
+            rows: within the shard, ascending.
+        """
         config = {
             "source": what.source,
             "loss": what.loss.settings(),

@@ -65,6 +65,27 @@ class Perturbed:
         return torch.stack([values.float().cpu() for values in found], dim=1)
 
 
+@dataclass(frozen=True)
+class Further:
+    """Passes that a detector asks for in every fold, as far as is known before it is fitted.
+
+    Attributes:
+        part: of the fold whose images have them: `fit`, `choose` or `measure`.
+        source: the output that is read, see `Perturbed`.
+        steps: number of step sizes.
+        most: images of each side at most, None for all.
+        chosen: the step is one of those tried, chosen by then.
+        what: the pass, None where its loss or its step is yet to be found.
+    """
+
+    part: str
+    source: str
+    steps: int
+    most: int | None = None
+    chosen: bool = False
+    what: Perturbed | None = None
+
+
 def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor:
     """Return the sign of dL/dx for images (B, C, H, W), with sign(0) = +1; f is left as it was.
 

@@ -13,11 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.noisy import NoisyCopy
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.dataset import MissingData
+from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
-from gradbench.run.experiment import Cell
+from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.trial import Made, Seen, Trial
 
 
@@ -27,7 +29,7 @@ def sides(trial: Trial, cell: Cell, made: Made) -> tuple[Seen, Seen]:
     Raises:
         MissingData: if too few images of an attack are kept to be measured.
     """
-    keep, noisy = protocol(trial, cell)
+    keep, noisy = protocol(trial.experiment, cell)
     if made.attack is None or (keep == "all" and not noisy):
         return trial.normal, trial.look(made.images)
     kept = made.attack.success if keep == "successful" else np.ones(len(made.images), bool)
@@ -45,12 +47,12 @@ def sides(trial: Trial, cell: Cell, made: Made) -> tuple[Seen, Seen]:
     return normal, replace(abnormal, images=replace(abnormal.images, note="; ".join(parts)))
 
 
-def protocol(trial: Trial, cell: Cell) -> tuple[str, bool]:
+def protocol(experiment: Experiment, cell: Cell) -> tuple[str, bool]:
     """Return which images are kept, and whether noisy ones count as normal.
 
     What the run says of all attacks goes before what an attack says itself.
     """
-    settings, challenge = trial.experiment.config["challenge"], cell.challenge
+    settings, challenge = experiment.config["challenge"], cell.challenge
     keep, noisy = settings["keep"], settings["noisy_negatives"]
     return (
         getattr(challenge, "keep", "all") if keep is None else keep,
@@ -58,13 +60,19 @@ def protocol(trial: Trial, cell: Cell) -> tuple[str, bool]:
     )
 
 
+def noisy_copies(experiment: Experiment, cell: Cell, clean: ImageSet, f: Backbone) -> Source:
+    """Return what the noisy copies of clean images are made with, beside an attack."""
+    settings = experiment.config["challenge"]
+    copy = NoisyCopy(cell.challenge.noise, f.std.flatten().tolist())
+    name = f"{clean.name} with noise"
+    return Source(copy, name, copy.strength(None), settings["seed"], settings["quantise"])
+
+
 def _copies(trial: Trial, cell: Cell) -> Seen:
     """Return the noisy copies of the normal images, with the logits of f."""
-    settings, f = trial.experiment.config["challenge"], trial.f.backbone
-    copy = NoisyCopy(cell.challenge.noise, f.std.flatten().tolist())
-    name = f"{trial.images.normal.name} with noise"
-    source = Source(copy, name, copy.strength(None), settings["seed"], settings["quantise"])
-    images, _ = produce(source, trial.images.normal, trial.store)
+    clean = trial.images.normal
+    source = noisy_copies(trial.experiment, cell, clean, trial.f.backbone)
+    images, _ = produce(source, clean, trial.store)
     return trial.look(images, {*trial.experiment.reads, "logits"})
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from gradbench.data.gather import part
+from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import hold_out
 from gradbench.detectors.base import Detector
 from gradbench.run.fitting import fitted, image_scores, score
@@ -44,9 +45,7 @@ def measure(trial: Trial, results: Results) -> None:
     if not limit or not len(clean):
         return
     many = trial.look(clean)
-    few = many
-    if len(clean) > FEWER:
-        few = many.select(np.flatnonzero(hold_out(clean.labels, clean.groups, FEWER)))
+    few = many if len(clean) <= FEWER else many.select(fewer(clean))
     for name in trial.experiment.detectors:
         detector = trial.experiment.detector(name)
         known = "fitted on these images among others" if _knows(detector) else ""
@@ -62,6 +61,13 @@ def measure(trial: Trial, results: Results) -> None:
             detector = trial.experiment.detector(name).load(results.states[key])
             scores = score(trial, detector, _seen(detector, many, few))
             results.thresholds[key] = _threshold(scores, known)
+
+
+def fewer(clean: ImageSet) -> np.ndarray:
+    """Return the rows of those hold-out images that detectors look at again."""
+    if len(clean) <= FEWER:
+        return np.arange(len(clean))
+    return np.flatnonzero(hold_out(clean.labels, clean.groups, FEWER))
 
 
 def _seen(detector: Detector, many: Seen, few: Seen) -> Seen:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from _runs import SMALL, copy_of, gradbench, kept, one_sentence, reference
 
+from gradbench.challenges.attacks.cw import CW as CarliniWagner
 from gradbench.config import compose
 from gradbench.data.dataset import Dataset
 from gradbench.planning.plan import plan
@@ -122,3 +123,41 @@ def test_thresholds_share_the_pass_of_the_memorisation(finished):
     assert title not in planned(finished)
     assert title in planned(finished, "model.hold_out=100")
     assert title not in planned(finished, "model.hold_out=0", alone)
+
+
+CW = "challenges=[{use: cw, steps: 5, binary_steps: 4, noisy_negatives: true, noise: 0.025}]"
+COPIES = "digits with noise, deviation 0.025"
+
+
+def test_attacks_whose_images_leave_early_are_timed_on_a_few(finished, tmp_path, monkeypatch):
+    assert planned(tmp_path, CW)["challenge", "cw"].note == "at most, after training"
+    attacked, attack = [], CarliniWagner.attack
+
+    def noted(self, clean, *args):
+        attacked.append(len(clean.grey))
+        return attack(self, clean, *args)
+
+    def three_seconds(work, *_, **__):
+        work()
+        return 3
+
+    monkeypatch.setattr(CarliniWagner, "attack", noted)
+    monkeypatch.setattr("gradbench.planning.challenges.timed", three_seconds)
+    line = planned(finished, CW)["challenge", "cw"]
+    assert (line.note, attacked) == ("from 10 images", [10])
+    assert line.seconds == pytest.approx(200 * 3 / 10)
+
+
+def test_noisy_copies_are_listed_once_and_found_after_a_run(finished, tmp_path):
+    here = copy_of(finished, tmp_path)
+    fgsm = "{use: fgsm, noisy_negatives: true, noise: 0.025}"
+    words = (f"{CW[:-1]},{fgsm}]", "detectors=[msp]", "controls.memorisation=false")
+    before = planned(here, *words)
+    assert before["challenge", COPIES].present == before["outputs", COPIES].present == 0
+    assert before["outputs", COPIES].seconds > 0
+    assert gradbench("run", *SMALL, *words, cwd=here).code == 0
+    after = planned(here, *words)
+    for step in ("challenge", "outputs"):
+        line = after[step, COPIES]
+        assert (line.present, line.seconds) == (line.parts, 0)
+    assert ("outputs", COPIES) not in planned(finished)

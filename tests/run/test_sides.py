@@ -164,7 +164,7 @@ def test_what_is_kept_is_said_by_the_run_or_else_by_the_attack(keep, noisy, expe
     config = {"challenge": {"keep": keep, "noisy_negatives": noisy}}
     trial = SimpleNamespace(experiment=SimpleNamespace(config=config))
     cell = Cell("fgsm", FGSM(keep="successful", noisy_negatives=True))
-    assert protocol(trial, cell) == expected
+    assert protocol(trial.experiment, cell) == expected
 
 
 def test_a_network_of_one_class_is_refused_before_it_is_trained(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ class Adversarial(Derived):
 
     Attributes:
         passes: forward and backward passes an image takes at most, for plans.
+        leaves_early: most images take fewer, since they leave where f errs on them.
 
     Raises:
         GradbenchError: for a setting out of range.
@@ -41,6 +42,7 @@ class Adversarial(Derived):
     kind = "adversarial"
     uses_network = True
     passes: float = 1.0
+    leaves_early: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class CW(Adversarial):
 
     family = "cw"
     version = 2
+    leaves_early = True
 
     def __init__(
         self,

@@ -1,0 +1,103 @@
+"""One line of a plan: how many products a step has, how many are there, what the rest takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.imageset import ImageSet
+from gradbench.extraction.extract import BATCH, compute, shard_key
+from gradbench.run.experiment import Experiment
+from gradbench.store import Store
+
+AT_MOST = "at most; not looked up"
+AFTER = "after training"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of a run.
+
+    Attributes:
+        step: images, network, challenge, outputs or perturbed.
+        what: of which images, or for which detector.
+        parts: products it consists of.
+        present: how many of them are in the store.
+        seconds: estimate for those that are missing.
+        note: why it cannot be told, or will not be done.
+    """
+
+    step: str
+    what: str
+    parts: int
+    present: int
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trained network, its digest, and the names of the outputs that are read off it."""
+
+    backbone: Backbone
+    weights: str
+    names: list[str]
+
+
+def outputs(
+    what: str, digests: Sequence[str | None], size: int, f: Known | None, each: float, store: Store
+) -> Planned:
+    """Return the line of the outputs of f for some images.
+
+    Args:
+        what: name of the images.
+        digests: of their shards, None where they are not made yet.
+        size: number of images.
+        f: the network, None before it is trained.
+        each: seconds an image takes.
+        store: where products lie.
+    """
+    present = sum(
+        f is not None
+        and digest is not None
+        and all(store.has(shard_key(name, f.weights, digest)) for name in f.names)
+        for digest in digests
+    )
+    seconds = (len(digests) - present) * size / len(digests) * each
+    return Planned("outputs", what, len(digests), present, seconds, "" if f else AFTER)
+
+
+def seconds_an_image(
+    experiment: Experiment, backbone: Backbone, images: ImageSet, names: list[str]
+) -> float:
+    """Return what reading outputs off one image takes."""
+    rows = slice(0, min(BATCH, len(images)))
+    return timed(lambda: compute(backbone, images, rows, names), experiment.device) / rows.stop
+
+
+def timed(work: Callable[[], object], device: torch.device, tries: int = 2) -> float:
+    """Return the seconds of the fastest of some tries."""
+    times = []
+    for _ in range(tries):
+        begun = time.monotonic()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.monotonic() - begun)
+    return min(times)
+
+
+def offline(experiment: Experiment) -> DataSettings:
+    """Return where images are looked for, without download."""
+    return replace(experiment.data, download=False)
+
+
+def would_come(dataset: Dataset, role: str, experiment: Experiment) -> bool:
+    """Tell whether a run would download the images of a role."""
+    missing = dataset.ready(role, offline(experiment))
+    return bool(missing) and missing != dataset.ready(role, experiment.data)

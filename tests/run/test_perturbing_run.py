@@ -1,0 +1,173 @@
+"""A whole run with the detectors that perturb images: rows, kept passes, plan, interruption."""
+
+import csv
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from _runs import TINY, copy_of, gradbench, kept, same_results, steps
+
+from gradbench.config import compose
+from gradbench.extraction.perturbed import Perturbed
+from gradbench.planning.plan import plan
+from gradbench.run.experiment import read
+from gradbench.store import Store
+
+SUPERVISED = ("odin", "mahalanobis_p", "mahalanobis_pfe")
+NAMES = (*SUPERVISED, "odin_fixed")
+DETECTORS = (
+    "detectors=[{use: odin, temperatures: [1, 1000], magnitudes: [0.002, 0.01], drawn: 20},"
+    "{use: mahalanobis_p, magnitudes: [0.002, 0.01], drawn: 20},"
+    "{use: mahalanobis_pfe, magnitudes: [0.002, 0.01], drawn: 20}, odin_fixed]"
+)
+WORDS = (*TINY, DETECTORS, "controls.identity=false", "model.hold_out=0", "limit=100")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("perturbing")
+    planned = passes(folder)
+    ran = gradbench("run", *WORDS, cwd=folder)
+    assert ran.code == 0, ran.err
+    (folder / "planned.json").write_text(json.dumps(planned))
+    return folder
+
+
+def passes(folder: Path, *words: str) -> dict[str, list[float]]:
+    """Return parts, present and seconds of the planned passes by what they are for."""
+    lines = plan(read(compose([*WORDS, *words])), Store(folder / "store"))
+    return {line.what.replace(",", ""): [line.parts, line.present, line.seconds]
+            for line in lines if line.step == "perturbed"}  # fmt: skip
+
+
+def rows(folder: Path, run: str = "run") -> list[dict[str, str]]:
+    with open(folder / run / "results.csv", newline="", encoding="utf-8") as stream:
+        return [r for r in csv.DictReader(stream) if r["metric"] == "auroc" and r["fold"] == "all"]
+
+
+def products(folder: Path, step: str) -> list[tuple[Path, dict]]:
+    return [(p, about) for p, about in Store(folder / "store").products() if about["step"] == step]
+
+
+def remove(folder: Path, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(folder / "store" / name)
+
+
+def test_every_detector_has_its_row(finished):
+    found = {r["method"]: r for r in rows(finished) if r["challenge"] == "gaussian_noise"}
+    assert set(found) == set(NAMES)
+    for row in found.values():
+        assert 40 < float(row["value"]) <= 100
+        assert float(row["lo"]) <= float(row["value"]) <= float(row["hi"])
+    assert {name: row["supervision"] for name, row in found.items()} == {
+        "odin": "tuning",
+        "odin_fixed": "none",
+        "mahalanobis_p": "tuning",
+        "mahalanobis_pfe": "training",
+    }
+
+
+def test_a_second_run_computes_nothing(finished):
+    before = kept(finished)
+    ran = gradbench("run", *WORDS, "out=again", cwd=finished)
+    assert ran.code == 0, ran.err
+    assert kept(finished) == before
+    assert rows(finished, "again") == rows(finished)
+
+
+def test_the_plan_counts_the_passes_that_are_made(finished):
+    before = json.loads((finished / "planned.json").read_text())
+    made = Counter()
+    for _, manifest in products(finished, "perturbed"):
+        (loss,) = manifest["config"]["loss"]
+        source, temperature = manifest["config"]["source"], manifest["config"]["loss"][loss]
+        made[source, loss if loss == "nearest_gaussian" else temperature] += 1
+    fixed = 2  # one shard a side, T = 1000
+    odin = sum(n for (source, _), n in made.items() if source == "logits") - fixed
+    assert before["odin_fixed 1 challenges"][:2] == [fixed, 0]
+    assert before["odin 1 challenges"][:2] == [odin, 0]
+    # the ensemble uses the last layer too, and steps over it that were made already
+    gaussian = sum(n for (_, loss), n in made.items() if loss == "nearest_gaussian")
+    last = before["mahalanobis_p 1 challenges"][0]
+    assert last <= gaussian <= last + before["mahalanobis_pfe 1 challenges"][0]
+    assert all(seconds > 0 for _, _, seconds in before.values())
+
+
+def test_afterwards_the_plan_finds_them_all(finished):
+    for parts, present, seconds in passes(finished).values():
+        assert present == parts > 0
+        assert seconds == 0
+
+
+def test_the_plan_finds_what_an_interrupted_run_left(finished, tmp_path):
+    here = copy_of(finished, tmp_path)
+    whole = passes(here)
+    remove(here, "scores")
+    for folder, manifest in products(here, "perturbed"):
+        if len(manifest["config"]["magnitudes"]) == 1:
+            shutil.rmtree(folder)
+    tried = Counter()
+    for _, manifest in products(here, "perturbed"):
+        tried[manifest["config"]["source"]] += 1
+    left = passes(here)
+    assert left["odin 1 challenges"][1] == tried["logits"] < whole["odin 1 challenges"][1]
+    assert left["odin_fixed 1 challenges"][1] == 0
+    # the losses of the Mahalanobis detectors are fitted to the kept outputs to look them up
+    assert left["mahalanobis_p 1 challenges"][1] in {n for s, n in tried.items() if s != "logits"}
+    assert left["mahalanobis_pfe 1 challenges"][1] > left["mahalanobis_p 1 challenges"][1]
+    assert all(seconds > 0 for _, _, seconds in left.values())
+
+
+def test_a_run_interrupted_in_a_pass_ends_in_the_same_rows(finished, tmp_path):
+    here = copy_of(finished, tmp_path)
+    remove(here, "perturbed", "scores", "measures", "resamples")
+    work, calls = Perturbed.__call__, []
+
+    def stopped(self, *args):
+        calls.append(self.source)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return work(self, *args)
+
+    with patch.object(Perturbed, "__call__", stopped):
+        assert gradbench("run", *WORDS, cwd=here).code == 130
+    assert 0 < len(products(here, "perturbed")) < len(products(finished, "perturbed"))
+    ran = gradbench("run", *WORDS, cwd=here)
+    assert ran.code == 0, ran.err
+    assert same_results(here, finished)
+    assert steps(kept(here)) == steps(kept(finished))
+
+
+def test_transfer_measures_what_was_fitted_on_one_challenge_on_the_other(finished, tmp_path):
+    here = copy_of(finished, tmp_path)
+    two = f"{DETECTORS.partition(',{use: mahalanobis_pfe')[0]}, odin_fixed]"
+    challenges = "challenges=[gaussian_noise,patches]"
+    words = (*WORDS, two, challenges, "protocol=transfer", "out=transfer")
+    ran = gradbench("run", *words, cwd=here)
+    assert ran.code == 0, ran.err
+    found = {(r["challenge"], r["method"]): r["protocol"] for r in rows(here, "transfer")
+             if r["challenge"] in ("gaussian_noise", "patches")}  # fmt: skip
+    wanted = {(c, "odin_fixed"): "transfer" for c in ("gaussian_noise", "patches")}
+    for name in SUPERVISED[:2]:
+        for challenge, title in (("gaussian_noise", "gaussian_noise 5"), ("patches", "patches")):
+            for other in ("gaussian_noise 5", "patches"):
+                wanted[challenge, f"{name}@{other}"] = "grouped" if other == title else "transfer"
+    assert found == wanted
+    before = kept(here)
+    assert gradbench("run", *words, cwd=here).code == 0
+    assert kept(here) == before
+
+
+def test_unsupervised_leaves_out_those_that_choose_a_step_and_names_them(finished, tmp_path):
+    here = copy_of(finished, tmp_path)
+    ran = gradbench("run", *WORDS, "protocol=unsupervised", "out=alone", cwd=here)
+    assert ran.code == 0, ran.err
+    assert {r["method"] for r in rows(here, "alone")} == {"odin_fixed"}
+    table = (here / "alone" / "table.md").read_text()
+    assert all(name in table for name in SUPERVISED)
+    fitted = steps(kept(here) - kept(finished))
+    assert "perturbed" not in fitted  # both sides were looked at by the first run
