@@ -7,13 +7,13 @@ from typing import Any
 
 from gradbench.evaluation.rows import MEAN
 from gradbench.reporting.draft import Draft
-from gradbench.reporting.grid import markdown
+from gradbench.reporting.section import Section
 from gradbench.reporting.view import COLUMNS, Cell, View
 
 BEST, HALF = COLUMNS["accuracy, best"], COLUMNS["accuracy, 0.5"]
 
 
-def matrix(view: View, names: Sequence[str]) -> list[str]:
+def matrix(view: View, names: Sequence[str]) -> Section | None:
     """Return what detectors fitted on one challenge give on every other."""
     lines = view.lines()
     titles = tuple(line.title for line in lines)
@@ -34,13 +34,13 @@ def matrix(view: View, names: Sequence[str]) -> list[str]:
         "on the challenges above. In parentheses: measured on other images of the very challenge, "
         f"as `grouped` does; the {MEAN} is that of the others."
     )
-    return ["## Transfer", text, *draft.draw(markdown)] if draft.rows else []
+    return Section("Transfer", (text, *draft.blocks())) if draft.rows else None
 
 
-def article(view: View, names: Sequence[str], about: Mapping[str, Any]) -> list[str]:
+def article(view: View, names: Sequence[str], about: Mapping[str, Any]) -> Section | None:
     """Return detection accuracy as the article of 2023 reports it."""
     if not about["protocol"].startswith("access2023"):
-        return []
+        return None
     draft = Draft(("challenge", "level", "detector"), ("accuracy, 0.5", "accuracy, best"))
     for line in view.lines():
         for name in names:
@@ -54,10 +54,10 @@ def article(view: View, names: Sequence[str], about: Mapping[str, Any]) -> list[
         "In percent, as reported in 2023: at 0.5 for detectors that fit weights on the challenge, "
         "at the best threshold for these very images for all others, which flatters them."
     )
-    return ["## Detection accuracy as in the article", text, *draft.draw(markdown)]
+    return Section("Detection accuracy as in the article", (text, *draft.blocks()))
 
 
-def networks(view: View, names: Sequence[str]) -> list[str]:
+def networks(view: View, names: Sequence[str]) -> Section | None:
     """Return the mean AUROC of several networks, how sure it is, and how far they lie apart."""
     draft = Draft(
         ("challenge", "level", "detector"), ("mean", "interval over images", "range over networks")
@@ -70,4 +70,4 @@ def networks(view: View, names: Sequence[str]) -> list[str]:
         "AUROC in percent. The interval speaks of other images for these networks (resamples of "
         "the source images, the same for all networks), the range of the networks for these images."
     )
-    return ["## Several networks", text, *draft.draw(markdown)] if draft.rows else []
+    return Section("Several networks", (text, *draft.blocks())) if draft.rows else None

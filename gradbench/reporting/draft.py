@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 
 from gradbench.reporting.grid import Grid
 from gradbench.reporting.numbers import DASH
+from gradbench.reporting.section import Block
 from gradbench.reporting.view import HOLE, Cell
 
 FEW = 4
@@ -79,8 +80,8 @@ class Draft:
         ]
         return Draft(self.labels, self.columns, rows, self.strong, self.alike)
 
-    def draw(self, render: Callable[[Grid], str]) -> list[str]:
-        """Return the rendered table and, where cells are empty, a list of reasons by letter."""
+    def blocks(self) -> list[Block]:
+        """Return the table and, where cells are empty, a list of reasons by letter."""
         letters: dict[str, str] = {}
         texts = []
         for labels, cells in self.rows:
@@ -99,8 +100,8 @@ class Draft:
             width,
             *(frozenset((r, width + c) for r, c in marked) for marked in (self.strong, self.alike)),
         )
-        reasons = [f"- ({letter}) {HOLE}{reason}" for reason, letter in letters.items()]
-        return [render(grid.without_empty_columns()), *(["\n".join(reasons)] if reasons else [])]
+        reasons = tuple(f"({letter}) {HOLE}{reason}" for reason, letter in letters.items())
+        return [grid.without_empty_columns(), *([reasons] if reasons else [])]
 
 
 def _letter(place: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradbench.evaluation.comparison import LEVEL
 from gradbench.evaluation.rows import INDICATIVE, MEAN
 from gradbench.reporting.draft import Draft, many
-from gradbench.reporting.grid import ALIKE, Grid
+from gradbench.reporting.grid import ALIKE, plain
+from gradbench.reporting.section import Block
 from gradbench.reporting.view import View
 
 WIDEST = 140
@@ -22,7 +23,7 @@ SOURCES = {
 """Foot-notes of the column `source`."""
 INDICATED = ", indicative"
 ALIKE_NOTE = (
-    f"- {ALIKE}: not distinguishable from the highest of the same challenge: p that they do not "
+    f"{ALIKE}: not distinguishable from the highest of the same challenge: p that they do not "
     f"differ is at least {LEVEL} after Holm over all pairs of detectors in this table (rows of "
     "`auroc_difference`, which name the test). The highest is better than all that have no mark."
 )
@@ -33,9 +34,8 @@ def main(
     view: View,
     names: Sequence[str],
     about: Mapping[str, Any],
-    render: Callable[[Grid], str],
     widest: int | None = None,
-) -> list[str]:
+) -> list[Block]:
     """Return the main table and what is to be said below it.
 
     Detectors are columns; where they outnumber the challenges, or were fitted on some of them, they
@@ -45,8 +45,7 @@ def main(
         view: rows of the run.
         names: detectors as they stand in the rows.
         about: see `table.markdown`.
-        render: writes a table.
-        widest: characters of a line, beyond which intervals are left away.
+        widest: characters of a line of plain text, beyond which intervals are left away.
     """
     lines = view.lines()
     if not lines:
@@ -59,19 +58,19 @@ def main(
         else:
             alike = [view.alike(line, name) for name in names]
             draft.add_ranked(_labels(view, line), cells, alike)
-    parts = []
+    parts: list[Block] = []
     if many(names, lines) or any("@" in name for name in names):
         own = Draft(LABELS, (), [(labels, []) for labels, _ in draft.rows])
-        parts = own.draw(render)
+        parts = own.blocks()
         what = {name: about["detectors"].get(name.partition("@")[0], {}) for name in names}
         words = [(name, what[name].get("supervision", "")) for name in names]
         titles = [line.title for line in lines]
         draft = draft.turned(("detector", "supervision"), words, titles)
-    drawn = draft.draw(render)
-    if widest and max(map(len, drawn[0].splitlines())) > widest:
-        drawn = draft.bare().draw(render)
+    drawn = draft.blocks()
+    if widest and max(map(len, plain(drawn[0]).splitlines())) > widest:
+        drawn = draft.bare().blocks()
     marked = [ALIKE_NOTE] if draft.alike else []
-    return [*parts, *drawn, "\n".join([*marked, *_footnotes(view)])]
+    return [*parts, *drawn, (*marked, *_footnotes(view))]
 
 
 def _labels(view: View, line) -> tuple[str, ...]:
@@ -94,4 +93,4 @@ def _footnotes(view: View) -> list[str]:
         if remarks := view.remarks(line):
             alike.setdefault("; ".join(remarks), {})[line.challenge] = None
     notes += [f"{', '.join(names)}: {remark}." for remark, names in alike.items()]
-    return [f"- {note}" for note in notes]
+    return notes

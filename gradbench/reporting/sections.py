@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from gradbench.evaluation.protocols import random_name
 from gradbench.reporting.draft import Draft, many
-from gradbench.reporting.grid import markdown
 from gradbench.reporting.numbers import number
+from gradbench.reporting.section import Section
 from gradbench.reporting.view import ATTACKS, COLUMNS, Cell, View
 
 ALARM = 0.001
 """A p-value after Holm below this is marked."""
 
 
-def measures(view: View, names: Sequence[str]) -> list[str]:
+def measures(view: View, names: Sequence[str]) -> Section | None:
     """Return all measures of every challenge and detector."""
     text = (
         "In percent. AUPR takes normal images (in) or abnormal images (out) as positive and is "
@@ -30,10 +30,10 @@ def measures(view: View, names: Sequence[str]) -> list[str]:
             cells = [view.cell(line, name, measure) for measure in COLUMNS.values()]
             if any(cell.value is not None for cell in cells):
                 draft.add((line.challenge, line.level, name), cells)
-    return ["## All measures", text, *draft.draw(markdown)] if draft.rows else []
+    return Section("All measures", (text, *draft.blocks())) if draft.rows else None
 
 
-def attacks(view: View) -> list[str]:
+def attacks(view: View) -> Section | None:
     """Return what the attacks did to the images."""
     draft = Draft(("challenge", "level"), tuple(ATTACKS))
     for line in view.lines(("adversarial",)):
@@ -47,10 +47,10 @@ def attacks(view: View) -> list[str]:
         "[0, 1], then the same over the successful ones. All is measured after rounding to the "
         "grid, where images are rounded."
     )
-    return ["## Attacks", text, *draft.draw(markdown)] if draft.rows else []
+    return Section("Attacks", (text, *draft.blocks())) if draft.rows else None
 
 
-def controls(view: View, names: Sequence[str]) -> list[str]:
+def controls(view: View, names: Sequence[str]) -> Section | None:
     """Return what a detector must not be able to do, and how it does."""
     draft = Draft(("control", "level"), tuple(names))
     alarm = False
@@ -72,7 +72,7 @@ def controls(view: View, names: Sequence[str]) -> list[str]:
             if of and same.challenge == of:
                 draft.add((of, same.level), [view.cell(same, name) for name in names])
     if not draft.rows:
-        return []
+        return None
     text = (
         "AUROC in percent. *identity*: a challenge of strength zero, 50 for every detector. "
         "*random_labels*: clean images against clean images, half of them called abnormal "
@@ -84,16 +84,16 @@ def controls(view: View, names: Sequence[str]) -> list[str]:
         "fitted on either."
     )
     warning = (
-        f"- (!) p below {ALARM} after Holm: this detector tells apart what is the same, so its "
+        f"(!) p below {ALARM} after Holm: this detector tells apart what is the same, so its "
         "other numbers are in doubt."
     )
     if many(names, draft.rows):
         titles = [" ".join(filter(None, labels)) for labels, _ in draft.rows]
         draft = draft.turned(("detector",), [(name,) for name in names], titles)
-    return ["## Controls", text, *draft.draw(markdown), *([warning] if alarm else [])]
+    return Section("Controls", (text, *draft.blocks(), *([(warning,)] if alarm else [])))
 
 
-def leak(view: View, names: Sequence[str]) -> list[str]:
+def leak(view: View, names: Sequence[str]) -> Section | None:
     """Return the random split beside the protocol of the run."""
     draft = Draft(("challenge", "level", "split"), tuple(names))
     for line in view.lines():
@@ -111,7 +111,7 @@ def leak(view: View, names: Sequence[str]) -> list[str]:
         "clean original, or what was made from it) may have been fitted on. The difference between "
         "the two lines, up or down, is the work of the twins and not detection."
     )
-    return ["## Random split", text, *draft.draw(markdown)] if draft.rows else []
+    return Section("Random split", (text, *draft.blocks())) if draft.rows else None
 
 
 def _bare(cell: Cell) -> Cell:

@@ -12,6 +12,7 @@ from gradbench.reporting import across, grid, sections
 from gradbench.reporting.grid import Grid
 from gradbench.reporting.main_table import WIDEST, main
 from gradbench.reporting.numbers import number
+from gradbench.reporting.section import Block, Section, texts
 from gradbench.reporting.view import View
 
 SUPERVISION = {
@@ -32,41 +33,50 @@ def markdown(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
             `supervision`, `clean_seen`, `reads`, `passes`), `left_out` (name -> `supervision`),
             `remark` (a sentence for the head, or empty) and `command`.
     """
-    view, detectors = View(frame, about["protocol"]), list(about["detectors"])
+    view = View(frame, about["protocol"])
+    parts = [f"# {about['experiment']}", *texts(head(view, about), grid.markdown)]
+    for section in tables(view, about):
+        parts += [f"## {section.title}", *texts(section.blocks, grid.markdown)]
+    return "\n\n".join(parts) + "\n"
+
+
+def head(view: View, about: Mapping[str, Any]) -> list[Block]:
+    """Return what stands above the tables of a run: conventions, and what each detector saw."""
+    return [about["remark"], _conventions(view, about), detectors_table(about)]
+
+
+def tables(view: View, about: Mapping[str, Any]) -> list[Section]:
+    """Return the tables of a run, the main one first; arguments as `markdown`."""
+    detectors = list(about["detectors"])
     names = view.methods(detectors)
-    parts = [
-        f"# {about['experiment']}",
-        about["remark"],
-        _conventions(view, about),
-        grid.markdown(_detectors(about)),
-        "## AUROC",
-        f"In percent; {_spread(about)}. Bold: the highest on a challenge.",
-        *main(view, names, about, grid.markdown),
-        *across.matrix(view, names),
-        *across.article(view, names, about),
-        *across.networks(view, names),
-        *sections.measures(view, names),
-        *sections.attacks(view),
-        *sections.controls(view, detectors),
-        *sections.leak(view, detectors),
+    spread = f"In percent; {_spread(about)}. Bold: the highest on a challenge."
+    found = [
+        Section("AUROC", (spread, *main(view, names, about))),
+        across.matrix(view, names),
+        across.article(view, names, about),
+        across.networks(view, names),
+        sections.measures(view, names),
+        sections.attacks(view),
+        sections.controls(view, detectors),
+        sections.leak(view, detectors),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [section for section in found if section is not None]
 
 
 def terminal(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
     """Return the main table as aligned plain text, without a line end; arguments as `markdown`."""
     view = View(frame, about["protocol"])
-    head = [
+    said = [
         f"{about['experiment']}: {about['in_dist']} in; {_network(about)}",
         about["remark"],
         _left_out(about),
         f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
     ]
-    table = main(view, view.methods(about["detectors"]), about, grid.plain, WIDEST)
-    return "\n\n".join(part for part in ("\n".join(filter(None, head)), *table) if part)
+    blocks = main(view, view.methods(about["detectors"]), about, WIDEST)
+    return "\n\n".join(["\n".join(filter(None, said)), *texts(blocks, grid.plain)])
 
 
-def _conventions(view: View, about: Mapping[str, Any]) -> str:
+def _conventions(view: View, about: Mapping[str, Any]) -> tuple[str, ...]:
     counts = dict.fromkeys(n for line in view.lines() if (n := view.count(line, "n_normal")))
     several = len(about["accuracy"]) > 1
     seeds = ", ".join(map(str, about["accuracy"]))
@@ -79,7 +89,7 @@ def _conventions(view: View, about: Mapping[str, Any]) -> str:
         "Score: higher = more abnormal. Abnormal images are the positive class.",
         f"Command: `{about['command']}`",
     ]
-    return "\n".join(f"- {line}" for line in lines if line)
+    return tuple(line for line in lines if line)
 
 
 def _left_out(about: Mapping[str, Any]) -> str:
@@ -95,7 +105,8 @@ def _network(about: Mapping[str, Any]) -> str:
     return f"{about['backbone']}{width}, test accuracy {accuracy} %"
 
 
-def _detectors(about: Mapping[str, Any]) -> Grid:
+def detectors_table(about: Mapping[str, Any]) -> Grid:
+    """Return what each detector reads, needs and sees."""
     header = ("detector", "reads", "passes of an image", "supervision", "sees of the challenge",
               "sees of clean images")  # fmt: skip
     rows = []
