@@ -43,15 +43,24 @@ def _next(words: Sequence[str]) -> Sequence[str]:
         return ["list", *group_files("table"), "--all", "--plan", "--run"]
     if words[0] == "score":
         return _score(words[1:])
+    if words[0] in ("show", "report"):
+        return _runs(words[0])
     return {"list": [*KINDS], "store": ["ls", "verify", "prune"], "data": ACTIONS}.get(words[0], [])
 
 
 def _score(before: Sequence[str]) -> Sequence[str]:
     """Return runs for the first word of `score`, then its options; the shell adds files."""
     from gradbench.cli.score_command import OPTIONS
+
+    return OPTIONS if before else _runs("score")
+
+
+def _runs(command: str) -> Sequence[str]:
+    """Return the finished runs here, and what else may follow the command."""
     from gradbench.cli.show_command import runs
 
-    return OPTIONS if before else [str(folder) for folder in runs()]
+    more = {"show": ["--all"], "report": ["results=", "out="]}.get(command, [])
+    return [*(str(folder) for folder in runs()), *more]
 
 
 def _task(cfg) -> None:

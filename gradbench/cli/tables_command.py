@@ -26,7 +26,8 @@ is not measured says why.
 
   list            the tables, and what they hold (also without any word)
   format=         terminal (default), markdown, csv, latex, html
-  out=DIR         writes NAME.md, .csv, .tex and .html there, or the one of format=
+  out=DIR         writes NAME.md, .csv, .tex and .html there, or the one of format=; .html is a
+                  page of its own, where format=html alone prints a part to put into one
   --plan          what is missing, why, the runs that would fill it, and the time they would take
   --run           first makes those runs, into outputs/tables/ or the first folder of results=;
                   what is kept in the store is not computed again, so it goes on after a kill
@@ -46,7 +47,7 @@ def main(words: list[str]) -> None:
         return
     from gradbench.reporting.papers.spec import read_table, table_files
 
-    rest = _without_dirs(words)
+    rest = without_dirs(words)
     if rest[:1] in ([], ["list"]):
         _list(rest[1:], config_dirs(words))
         return
@@ -83,7 +84,7 @@ def _list(extra: Sequence[str], dirs: Sequence[Path]) -> None:
         print(f"  {table.name:<{wide}}  {len(table.wanted):>4}  {built:>4}  {table.description}")
 
 
-def _without_dirs(words: Sequence[str]) -> list[str]:
+def without_dirs(words: Sequence[str]) -> list[str]:
     """Return the words of a command line without --config-dir DIR."""
     names = ("--config-dir", "-cd")
     pairs = pairwise(["", *words])
@@ -98,7 +99,7 @@ def _read(words: list[str], there: Sequence[str]) -> Asked:
     """
     dirs = config_dirs(words)
     names, given, only, said = [], [], {}, {}
-    for word in _without_dirs(words):
+    for word in without_dirs(words):
         key, equals, value = word.partition("=")
         if word.startswith("-"):
             if word not in OPTIONS:
@@ -168,6 +169,7 @@ def _write(asked: Asked, fillings: list[Filling]) -> None:
         GradbenchError: if the folder cannot be written.
     """
     from gradbench.reporting.papers import document, tidy
+    from gradbench.reporting.report.page import page
 
     render = {
         "terminal": document.terminal,
@@ -188,7 +190,10 @@ def _write(asked: Asked, fillings: list[Filling]) -> None:
         for filling in fillings:
             for name in formats:
                 path = asked.out / f"{filling.table.name}{FORMATS[name] or '.txt'}"
-                path.write_text(render[name](filling).rstrip("\n") + "\n", encoding="utf-8")
+                text = render[name](filling).rstrip("\n")
+                if name == "html":
+                    text = page(filling.table.title, text).rstrip("\n")
+                path.write_text(text + "\n", encoding="utf-8")
                 print(path)
     except OSError as fault:
         raise GradbenchError(f"cannot write to out={asked.out}: {fault.strerror}") from fault

@@ -31,6 +31,7 @@ COMMANDS = {
     "data": "images: list, fetch, verify, show (pictures of sets and challenges)",
     "show": "the tables of a finished run",
     "tables": "the papers' tables: published numbers beside those of finished runs",
+    "report": "finished runs as one HTML file: tables, figures, controls, how to repeat them",
     "score": "new pictures by the network and detectors of a finished run, as CSV",
     "store": "ls, verify or prune the kept products of all runs",
     "bench": "speed and memory of the gradient engine",

@@ -8,7 +8,7 @@ from typing import Any
 from gradbench.evaluation.rows import MEAN
 from gradbench.reporting.draft import Draft
 from gradbench.reporting.section import Section
-from gradbench.reporting.view import COLUMNS, Cell, View
+from gradbench.reporting.view import COLUMNS, Cell, Line, View
 
 BEST, HALF = COLUMNS["accuracy, best"], COLUMNS["accuracy, 0.5"]
 
@@ -24,10 +24,9 @@ def matrix(view: View, names: Sequence[str]) -> Section | None:
             continue
         cells = []
         for line in lines:
-            own = line.title == fitted_on
-            cell = view.cell(line, name, protocol="grouped" if own else None)
-            value = cell.text.split(" ", 1)[0]
-            cells.append(cell._replace(text=f"({value})" if own and value else value))
+            cell, own = transferred(view, name, line)
+            text = cell.text if view.intervals else cell.text.split(" ", 1)[0]
+            cells.append(cell._replace(text=f"({text})" if own and text else text))
         draft.add((name,), cells)
     text = (
         "AUROC in percent of detectors that were fitted on the challenge after the `@`, measured "
@@ -35,6 +34,15 @@ def matrix(view: View, names: Sequence[str]) -> Section | None:
         f"as `grouped` does; the {MEAN} is that of the others."
     )
     return Section("Transfer", (text, *draft.blocks())) if draft.rows else None
+
+
+def transferred(view: View, name: str, line: Line) -> tuple[Cell, bool]:
+    """Return what `DETECTOR@CHALLENGE` gives on a challenge, and whether it is its own.
+
+    On its own it is what `grouped` measures on other images.
+    """
+    own = line.title == name.partition("@")[2]
+    return view.cell(line, name, protocol="grouped" if own else None), own
 
 
 def article(view: View, names: Sequence[str], about: Mapping[str, Any]) -> Section | None:

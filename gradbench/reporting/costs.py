@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,11 +109,11 @@ def costs_table(
             for (at, of), cost in costs.items()
             if at == step and of.partition("@")[0] == name
         ]
-        scoring = next((cost for step, cost in own if step in SCORING), Cost())
+        scoring = scoring_of(costs, name)
         memory = [max((m for _, c in own if (m := getattr(c, n)) is not None), default=None)
                   for n in MEMORY]  # fmt: skip
         of = passes.get(name)
-        whole = _with_passes(scoring, costs, what["reads"], of)
+        whole = with_passes(scoring, costs, what["reads"], of)
         rows.append((
             name,
             "" if of is None else str(of.forward),
@@ -125,7 +125,19 @@ def costs_table(
     return f"{HEAD}\n\n{markdown(Grid(header, tuple(rows)).without_empty_columns())}\n"
 
 
-def _with_passes(scoring: Cost, costs: Costs, reads, of: Passes | None) -> float | None:
+def scoring_of(costs: Costs, name: str) -> Cost:
+    """Return what a detector's own scoring took, in the first of the steps that score."""
+    places = [
+        (SCORING.index(step), cost)
+        for (step, what), cost in costs.items()
+        if step in SCORING and what.partition("@")[0] == name
+    ]
+    return min(places, key=lambda one: one[0], default=(0, Cost()))[1]
+
+
+def with_passes(
+    scoring: Cost, costs: Costs, reads: Sequence[str], of: Passes | None
+) -> float | None:
     """Return images per second with the passes that give what a detector reads.
 
     None where a pass was not timed, or further passes over perturbed images come on top, whose

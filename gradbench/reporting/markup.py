@@ -56,19 +56,41 @@ def html_text(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaping.escape(text))
 
 
-def html(grid: Grid, caption: str = "") -> str:
+def html(grid: Grid, caption: str = "", joined: int | None = None) -> str:
     """Return a table element; words are headers of their rows, and an empty one joins that above.
 
-    Numbers are of class `number`, cells that stand out are `strong`, references to foot-notes
-    `sup`. No style is given.
+    Numbers are of class `number`, words of the first column `first`, cells that stand out are
+    `strong`, references to foot-notes `sup`. No style is given.
+
+    Args:
+        grid: its texts.
+        caption: above it, "" for none.
+        joined: columns from the left in which an empty word joins; all that hold words by default.
     """
-    head = "".join(f'<th scope="col">{html_text(name)}</th>' for name in grid.header)
+    joined = grid.labels if joined is None else joined
+    head = "".join(_html_head(grid, c) for c in range(len(grid.header)))
     lines = ["<table>", f"<caption>{html_text(caption)}</caption>" if caption else ""]
     lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
     for r in range(len(grid.rows)):
-        lines.append("<tr>" + "".join(_html_cell(grid, r, c) for c in range(len(grid.header))))
-        lines[-1] += "</tr>"
+        cells = "".join(_html_cell(grid, r, c, joined) for c in range(len(grid.header)))
+        lines.append(f"<tr>{cells}</tr>")
     return "\n".join(line for line in [*lines, "</tbody>", "</table>"] if line)
+
+
+def framed(table: str, label: str) -> str:
+    """Return a table that scrolls by itself where the page is too narrow for it."""
+    named = escaping.escape(label)
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{named}">\n{table}\n</div>'
+
+
+def _html_head(grid: Grid, c: int) -> str:
+    kind = "" if c < grid.labels else ' class="number"'
+    return f'<th scope="col"{kind}>{_breakable(grid.header[c])}</th>'
+
+
+def _breakable(text: str) -> str:
+    """Return a name as HTML that may go on in the next line after an underscore."""
+    return html_text(text).replace("_", "_<wbr>")
 
 
 def _split(text: str) -> tuple[str, str, str]:
@@ -89,14 +111,17 @@ def _latex_cell(grid: Grid, r: int, c: int) -> str:
     return " ".join(filter(None, parts)) + (f"\\textsuperscript{{{mark[1:-1]}}}" if mark else "")
 
 
-def _html_cell(grid: Grid, r: int, c: int) -> str:
+def _html_cell(grid: Grid, r: int, c: int, joined: int) -> str:
     text = grid.rows[r][c]
     if c < grid.labels:
-        if not text and _joins(grid, r, c):
+        if not text and c < joined and _joins(grid, r, c):
             return ""
-        span = _span(grid.rows, r, c) if text else 1
-        joined = f' rowspan="{span}"' if span > 1 else ""
-        return f'<th scope="row"{joined}>{html_text(text)}</th>'
+        if not text:
+            return "<td></td>"
+        span = _span(grid.rows, r, c) if c < joined else 1
+        rows = f' rowspan="{span}"' if span > 1 else ""
+        first = "" if c else ' class="first"'
+        return f'<th scope="row"{first}{rows}>{_breakable(text)}</th>'
     first, rest, mark = _split(text)
     first = html_text(first + ALIKE if (r, c) in grid.alike else first)
     parts = [f"<strong>{first}</strong>" if (r, c) in grid.strong else first, html_text(rest)]

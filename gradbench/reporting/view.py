@@ -92,10 +92,11 @@ class View:
     Args:
         frame: rows as `evaluation.rows.frame` gives them.
         protocol: the one that the tables show.
+        intervals: whether every measure has its interval beside it, and not AUROC alone.
     """
 
-    def __init__(self, frame: pd.DataFrame, protocol: str):
-        self.protocol = protocol
+    def __init__(self, frame: pd.DataFrame, protocol: str, intervals: bool = False):
+        self.protocol, self.intervals = protocol, intervals
         self._rows: dict[tuple, list[Any]] = defaultdict(list)
         self._lines: dict[Line, list[Any]] = defaultdict(list)
         self._networks = {
@@ -150,7 +151,7 @@ class View:
     def cell(
         self, line: Line, method: str, measure: Measure = AUROC, protocol: str | None = None
     ) -> Cell:
-        """Return one cell; AUROC of one network with its interval, means with their range.
+        """Return one cell; of one network with its interval, means with their range.
 
         What an attack did belongs to no detector: `method` is then empty.
         """
@@ -162,8 +163,8 @@ class View:
         values = [row.value for row in found]
         show = {"percent": number, "images": count}.get(found[0].unit, size)
         text = with_range(values, show)
-        if measure == AUROC and len(found) == 1:
-            row = found[0]
+        row = found[0]
+        if len(found) == 1 and (measure == AUROC or (self.intervals and row.unit == "percent")):
             text = with_interval(row.value, row.lo, row.hi, row.note)
         return Cell(text, sum(values) / len(values))
 
@@ -174,6 +175,20 @@ class View:
         """
         found = dict.fromkeys(r.protocol for r in self._lines.get(line, ()) if not isnan(r.value))
         return self.protocol if self.protocol in found or not found else next(iter(found))
+
+    def spread(self, line: Line, method: str) -> tuple[float, float, float] | None:
+        """Return AUROC with its interval, or the mean of several networks with their range.
+
+        The bounds are NaN where there is no interval; None where nothing was measured.
+        """
+        rows = self._rows.get((line, method, AUROC, self.protocol), [])
+        found = [row for row in rows if not isnan(row.value)]
+        if not found:
+            return None
+        if len(found) == 1:
+            return found[0].value, found[0].lo, found[0].hi
+        values = [row.value for row in found]
+        return sum(values) / len(values), min(values), max(values)
 
     def p_value(
         self, line: Line, method: str, measure: Measure = AUROC

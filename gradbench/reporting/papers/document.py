@@ -9,7 +9,7 @@ from textwrap import fill as wrap
 from gradbench.evaluation.comparison import LEVEL
 from gradbench.reporting import grid
 from gradbench.reporting.grid import ALIKE
-from gradbench.reporting.markup import html, html_text, latex, latex_text
+from gradbench.reporting.markup import framed, html, html_text, latex, latex_text
 from gradbench.reporting.papers.conventions import conventions, made_from
 from gradbench.reporting.papers.fill import Filling
 from gradbench.reporting.papers.layout import Notes, Panel, panels
@@ -115,17 +115,23 @@ def latex_document(filling: Filling) -> str:
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def html_fragment(filling: Filling) -> str:
-    """Return a section element with the table; no style is given."""
+def html_fragment(filling: Filling, level: int = 2) -> str:
+    """Return a section element with the table; no style is given.
+
+    Args:
+        filling: of the table.
+        level: of its heading.
+    """
     found = parts(filling)
     title = html_text(found.title)
+    tables = [(p.title or found.title, html(p.grid, p.title)) for p in found.panels]
     blocks = [
         f'<section class="paper-table" id="table-{html_text(filling.table.name)}">',
-        f"<h2>{title}</h2>",
+        f"<h{level}>{title}</h{level}>",
         _items([*found.head, f"Bold: {BOLD}."], "conventions"),
-        *(html(panel.grid, panel.title) for panel in found.panels),
+        *(framed(table, label) for label, table in tables),
         _items(found.notes, "notes"),
-        "<h3>Verdict</h3>",
+        f"<h{level + 1}>Verdict</h{level + 1}>",
         _items(found.verdict, "verdict"),
         _items(found.made, "runs"),
         "</section>",

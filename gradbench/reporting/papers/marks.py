@@ -31,7 +31,7 @@ def marks(run: Run, place: Place, row: Any, dirs: Iterable[Path] = ()) -> tuple[
     found = []
     if sizes := narrower(run, dirs):
         found.append(f"{run.backbone} of {sizes}")
-    found += _images(run)
+    found += images(run)
     if place.stand_in:
         found.append(place.stand_in)
     elif place.preferred and place.preferred != place.challenge:
@@ -55,7 +55,7 @@ def _source(run: Run, row: Any, what: str) -> str:
     return f"{what}: {'; '.join([*told, *run.remarks(row)])}".rstrip(": ")
 
 
-def _images(run: Run) -> list[str]:
+def images(run: Run) -> list[str]:
     """Return what is to be known of the clean images of a run."""
     found = []
     if run.config.get("limit"):

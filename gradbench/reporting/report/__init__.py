@@ -1,0 +1,1 @@
+"""Finished runs as one HTML file that needs nothing else."""

@@ -1,0 +1,140 @@
+"""What an image costs a detector against what it gives, drawn from costs.csv and the rows."""
+
+from __future__ import annotations
+
+import csv
+from math import isnan
+from pathlib import Path
+
+from gradbench.detectors.base import Passes
+from gradbench.errors import GradbenchError
+from gradbench.reporting.costs import SCORING, Cost, Costs, scoring_of, with_passes
+from gradbench.reporting.numbers import with_interval
+from gradbench.reporting.report.plot import (
+    Axis,
+    Panel,
+    Point,
+    Series,
+    looks,
+    milliseconds,
+)
+from gradbench.reporting.report.source import Source
+from gradbench.reporting.view import MEAN, Line, View
+
+WIDTH, HEIGHT = 330, 236
+LEFT, RIGHT, TOP, BOTTOM = 38, 322, 24, 198
+LETTER, LINE, GAP = 5.4, 11, 11
+"""Width of a letter of a name, distance of two names, and of a name from its mark."""
+MOST = 6
+"""Challenges that are drawn one by one where there is no mean of them."""
+
+
+def read_costs(path: Path) -> tuple[Costs, dict[str, Passes]]:
+    """Return what costs.csv tells, and the passes of each detector for an image.
+
+    Raises:
+        GradbenchError: if it cannot be read.
+    """
+    costs: Costs = {}
+    passes: dict[str, Passes] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            for line in csv.DictReader(stream):
+                images = int(line["images"] or 0)
+                rate = float(line["images_per_second"] or 0)
+                seconds = images / rate if rate else float(line["seconds"])
+                costs[line["step"], line["what"]] = Cost(images, seconds)
+                if line["step"] in SCORING and line.get("forward_passes"):
+                    counts = int(line["forward_passes"]), int(line["backward_passes"])
+                    passes[line["what"].partition("@")[0]] = Passes(*counts)
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise GradbenchError(f"{path} cannot be read: {type(fault).__name__}: {fault}") from fault
+    return costs, passes
+
+
+def times(source: Source) -> tuple[dict[str, float], list[str]]:
+    """Return milliseconds for an image with all passes, and the detectors that have none told.
+
+    As in `costs.md`: where passes were not timed, or depend on the image, there is no number.
+    """
+    found: dict[str, float] = {}
+    path = source.path / "costs.csv"
+    costs, passes = read_costs(path) if path.is_file() else ({}, {})
+    for name, what in source.about["detectors"].items():
+        of = passes.get(name)
+        speed = of and with_passes(scoring_of(costs, name), costs, what["reads"], of)
+        if speed:
+            found[name] = 1000 / speed
+    return found, [name for name in source.about["detectors"] if name not in found]
+
+
+def costs(source: Source, taken: dict[str, float]) -> list[Panel]:
+    """Return a chart for every kind of challenge: its mean, or what there is alone."""
+    view = source.view
+    order = looks(list(source.about["detectors"]))
+    found: list[tuple[Line, list[Series]]] = []
+    for line in _shown(view):
+        series = []
+        for name, ms in taken.items():
+            if spread := view.spread(line, name):
+                says = f"{name}: AUROC {with_interval(*spread)}, {milliseconds(ms)} an image"
+                series.append(Series(name, order[name], [Point(ms, *spread, says)]))
+        if len(series) > 1:
+            found.append((line, series))
+    return [_panel(line, series) for line, series in found]
+
+
+def _shown(view: View) -> list[Line]:
+    lines = view.lines()
+    means = {line.kind: line for line in lines if line.challenge == MEAN}
+    single = [line for line in lines if line.kind not in means]
+    return [*means.values(), *(single if len(single) <= MOST else [])]
+
+
+def _panel(line: Line, found: list[Series]) -> Panel:
+    points = [series.points[0] for series in found]
+    x = Axis(min(p.x for p in points) / 1.6, max(p.x for p in points) * 1.6, LEFT, RIGHT, log=True)
+    panel = Panel(
+        title=line.title,
+        says=f"{line.title}: {'; '.join(point.says for point in points)}.",
+        x=x,
+        y=_close([v for p in points for v in (p.y, p.lo, p.hi) if not isnan(v)]),
+        x_label="milliseconds per image (logarithmic)",
+        y_label="AUROC, %",
+        series=found,
+        width=WIDTH,
+        height=HEIGHT,
+        x_ticks=x.ticks(),
+        lines=False,
+    )
+    panel.labels = _labels(panel)
+    return panel
+
+
+def _close(values: list[float]) -> Axis:
+    """Return an axis that holds the values with little room around them."""
+    room = max(2, 0.08 * (max(values) - min(values)))
+    high = min(100 + room / 4, max(values) + room)
+    return Axis(min(min(values) - room, high - 5), high, BOTTOM, TOP)
+
+
+def _labels(panel: Panel) -> list[tuple[str, float, float, str, str]]:
+    """Place names beside their marks, to the side with room, moved apart where they would meet."""
+    taken: list[tuple[float, float, float]] = []
+    labels = []
+    for series in sorted(panel.series, key=lambda series: panel.at(series.points[0])[1]):
+        x, at = panel.at(series.points[0])
+        wide = LETTER * len(series.name)
+        right = x + GAP + wide <= RIGHT
+        low, high = (x + GAP, x + GAP + wide) if right else (x - GAP - wide, x - GAP)
+        y = min(max(at, TOP + 1), BOTTOM - 3)
+        while any(abs(y - other) < LINE and low < b and high > a for other, a, b in taken):
+            y += 1
+        if y > BOTTOM:  # no room below: above all others
+            y = min(other for other, a, b in taken if low < b and high > a) - LINE
+        taken.append((y, low, high))
+        end = low - 2 if right else high + 2
+        leader = f"M{x:g} {at:g}L{end:g} {y:g}" if abs(y - at) > 3 else ""
+        labels.append((leader, low if right else high, y + 3.2, "start" if right else "end",
+                       series.name))  # fmt: skip
+    return labels

@@ -1,0 +1,141 @@
+"""The report: what is known of every run, put in order for the template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from gradbench import __version__
+from gradbench.reporting.papers.document import html_fragment
+from gradbench.reporting.papers.fill import fill
+from gradbench.reporting.papers.spec import read_table, table_files
+from gradbench.reporting.report import words
+from gradbench.reporting.report.costs import costs, times
+from gradbench.reporting.report.glance import glance
+from gradbench.reporting.report.heat import heat
+from gradbench.reporting.report.levels import levels
+from gradbench.reporting.report.page import environment
+from gradbench.reporting.report.pictures import pictures
+from gradbench.reporting.report.source import Source
+from gradbench.reporting.section import Section
+from gradbench.reporting.table import detectors_table, tables
+
+SPACES = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A run as the template sees it.
+
+    Attributes:
+        id: of its heading, by which the contents find it.
+        source: the run.
+        words: its conventions, provenance and commands.
+        main: the main table.
+        tables: all others.
+        figures: charts and pictures by kind.
+        contents: id and title of every part.
+    """
+
+    id: str
+    source: Source
+    words: dict[str, Any]
+    main: Section
+    tables: list[tuple[str, Section]]
+    figures: dict[str, Any]
+    contents: list[tuple[str, str]]
+
+
+def report(sources: Sequence[Source], command: str, dirs: Sequence[Path] = ()) -> str:
+    """Return the page; equal runs give equal bytes.
+
+    Args:
+        sources: the runs, in the order in which they are shown.
+        command: that makes the report again.
+        dirs: folders of the user's own configuration files.
+
+    Raises:
+        GradbenchError: if a run is damaged.
+    """
+    chapters = [
+        _chapter(f"run-{place}-{_slug(source.about['experiment'])}", source)
+        for place, source in enumerate(sources, 1)
+    ]
+    days = sorted(source.run.begun[:10] for source in sources)
+    template = environment().get_template("report.html.jinja")
+    return template.render(
+        chapters=chapters,
+        days=" to ".join(dict.fromkeys((days[0], days[-1]))),
+        sets=", ".join(dict.fromkeys(source.about["in_dist"] for source in sources)),
+        papers=_papers(sources, dirs),
+        command=command,
+        version=__version__,
+    ) + "\n"  # fmt: skip
+
+
+def _chapter(ident: str, source: Source) -> Chapter:
+    view = source.view
+    names = view.methods(source.about["detectors"])
+    taken, untimed = times(source)
+    drawn = pictures(source.path / "figures", len(source.seeds) > 1)
+    figures = {
+        "levels": levels(view, names),
+        "heat": heat(view, names),
+        "costs": costs(source, taken),
+        "roc": [one for one in drawn if one.kind == "roc"],
+        "scores": [one for one in drawn if one.kind == "scores"],
+        "profile": [one for one in drawn if one.kind == "gradient_profile"],
+    }
+    main, *others = tables(view, source.about)
+    parts = [(f"{ident}-{_slug(section.title)}", section) for section in others]
+    titles = {
+        "levels": "AUROC against level",
+        "heat": "Transfer matrix",
+        "costs": "Cost against AUROC",
+        "roc": "ROC curves",
+        "scores": "Histograms of scores",
+        "profile": "Gradient profile",
+    }
+    contents = [
+        (f"{ident}-conventions", "Conventions"),
+        (f"{ident}-auroc", "AUROC"),
+        *((f"{ident}-figure-{kind}", titles[kind]) for kind in figures if figures[kind]),
+        *((place, section.title) for place, section in parts),
+        (f"{ident}-provenance", "Provenance"),
+        (f"{ident}-repeat", "How to repeat it"),
+    ]
+    told = {
+        "conventions": words.conventions(source),
+        "detectors": detectors_table(source.about),
+        "glance": glance(view, names),
+        "measured": words.measured(source),
+        "challenges": words.challenges(source),
+        "holes": words.holes(source),
+        "facts": words.facts(source),
+        "data": words.data_table(source),
+        "networks": words.networks_table(source),
+        "configuration": words.configuration(source),
+        "repeat": words.repeat(source),
+        "untimed": untimed,
+    }
+    return Chapter(ident, source, told, main, parts, figures, contents)
+
+
+def _papers(sources: Sequence[Source], dirs: Sequence[Path]) -> list[tuple[str, str, Markup]]:
+    """Return id, title and HTML of the papers' tables of which the runs fill a cell or more."""
+    found = []
+    runs = [source.run for source in sources]
+    for name in table_files(dirs):
+        filling = fill(read_table(name, dirs), runs, dirs)
+        if any(cell.numbers for cell in filling.cells):
+            found.append((f"table-{name}", filling.table.title, Markup(html_fragment(filling, 3))))
+    return found
+
+
+def _slug(text: str) -> str:
+    return SPACES.sub("-", text.lower()).strip("-")
