@@ -47,6 +47,8 @@ class Reader(HTMLParser):
         self.open, self.cells, self.spans = [], [], []
 
     def handle_starttag(self, tag, attrs):
+        if tag == "wbr":  # it holds nothing, so it is not closed
+            return
         self.open.append(tag)
         if tag in ("td", "th"):
             self.cells.append("")

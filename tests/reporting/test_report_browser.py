@@ -60,7 +60,7 @@ def test_nothing_goes_wrong_and_nothing_is_asked_for(page):
 def test_figures_are_seen_and_the_page_is_no_wider_than_the_screen(page, width):
     page.resize(width, 844)
     sizes = page.ask(SIZES)
-    assert len(sizes) == 2 * 5
+    assert len(sizes) == 2 * 9  # levels, five charts of costs, three pictures
     assert all(wide > 100 and high > 80 and whole for wide, high, whole in sizes)
     assert page.ask("document.documentElement.scrollWidth <= innerWidth")
     assert page.ask(BEYOND) == []
