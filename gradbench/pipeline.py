@@ -11,7 +11,7 @@ from gradbench.challenges.attacks.base import Adversarial
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.evaluation.transfer import Transfer
-from gradbench.run import controls, summary, thresholds, transferring
+from gradbench.run import controls, pass_times, summary, thresholds, transferring
 from gradbench.run.experiment import Experiment
 from gradbench.run.judging import judge, resampled
 from gradbench.run.results import Results
@@ -52,6 +52,7 @@ def run(experiment: Experiment, store: Store) -> Results:
                 transferring.measure(trial, results)
             controls.run(trial, results)
             thresholds.measure(trial, results)
+        pass_times.measure(trial)
     summary.add(results)
     return results
 

@@ -21,8 +21,8 @@ ABOUT = {
 SAW = {"msp": "none", "gradient": "training"}
 COSTS = """\
 step,what,images,seconds,images_per_second,peak_mib,peak_device_mib,forward_passes,backward_passes,made_by_this_run
-outputs,logits,1000,2.000,500,,,,,yes
-outputs,squared_norms/ones/bce,1000,8.000,125,,,,,yes
+passes,logits,1000,2.000,500,,,,,yes
+passes,squared_norms/ones/bce,1000,8.000,125,,,,,yes
 scores,msp,1000,0.500,2000,,,1,0,yes
 scores,gradient,1000,2.000,500,,,1,1,yes
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ HEAD = """# Costs
 Times are of the run that made a product, whenever that was, on the hardware that its manifest in
 the store names; they are no part of what equal runs have equal. *Scoring* is the detector's own
 work: of those that learn from challenges with the fits of all folds, of those that perturb images
-without their passes. *With passes*: with all passes through f that it needs of an image, had it to
-make them alone. Peak memory is what fitting and scoring add to what was in use before; empty where
+without their passes. *With passes*: with all passes through f that it needs of an image, made for
+it alone: one batch of them is timed for that, since those of the run serve many detectors at once.
+Peak memory is what fitting and scoring add to what was in use before; empty where
 the system does not tell."""
 
 
@@ -140,20 +141,20 @@ def with_passes(
 ) -> float | None:
     """Return images per second with the passes that give what a detector reads.
 
-    None where a pass was not timed, or further passes over perturbed images come on top, whose
+    None where they were not timed, or further passes over perturbed images come on top, whose
     times depend on how many images were drawn.
     """
-    if not scoring.rate:
-        return None
-    seconds, missing = 1 / scoring.rate, {_group(read) for read in reads}
-    for (step, what), cost in costs.items():
-        given = set(what.split(" + ")) if step == "outputs" else set()
-        if given & missing and cost.rate:
-            seconds += 1 / cost.rate
-            missing -= given
+    passes = costs.get(("passes", _together(reads)), Cost())
     norms = sum(read.startswith("squared_norms") for read in reads)
     perturbs = of is not None and of.backward > norms
-    return None if missing or perturbs else 1 / seconds
+    if not scoring.rate or not passes.rate or perturbs:
+        return None
+    return 1 / (1 / scoring.rate + 1 / passes.rate)
+
+
+def _together(reads: Iterable[str]) -> str:
+    """Return what a detector reads as one name among the costs."""
+    return " + ".join(sorted(reads))
 
 
 def _group(read: str) -> str:
@@ -169,6 +170,9 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
         if key.config["output"] == about["pass"][0]:
             read = dict.fromkeys(_group(name) for name in about["pass"])
             yield " + ".join(read), about["images"], about["pass_seconds"]
+        return
+    if key.step == "passes":
+        yield _together(key.config["reads"]), about["images"], about["pass_seconds"]
         return
     what = {
         "network": lambda: f"{key.config['network']['_target_'].rsplit('.', 1)[1]} seed "
