@@ -9,6 +9,7 @@ from gradbench.errors import unknown
 SUBJECTS = {
     "attacks": ("gradbench.bench.attacks", "speed and success of the attacks, beside foolbox's"),
     "corruptions": ("gradbench.bench.corruptions", "time of each family of corruptions by level"),
+    "detectors": ("gradbench.bench.detectors", "time of fit and scores of each detector"),
     "engine": ("gradbench.bench.engine", "time and memory of the gradient engine, beside others"),
     "picture": ("gradbench.bench.picture", "a picture of the kept tables of `bench engine`"),
     "precision": ("gradbench.bench.precision", "error of each number format against float64"),
