@@ -24,6 +24,8 @@ from gradbench.run.verdict import CellName, Verdict
 
 Line = dict[str, dict[int, Sampled]]
 """Detector -> seed of the network."""
+Sources = dict[CellName, str]
+"""Where the images of a challenge come from: the column `source`."""
 
 
 def add(results: Results) -> None:
@@ -32,23 +34,31 @@ def add(results: Results) -> None:
         cell: {m: {s: v.sampled for s, v in seeds.items()} for m, seeds in methods.items()}
         for cell, methods in results.verdicts.items()
     }
-    means = _means(results, lines)
-    lines |= means
+    sources: Sources = {(r["challenge_set"], r["challenge"], r["level"]): r["source"]
+                        for r in results.rows if r["source"]}  # fmt: skip
+    lines |= _means(results, lines, sources)
     if len(results.experiment.seeds) > 1:
         for cell, line in lines.items():
             for method, seeds in line.items():
-                _add_networks(results, cell, method, list(seeds.values()))
-    _add_differences(results, lines)
+                _add_networks(results, sources, cell, method, list(seeds.values()))
+    _add_differences(results, lines, sources)
 
 
-def _means(results: Results, lines: Mapping[CellName, Line]) -> dict[CellName, Line]:
-    """Add the rows of means over the challenges of a kind, and return what they are made of."""
+def _means(
+    results: Results, lines: Mapping[CellName, Line], sources: Sources
+) -> dict[CellName, Line]:
+    """Add the rows of means over the challenges of a kind, and return what they are made of.
+
+    A mean has a source where its challenges have the same.
+    """
     found: dict[CellName, Line] = {}
     for kind in dict.fromkeys(kind for kind, _, _ in lines):
         cells = [cell for cell in lines if cell[0] == kind]
         if len(cells) < 2:
             continue
         mean = (kind, MEAN, None)
+        (*others, first) = {sources.get(cell, "") for cell in cells}
+        sources[mean] = "" if others else first
         for method in dict.fromkeys(m for cell in cells for m in lines[cell]):
             for seed in results.experiment.seeds:
                 own = [cell for cell in cells if seed in lines[cell].get(method, {})]
@@ -57,21 +67,23 @@ def _means(results: Results, lines: Mapping[CellName, Line]) -> dict[CellName, L
                 of_seed = combined([lines[cell][method][seed] for cell in own])
                 found.setdefault(mean, {}).setdefault(method, {})[seed] = of_seed
                 counts = _counts([results.verdicts[cell][method][seed] for cell in own], results)
-                _add(results, mean, method, seed, of_seed, **counts,
+                _add(results, sources, mean, method, seed, of_seed, **counts,
                      note=f"mean of {len(own)} cells: {_named(own)}")  # fmt: skip
     return found
 
 
-def _add_networks(results: Results, cell: CellName, method: str, each: list[Sampled]) -> None:
+def _add_networks(
+    results: Results, sources: Sources, cell: CellName, method: str, each: list[Sampled]
+) -> None:
     values = [100 * sampled.value for sampled in each]
     note = f"mean of {len(each)} networks"
-    _add(results, cell, method, None, combined(each), fold=NETWORKS, note=note)
+    _add(results, sources, cell, method, None, combined(each), fold=NETWORKS, note=note)
     ends = {"lo": min(values), "hi": max(values), "value": max(values) - min(values)}
-    note = f"range of {len(each)} networks, not an interval"
-    _add(results, cell, method, None, None, fold=NETWORKS, metric="auroc_range", **ends, note=note)
+    ends |= {"metric": "auroc_range", "note": f"range of {len(each)} networks, not an interval"}
+    _add(results, sources, cell, method, None, None, fold=NETWORKS, **ends)
 
 
-def _add_differences(results: Results, lines: Mapping[CellName, Line]) -> None:
+def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: Sources) -> None:
     """Compare all pairs of detectors on every challenge, and add those with the best one."""
     compared, tables = [], []
     for cell, line in lines.items():
@@ -96,6 +108,7 @@ def _add_differences(results: Results, lines: Mapping[CellName, Line]) -> None:
         for metric, a, b in pairs:
             _add(
                 results,
+                sources,
                 cell,
                 names[a],
                 seeds[0] if len(seeds) == 1 else None,
@@ -174,8 +187,8 @@ def _named(cells: Sequence[CellName]) -> str:
     return ", ".join(" ".join([name, *own]) for name, own in levels.items())
 
 
-def _add(results: Results, cell: CellName, method: str, seed: int | None, what: Sampled | None,
-         **values) -> None:  # fmt: skip
+def _add(results: Results, sources: Sources, cell: CellName, method: str, seed: int | None,
+         what: Sampled | None, **values) -> None:  # fmt: skip
     """Add one row; `what` gives value and interval in percent where it is given."""
     kind, challenge, level = cell
     base = method.partition("@")[0]
@@ -193,6 +206,7 @@ def _add(results: Results, cell: CellName, method: str, seed: int | None, what: 
                 "challenge_set": kind,
                 "challenge": challenge,
                 "level": level,
+                "source": sources.get(cell, ""),
                 "method": method,
                 "supervision": detector.supervision,
                 "clean_seen": detector.clean_seen,

@@ -16,9 +16,9 @@ from scipy.stats import poisson
 from skimage import color, filters
 from torchvision.transforms import v2
 
+from gradbench.challenges import colour
 from gradbench.challenges.corruptions import (
     blur,
-    colour,
     digital,
     elastic,
     noise,

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.colour import hsv_to_rgb, rgb_to_hsv
+from gradbench.challenges.attacks.colour import hsv_to_rgb
 from gradbench.challenges.attacks.objectives import predict
 from gradbench.challenges.base import Clean
+from gradbench.challenges.colour import to_hsv
 from gradbench.challenges.counter import image_keys, uniform
 from gradbench.errors import GradbenchError
 
@@ -81,7 +82,7 @@ class Semantic(Adversarial):
         drawn = uniform(keys, (self.trials, 2))
         growth = torch.arange(self.trials, device=grey.device) / self.trials
         hue, saturation = strength * drawn[..., 0], strength * (2 * drawn[..., 1] - 1) * growth
-        colours = rgb_to_hsv(grey / 255)
+        colours = torch.stack(to_hsv(grey / 255), 1)
         left = torch.nonzero(predict(network, grey) == labels).squeeze(1)
         trial = 0
         while trial < self.trials and len(left):

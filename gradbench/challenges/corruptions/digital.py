@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gradbench.challenges.colour import to_hsv, to_rgb
 from gradbench.challenges.corruptions.base import Corruption
-from gradbench.challenges.corruptions.colour import to_hsv, to_rgb
 from gradbench.challenges.corruptions.filters import ordered_sum
 
 _BITS = 22

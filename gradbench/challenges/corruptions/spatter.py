@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradbench.challenges.colour import tint
 from gradbench.challenges.corruptions.base import Corruption
-from gradbench.challenges.corruptions.colour import tint
 from gradbench.challenges.corruptions.edges import box_mean, canny, distances, equalised
 from gradbench.challenges.corruptions.filters import correlate, gaussian
 from gradbench.challenges.counter import normal

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradbench.challenges.colour import luma
 from gradbench.challenges.corruptions.base import Corruption
-from gradbench.challenges.corruptions.colour import luma
 from gradbench.challenges.corruptions.frost_pictures import Pictures, find, synthesised
 from gradbench.challenges.corruptions.plasma import covering, plasma
 from gradbench.challenges.corruptions.sampling import trail, zoomed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradbench.challenges.corruptions.colour import luma
+from gradbench.challenges.colour import luma
 from gradbench.challenges.corruptions.plasma import covering, plasma
 from gradbench.challenges.counter import uniform
 from gradbench.challenges.cure_like.base import CureLike, scale

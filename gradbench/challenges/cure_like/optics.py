@@ -5,8 +5,8 @@ from __future__ import annotations
 from scipy.stats import norm
 from torch import Tensor
 
+from gradbench.challenges.colour import tint
 from gradbench.challenges.corruptions.blur import defocus_blur, gaussian_blur
-from gradbench.challenges.corruptions.colour import tint
 from gradbench.challenges.corruptions.filters import gaussian, gaussian_weights
 from gradbench.challenges.counter import normal
 from gradbench.challenges.cure_like.base import CureLike, scale

@@ -10,13 +10,18 @@ from _dummies import grey
 from _every_attack import COLOURS, coloured, make
 from _trained import digits
 
-from gradbench.challenges.attacks.colour import hsv_to_rgb, rgb_to_hsv
+from gradbench.challenges.attacks.colour import hsv_to_rgb
 from gradbench.challenges.attacks.noisy import NoisyCopy
 from gradbench.challenges.attacks.semantic import Semantic
+from gradbench.challenges.colour import to_hsv, to_rgb
 from gradbench.challenges.counter import image_keys, uniform
 from gradbench.challenges.produce import Source
 from gradbench.data.imageset import source_ids
 from gradbench.errors import GradbenchError
+
+
+def rgb_to_hsv(rgb: torch.Tensor) -> torch.Tensor:
+    return torch.stack(to_hsv(rgb[None]), 1)[0]
 
 
 def red(count: int = 60):
@@ -42,6 +47,11 @@ def test_the_way_there_and_back_leaves_every_grey_level():
     levels = torch.cartesian_prod(*[torch.arange(0, 256, 15)] * 3).T.float().view(3, -1, 1)
     back = hsv_to_rgb(rgb_to_hsv(levels / 255)) * 255
     assert torch.equal(back.round(), levels)
+
+
+def test_both_ways_back_agree_to_rounding():
+    hsv = torch.rand(3, 40, 25, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(hsv_to_rgb(hsv), to_rgb(*hsv[None].unbind(1))[0])
 
 
 def test_value_stays_and_colours_turn():
