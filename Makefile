@@ -35,6 +35,7 @@ tables: install ## the papers' tables from finished runs, written to outputs/tab
 
 check-results: install ## compare every number in README.md and results/ with the rows beside it
 	$(BIN)/python scripts/check_results.py
+	$(BIN)/python scripts/findings.py --check
 
 clean: ## remove .venv and caches; outputs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache build dist

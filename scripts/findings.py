@@ -50,7 +50,7 @@ def means(results: Path, name: str) -> list[str]:
     """Return the mean AUROC of every detector over the challenges of a run, highest first."""
     rows = _auroc(read_csv(results / name / "results.csv"))
     line = rows[rows["challenge"] == MEAN]
-    seeds = sorted(seed for seed in line["train_seed"].unique() if seed != "")
+    seeds = sorted(line["train_seed"].dropna().unique())
     head = ["detector", "mean", "interval over images", *(f"network {s}" for s in seeds)]
     found = []
     for method, own in line.groupby("method", sort=False):

@@ -1,0 +1,73 @@
+"""The tables of results/FINDINGS.md come from rows, and its sentences from the tables."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from gradbench.evaluation.rows import frame, row, write_csv
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = """\
+Fused reaches {shown}, level 3 of 40 cells.
+<!-- findings: means:far -->
+<!-- /findings -->
+<!-- findings: pairs:far -->
+<!-- /findings -->
+<!-- findings: transfer:across -->
+<!-- /findings -->
+"""
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("findings", ROOT / "scripts" / "findings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def auroc(challenge, method, value, seed=0, fold="all", **more):
+    given = {"challenge_set": "ood", "metric": "auroc", "lo": value - 1, "hi": value + 1, **more}
+    return row(challenge=challenge, method=method, value=value, train_seed=seed, fold=fold, **given)
+
+
+@pytest.fixture
+def root(tmp_path):
+    far = [auroc("mean", "gradient_fused", v, seed) for seed, v in enumerate((96.04, 94.16))]
+    far += [auroc("mean", "knn", v, seed) for seed, v in enumerate((92.0, 97.0))]
+    far += [auroc("mean", m, v, None, "networks") for m, v in
+            (("gradient_fused", 95.1), ("knn", 94.5))]  # fmt: skip
+    far += [auroc("mean", "gradient_fused", 0.6, None, metric="auroc_gap", variant="minus knn",
+                  note="p = 0.0123, Holm 0.0246; paired bootstrap over sources")]  # fmt: skip
+    across = [auroc(c, f"gradient@{s}", v) for s, c, v in
+              (("svhn", "svhn", 99.0), ("svhn", "fgsm", 61.0), ("svhn", "fog", 70.2))]  # fmt: skip
+    for name, rows in (("far", far), ("across", across)):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        write_csv(frame(rows), tmp_path / "results" / name / "results.csv")
+    (tmp_path / "results" / "FINDINGS.md").write_text(TEXT.format(shown="95.1"))
+    return tmp_path
+
+
+def test_tables_are_filled_and_agree_afterwards(main, root, capsys):
+    assert main(root, check=True) == 1  # empty tables are not what the rows give
+    assert main(root, check=False) == 0
+    text = (root / "results" / "FINDINGS.md").read_text()
+    assert "| `gradient_fused` | 95.1 | 94.1 to 96.1 | 96.0 | 94.2 |" in text
+    assert text.index("`gradient_fused` | 95.1") < text.index("`knn` | 94.5")
+    assert "| `gradient_fused` minus `knn` | +0.6 | -0.4 to +1.6 | p = 0.025 |" in text
+    assert "| `gradient@svhn` | 99.0 | 65.6 | 61.0 (fgsm) |" in text
+    assert main(root, check=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [("| 95.1 |", "| 95.2 |", "not what the rows give"),
+     ("reaches 95.1", "reaches 98.7", "98.7 stands in none")],
+)  # fmt: skip
+def test_a_wrong_number_is_found(main, root, capsys, old, new, says):
+    main(root, check=False)
+    path = root / "results" / "FINDINGS.md"
+    path.write_text(path.read_text().replace(old, new))
+    assert main(root, check=True) == 1
+    assert says in capsys.readouterr().err
