@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from gradbench.backbones.obtain import obtain
+from gradbench.cli.words import braced
 from gradbench.config import compose
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import gather
@@ -35,7 +36,7 @@ COLUMNS = ("experiment", "train_seed", "challenge", "part", "tensors", "auroc", 
 
 def main(path: Path, words: list[str]) -> None:
     """Measure every network of the experiment and write the rows."""
-    experiment = read(compose([*words, "detectors=[gradient_oneclass]"]))
+    experiment = read(compose([*map(braced, words), "detectors=[gradient_oneclass]"]))
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
     store = Store(Path(experiment.config["store"]).expanduser())
     rows = []
