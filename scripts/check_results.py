@@ -90,6 +90,7 @@ def _cells(
     """Yield the numbers of each cell, those of the rows it speaks of, and its place in words."""
     header = table[0]
     methods = set(rows["method"]) - {""}
+    of_challenge = dict(iter(rows.groupby("challenge")))
     names = ["challenge_set", "challenge", "level"]
     places = {line.title: line for line in (Line(*row) for row in rows[names].to_numpy())}
     for line in table[1:]:
@@ -99,21 +100,21 @@ def _cells(
             if column in WORDS or not shown:
                 continue
             wanted = dict(of_line)
-            if column in methods:
+            if "detector" in wanted:  # an attack's name is a challenge here, and a method in rows
+                if column in places:
+                    line_of = places[column]
+                    wanted |= {"challenge": line_of.challenge, "level": line_of.level}
+            elif column in methods:
                 wanted["detector"] = column
-            elif column in places and "detector" in wanted:
-                line_of = places[column]
-                wanted |= {"challenge": line_of.challenge, "level": line_of.level}
             where = ", ".join([*(v for v in of_line.values() if v), column])
-            yield shown, _candidates(rows, wanted, column), where
+            challenge = wanted.get("challenge") or wanted.get("control")
+            own = of_challenge.get(challenge, rows[:0]) if challenge else rows
+            yield shown, _candidates(own, wanted, column), where
 
 
 def _candidates(rows: pd.DataFrame, wanted: dict[str, str], column: str) -> set[float]:
-    """Return the numbers that a cell may show."""
+    """Return the numbers that a cell may show, of the rows of its challenge."""
     rows = rows[rows["fold"] == NETWORKS if column in SEVERAL else rows["fold"].isin(["all", ""])]
-    challenge = wanted.get("challenge") or wanted.get("control")
-    if challenge:
-        rows = rows[rows["challenge"] == challenge]
     if "level" in wanted:
         rows = rows[rows["level"] == wanted["level"]]
     split = wanted.get("split", "")

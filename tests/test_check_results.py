@@ -86,6 +86,25 @@ def test_the_table_of_a_run_passes(check, tmp_path, capsys, seeds):
     assert numbers > 50
 
 
+def test_a_column_of_an_attack_is_its_challenge(check, tmp_path, capsys):
+    """What an attack did stands in rows whose method is the attack's name."""
+    common = {"challenge_set": "adversarial", "challenge": "fgsm", "protocol": "grouped"}
+    common |= {"fold": "all"}
+    found = [
+        row(**common, method="msp", metric="auroc", value=71.2),
+        row(**common, method="fgsm", metric="attack_success", value=90.0),
+    ]
+    folder = tmp_path / "results" / "run"
+    folder.mkdir(parents=True)
+    write_csv(frame(found), folder / "results.csv")
+    table = "| detector | supervision | fgsm |\n| --- | --- | --- |\n| msp | none | {} |\n"
+    (folder / "table.md").write_text(table.format("71.2"))
+    assert check(tmp_path) == 0
+    (folder / "table.md").write_text(table.format("90.0"))
+    assert check(tmp_path) == 1
+    assert "90.0 (msp, fgsm)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
