@@ -103,6 +103,8 @@ def test_unsupervised_leaves_out_and_names_what_learns_from_challenges(base):
         assert "Left out, for they see challenges: gradient_logistic (training)." in text
     (row,) = auroc(rows, challenge="patches", method="msp")
     assert (row["protocol"], row["n_normal"]) == ("unsupervised", "200")
+    own = {r["fold"] for r in rows if r["protocol"] == "unsupervised"}
+    assert own == {"all"}  # the only fold is no row of its own
     gaps = [r for r in rows if r["metric"] == "auroc_difference" and r["challenge"] == "patches"]
     assert len(gaps) == 2
     assert len({r["variant"] for r in gaps}) == 1

@@ -135,6 +135,8 @@ class Results:
         note = "; ".join(part for part in (images.note, note, related) if part)
         for measured in judged.measured:
             self.rows.append(measured_row(measured, **common, fold="all", note=note))
+            if len(measured.per_fold) == 1:
+                continue  # a single fold is all of them
             for fold, value in enumerate(measured.per_fold):
                 self.rows.append(
                     row(
