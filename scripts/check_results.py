@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from gradbench.reporting.view import ATTACKS, AUROC, COLUMNS, RANGE, Line, Measu
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]*\w)")
+P_VALUES = re.compile(r"(?:p [=<]|Holm) (\S+?)[;,]?(?:\s|$)")
 WORDS = ("challenge", "control", "level", "split", "detector", "source", "passes of an image")
 """Headers of the columns that say what is measured."""
 MEASURES = COLUMNS | ATTACKS
@@ -90,7 +92,10 @@ def _cells(
     """Yield the numbers of each cell, those of the rows it speaks of, and its place in words."""
     header = table[0]
     methods = set(rows["method"]) - {""}
-    of_challenge = dict(iter(rows.groupby("challenge")))
+    every = list(rows.itertuples(index=False))
+    of_challenge = defaultdict(list)
+    for one in every:
+        of_challenge[one.challenge].append(one)
     names = ["challenge_set", "challenge", "level"]
     places = {line.title: line for line in (Line(*row) for row in rows[names].to_numpy())}
     for line in table[1:]:
@@ -108,32 +113,37 @@ def _cells(
                 wanted["detector"] = column
             where = ", ".join([*(v for v in of_line.values() if v), column])
             challenge = wanted.get("challenge") or wanted.get("control")
-            own = of_challenge.get(challenge, rows[:0]) if challenge else rows
+            own = of_challenge.get(challenge, []) if challenge else every
             yield shown, _candidates(own, wanted, column), where
 
 
-def _candidates(rows: pd.DataFrame, wanted: dict[str, str], column: str) -> set[float]:
+def _candidates(rows: Sequence, wanted: dict[str, str], column: str) -> set[float]:
     """Return the numbers that a cell may show, of the rows of its challenge."""
-    rows = rows[rows["fold"] == NETWORKS if column in SEVERAL else rows["fold"].isin(["all", ""])]
-    if "level" in wanted:
-        rows = rows[rows["level"] == wanted["level"]]
-    split = wanted.get("split", "")
-    rows = rows[rows["protocol"] == split] if split else rows[rows["protocol"] != "random"]
+    folds = (NETWORKS,) if column in SEVERAL else ("all", "")
+    split, level = wanted.get("split", ""), wanted.get("level")
+    rows = [
+        row for row in rows
+        if row.fold in folds
+        and (row.protocol == split if split else row.protocol != "random")
+        and (level is None or row.level == level)
+    ]  # fmt: skip
     if column.startswith("n "):
-        return {float(n) for n in rows[column.replace(" ", "_")].dropna()}
+        return {float(n) for row in rows if pd.notna(n := getattr(row, column.replace(" ", "_")))}
+    method = wanted.get("detector")
     measure = MEASURES.get(column, AUROC if "detector" in wanted else None)
     measure = SEVERAL.get(column, measure)
-    if measure:
-        names = ["metric", "side", "threshold_rule"]
-        rows = rows[[Measure(*row) == measure for row in rows[names].itertuples(index=False)]]
-    if wanted.get("detector"):
-        rows = rows[rows["method"] == wanted["detector"]]
-    found = {float(v) for name in ("value", "lo", "hi") for v in rows[name].dropna()}
-    same = ["challenge", "level", "method", "protocol", "metric", "side", "threshold_rule"]
-    found |= {float(v) for v in rows.groupby(same)["value"].mean().dropna()}  # over networks
-    notes = (
-        n for note in rows["note"] for n in re.findall(r"(?:p [=<]|Holm) (\S+?)[;,]?(?:\s|$)", note)
-    )
+    rows = [
+        row for row in rows
+        if (not method or row.method == method)
+        and (not measure or Measure(row.metric, row.side, row.threshold_rule) == measure)
+    ]  # fmt: skip
+    found = {float(v) for row in rows for v in (row.value, row.lo, row.hi) if pd.notna(v)}
+    networks = defaultdict(list)
+    for row in rows:
+        same = (row.challenge, row.level, row.method, row.protocol)
+        networks[*same, row.metric, row.side, row.threshold_rule].append(row.value)
+    found |= {sum(v) / len(v) for each in networks.values() if (v := [x for x in each if x == x])}
+    notes = (n for row in rows for n in P_VALUES.findall(row.note))
     return found | {float(n) for n in notes}
 
 
