@@ -51,7 +51,9 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
     from gradbench.reporting.run_folder import RunFolder
     from gradbench.run.experiment import read
     from gradbench.store import Store
+    from gradbench.support.memory import keep_freed_memory
 
+    keep_freed_memory()
     experiment = read(composed(cfg), composed_dirs())
     folder = RunFolder(out)  # an unwritable folder is told before hours of work
     store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())

@@ -80,9 +80,11 @@ def main(words: list[str]) -> None:
     from gradbench.scoring.pictures import find
     from gradbench.scoring.scorer import load
     from gradbench.scoring.writing import ScoresFile
+    from gradbench.support.memory import keep_freed_memory
     from gradbench.workers.devices import exact_arithmetic
 
     exact_arithmetic()
+    keep_freed_memory()
     paths = find(places)
     with ScoresFile(out) as file:  # an unwritable place is told before any work
         scorer = load(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gradbench.support.memory import release_freed_memory
+
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MIB = 2**20
 
@@ -29,6 +31,7 @@ class Peaks:
             note: is given `peak_mib` (resident memory) and `peak_device_mib` (allocated by CUDA).
         """
         self._raise()
+        release_freed_memory()
         level, high = _levels(), {}
         if not _restart():  # the mark is that of the whole life of the process
             level.pop("peak_mib", None)

@@ -15,6 +15,7 @@ import torch
 from torch import distributed
 
 from gradbench.errors import GradbenchError
+from gradbench.support.memory import keep_freed_memory
 from gradbench.workers.devices import exact_arithmetic
 from gradbench.workers.mate import Mate
 
@@ -38,6 +39,7 @@ def serve(pipe: Connection, rank: int, of: int, device: str, threads: int, meeti
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     exact_arithmetic()
+    keep_freed_memory()
     mate = Mate(rank, of, torch.device(device))
     _join(mate, meeting)
     while True:
