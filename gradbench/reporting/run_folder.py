@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gradbench.evaluation.rows import read_csv, write_csv
 from gradbench.reporting import figures, provenance, selection, table
 from gradbench.reporting.costs import costs_table, write_costs
 from gradbench.reporting.model_folder import write_models
+from gradbench.reporting.view import View
 from gradbench.run.experiment import protocol_name
 from gradbench.run.results import Results
 from gradbench.store import Store
@@ -192,12 +193,17 @@ def _in_words(passes: Passes | None) -> str:
 def _draw(results: Results, rows, folder: Path) -> None:
     """Draw the pictures of every network; of many cells, some levels of every challenge."""
     in_dist = results.experiment.dataset.name
+    view = View(rows, protocol_name(results.experiment.protocol))
+    drawn = {name for curves in results.curves.values() for own in curves.values() for name in own}
+    named = [name for name in view.methods(results.experiment.detectors) if name in drawn]
+    methods, of = selection.detectors(view, named)
     for seed, curves in results.curves.items():
         end = "" if len(results.curves) == 1 else f"_s{seed}"
         shown, which = selection.panels(results.experiment.cells, curves)
         if shown:
-            title = f"ROC: {in_dist} in{which}"
-            figures.roc(folder / f"roc{end}.png", title, {one: curves[one] for one in shown})
+            title = f"ROC: {in_dist} in{which}{of}"
+            lines = {one: _of(curves[one], methods) for one in shown}
+            figures.roc(folder / f"roc{end}.png", title, lines)
         for method in results.experiment.detectors:
             titles = [title for title in shown if method in curves[title]]
             if titles:
@@ -215,4 +221,14 @@ def _draw(results: Results, rows, folder: Path) -> None:
             kept = {name: means[name] for name in shown}
             figures.profile(folder / f"gradient_profile{end}.png", title, names, kept)
     if results.curves and rows["level"].ne("").any():
-        figures.levels(folder / "levels.png", f"AUROC against level: {in_dist} in", rows)
+        title = f"AUROC against level: {in_dist} in{of}"
+        figures.levels(folder / "levels.png", title, rows[rows["method"].isin(methods)])
+
+
+def _of(curves: OnDemand, methods: Sequence[str]) -> OnDemand:
+    """Return the curves of some methods, read from the store when they are wanted."""
+    kept = OnDemand()
+    for method in methods:
+        if method in curves:
+            kept.add(method, partial(curves.__getitem__, method))
+    return kept

@@ -1,17 +1,25 @@
-"""Which sets a figure shows, where a panel or a line for every level would be too many."""
+"""Which sets and detectors a figure shows, where a panel or a line for each would be too many."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
+from gradbench.evaluation.rows import MEAN
+
 if TYPE_CHECKING:
+    from gradbench.reporting.view import View
     from gradbench.run.experiment import Cell
 
 PANELS = 20
 """More panels than this are not looked at one by one."""
 LINES = 12
 """More lines than this are not told apart."""
+CURVES = 8
+"""More detectors than this are not told apart where their curves cross."""
+BASELINE = "msp"
+"""Always among the detectors that are shown."""
 
 
 def panels(cells: Sequence[Cell], titles: Iterable[str]) -> tuple[list[str], str]:
@@ -27,6 +35,31 @@ def panels(cells: Sequence[Cell], titles: Iterable[str]) -> tuple[list[str], str
 def lines(cells: Sequence[Cell], titles: Iterable[str]) -> tuple[list[str], str]:
     """Return the same for a figure with a line for every set."""
     return _fewer(cells, list(titles), LINES)
+
+
+def detectors(view: View, names: Sequence[str]) -> tuple[list[str], str]:
+    """Return the detectors whose curves a figure shows, and what its title adds.
+
+    Of many, the baseline and those with the highest mean AUROC over the challenges, in the order
+    given.
+
+    Args:
+        view: rows of the run.
+        names: detectors as they stand in the rows.
+    """
+    if len(names) <= CURVES:
+        return list(names), ""
+    single = [line for line in view.lines() if line.challenge != MEAN]
+    means = {
+        name: fmean(spread[0] for spread in found)
+        for name in names
+        if (found := [spread for line in single if (spread := view.spread(line, name))])
+    }
+    kept = [name for name in names if name == BASELINE]
+    others = sorted((name for name in means if name not in kept), key=lambda name: -means[name])
+    best = others[: CURVES - len(kept)]
+    said = " and ".join((f"; the {len(best)} best of {len(names)} on the mean", *kept))
+    return [name for name in names if name in kept or name in best], said
 
 
 def _fewer(cells: Sequence[Cell], titles: list[str], most: int) -> tuple[list[str], str]:

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from gradbench.reporting.selection import LINES, PANELS, lines, panels
+from gradbench.reporting.selection import CURVES, LINES, PANELS, detectors, lines, panels
 
 
 def cells(families: int, levels=(1, 2, 3, 4, 5)):
@@ -56,3 +56,38 @@ def test_sets_that_are_missing_are_not_shown():
 def test_sets_without_levels_are_all_shown_however_many():
     names = [f"set {i}" for i in range(30)]
     assert panels([], names) == (names, "")
+
+
+class Measured:
+    """A view of two challenges and their mean, with these AUROCs."""
+
+    def __init__(self, aurocs):
+        self.aurocs = aurocs
+
+    def lines(self):
+        return [SimpleNamespace(challenge=name) for name in ("svhn", "textures", "mean")]
+
+    def spread(self, line, name):
+        value = self.aurocs[name] if line.challenge != "mean" else 100 - self.aurocs[name]
+        return None if value is None else (value, value, value)
+
+
+def test_few_detectors_are_all_drawn():
+    aurocs = {f"d{i}": 50.0 + i for i in range(CURVES)}
+    assert detectors(Measured(aurocs), list(aurocs)) == (list(aurocs), "")
+
+
+def test_of_many_detectors_the_baseline_and_the_best_in_the_order_given():
+    aurocs = {"msp": 40.0} | {f"d{i}": 50.0 + (7 * i) % 13 for i in range(13)}
+    shown, said = detectors(Measured(aurocs), list(aurocs))
+    best = sorted(aurocs, key=aurocs.get)[-(CURVES - 1) :]
+    assert shown == [name for name in aurocs if name == "msp" or name in best]
+    assert len(shown) == CURVES
+    assert said == "; the 7 best of 14 on the mean and msp"
+
+
+def test_without_the_baseline_the_best_alone():
+    aurocs = {f"d{i}": 50.0 + i for i in range(CURVES + 1)}
+    shown, said = detectors(Measured(aurocs), list(aurocs))
+    assert shown == list(aurocs)[1:]
+    assert said == "; the 8 best of 9 on the mean"

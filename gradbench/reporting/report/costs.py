@@ -68,17 +68,23 @@ def times(source: Source) -> tuple[dict[str, float], list[str]]:
     return found, [name for name in source.about["detectors"] if name not in found]
 
 
-def costs(source: Source, taken: dict[str, float]) -> list[Panel]:
-    """Return a chart for every kind of challenge: its mean, or what there is alone."""
+def costs(source: Source, taken: dict[str, float], names: list[str]) -> list[Panel]:
+    """Return a chart for every kind of challenge: its mean, or what there is alone.
+
+    Args:
+        source: the run.
+        taken: milliseconds for an image, by detector.
+        names: detectors that are told apart and named; the others are dots.
+    """
     view = source.view
-    order = looks(list(source.about["detectors"]))
+    order = looks(names)
     found: list[tuple[Line, list[Series]]] = []
     for line in _shown(view):
         series = []
         for name, ms in taken.items():
             if spread := view.spread(line, name):
                 says = f"{name}: AUROC {with_interval(*spread)}, {milliseconds(ms)} an image"
-                series.append(Series(name, order[name], [Point(ms, *spread, says)]))
+                series.append(Series(name, order.get(name), [Point(ms, *spread, says)]))
         if len(series) > 1:
             found.append((line, series))
     return [_panel(line, series) for line, series in found]
@@ -122,7 +128,8 @@ def _labels(panel: Panel) -> list[tuple[str, float, float, str, str]]:
     """Place names beside their marks, to the side with room, moved apart where they would meet."""
     taken: list[tuple[float, float, float]] = []
     labels = []
-    for series in sorted(panel.series, key=lambda series: panel.at(series.points[0])[1]):
+    named = [series for series in panel.series if series.look is not None]
+    for series in sorted(named, key=lambda series: panel.at(series.points[0])[1]):
         x, at = panel.at(series.points[0])
         wide = LETTER * len(series.name)
         right = x + GAP + wide <= RIGHT

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradbench import __version__
+from gradbench.reporting import selection
 from gradbench.reporting.papers.document import html_fragment
 from gradbench.reporting.papers.fill import fill
 from gradbench.reporting.papers.spec import read_table, table_files
@@ -82,11 +83,12 @@ def _chapter(ident: str, source: Source) -> Chapter:
     view = source.view
     names = view.methods(source.about["detectors"])
     taken, untimed = times(source)
+    told_apart, of = selection.detectors(view, [name for name in names if "@" not in name])
     drawn = pictures(source.path / "figures", len(source.seeds) > 1)
     figures = {
-        "levels": levels(view, names),
+        "levels": levels(view, told_apart),
         "heat": heat(view, names),
-        "costs": costs(source, taken),
+        "costs": costs(source, taken, told_apart),
         "roc": [one for one in drawn if one.kind == "roc"],
         "scores": [one for one in drawn if one.kind == "scores"],
         "profile": [one for one in drawn if one.kind == "gradient_profile"],
@@ -122,6 +124,7 @@ def _chapter(ident: str, source: Source) -> Chapter:
         "configuration": words.configuration(source),
         "repeat": words.repeat(source),
         "untimed": untimed,
+        "told_apart": of.removeprefix("; "),
     }
     return Chapter(ident, source, told, main, parts, figures, contents)
 

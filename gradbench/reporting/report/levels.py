@@ -15,9 +15,8 @@ def levels(view: View, names: list[str]) -> list[Panel]:
 
     Args:
         view: rows of the run.
-        names: detectors as they stand in the rows; those fitted elsewhere are left away.
+        names: detectors to draw, as they stand in the rows.
     """
-    names = [name for name in names if "@" not in name]
     families: dict[str, list[Line]] = {}
     for line in view.lines():
         if line.level.isdigit():

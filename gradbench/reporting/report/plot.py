@@ -73,27 +73,32 @@ class Series:
 
     Attributes:
         name: of the detector.
-        look: its place among the detectors of the run: colour, dashes and mark.
+        look: its place among the detectors that are told apart: colour, dashes and mark; None for
+            one of the others.
         points: in the order of x.
     """
 
     name: str
-    look: int
+    look: int | None
     points: list[Point] = field(default_factory=list)
 
     @property
-    def colour(self) -> int:
-        """Which of the colours of the page."""
-        return self.look % len(style.COLOURS)
+    def colour(self) -> str:
+        """Which of the colours of the page: `c0` and so on, `others`."""
+        return "others" if self.look is None else f"c{self.look % len(style.COLOURS)}"
 
     @property
     def dashes(self) -> str:
         """Dashes of the line, "" for a whole one."""
+        if self.look is None:
+            return ""
         dashes = style.DASHES[self.look % len(style.DASHES)]
         return " ".join(f"{1.5 * d:g}" for d in dashes if d is not None)
 
     def mark(self, x: float, y: float, r: float = 3) -> str:
-        """Return the path of its mark."""
+        """Return the path of its mark, a smaller dot for one of the others."""
+        if self.look is None:
+            return mark("o", x, y, 0.6 * r)
         return mark(style.MARKERS[self.look % len(style.MARKERS)], x, y, r)
 
 
