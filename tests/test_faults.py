@@ -90,6 +90,10 @@ def test_missing_images_name_three_ways(tmp_path):
         assert way in sentence
 
 
+def test_a_run_that_stops_early_leaves_no_folder_that_it_made(tmp_path):
+    refused(tmp_path, "dataset=cifar10", "data.root=nowhere", "out=deep/within/run")
+
+
 def test_own_images_without_a_path(tmp_path):
     assert "dataset.path=/my/images" in refused(tmp_path, "dataset=arrays")
 

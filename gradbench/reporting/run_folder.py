@@ -44,10 +44,12 @@ class RunFolder:
         self.begun = time.time()
         trial = self.path / f".trial-{os.getpid()}"
         try:
+            absent = [one for one in (self.path, *self.path.parents) if not one.exists()]
             trial.mkdir(parents=True)
             trial.rmdir()
             with contextlib.suppress(OSError):
-                self.path.rmdir()  # a run that stops early leaves no empty folder
+                for one in absent:  # a run that stops early leaves no empty folder
+                    one.rmdir()
         except OSError as fault:
             raise self._refused(fault.strerror or str(fault)) from fault
 
@@ -176,7 +178,8 @@ def passes_of(results: Results) -> dict[str, Passes]:
     found: dict[str, Passes] = {}
     for name in results.experiment.detectors:
         build = partial(results.experiment.detector, name)
-        if type(build()).perturbed is Detector.perturbed:  # told by what it reads
+        fits = type(build()).perturbed is not Detector.perturbed and build().learns_from_challenges
+        if not fits:  # told by its settings
             found[name] = build().passes
             continue
         places = [place for place in results.states if place[2] == name]

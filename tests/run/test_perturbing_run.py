@@ -71,6 +71,16 @@ def test_every_detector_has_its_row(finished):
     }
 
 
+def test_the_costs_tell_the_passes_of_every_detector(finished):
+    with open(finished / "run" / "costs.csv", newline="", encoding="utf-8") as stream:
+        told = {r["what"]: r for r in csv.DictReader(stream) if r["step"] == "scores"}
+    counts = {n: (int(told[n]["forward_passes"]), int(told[n]["backward_passes"])) for n in NAMES}
+    assert counts["odin_fixed"] == (2, 1)
+    assert counts["odin"] == (2, 1)
+    assert counts["mahalanobis_p"] == (2, 1)
+    assert counts["mahalanobis_pfe"][0] > 2
+
+
 def test_a_second_run_computes_nothing(finished):
     before = kept(finished)
     ran = gradbench("run", *WORDS, "out=again", cwd=finished)
