@@ -89,6 +89,9 @@ def test_every_table_is_written_in_every_form(name):
     latex = document.latex_document(filling)
     assert latex.isascii()
     assert latex.count("{") == latex.count("}")
+    assert latex.count(r"\label{") == 1
+    for page in latex.split(r"\begin{table}")[1:]:
+        assert page.count(r"\begin{tabular}") == 1 or page.count(r"\\") < 90
     assert document.html_fragment(filling).count("<table>") == len(document.parts(filling).panels)
     for text in (document.markdown(filling), document.html_fragment(filling)):
         assert all(cell.wanted.printed.value in text for cell in filling.cells)

@@ -22,6 +22,8 @@ NEAR = (
 )
 WIDTH = 100
 """Columns of a terminal that a table should fit in."""
+PAGE = 60
+"""Lines of a printed table that leave room for its notes."""
 
 
 @dataclass(frozen=True)
@@ -93,26 +95,57 @@ def markdown(filling: Filling) -> str:
 
 
 def latex_document(filling: Filling) -> str:
-    r"""Return a table environment for a paper; needs `\usepackage{booktabs}`."""
+    r"""Return a table environment for a paper; needs `\usepackage{booktabs}`.
+
+    What would be taller than a page is continued in a second environment under the same number,
+    and its notes follow as text.
+    """
     found = parts(filling)
-    said = [*found.head, f"Bold: {BOLD}.", *found.verdict, *found.made]
-    lines = [
-        f"% {found.title}; needs \\usepackage{{booktabs}}",
-        r"\begin{table}",
-        r"\centering\scriptsize",
-        f"\\caption{{{latex_text(found.title)}}}",
-        f"\\label{{tab:{filling.table.name.replace('_', '-')}}}",
-    ]
-    for panel in found.panels:
-        if panel.title:
-            lines.append(f"\\par\\smallskip\\textit{{{latex_text(panel.title)}}}\\par\\smallskip")
-        lines.append(latex(panel.grid))
-    lines.append(r"\par\smallskip\raggedright")
+    pages = _pages(found.panels)
+    title = latex_text(found.title)
+    notes = _latex_notes(found)
+    lines = [f"% {found.title}; needs \\usepackage{{booktabs}}"]
+    for place, page in enumerate(pages):
+        lines += [r"\begin{table}", r"\centering\scriptsize"]
+        if place:
+            lines.append(f"\\addtocounter{{table}}{{-1}}\\caption{{{title} (continued)}}")
+        else:
+            label = filling.table.name.replace("_", "-")
+            lines += [f"\\caption{{{title}}}", f"\\label{{tab:{label}}}"]
+        for panel in page:
+            if panel.title:
+                named = latex_text(panel.title)
+                lines.append(f"\\par\\smallskip\\textit{{{named}}}\\par\\smallskip")
+            lines.append(latex(panel.grid))
+        if len(pages) == 1:
+            lines += [r"\par\smallskip\raggedright", *notes]
+        lines.append(r"\end{table}")
+    if len(pages) > 1:
+        lines += [r"\begin{flushleft}\scriptsize", *notes, r"\end{flushleft}"]
+    return "\n".join(lines) + "\n"
+
+
+def _pages(panels: list[Panel]) -> list[list[Panel]]:
+    """Return the panels of each page, in order; one that is taller than a page stands alone."""
+    pages: list[list[Panel]] = []
+    room = 0
+    for panel in panels:
+        rows = len(panel.grid.rows)
+        if not pages or rows > room:
+            pages.append([])
+            room = PAGE
+        pages[-1].append(panel)
+        room -= rows
+    return pages
+
+
+def _latex_notes(found: Parts) -> list[str]:
+    lines = []
     for note in found.notes:
         letter, _, text = note.partition(" ")
         lines.append(f"\\textsuperscript{{{letter[1:-1]}}} {latex_text(text)}.\\par")
-    lines += [f"{latex_text(text)}\\par" for text in said]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    said = [*found.head, f"Bold: {BOLD}.", *found.verdict, *found.made]
+    return [*lines, *(f"{latex_text(text)}\\par" for text in said)]
 
 
 def html_fragment(filling: Filling, level: int = 2) -> str:
