@@ -109,6 +109,25 @@ def transfer(results: Path, name: str) -> list[str]:
     return _table(head, found)
 
 
+def unrelated(results: Path, name: str) -> list[str]:
+    """Return the mean AUROC over the challenges that are no relatives of `gradient_synthetic`'s."""
+    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = rows[(rows["fold"] == "all") & (rows["challenge"] != MEAN)]
+    rows = rows[rows["challenge_set"].isin(["ood", "corruption", "adversarial"])]
+    rows = rows[rows["protocol"] != "random"]
+    notes = rows["note"].str.contains("gradient_synthetic: fitted on")
+    related = set(rows[notes]["challenge"])
+    rows = rows[~rows["challenge"].isin(related)]
+    means = rows.groupby(["method", "train_seed"])["value"].mean().unstack()
+    head = ["detector", "mean", *(f"network {seed}" for seed in means.columns)]
+    means.insert(0, "mean", means.mean(axis=1))
+    return _table(head, [
+        [f"`{method}`", *(f"{value:.1f}" for value in line)]
+        for method, line in means.sort_values("mean", ascending=False).iterrows()
+        if method in ("gradient_synthetic", "gradient_fused", "energy", "msp")
+    ])  # fmt: skip
+
+
 def layers(results: Path, name: str) -> list[str]:
     """Return the AUROC of the one-class detector on each part of the network, by challenge."""
     rows = pd.read_csv(results / f"{name}.csv", keep_default_na=False)
@@ -127,6 +146,7 @@ TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "cells": cells,
     "pairs": pairs,
     "transfer": transfer,
+    "unrelated": unrelated,
     "layers": layers,
 }
 

@@ -16,6 +16,8 @@ Fused reaches {shown}, level 3 of 40 cells.
 <!-- /findings -->
 <!-- findings: transfer:across -->
 <!-- /findings -->
+<!-- findings: unrelated:own -->
+<!-- /findings -->
 """
 
 
@@ -42,7 +44,12 @@ def root(tmp_path):
                   note="p = 0.0123, Holm 0.0246; paired bootstrap over sources")]  # fmt: skip
     across = [auroc(c, f"gradient@{s}", v) for s, c, v in
               (("svhn", "svhn", 99.0), ("svhn", "fgsm", 61.0), ("svhn", "fog", 70.2))]  # fmt: skip
-    for name, rows in (("far", far), ("across", across)):
+    relative = "constants: cifar; gradient_synthetic: fitted on a relative: gaussian_noise 3"
+    own = [auroc("fog", "gradient_synthetic", 60.0), auroc("snow", "gradient_synthetic", 64.0),
+           auroc("shot_noise", "gradient_synthetic", 99.0, note=relative),
+           auroc("fog", "msp", 61.0), auroc("snow", "msp", 62.0), auroc("shot_noise", "msp", 50.0),
+           auroc("mean", "msp", 57.0)]  # fmt: skip
+    for name, rows in (("far", far), ("across", across), ("own", own)):
         (tmp_path / "results" / name).mkdir(parents=True)
         write_csv(frame(rows), tmp_path / "results" / name / "results.csv")
     (tmp_path / "results" / "FINDINGS.md").write_text(TEXT.format(shown="95.1"))
@@ -57,6 +64,7 @@ def test_tables_are_filled_and_agree_afterwards(main, root, capsys):
     assert text.index("`gradient_fused` | 95.1") < text.index("`knn` | 94.5")
     assert "| `gradient_fused` minus `knn` | +0.6 | -0.4 to +1.6 | p = 0.025 |" in text
     assert "| `gradient@svhn` | 99.0 | 65.6 | 61.0 (fgsm) |" in text
+    assert "| `gradient_synthetic` | 62.0 | 62.0 |\n| `msp` | 61.5 | 61.5 |" in text
     assert main(root, check=True) == 0
 
 
