@@ -148,10 +148,11 @@ def _candidates(rows: Sequence, wanted: dict[str, str], column: str) -> set[floa
 
 
 def _is_there(shown: str, found: set[float]) -> bool:
-    """Tell whether a number is the rounding of one of those found."""
+    """Tell whether a number is the rounding of one of those found, which have six decimals."""
     mantissa, _, exponent = shown.partition("e")
     half = 0.5 * 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-    return any(abs(float(shown) - value) <= half * (1 + 1e-6) + 1e-9 for value in found)
+    stored = 1e-6 * half if exponent else 1e-6  # a mean of such values may lie on the border
+    return any(abs(float(shown) - value) <= half + stored for value in found)
 
 
 def _plain(cell: str) -> str:

@@ -58,7 +58,7 @@ def detectors(view: View, names: Sequence[str]) -> tuple[list[str], str]:
     kept = [name for name in names if name == BASELINE]
     others = sorted((name for name in means if name not in kept), key=lambda name: -means[name])
     best = others[: CURVES - len(kept)]
-    said = " and ".join((f"; the {len(best)} best of {len(names)} on the mean", *kept))
+    said = f"; {' and '.join([*kept, f'the {len(best)} best of {len(names)} on the mean'])}"
     return [name for name in names if name in kept or name in best], said
 
 

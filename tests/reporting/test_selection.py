@@ -83,7 +83,7 @@ def test_of_many_detectors_the_baseline_and_the_best_in_the_order_given():
     best = sorted(aurocs, key=aurocs.get)[-(CURVES - 1) :]
     assert shown == [name for name in aurocs if name == "msp" or name in best]
     assert len(shown) == CURVES
-    assert said == "; the 7 best of 14 on the mean and msp"
+    assert said == "; msp and the 7 best of 14 on the mean"
 
 
 def test_without_the_baseline_the_best_alone():
