@@ -141,6 +141,23 @@ def layers(results: Path, name: str) -> list[str]:
     return _table(["gradients of", *challenges, "mean", "mean of all others"], found)
 
 
+def fusions(results: Path, name: str) -> list[str]:
+    """Return the AUROC of energy joined with each distance, by challenge, best first."""
+    rows = pd.read_csv(results / f"{name}.csv", keep_default_na=False)
+    rows["auroc_alone"] = pd.to_numeric(rows["auroc_alone"])
+    challenges = list(dict.fromkeys(rows["challenge"]))
+    shown = challenges if len(challenges) <= 6 else []
+    found = []
+    for distance, own in rows.groupby("distance", sort=False):
+        each = own.groupby("challenge")["auroc"].mean()
+        joined = f"energy and `{distance}`" if distance else "energy"
+        alone = f"{own['auroc_alone'].mean():.1f}" if distance else ""
+        line = [joined, *(f"{each[c]:.1f}" for c in shown), f"{each.mean():.1f}", alone]
+        found.append((each.mean(), line))
+    head = ["score", *shown, "mean", "mean of the distance alone"]
+    return _table(head, [line for _, line in sorted(found, key=lambda one: -one[0])])
+
+
 TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "means": means,
     "cells": cells,
@@ -148,6 +165,7 @@ TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "transfer": transfer,
     "unrelated": unrelated,
     "layers": layers,
+    "fusions": fusions,
 }
 
 
