@@ -47,7 +47,15 @@ def measured(folder: Path, challenge: str, detector: str) -> float:
 def test_energy_joined_with_gradients_is_the_fused_detector(folder, challenge, capsys):
     own = [r for r in carried_out(folder, "fusions") if r["challenge"].split()[0] == challenge]
     found = {row["distance"]: row for row in own}
-    assert set(found) == {"", "gradient_oneclass", "knn", "vim", "rmds", "mahalanobis_v"}
+    assert set(found) == {
+        "",
+        "gradient_oneclass",
+        "knn",
+        "vim",
+        "rmds",
+        "mahalanobis_v",
+        "activations",
+    }
     joined = {name: float(row["auroc"]) for name, row in found.items()}
     assert joined[""] == pytest.approx(measured(folder, challenge, "energy"), abs=0.01)
     fused = measured(folder, challenge, "gradient_fused")
