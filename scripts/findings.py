@@ -109,6 +109,28 @@ def transfer(results: Path, name: str) -> list[str]:
     return _table(head, found)
 
 
+def unseen(results: Path, name: str) -> list[str]:
+    """Return what every detector of a transfer has on the challenge it saw, and on all others."""
+    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = rows[(rows["fold"] == "all") & (rows["challenge"] != MEAN)]
+    rows = rows[~rows["challenge_set"].isin(["control", "clean"])]
+    place = (rows["challenge"] + " " + rows["level"]).str.strip()
+    parts = rows["method"].str.partition("@")
+    own = (parts[2] == place) & (parts[1] == "@")
+    values = rows.assign(detector=parts[0], kind=own.map({True: "own", False: "other"}))
+    wide = values.pivot_table("value", ["detector", "train_seed"], "kind", "mean")
+    found = []
+    for detector, lines in wide.groupby("detector"):
+        others, losses = lines["other"].mean(), lines["own"] - lines["other"]
+        fitted = losses.notna().all()
+        spread = f"{losses.min():.1f} to {losses.max():.1f}" if fitted else ""
+        mean = f"{lines['own'].mean():.1f}" if fitted else ""
+        loss = f"{losses.mean():.1f}" if fitted else ""
+        found.append((others, [f"`{detector}`", mean, f"{others:.1f}", loss, spread]))
+    head = ["detector", "on what it saw", "on what it did not", "loss", "of the networks"]
+    return _table(head, [line for _, line in sorted(found, key=lambda one: -one[0])])
+
+
 def unrelated(results: Path, name: str) -> list[str]:
     """Return the mean AUROC over the challenges that are no relatives of `gradient_synthetic`'s."""
     rows = _auroc(read_csv(results / name / "results.csv"))
@@ -163,6 +185,7 @@ TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "cells": cells,
     "pairs": pairs,
     "transfer": transfer,
+    "unseen": unseen,
     "unrelated": unrelated,
     "layers": layers,
     "fusions": fusions,

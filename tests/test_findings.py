@@ -16,6 +16,8 @@ Fused reaches {shown}, level 3 of 40 cells.
 <!-- /findings -->
 <!-- findings: transfer:across -->
 <!-- /findings -->
+<!-- findings: unseen:across -->
+<!-- /findings -->
 <!-- findings: unrelated:own -->
 <!-- /findings -->
 """
@@ -44,6 +46,7 @@ def root(tmp_path):
                   note="p = 0.0123, Holm 0.0246; paired bootstrap over sources")]  # fmt: skip
     across = [auroc(c, f"gradient@{s}", v) for s, c, v in
               (("svhn", "svhn", 99.0), ("svhn", "fgsm", 61.0), ("svhn", "fog", 70.2))]  # fmt: skip
+    across += [auroc(c, "msp", v) for c, v in (("svhn", 70.0), ("fgsm", 66.0), ("mean", 68.0))]
     relative = "constants: cifar; gradient_synthetic: fitted on a relative: gaussian_noise 3"
     own = [auroc("fog", "gradient_synthetic", 60.0), auroc("snow", "gradient_synthetic", 64.0),
            auroc("shot_noise", "gradient_synthetic", 99.0, note=relative),
@@ -64,6 +67,7 @@ def test_tables_are_filled_and_agree_afterwards(main, root, capsys):
     assert text.index("`gradient_fused` | 95.1") < text.index("`knn` | 94.5")
     assert "| `gradient_fused` minus `knn` | +0.6 | -0.4 to +1.6 | p = 0.025 |" in text
     assert "| `gradient@svhn` | 99.0 | 65.6 | 61.0 (fgsm) |" in text
+    assert "| `msp` |  | 68.0 |  |  |\n| `gradient` | 99.0 | 65.6 | 33.4 | 33.4 to 33.4 |" in text
     assert "| `gradient_synthetic` | 62.0 | 62.0 |\n| `msp` | 61.5 | 61.5 |" in text
     assert main(root, check=True) == 0
 
