@@ -11,27 +11,20 @@ seen and nothing is tuned. Outputs come from the store where they are.
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
 import numpy as np
+import study
 import torch
 from torch import Tensor
 
-from gradbench.backbones.obtain import obtain
-from gradbench.cli.words import braced
-from gradbench.config import compose
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import gather
 from gradbench.detectors.oneclass_models import Mahalanobis
 from gradbench.detectors.profile import rank_auroc
-from gradbench.pipeline import order
-from gradbench.run.experiment import Experiment, read
 from gradbench.run.fitting import image_scores
 from gradbench.run.sides import sides
 from gradbench.run.trial import Seen, Trial
-from gradbench.store import Store
 
 COLUMNS = ("experiment", "train_seed", "challenge", "distance", "auroc", "auroc_alone")
 BASE, GRADIENT = "energy", "gradient_oneclass"
@@ -44,25 +37,16 @@ READS = "mahalanobis_fe"
 def main(path: Path, words: list[str]) -> None:
     """Measure every network of the experiment and write the rows."""
     detectors = f"detectors=[{','.join((BASE, *DETECTORS, READS))}]"
-    experiment = read(compose([*map(braced, words), detectors]))
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
-    store = Store(Path(experiment.config["store"]).expanduser())
-    rows = []
-    for seed in experiment.seeds:
-        f = obtain(order(experiment, images, seed), images.train, images.test, store)
-        rows += measure(experiment, Trial(experiment, images, f, seed, store))
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([COLUMNS, *rows])
+    study.write(path, COLUMNS, [*words, detectors], measure)
 
 
-def measure(experiment: Experiment, trial: Trial) -> list[tuple]:
+def measure(trial: Trial) -> list[tuple]:
     """Return the rows of one network."""
     hold_out = trial.look(trial.images.hold_out)
     distance = Activations(hold_out)
     held = parts(trial, hold_out, distance)
     found = []
-    for cell in experiment.cells:
+    for cell in trial.experiment.cells:
         try:
             seen = sides(trial, cell, trial.challenge(cell))
         except MissingData as reason:
@@ -73,7 +57,7 @@ def measure(experiment: Experiment, trial: Trial) -> list[tuple]:
         scores = {name: np.concatenate([side[name] for side in both]) for name in held}
         alone = {name: rank_auroc(values, abnormal) for name, values in scores.items()}
         z = {name: (scores[name] - held[name].mean()) / held[name].std() for name in held}
-        common = (experiment.name, trial.seed, cell.title)
+        common = (trial.experiment.name, trial.seed, cell.title)
         found.append((*common, "", _percent(alone[BASE]), ""))
         for name in (*DETECTORS, ACTIVATIONS):
             joined = rank_auroc(z[BASE] + z[name].clip(min=0), abnormal)

@@ -9,46 +9,31 @@ alone, and on all but that stage. Outputs come from the store where they are.
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
 import numpy as np
+import study
 import torch
 
-from gradbench.backbones.obtain import obtain
-from gradbench.cli.words import braced
-from gradbench.config import compose
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import gather
 from gradbench.detectors.base import Samples
 from gradbench.detectors.gradient_oneclass import GradientOneClass
 from gradbench.detectors.profile import rank_auroc
 from gradbench.extraction.readers import tensor_names
-from gradbench.pipeline import order
 from gradbench.reporting.stages import stages
-from gradbench.run.experiment import Experiment, read
 from gradbench.run.trial import Trial
-from gradbench.store import Store
 
 COLUMNS = ("experiment", "train_seed", "challenge", "part", "tensors", "auroc", "auroc_without")
 
 
 def main(path: Path, words: list[str]) -> None:
     """Measure every network of the experiment and write the rows."""
-    experiment = read(compose([*map(braced, words), "detectors=[gradient_oneclass]"]))
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
-    store = Store(Path(experiment.config["store"]).expanduser())
-    rows = []
-    for seed in experiment.seeds:
-        f = obtain(order(experiment, images, seed), images.train, images.test, store)
-        rows += measure(experiment, Trial(experiment, images, f, seed, store))
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([COLUMNS, *rows])
+    detectors = "detectors=[gradient_oneclass]"
+    study.write(path, COLUMNS, [*words, detectors], measure)
 
 
-def measure(experiment: Experiment, trial: Trial) -> list[tuple]:
+def measure(trial: Trial) -> list[tuple]:
     """Return the rows of one network."""
     names = tensor_names(trial.f.backbone)
     parts = {s.name: list(range(s.first, s.last + 1)) for s in stages(names)}
@@ -56,7 +41,7 @@ def measure(experiment: Experiment, trial: Trial) -> list[tuple]:
     held = trial.look(trial.images.hold_out).outputs
     normal = trial.normal.outputs
     found = []
-    for cell in experiment.cells:
+    for cell in trial.experiment.cells:
         try:
             abnormal = trial.look(trial.challenge(cell).images).outputs
         except MissingData as reason:
@@ -72,7 +57,7 @@ def measure(experiment: Experiment, trial: Trial) -> list[tuple]:
             sides = np.repeat([False, True], [len(s) for s in scores])
             return round(100 * rank_auroc(torch.cat(scores).numpy(), sides), 3)
 
-        common = (experiment.name, trial.seed, cell.title)
+        common = (trial.experiment.name, trial.seed, cell.title)
         found.append((*common, "all", len(every), auroc(every), ""))
         for name, places in parts.items():
             rest = [place for place in every if place not in places]

@@ -114,6 +114,8 @@ def test_the_mean_of_the_folds_is_the_value(finished):
         values = [float(one["value"]) for one in folds if one["fold"] != "all"]
         assert sorted(one["fold"] for one in folds) == ["0", "1", "2", "3", "4", "all"]
         assert float(row["value"]) == pytest.approx(sum(values) / 5, abs=1e-5)
+    single = [row for row in rows(finished, challenge="fgsm") if row["fold"] not in ("all", "")]
+    assert {row["metric"] for row in single} == {"auroc"}
 
 
 def test_the_table_shows_the_numbers_of_the_rows(finished):

@@ -1,7 +1,7 @@
 """The scripts behind results/FINDINGS.md: their numbers are those of the detectors."""
 
 import csv
-import importlib.util
+import importlib
 from contextlib import chdir
 from pathlib import Path
 
@@ -29,10 +29,9 @@ def folder(tmp_path_factory):
 
 def carried_out(folder: Path, name: str) -> list[dict[str, str]]:
     """Run a script on the store of the run, and return the rows that it wrote."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with chdir(folder):
+    with pytest.MonkeyPatch.context() as patch, chdir(folder):
+        patch.syspath_prepend(SCRIPTS)
+        module = importlib.import_module(name)
         module.main(Path(f"{name}.csv"), list(WORDS))
     with open(folder / f"{name}.csv", newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))

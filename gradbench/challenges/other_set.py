@@ -6,8 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from gradbench.challenges.base import Challenge
+from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
+from gradbench.data.raw import join_notes
 from gradbench.data.resample import fit_to
+from gradbench.errors import GradbenchError
 
 
 class OtherSet(Challenge):
@@ -18,7 +21,11 @@ class OtherSet(Challenge):
         filter: of the resampling where the shape differs.
         antialias: smooth before reducing.
         mode: `resize` the whole image, or `crop` the central square first.
+        count: class-stratified number of its images, the same ones in every run; None for all.
         settings: changes to the dataset's own settings, for example `path` or `exclude`.
+
+    Raises:
+        GradbenchError: for a count below 10.
     """
 
     kind = "ood"
@@ -29,19 +36,32 @@ class OtherSet(Challenge):
         filter: str = "bilinear",
         antialias: bool = True,
         mode: str = "resize",
+        count: int | None = None,
         **settings: Any,
     ):
         self.dataset = dataset
         self.filter, self.antialias, self.mode = filter, antialias, mode
+        if count is not None and (type(count) is not int or count < 10):
+            raise GradbenchError(
+                f"challenge {dataset} count={count}: a whole number, at least 10, or null for all"
+            )
+        self.count = count
         self.settings = settings
 
     def bring(self, images: ImageSet, shape: tuple[int, int, int], name: str) -> ImageSet:
         """Return images of the other set at the in-distribution shape, under a name of their own.
+
+        Where `count` takes a part of them, the note says so.
 
         Args:
             images: as they are.
             shape: (C, H, W) wanted.
             name: of the challenge.
         """
-        fitted = fit_to(images, shape, self.filter, self.antialias, self.mode)
-        return replace(fitted, name=name)
+        some = part(images, self.count)
+        fitted = fit_to(some, shape, self.filter, self.antialias, self.mode)
+        if len(some) == len(images):
+            return replace(fitted, name=name)
+        note = f"{len(some):,} of {len(images):,} images"
+        status = "part" if fitted.status == "official" else fitted.status
+        return replace(fitted, name=name, status=status, note=join_notes(fitted.note, note))

@@ -15,7 +15,7 @@ from gradbench.reporting.view import View
 WIDEST = 140
 """Characters of a line in a terminal; a table that is wider shows no intervals."""
 SOURCES = {
-    "part": "only a part of the set of that name was at hand; the whole set may give other numbers",
+    "part": "only a part of the set was at hand or asked for; the whole set may give other numbers",
     "stand_in": "another set, or images made like it, standing in for the one the papers used",
     "regenerated": "brought to this shape here; an archive made by others may be easier or harder",
     "generated": "made here, from the clean test images or from random numbers alone",

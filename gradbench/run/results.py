@@ -135,8 +135,8 @@ class Results:
         note = "; ".join(part for part in (images.note, note, related) if part)
         for measured in judged.measured:
             self.rows.append(measured_row(measured, **common, fold="all", note=note))
-            if len(measured.per_fold) == 1:
-                continue  # a single fold is all of them
+            if len(measured.per_fold) == 1 or measured.metric != "auroc":
+                continue  # a single fold is all of them; others than AUROC are never compared
             for fold, value in enumerate(measured.per_fold):
                 self.rows.append(
                     row(

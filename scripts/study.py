@@ -1,0 +1,41 @@
+"""What the studies beside the runs share: every network of an experiment, and the CSV of its rows.
+
+Imported by `fusions.py` and `layers.py`; by itself it does nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gradbench.backbones.obtain import obtain
+from gradbench.cli.words import braced
+from gradbench.config import compose
+from gradbench.data.gather import gather
+from gradbench.pipeline import order
+from gradbench.run.experiment import read
+from gradbench.run.trial import Trial
+from gradbench.store import Store
+
+
+def write(
+    path: Path, columns: Sequence[str], words: Sequence[str], measure: Callable[[Trial], list]
+) -> None:
+    """Measure every network of an experiment and write the rows.
+
+    Args:
+        path: of the CSV.
+        columns: its header.
+        words: settings of `gradbench run`, the detectors among them.
+        measure: gives the rows of one network.
+    """
+    experiment = read(compose(list(map(braced, words))))
+    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    store = Store(Path(experiment.config["store"]).expanduser())
+    rows = []
+    for seed in experiment.seeds:
+        f = obtain(order(experiment, images, seed), images.train, images.test, store)
+        rows += measure(Trial(experiment, images, f, seed, store))
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
