@@ -21,7 +21,7 @@ WORDS = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     here = tmp_path_factory.mktemp("run")
-    detectors = "detectors=[energy,vim,gradient_oneclass,gradient_fused]"
+    detectors = "detectors=[energy,vim,gradient_oneclass,gradient_fused,activation_fused]"
     ran = gradbench("run", *WORDS, detectors, cwd=here)
     assert ran.code == 0, ran.err
     return here
@@ -43,22 +43,23 @@ def measured(folder: Path, challenge: str, detector: str) -> float:
 
 
 @pytest.mark.parametrize("challenge", ["gaussian_noise", "fgsm"])
-def test_energy_joined_with_gradients_is_the_fused_detector(folder, challenge, capsys):
+def test_energy_joined_with_a_distance_is_the_fused_detector(folder, challenge, capsys):
     own = [r for r in carried_out(folder, "fusions") if r["challenge"].split()[0] == challenge]
     found = {row["distance"]: row for row in own}
     assert set(found) == {
         "",
         "gradient_oneclass",
+        "activation_oneclass",
         "knn",
         "vim",
         "rmds",
         "mahalanobis_v",
-        "activations",
     }
     joined = {name: float(row["auroc"]) for name, row in found.items()}
     assert joined[""] == pytest.approx(measured(folder, challenge, "energy"), abs=0.01)
-    fused = measured(folder, challenge, "gradient_fused")
-    assert joined["gradient_oneclass"] == pytest.approx(fused, abs=0.01)
+    for kind in ("gradient", "activation"):
+        fused = measured(folder, challenge, f"{kind}_fused")
+        assert joined[f"{kind}_oneclass"] == pytest.approx(fused, abs=0.01)
     alone = float(found["vim"]["auroc_alone"])
     assert alone == pytest.approx(measured(folder, challenge, "vim"), abs=0.01)
     assert "svhn" in capsys.readouterr().err  # a set that is not there is said, and left out

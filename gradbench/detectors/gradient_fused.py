@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -42,12 +42,20 @@ class GradientFused(Detector):
     clean_seen = "hold-out"
 
     def __init__(self, knn: bool = False, label: str = "ones", loss: str = "bce"):
-        self.oneclass = GradientOneClass("mahalanobis", label, loss)
+        self.oneclass: Detector = GradientOneClass("mahalanobis", label, loss)
         self.neighbours = KNN() if knn else None
         self.bank_reads = self.neighbours.bank_reads if knn else ()
-        self.reads = self.oneclass.reads + (self.neighbours.reads if knn else ())
-        self.hold_out_reads = self.reads
         self.mean = self.std = torch.empty(0)
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """What the parts score, energy the logits among it."""
+        return (*self.oneclass.reads, *(self.neighbours.reads if self.neighbours else ()))
+
+    @property
+    def hold_out_reads(self) -> Sequence[str]:
+        """What it scores: all of it is standardised on the hold-out."""
+        return self.reads
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientFused:
         """Fit the parts, then their means and standard deviations on the hold-out."""
@@ -82,7 +90,7 @@ class GradientFused(Detector):
         return self
 
     def _parts(self, outputs: Outputs) -> Tensor:
-        """Return (N, 2 or 3): log gradient distance, energy, distance to the neighbour."""
+        """Return (N, 2 or 3): log distance of the profile, energy, distance to the neighbour."""
         parts = [
             self.oneclass.score(outputs).clamp(min=TINY).log(),
             energy_score(outputs["logits"]),

@@ -12,6 +12,7 @@ from gradbench.detectors.class_profile import ClassProfile
 from gradbench.detectors.gradient import PAPER
 from gradbench.detectors.oneclass_forest import Forest
 from gradbench.detectors.oneclass_models import Mahalanobis, Mixture, Neighbours
+from gradbench.detectors.profile import log_norms
 from gradbench.errors import unknown
 
 MODELS = {
@@ -79,12 +80,14 @@ class GradientOneClass(Detector):
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientOneClass:
         """Fit class means and model on the normal images."""
         norms, logits = (fit.outputs[name][~fit.abnormal] for name in self.reads)
-        self.model.fit(self.profile.fit(norms, logits)(norms, logits), seed)
+        logs = log_norms(norms)
+        self.model.fit(self.profile.fit(logs, logits)(logs, logits), seed)
         return self
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) distances from the clean profiles, or minus their log density."""
-        return self.model.distance(self.profile(outputs[self.source], outputs["logits"]))
+        logs = log_norms(outputs[self.source])
+        return self.model.distance(self.profile(logs, outputs["logits"]))
 
     def state(self) -> dict[str, Tensor]:
         """Return class means and model."""

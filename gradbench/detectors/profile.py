@@ -57,8 +57,12 @@ class Normaliser:
         return self
 
     def _raw(self, norms: Tensor) -> Tensor:
-        norms = norms.double()
-        return (norms + FLOOR).log() if self.how == "log_standard" else norms
+        return log_norms(norms) if self.how == "log_standard" else norms.double()
+
+
+def log_norms(norms: Tensor) -> Tensor:
+    """Return log(v + 1e-12) in float64."""
+    return (norms.double() + FLOOR).log()
 
 
 def rank_auroc(scores: np.ndarray, abnormal: np.ndarray) -> float:

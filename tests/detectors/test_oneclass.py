@@ -7,6 +7,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 
+from gradbench.detectors.activation_fused import ActivationFused
+from gradbench.detectors.activation_oneclass import ActivationOneClass
 from gradbench.detectors.base import Samples
 from gradbench.detectors.class_profile import ClassProfile
 from gradbench.detectors.energy import energy_score
@@ -15,7 +17,7 @@ from gradbench.detectors.gradient_oneclass import MODELS, GradientOneClass
 from gradbench.detectors.knn import KNN
 from gradbench.detectors.oneclass_forest import Forest, expected_depth
 from gradbench.detectors.oneclass_models import Mahalanobis, Mixture, Neighbours
-from gradbench.detectors.profile import rank_auroc
+from gradbench.detectors.profile import log_norms, rank_auroc
 from gradbench.errors import GradbenchError
 
 NAME = "squared_norms/ones/bce"
@@ -62,7 +64,8 @@ def auroc(detector, abnormal) -> float:
 
 def test_the_profile_is_the_log_norm_less_that_of_the_predicted_class():
     norms, logits = torch.rand(30, 4) + 0.1, torch.randn(30, 3)
-    found = ClassProfile().fit(norms, logits)(norms, logits)
+    values = log_norms(norms)
+    found = ClassProfile().fit(values, logits)(values, logits)
     logs, predicted = np.log(norms.double().numpy() + 1e-12), logits.argmax(1).numpy()
     for c in range(3):
         mine = predicted == c
@@ -80,8 +83,7 @@ def test_a_class_that_is_never_predicted_has_the_mean_of_all():
 
 
 def test_norms_of_zero_are_floored():
-    profile = ClassProfile().fit(torch.zeros(5, 2), torch.randn(5, 3))
-    assert torch.isfinite(profile(torch.zeros(2, 2), torch.randn(2, 3))).all()
+    assert torch.isfinite(log_norms(torch.zeros(5, 2))).all()
 
 
 # the models
@@ -169,6 +171,54 @@ def test_the_class_matters():
     found = outputs(600, 8)
     found["logits"] = found["logits"].roll(1, 1)
     assert auroc(detector, found) > 0.99
+
+
+# the control on activations
+
+
+def activations(count: int, seed: int = 0, apart: float = 0.0) -> dict[str, torch.Tensor]:
+    """Return the values of `outputs` as means of two feature layers, with the logits."""
+    found = outputs(count, seed, apart)
+    first, second = found[NAME].log().split([2, 3], dim=1)
+    layers = {"layer_means/stage1": first, "layer_means/stage2": second}
+    return {"logits": found["logits"], **layers}
+
+
+def test_on_the_same_values_the_control_is_the_detector_itself():
+    """Up to the floor of the norms: both fit the same model to the same profiles."""
+    aside = Samples.normal(activations(600))
+    control = ActivationOneClass().fit({}, aside, aside)
+    detector = GradientOneClass().fit({}, hold_out(), hold_out())
+    found = control.score(activations(80, 8, apart=1.0))
+    torch.testing.assert_close(found, detector.score(outputs(80, 8, apart=1.0)), rtol=1e-4, atol=0)
+
+
+def test_the_control_keeps_the_order_of_eleven_layers():
+    """Names of more than ten layers sort otherwise as words than in their order."""
+    rng = np.random.default_rng(3)
+    layers = {f"layer_means/stage{i}": torch.from_numpy(rng.normal(size=(90, i + 1)))
+              for i in range(11)}  # fmt: skip
+    clean = {"logits": torch.from_numpy(rng.normal(size=(90, 3))), **layers}
+    aside = Samples.normal(clean)
+    control = ActivationOneClass().fit({}, aside, aside)
+    state = dict(sorted(control.state().items()))
+    other = ActivationOneClass().load(state)
+    assert other.reads == control.reads
+    assert torch.equal(other.score(clean), control.score(clean))
+
+
+def test_the_fused_control_joins_energy_with_activations():
+    aside, query = Samples.normal(activations(600)), activations(50, 8, apart=1.0)
+    detector = ActivationFused().fit({}, aside, aside)
+    distance = ActivationOneClass().fit({}, aside, aside)
+
+    def z(score):
+        clean = score(aside.outputs)
+        return (score(query) - clean.mean()) / clean.std(correction=0)
+
+    expected = z(lambda o: energy_score(o["logits"]))
+    expected = expected + z(lambda o: distance.score(o).log()).clamp(min=0)
+    torch.testing.assert_close(detector.score(query), expected)
 
 
 # fusion
