@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from gradbench.challenges.base import Challenge
 from gradbench.data.gather import part
@@ -29,6 +29,8 @@ class OtherSet(Challenge):
     """
 
     kind = "ood"
+    OWN: ClassVar = ("filter", "antialias", "mode", "count")
+    """Settings that are not the dataset's."""
 
     def __init__(
         self,

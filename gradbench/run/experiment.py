@@ -122,7 +122,7 @@ class Experiment:
         """Build the dataset of a challenge."""
         name = challenge.dataset
         content = load_member("dataset", name, self.dirs) | challenge.settings
-        return instantiate("dataset", name, content, drop=("_target_",))
+        return instantiate("dataset", name, content, drop=("_target_",), taken=OtherSet.OWN)
 
     def backbone(self, seed: int) -> dict[str, Any]:
         """Return the configuration of the network of a seed, the checkpoint by its own name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.utils import get_object
@@ -13,8 +13,21 @@ from gradbench.errors import GradbenchError, unknown
 NOT_ARGUMENTS = ("_target_", "description")
 
 
-def instantiate(group: str, name: str, content: Mapping[str, Any], drop=NOT_ARGUMENTS):
+def instantiate(
+    group: str,
+    name: str,
+    content: Mapping[str, Any],
+    drop: Iterable[str] = NOT_ARGUMENTS,
+    taken: Iterable[str] = (),
+):
     """Build the object that a member's file describes.
+
+    Args:
+        group: of the configuration.
+        name: of the member.
+        content: of its file, with the user's changes.
+        drop: keys that are no settings of the class.
+        taken: settings that were valid where the user wrote them and are another's, for messages.
 
     Raises:
         GradbenchError: if its class is not found or refuses a setting, with the valid ones.
@@ -35,7 +48,8 @@ def instantiate(group: str, name: str, content: Mapping[str, Any], drop=NOT_ARGU
         takes = [p.name for p in signature.parameters.values()]
         for wrong in arguments:
             if wrong not in takes:
-                raise unknown(f"setting of {group} {name}", wrong, takes) from None
+                valid = (*takes, *taken)
+                raise unknown(f"setting of {group} {name}", wrong, valid) from None
         missing = [
             p.name
             for p in signature.parameters.values()

@@ -1,11 +1,15 @@
 """Images of another set: a part of them, the same one every time."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 from gradbench.challenges.other_set import OtherSet
+from gradbench.config import compose
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
+from gradbench.run.experiment import read
 
 
 def other(count: int = 200, status: str = "official", note: str = "") -> ImageSet:
@@ -44,3 +48,17 @@ def test_no_more_than_there_are(count):
 def test_a_count_that_is_none(count):
     with pytest.raises(GradbenchError, match=rf"^challenge other count={count}: .* at least 10,"):
         OtherSet("other", count=count)
+
+
+def test_a_slip_of_the_pen_is_told_the_settings_of_set_and_challenge():
+    words = ["experiment=ood_cifar10_far", "challenges=[{use: svhn, cuont: 50}]"]
+    with pytest.raises(
+        GradbenchError, match=r"named 'cuont': did you mean count or counts"
+    ) as told:
+        read(compose(words))
+    assert "antialias" in str(told.value)
+
+
+def test_settings_of_its_own_are_those_of_the_class():
+    names = [n for n in inspect.signature(OtherSet).parameters if n not in ("dataset", "settings")]
+    assert tuple(names) == OtherSet.OWN
