@@ -77,12 +77,12 @@ def cells(results: Path, name: str) -> list[str]:
 
 
 def pairs(results: Path, name: str) -> list[str]:
-    """Return the gaps that the hypotheses speak of, with intervals and p after Holm."""
+    """Return the gaps that the hypotheses speak of and those to the controls, p after Holm."""
     rows = read_csv(results / name / "results.csv")
     rows = rows[rows["metric"] == "auroc_gap"]
     found = []
     for ours in ("gradient_fused", "gradient_fused_knn", "gradient_oneclass"):
-        for other in ("knn", "vim", "rmds", "energy"):
+        for other in ("knn", "vim", "rmds", "energy", ours.replace("gradient", "activation")):
             own = rows[(rows["method"] == ours) & (rows["variant"] == f"minus {other}")]
             for row in own.itertuples():
                 p = float(HOLM.search(row.note)[1])
