@@ -21,6 +21,13 @@ from gradbench.evaluation.rows import MEAN, NETWORKS, read_csv
 BLOCK = re.compile(r"(<!-- findings: (\S+) -->\n)(.*?)(<!-- /findings -->)", re.DOTALL)
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")
 HOLM = re.compile(r"Holm ([\d.e-]+)")
+OURS = ("gradient_fused", "gradient_fused_knn", "gradient_oneclass")
+PAIRS = (
+    *((ours, other) for ours in OURS for other in ("knn", "vim", "rmds", "energy")),
+    *((f"activation_{kind}", f"gradient_{kind}") for kind in ("fused", "oneclass")),
+    ("activation_fused", "vim"),
+)
+"""Those of the hypotheses, and the controls that take no gradient."""
 
 
 def main(root: Path, check: bool) -> int:
@@ -81,14 +88,13 @@ def pairs(results: Path, name: str) -> list[str]:
     rows = read_csv(results / name / "results.csv")
     rows = rows[rows["metric"] == "auroc_gap"]
     found = []
-    for ours in ("gradient_fused", "gradient_fused_knn", "gradient_oneclass"):
-        for other in ("knn", "vim", "rmds", "energy", ours.replace("gradient", "activation")):
-            own = rows[(rows["method"] == ours) & (rows["variant"] == f"minus {other}")]
-            for row in own.itertuples():
-                p = float(HOLM.search(row.note)[1])
-                shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-                found.append([f"`{ours}` minus `{other}`", f"{row.value:+.1f}",
-                              f"{row.lo:+.1f} to {row.hi:+.1f}", shown])  # fmt: skip
+    for ours, other in PAIRS:
+        own = rows[(rows["method"] == ours) & (rows["variant"] == f"minus {other}")]
+        for row in own.itertuples():
+            p = float(HOLM.search(row.note)[1])
+            shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+            found.append([f"`{ours}` minus `{other}`", f"{row.value:+.1f}",
+                          f"{row.lo:+.1f} to {row.hi:+.1f}", shown])  # fmt: skip
     return _table(["pair", "points", "interval over images", "after Holm"], found)
 
 
