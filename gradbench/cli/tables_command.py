@@ -20,9 +20,9 @@ gradbench tables NAME ... | --all  [results=DIR,DIR] [format=FORMAT] [out=DIR]
 gradbench tables NAME ... | --all  --plan | --run  [key=value ...]
 
 Each table of the papers, cell by cell: published, measured with interval, difference. Numbers are
-those of finished runs under outputs/ and results/, or in the folders of results=; the newest run
-of the published size of the network wins, and each table says which it was made from. A cell that
-is not measured says why.
+those of finished runs under outputs/ and results/, or in the folders of results=; of the published
+size of the network the run that fills most cells wins, of several the newest, and each table says
+which it was made from. A cell that is not measured says why.
 
   list            the tables, and what they hold (also without any word)
   format=         terminal (default), markdown, csv, latex, html

@@ -40,6 +40,20 @@ def test_the_newest_run_wins(made, tmp_path):
     assert told.endswith("runs/b.")
 
 
+def test_the_run_that_fills_more_cells_goes_before_a_newer_one(made, tmp_path):
+    more = [*far(80.0), measured("cifar100", "gradient", 79.0)]
+    write_run(tmp_path / "runs" / "a", more, begun=OLD, weights="x")
+    write_run(tmp_path / "runs" / "b", far(81.0), begun=NEW, weights="y")
+    assert [run.path.name for run in made().runs] == ["a"]
+
+
+def test_the_published_size_goes_before_more_cells(made, tmp_path):
+    write_run(tmp_path / "runs" / "a", far(80.0), begun=OLD)
+    more = [*far(81.0), measured("cifar100", "gradient", 79.0)]
+    write_run(tmp_path / "runs" / "b", more, begun=NEW, width=32, weights="y")
+    assert first(made()) == 80.0
+
+
 def test_the_published_size_goes_before_the_newest(made, tmp_path):
     write_run(tmp_path / "runs" / "a", far(80.0), begun=OLD)
     write_run(tmp_path / "runs" / "b", far(81.0), begun=NEW, width=32, weights="y")

@@ -43,8 +43,8 @@ def choose(table: Table, runs: Sequence[Run], dirs: Iterable[Path] = ()) -> Chos
     """Choose the runs of a table.
 
     On each ground the published size of the network goes before a narrower one, then protocols and
-    experiments go by the table's preference, then the newest run wins. A run without a number of
-    the table leads only where no run has one.
+    experiments go by the table's preference, then the run that fills most cells wins, of several
+    the newest. A run without a number of the table leads only where no run has one.
 
     Args:
         table: what is wanted.
@@ -64,11 +64,13 @@ def choose(table: Table, runs: Sequence[Run], dirs: Iterable[Path] = ()) -> Chos
             continue
 
         def rank(run: Run, experiments=experiments, wanted=wanted) -> tuple:
+            filled = sum(bool(cell_rows(run, one, place)) for one, place in wanted)
             return (
-                not any(cell_rows(run, one, place) for one, place in wanted),
+                not filled,
                 bool(narrower(run, dirs)),
                 table.protocols.index(run.protocol),
                 experiments.index(run.name),
+                -filled,
                 -moment(run.begun),
             )
 
