@@ -22,6 +22,7 @@ from gradbench.detectors.gradient_oneclass import GradientOneClass
 from gradbench.detectors.profile import rank_auroc
 from gradbench.extraction.readers import tensor_names
 from gradbench.reporting.stages import stages
+from gradbench.run.sides import sides
 from gradbench.run.trial import Trial
 
 COLUMNS = ("experiment", "train_seed", "challenge", "part", "tensors", "auroc", "auroc_without")
@@ -39,23 +40,22 @@ def measure(trial: Trial) -> list[tuple]:
     parts = {s.name: list(range(s.first, s.last + 1)) for s in stages(names)}
     every = list(range(len(names)))
     held = trial.look(trial.images.hold_out).outputs
-    normal = trial.normal.outputs
     found = []
     for cell in trial.experiment.cells:
         try:
-            abnormal = trial.look(trial.challenge(cell).images).outputs
+            normal, abnormal = (side.outputs for side in sides(trial, cell, trial.challenge(cell)))
         except MissingData as reason:
             print(f"{cell.title}: {reason}", file=sys.stderr)
             continue
 
-        def auroc(places: list[int], abnormal=abnormal) -> float:
+        def auroc(places: list[int], normal=normal, abnormal=abnormal) -> float:
             fitted = GradientOneClass()
             given = [_only(outputs, fitted.source, places) for outputs in (held, normal, abnormal)]
             aside = Samples.normal(given[0])
             fitted.fit({}, aside, aside)
             scores = [fitted.score(outputs) for outputs in given[1:]]
-            sides = np.repeat([False, True], [len(s) for s in scores])
-            return round(100 * rank_auroc(torch.cat(scores).numpy(), sides), 3)
+            which = np.repeat([False, True], [len(s) for s in scores])
+            return round(100 * rank_auroc(torch.cat(scores).numpy(), which), 3)
 
         common = (trial.experiment.name, trial.seed, cell.title)
         found.append((*common, "all", len(every), auroc(every), ""))
