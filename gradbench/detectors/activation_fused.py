@@ -16,5 +16,4 @@ class ActivationFused(GradientFused):
     info = ActivationOneClass.info
 
     def __init__(self):
-        super().__init__()
-        self.oneclass = ActivationOneClass()
+        self._join(ActivationOneClass(), knn=False)

@@ -42,7 +42,11 @@ class GradientFused(Detector):
     clean_seen = "hold-out"
 
     def __init__(self, knn: bool = False, label: str = "ones", loss: str = "bce"):
-        self.oneclass: Detector = GradientOneClass("mahalanobis", label, loss)
+        self._join(GradientOneClass("mahalanobis", label, loss), knn)
+
+    def _join(self, oneclass: Detector, knn: bool) -> None:
+        """Take the parts: what is rectified, and whether neighbours are added to energy."""
+        self.oneclass = oneclass
         self.neighbours = KNN() if knn else None
         self.bank_reads = self.neighbours.bank_reads if knn else ()
         self.mean = self.std = torch.empty(0)
