@@ -71,6 +71,39 @@ def means(results: Path, name: str) -> list[str]:
     return _table(head, [cells for _, cells in sorted(found, key=lambda one: -one[0])])
 
 
+def overview(results: Path, names: str) -> list[str]:
+    """Return the mean AUROC of every detector in several runs, the best of each in bold.
+
+    Args:
+        results: where the folders of the runs lie.
+        names: `title=folder`, joined by commas.
+    """
+    columns = dict(one.split("=") for one in names.split(","))
+    wide = pd.DataFrame({title: _means(results, name) for title, name in columns.items()})
+    best = wide.round(1).max()
+    order = wide.mean(axis=1, skipna=False).sort_values(ascending=False).index
+    return _table(["detector", *columns], [
+        [f"`{method}`", *(_bold(wide.loc[method, title], best[title]) for title in columns)]
+        for method in order
+    ])  # fmt: skip
+
+
+def _means(results: Path, name: str) -> pd.Series:
+    """Return the mean AUROC of every detector of a run, over its networks."""
+    rows = _auroc(read_csv(results / name / "results.csv"))
+    line = rows[rows["challenge"] == MEAN]
+    whole = line[line["fold"] == (NETWORKS if line["train_seed"].nunique() > 1 else "all")]
+    return whole.set_index("method")["value"]
+
+
+def _bold(value: float, best: float) -> str:
+    """Return a number for a table, bold where it is the best shown."""
+    if pd.isna(value):
+        return ""
+    shown = f"{value:.1f}"
+    return f"**{shown}**" if round(value, 1) == best else shown
+
+
 def cells(results: Path, name: str) -> list[str]:
     """Return the AUROC of every detector on every challenge of a run, mean over its networks."""
     rows = _auroc(read_csv(results / name / "results.csv"))
@@ -187,6 +220,7 @@ def fusions(results: Path, name: str) -> list[str]:
 
 
 TABLES: dict[str, Callable[[Path, str], list[str]]] = {
+    "overview": overview,
     "means": means,
     "cells": cells,
     "pairs": pairs,
