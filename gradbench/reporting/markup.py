@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from gradbench.reporting.grid import ALIKE, Grid
 
+COUNT = re.compile(r"(?<=\d) (?=[a-z])")
 MARK = re.compile(r" (\[[a-z,]+\])$")
 """A reference to foot-notes, at the end of a cell."""
 _LATEX = {
@@ -89,8 +90,8 @@ def _html_head(grid: Grid, c: int) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Return a name as HTML that may go on in the next line after an underscore."""
-    return html_text(text).replace("_", "_<wbr>")
+    """Return words as HTML: a name may break after an underscore, a count stays with its word."""
+    return COUNT.sub("&nbsp;", html_text(text)).replace("_", "_<wbr>")
 
 
 def _split(text: str) -> tuple[str, str, str]:

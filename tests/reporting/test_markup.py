@@ -70,6 +70,11 @@ def read(text):
     return reader
 
 
+def test_a_count_stays_with_its_word_where_a_cell_breaks():
+    grid = Grid(("passes",), (("2 forward, 1 backward",),), labels=1)
+    assert "2&nbsp;forward, 1&nbsp;backward" in html(grid, "")
+
+
 def test_html_is_escaped_and_closed():
     text = html(GRID, "A < B")
     reader = read(text)
