@@ -15,7 +15,7 @@ ABOUT = {
         "msp": {"supervision": "none", "clean_seen": "none", "reads": ["logits"]},
         "gradient": {
             "supervision": "training",
-            "clean_seen": "test images of the other folds",
+            "clean_seen": "other test images",
             "reads": ["squared_norms/ones/bce"],
         },
     },

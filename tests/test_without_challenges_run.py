@@ -34,8 +34,9 @@ def test_every_detector_is_measured_and_says_what_it_saw(folder):
     found = rows(folder, metric="auroc", fold="all")
     assert {row["method"] for row in found} == {*DETECTORS}
     seen = {row["method"]: (row["supervision"], row["clean_seen"]) for row in found}
-    assert seen["knn"] == ("none", "none")
-    assert seen["gradient_fused_knn"] == ("none", "hold-out")
+    assert seen["msp"] == ("none", "none")
+    assert seen["knn"] == ("none", "f's training images")
+    assert seen["gradient_fused_knn"] == ("none", "f's training images, hold-out")
     assert seen["gradient_synthetic"] == ("synthetic", "hold-out")
 
 
@@ -48,13 +49,28 @@ def test_relatives_of_what_was_fitted_on_are_marked(folder):
     assert f"gradient_synthetic: {own}" in notes["gradient_synthetic", "gaussian_noise"]
     assert f"gradient_synthetic: {relative}" in notes["gradient_synthetic", "shot_noise"]
     marked = {key for key, note in notes.items() if "fitted on" in note and "memor" not in key[1]}
-    assert marked == {("gradient_synthetic", f"{kind}_noise") for kind in ("gaussian", "shot")}
+    places = ("gaussian_noise", "shot_noise", "mean")
+    assert marked == {("gradient_synthetic", place) for place in places}
     (line,) = (
         line
         for line in (folder / "run/table.md").read_text().splitlines()
         if line.startswith("- shot_noise:")
     )
     assert f"gradient_synthetic: {relative}" in line
+
+
+def test_the_mark_stands_in_every_row_that_speaks_of_the_challenge(folder):
+    found = [
+        *rows(folder, metric="auroc", fold="all", challenge="mean", method="gradient_synthetic"),
+        *rows(folder, metric="auroc_difference", challenge="shot_noise"),
+    ]
+    assert len(found) > 2
+    marked = "gradient_synthetic: fitted on"
+    of = {"gradient_synthetic", "minus gradient_synthetic"}
+    about = [row for row in found if of & {row["method"], row["variant"]}]
+    assert {row["metric"] for row in about} == {"auroc", "auroc_difference"}
+    assert all(marked in row["note"] for row in about)
+    assert "gaussian_noise, shot_noise" in about[0]["note"]
 
 
 def test_each_is_fitted_once_and_kept_once(folder):

@@ -28,7 +28,6 @@ class ActivationOneClass(Detector):
 
     info = MahalanobisV.info
     supervision = "none"
-    clean_seen = "hold-out"
     hold_out_reads = ("layer_means", "logits")
 
     def __init__(self):

@@ -15,8 +15,8 @@ HEAD = ("head/weight", "head/bias")
 
 def declare(
     bank: str, reads: Sequence[str], head: bool = False
-) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """Return (bank_reads, hold_out_reads, clean_seen) of a detector that fits on one bank.
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (bank_reads, hold_out_reads) of a detector that fits on one bank.
 
     Args:
         bank: `train`, f's training images as most methods publish, or `hold_out`, clean images
@@ -31,8 +31,8 @@ def declare(
         raise unknown("bank", str(bank), BANKS)
     given = HEAD if head else ()
     if bank == "train":
-        return (*reads, *given), (), "none"
-    return given, tuple(reads), "hold-out"
+        return (*reads, *given), ()
+    return given, tuple(reads)
 
 
 def fitted_on(detector: Detector, bank: Outputs, fit: Samples) -> dict[str, Tensor]:

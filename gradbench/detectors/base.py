@@ -117,7 +117,6 @@ class Detector(ABC):
         info: the paper.
         supervision: what it sees of challenges: `none`, `synthetic` (only those it makes itself
             from clean images), `tuning` (to choose hyperparameters), `training` (to fit weights).
-        clean_seen: which clean images it sees besides f's training set.
         reads: names of the outputs it scores.
         bank_reads: names of the outputs it needs on training images, empty if none. `labels` asks
             for their labels, `head/weight` and `head/bias` for f's last linear layer, see `GIVEN`;
@@ -136,7 +135,6 @@ class Detector(ABC):
 
     info: ClassVar[Info]
     supervision: ClassVar[str]
-    clean_seen: ClassVar[str] = "none"
     reads: Sequence[str]
     bank_reads: Sequence[str] = ()
     hold_out_reads: Sequence[str] = ()
@@ -202,6 +200,16 @@ class Detector(ABC):
     def load(self, state: Mapping[str, Tensor]) -> Detector:
         """Take over a fitted state."""
         return self
+
+    @property
+    def clean_seen(self) -> str:
+        """Which clean images it is fitted on: of f's training set, of the hold-out, of the test."""
+        seen = {
+            "f's training images": any(not read.startswith("head/") for read in self.bank_reads),
+            "hold-out": bool(self.hold_out_reads or self.synthetic),
+            "other test images": self.learns_from_challenges,
+        }
+        return ", ".join(name for name, is_seen in seen.items() if is_seen) or "none"
 
     @property
     def learns_from_challenges(self) -> bool:

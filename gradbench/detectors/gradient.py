@@ -45,7 +45,6 @@ class Gradient(Detector):
 
     info = PAPER
     supervision = "training"
-    clean_seen = "test images of the other folds"
     half = 0.0
 
     def __init__(

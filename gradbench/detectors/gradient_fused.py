@@ -39,7 +39,6 @@ class GradientFused(Detector):
 
     info = PAPER
     supervision = "none"
-    clean_seen = "hold-out"
 
     def __init__(self, knn: bool = False, label: str = "ones", loss: str = "bce"):
         self._join(GradientOneClass("mahalanobis", label, loss), knn)

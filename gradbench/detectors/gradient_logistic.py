@@ -33,7 +33,6 @@ class GradientLogistic(Detector):
 
     info = PAPER
     supervision = "training"
-    clean_seen = "test images of the other folds"
     half = 0.0
 
     def __init__(

@@ -61,7 +61,6 @@ class GradientOneClass(Detector):
 
     info = PAPER
     supervision = "none"
-    clean_seen = "hold-out"
 
     def __init__(
         self,

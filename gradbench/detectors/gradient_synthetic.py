@@ -36,7 +36,6 @@ class GradientSynthetic(Gradient):
     """
 
     supervision = "synthetic"
-    clean_seen = "hold-out"
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class KNN(Detector):
         if type(k) is not int or k < 1:
             raise GradbenchError(f"knn k={k}: a whole number, at least 1")
         self.k = k
-        self.bank_reads, self.hold_out_reads, self.clean_seen = declare(bank, ("features",))
+        self.bank_reads, self.hold_out_reads = declare(bank, ("features",))
         self.features = torch.empty(0)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> KNN:

@@ -70,7 +70,6 @@ class Lid(Detector):
         "https://github.com/xingjunm/lid_adversarial_subspace_detection",
     )
     supervision = "training"
-    clean_seen = "hold-out, test images of the other folds"
     hold_out_reads = ("layer_means",)
     half = 0.0
 

@@ -85,7 +85,6 @@ class MahalanobisFE(MahalanobisV):
     """
 
     supervision = "training"
-    clean_seen = "test images of the other folds"
     every_layer = True
     half = 0.0
 
@@ -132,7 +131,6 @@ class _Stepping(MahalanobisV):
         GradbenchError: for a setting out of range.
     """
 
-    clean_seen = "test images of the other folds"
     tries: ClassVar[tuple[str, ...]] = ("choose",)
     """Parts of a fold on which steps are tried."""
     uses: ClassVar[Mapping[str, int | None]] = {"measure": None}

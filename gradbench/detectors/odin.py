@@ -125,7 +125,6 @@ class Odin(Detector):
 
     info = INFO
     supervision = "tuning"
-    clean_seen = "test images of the other folds"
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class RMDS(Detector):
 
     def __init__(self, bank: str = "train"):
         wanted = ("features", "labels")
-        self.bank_reads, self.hold_out_reads, self.clean_seen = declare(bank, wanted)
+        self.bank_reads, self.hold_out_reads = declare(bank, wanted)
         self.classes = self.background = Gaussians(torch.empty(0), torch.empty(0))
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> RMDS:

@@ -68,7 +68,7 @@ class ViM(Detector):
                 f"vim dimension={dimension}: a whole number of at least 1, or null"
             )
         self.dimension = dimension
-        self.bank_reads, self.hold_out_reads, self.clean_seen = declare(bank, self.reads, head=True)
+        self.bank_reads, self.hold_out_reads = declare(bank, self.reads, head=True)
         self.origin = self.space = self.alpha = torch.empty(0)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> ViM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -168,7 +169,10 @@ class Results:
         (groups, *more) = (np.concatenate(pair) for pair in judged.groups)
         alone = not more and len(np.unique(groups)) == len(groups)
         of_cell = self.verdicts.setdefault((cell.challenge.kind, cell.name, cell.level), {})
-        verdict = Verdict(sampled, tuple(counts), alone, judged.product)
+        related = relation(self.experiment.own_cells(method.partition("@")[0]), cell)
+        verdict = Verdict(
+            sampled, tuple(counts), alone, judged.product, _digest(judged.groups), related
+        )
         of_cell.setdefault(method, {})[seed] = verdict
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
@@ -272,3 +276,11 @@ class Results:
             "status": images.status,
             "note": images.note,
         }
+
+
+def _digest(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Return a digest of the groups of all measured images, fold by fold and side by side."""
+    found = hashlib.sha256()
+    for groups in (side for fold in folds for side in fold):
+        found.update("\n".join([*map(str, groups), ""]).encode() + b"\0")
+    return found.hexdigest()

@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-import numpy as np
-
-from gradbench.evaluation.comparison import corrected_t_p, delong, holm_pairs, normal_p
+from gradbench.evaluation.comparison import holm_pairs
 from gradbench.evaluation.replicates import Sampled, combined
 from gradbench.evaluation.rows import MEAN, NETWORKS, row
+from gradbench.run.differences import behind, cells_of, p_values
 from gradbench.run.experiment import protocol_name
-from gradbench.run.judging import kept_scores
 from gradbench.run.results import Results
 from gradbench.run.verdict import CellName, Verdict
 
@@ -67,8 +65,9 @@ def _means(
                 of_seed = combined([lines[cell][method][seed] for cell in own])
                 found.setdefault(mean, {}).setdefault(method, {})[seed] = of_seed
                 counts = _counts([results.verdicts[cell][method][seed] for cell in own], results)
-                _add(results, sources, mean, method, seed, of_seed, **counts,
-                     note=f"mean of {len(own)} cells: {_named(own)}")  # fmt: skip
+                note = _joined(f"mean of {len(own)} cells: {_named(own)}",
+                               _related(results, mean, method))  # fmt: skip
+                _add(results, sources, mean, method, seed, of_seed, **counts, note=note)
     return found
 
 
@@ -76,10 +75,14 @@ def _add_networks(
     results: Results, sources: Sources, cell: CellName, method: str, each: list[Sampled]
 ) -> None:
     values = [100 * sampled.value for sampled in each]
-    note = f"mean of {len(each)} networks"
+    related = _related(results, cell, method)
+    note = _joined(f"mean of {len(each)} networks", related)
     _add(results, sources, cell, method, None, combined(each), fold=NETWORKS, note=note)
     ends = {"lo": min(values), "hi": max(values), "value": max(values) - min(values)}
-    ends |= {"metric": "auroc_range", "note": f"range of {len(each)} networks, not an interval"}
+    ends |= {
+        "metric": "auroc_range",
+        "note": _joined(f"range of {len(each)} networks, not an interval", related),
+    }
     _add(results, sources, cell, method, None, None, fold=NETWORKS, **ends)
 
 
@@ -89,11 +92,11 @@ def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: 
     for cell, line in lines.items():
         whole = {m: combined(list(seeds.values())) for m, seeds in line.items()
                  if len(seeds) == len(results.experiment.seeds)}  # fmt: skip
-        if cell[1] == MEAN and len({_cells_of(results, cell[0], m) for m in whole}) > 1:
+        if cell[1] == MEAN and len({cells_of(results, cell[0], m) for m in whole}) > 1:
             continue  # means over different challenges are not compared
         if len(whole) > 1:
             compared.append((cell, whole))
-            tables.append(_p_values(results, cell, whole))
+            tables.append(p_values(results, cell, whole))
     if not compared:
         return
     for (cell, whole), (raw, test), after in zip(
@@ -106,6 +109,7 @@ def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: 
             pairs += [("auroc_gap", b, a) for a, b in combinations(range(len(names)), 2)]
         seeds = results.experiment.seeds
         for metric, a, b in pairs:
+            related = [_related(results, cell, names[place]) for place in (a, b)]
             _add(
                 results,
                 sources,
@@ -116,55 +120,30 @@ def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: 
                 metric=metric,
                 variant=f"minus {names[b]}",
                 unit="percentage points",
-                note=f"p = {raw[a, b]:.3g}, Holm {after[a, b]:.3g}; {test}",
+                note=_joined(
+                    f"p = {raw[a, b]:.3g}, Holm {after[a, b]:.3g}; {test[a, b]}", *related
+                ),
             )
 
 
-def _p_values(
-    results: Results, cell: CellName, whole: Mapping[str, Sampled]
-) -> tuple[np.ndarray, str]:
-    """Return the p-value of every pair of detectors, and the name of the test.
-
-    Several folds: the corrected t-test over folds, each the mean of the networks. A single one:
-    DeLong's test where no source stands twice, otherwise the spread of the paired resamples.
-    """
-    names, ratio = list(whole), results.experiment.protocol.ratio
-    table = np.ones((len(names), len(names)))
-    alone = _alone(results.verdicts.get(cell, {}))
-    folds = {len(sampled.per_fold) for sampled in whole.values()}
-    over_folds = ratio is not None and len(folds) == 1 and folds != {1}
-    test = "corrected t-test over folds" if over_folds else "paired bootstrap over sources"
-    test = "DeLong's test" if alone and not over_folds else test
-    for a, b in combinations(range(len(names)), 2):
-        gap = combined([whole[names[a]], whole[names[b]]], [1, -1])
-        if over_folds:
-            p = corrected_t_p(gap.per_fold, ratio)
-        elif alone:
-            p = delong(*(alone[names[i]] for i in (a, b)), alone[""]).p
-        else:
-            p = normal_p(gap.value, float(gap.samples.std(ddof=1)))
-        table[a, b] = table[b, a] = p
-    return table, test
+def _related(results: Results, cell: CellName, method: str) -> str:
+    """Return which of the challenges of a row the detector's own are alike, in words."""
+    found = [
+        (name, verdict.related)
+        for name in behind(results, cell, method)
+        for verdict in list(results.verdicts[name][method].values())[:1]
+        if verdict.related
+    ]
+    if not found:
+        return ""
+    if cell[1] != MEAN:
+        return f"{method}: {found[0][1]}"
+    names = dict.fromkeys(name for (_, name, _), _ in found)
+    return f"{method}: fitted on {', '.join(names)}, or on what is like them"
 
 
-def _alone(methods: Mapping[str, Mapping[int, Verdict]]) -> dict[str, np.ndarray]:
-    """Return the scores of each detector, and the sides as "", where DeLong's test is in place.
-
-    That is for one network and one fold in which every image has a source of its own.
-    """
-    found = {}
-    for method, seeds in methods.items():
-        verdicts = list(seeds.values())
-        if len(verdicts) != 1 or not verdicts[0].alone:
-            return {}
-        ((normal, abnormal),) = kept_scores(verdicts[0].product)
-        found[method] = np.concatenate([normal, abnormal])
-        found[""] = np.arange(len(normal) + len(abnormal)) >= len(normal)
-    return found
-
-
-def _cells_of(results: Results, kind: str, method: str) -> tuple[CellName, ...]:
-    return tuple(c for c, methods in results.verdicts.items() if c[0] == kind and method in methods)
+def _joined(*parts: str) -> str:
+    return "; ".join(dict.fromkeys(part for part in parts if part))
 
 
 def _counts(verdicts: Sequence[Verdict], results: Results) -> dict[str, int | None]:

@@ -18,11 +18,12 @@ from gradbench.run.experiment import Cell
 from gradbench.run.trial import Trial
 
 RELATIVES = (
-    ("gaussian_noise", "shot_noise", "speckle_noise", "impulse_noise"),
-    ("gaussian_blur", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    ("gaussian_noise", "shot_noise", "speckle_noise", "impulse_noise", "noise"),
+    ("gaussian_blur", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "lens_blur"),
     ("fgsm", "bim", "pgd"),
 )
-"""Families of challenges so alike that a fit on one is half a fit on the others."""
+"""Families of challenges so alike that a fit on one is half a fit on the others; the types of
+CURE-TSR and their stand-ins by the name of the type."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def relation(own: Sequence[Cell], measured: Cell) -> str:
     for cell in own:
         if cell.challenge.family == family:
             return f"fitted on {cell.title}"
+    family = getattr(measured.challenge, "type", family)
     for cell in own:
         if any(cell.challenge.family in group and family in group for group in RELATIVES):
             return f"fitted on a relative: {cell.title}"

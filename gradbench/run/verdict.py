@@ -20,12 +20,16 @@ class Verdict(NamedTuple):
         counts: measured scores of all folds, (normal, abnormal).
         alone: there is one fold, in which every image has a source of its own.
         product: where the scores are kept.
+        folds: digest of the groups of the images that each fold measures.
+        related: what is fitted on of the detector's own challenges, "" where nothing is alike.
     """
 
     sampled: Sampled
     counts: tuple[int, int]
     alone: bool
     product: Product
+    folds: str = ""
+    related: str = ""
 
 
 @dataclass(frozen=True)

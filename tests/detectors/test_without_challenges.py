@@ -110,7 +110,7 @@ def test_the_hold_out_as_bank(detector):
     query = {"features": drawn(20, 6, seed=4), "logits": drawn(20, 3, seed=5)}
     on_train, on_hold_out = detector(), detector(bank="hold_out")
     assert on_train.hold_out_reads == ()
-    assert on_train.clean_seen == "none"
+    assert on_train.clean_seen == "f's training images"
     assert {*on_hold_out.bank_reads} <= {*head}
     assert on_hold_out.clean_seen == "hold-out"
     first = on_train.fit(images, NOTHING, NOTHING).score(query)
