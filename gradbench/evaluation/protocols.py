@@ -13,7 +13,8 @@ import numpy as np
 from gradbench.errors import GradbenchError, unknown
 from gradbench.evaluation.partition import partition
 
-SPLITS = ("grouped", "random")
+RANDOM = "random"
+SPLITS = ("grouped", RANDOM)
 
 
 def random_name(name: str) -> str:
@@ -22,7 +23,7 @@ def random_name(name: str) -> str:
     >>> random_name("grouped"), random_name("icip2020")
     ('random', 'icip2020_random')
     """
-    return "random" if name == "grouped" else f"{name}_random"
+    return RANDOM if name == "grouped" else f"{name}_{RANDOM}"
 
 
 @dataclass(frozen=True)

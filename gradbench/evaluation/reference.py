@@ -21,7 +21,8 @@ class Reference(Protocol):
     enforced: sources go in the order in which they first appear (by their place relative to the
     size of the set, on the side where it is lower), and stay whole, until one side has its number.
 
-    Differs from the paper: a source (or track) that would be cut goes to the later part as a whole.
+    Differs from the paper: a source (or track) that would be cut goes to the later part as a whole,
+    and clean images with noisy copies beside them count as one set.
 
     Args:
         name: of the protocol.

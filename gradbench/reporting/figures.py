@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from gradbench.evaluation.protocols import RANDOM
 from gradbench.reporting import style
 from gradbench.reporting.profile import profile
 
@@ -105,13 +106,15 @@ def levels(path: str | Path, title: str, frame: pd.DataFrame) -> None:
     Args:
         path: of the PNG.
         title: of the figure.
-        frame: rows of a run; those of AUROC with a level are drawn, without the random split.
+        frame: rows of a run; those of AUROC with a level are drawn, without the random split
+            beside another one.
 
     Raises:
         GradbenchError: if the picture cannot be written.
     """
     rows = frame[(frame["metric"] == "auroc") & (frame["fold"] == "all") & (frame["level"] != "")]
-    rows = rows[(rows["protocol"] != "random") & (rows["challenge_set"] != "control")]
+    torn = rows["protocol"].str.endswith(RANDOM)
+    rows = rows[(~torn | torn.all()) & (rows["challenge_set"] != "control")]
     rows = rows.assign(level=rows["level"].astype(int))
     looks = _looks(rows["method"])
     families = list(dict.fromkeys(rows["challenge"]))

@@ -239,7 +239,8 @@ class View:
 
     def _reason(self, line: Line, rows: Sequence[Any], method: str) -> str:
         """Return why a cell is empty, from its own rows or from those of the whole challenge."""
-        whole = [r for r in self._lines.get(line, ()) if r.method in ("", method)]
+        own = [r for r in self._lines.get(line, ()) if r.method in ("", method)]
+        whole = [r for r in own if not r.metric]  # what is missing of one measure tells of no other
         for row in [*rows, *whole]:
             if row.note.startswith(HOLE):
                 return row.note.removeprefix(HOLE)

@@ -20,7 +20,7 @@ from gradbench.data.settings import DataSettings
 from gradbench.extraction.again import Again
 from gradbench.extraction.extract import extract
 from gradbench.extraction.together import Readers
-from gradbench.run.experiment import Cell, Experiment, protocol_name
+from gradbench.run.experiment import Cell, Experiment
 from gradbench.store import Store
 from gradbench.workers.crew import Crew
 
@@ -142,7 +142,7 @@ def from_archive(
     experiment: Experiment, cell: Cell, archive: Archive, images: InDistribution, store: Store
 ) -> ImageSet:
     """Return the published images of a corruption; see `archive.published`."""
-    grouped = protocol_name(experiment.protocol) != "random"
+    grouped = experiment.protocol.split != "random"
     level = cell.level
     return published(archive, cell.challenge, level, cell.title, images, grouped, store)
 

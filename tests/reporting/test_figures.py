@@ -84,11 +84,16 @@ def test_levels_of_several_networks_differ_from_those_of_one(tmp_path):
         auroc("corruption", "fog", "msp", 80.0 + 5 * level, level=level, seed=1) for level in (1, 2)
     ]
     random = [row | {"protocol": "random", "value": 99.0} for row in one]
-    for name, rows in (("one", one), ("both", one + two), ("leak", one + random)):
+    torn = [row | {"protocol": "icip2020_random"} for row in random]
+    alone = [row | {"protocol": "random"} for row in one]
+    drawn = {}
+    for name, rows in {"one": one, "both": one + two, "leak": one + random, "torn": one + torn,
+                       "alone": alone}.items():  # fmt: skip
         figures.levels(tmp_path / f"{name}.png", "Levels", frame(rows))
-    one, both, leak = ((tmp_path / f"{n}.png").read_bytes() for n in ("one", "both", "leak"))
-    assert both != one
-    assert leak == one
+        drawn[name] = (tmp_path / f"{name}.png").read_bytes()
+    assert drawn["both"] != drawn["one"]
+    assert drawn["leak"] == drawn["torn"] == drawn["one"]
+    assert drawn["alone"] == drawn["one"]  # a run that divides at random shows what it measured
 
 
 def test_the_area_under_the_curve_is_the_auroc():

@@ -1,9 +1,10 @@
 import pytest
 from made_rows import ABOUT, auroc, missing, run_frame, whole_run
 
-from gradbench.evaluation.rows import frame, read_csv, write_csv
+from gradbench.evaluation.rows import frame, hole, read_csv, write_csv
 from gradbench.reporting.numbers import number, with_interval, with_range
 from gradbench.reporting.table import markdown, terminal
+from gradbench.reporting.view import Line, View
 
 
 def section(text, title):
@@ -32,6 +33,21 @@ def test_an_exact_bound_is_one_sided_and_other_intervals_are_not():
 
 def test_several_values_are_their_mean_and_range():
     assert with_range([90.0, 92.0, 97.0]) == "93.0 (90.0–97.0)"
+
+
+def test_what_is_missing_of_one_measure_is_no_reason_for_another():
+    here = {"challenge_set": "adversarial", "challenge": "fgsm", "level": None}
+    own = {"method": "odin@fgsm", "protocol": "grouped", "fold": "all"}
+    half = {"metric": "detection_accuracy", "threshold_rule": "half"}
+    rows = [
+        auroc("adversarial", "fgsm", "odin@fgsm", 65.6),
+        hole("it says 0.5 nowhere", **here, **own, **half),
+        hole("not at hand", **here | {"challenge": "cw"}),
+    ]
+    view = View(frame(rows), "transfer")
+    fgsm, cw = (Line("adversarial", name, "") for name in ("fgsm", "cw"))
+    assert view.cell(fgsm, "odin@fgsm").reason == ""
+    assert view.cell(cw, "odin@fgsm").reason == "not at hand"
 
 
 def test_the_head_tells_the_conventions():
