@@ -24,7 +24,7 @@ class Backbone(nn.Module):
         shape: (C, H, W) of the images that the network was made for.
         config: class path and arguments that the network was built from, where it was.
         feature_layers: layers whose means are its features layer by layer; None for those that
-            the network declares, or its last blocks.
+            the network declares, or its last blocks, found by a pass of a copy.
 
     Raises:
         GradbenchError: for a feature layer that the network has not.
@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         self.classes = tuple(classes)
         self.shape = tuple(shape)
         self.config = dict(config or {})
-        self.feature_layers = layers_of(network, feature_layers)
+        self.feature_layers = layers_of(network, feature_layers, self.shape)
         for name, values in (("mean", mean), ("std", std)):
             values = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,16 @@ def layer_of(name: str) -> str:
     return name.split("/", 1)[1]
 
 
-def mean_over_positions(output: Tensor, layer: str) -> Tensor:
+def mean_over_positions(output: Tensor, layer: str, size: Sequence[int]) -> Tensor:
     """Return (B, channels) of a layer's output: maps (B, C, H, W), tokens (B, ..., C) or vectors.
+
+    Maps (B, H, W, C), as of Swin transformers, are told by the size of the images: their first two
+    axes have its aspect ratio, the last two have not. In doubt channels come first.
+
+    Args:
+        output: of the layer.
+        layer: its name.
+        size: (H, W) of the images.
 
     Raises:
         GradbenchError: if the layer gives something else than one tensor.
@@ -55,8 +63,17 @@ def mean_over_positions(output: Tensor, layer: str) -> Tensor:
             "layer: name others in backbone.feature_layers"
         )
     if output.dim() == 4:
-        return output.mean((2, 3))
+        return output.mean((1, 2) if _channels_last(output.shape, size) else (2, 3))
     return output.flatten(1, -2).mean(1) if output.dim() > 2 else output.clone()
+
+
+def _channels_last(shape: Sequence[int], size: Sequence[int]) -> bool:
+    (_, first, middle, last), (height, width) = shape, size
+
+    def fits(rows: int, columns: int) -> bool:  # to less than one row or column
+        return abs(rows * width - columns * height) < max(height, width)
+
+    return fits(first, middle) and not fits(middle, last)
 
 
 class LayerMeans:
@@ -65,9 +82,11 @@ class LayerMeans:
     Args:
         network: that is passed through.
         layers: names of the layers, none to do nothing.
+        size: (H, W) of the images.
     """
 
-    def __init__(self, network: nn.Module, layers: Iterable[str]):
+    def __init__(self, network: nn.Module, layers: Iterable[str], size: Sequence[int]):
+        self.size = size
         self.parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         self.handles = [
             network.get_submodule(layer).register_forward_hook(self._keeper(layer))
@@ -110,6 +129,6 @@ class LayerMeans:
 
     def _keeper(self, layer: str):
         def keep(_module, _inputs, output) -> None:
-            self.parts[layer].append(mean_over_positions(output, layer).detach())
+            self.parts[layer].append(mean_over_positions(output, layer, self.size).detach())
 
         return keep

@@ -125,7 +125,7 @@ def read_until(backbone: Backbone, pixels: Tensor, source: str) -> Tensor:
     layer = layer_of(source)
 
     def stop(_module, _inputs, output) -> None:
-        raise _Reached(mean_over_positions(output, layer))
+        raise _Reached(mean_over_positions(output, layer, pixels.shape[2:]))
 
     handle = backbone.network.get_submodule(layer).register_forward_hook(stop)
     try:

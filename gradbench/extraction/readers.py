@@ -81,7 +81,7 @@ def read_counting(
     logits: Tensor | None = None
     with (
         Features(backbone, images, "features" in names) as features,  # first: it makes a pass
-        LayerMeans(backbone.network, layers) as means,
+        LayerMeans(backbone.network, layers, images.shape[2:]) as means,
     ):
         if norms:
             for position, name in enumerate(norms):

@@ -47,13 +47,155 @@ def test_of_an_unknown_network_without_blocks_the_layers_but_the_last():
         ),
         ("mobilenet_v2", tuple(f"features.{i}" for i in range(14, 19))),
         ("vgg11_bn", tuple(f"features.{i}" for i in (11, 15, 18, 22, 25))),
-        ("vit_b_16", ("conv_proj", "encoder")),
+        ("mobilenet_v3_small", tuple(f"features.{i}" for i in range(8, 13))),
+        ("shufflenet_v2_x0_5", ("conv1", "stage2", "stage3", "stage4", "conv5")),
+        ("swin_t", (*(f"features.{i}" for i in range(4, 8)), "norm")),
+        (
+            "vit_b_16",
+            (*(f"encoder.layers.encoder_layer_{i}" for i in range(8, 12)), "encoder.ln"),
+        ),
+        ("regnet_y_400mf", ("stem", *(f"trunk_output.block{i}" for i in range(1, 5)))),
     ],
 )
 def test_of_torchvisions_networks_the_last_blocks(name, layers):
-    with torch.device("meta"):
+    with torch.device("cpu" if "regnet" in name else "meta"):
         net = getattr(torchvision.models, name)()
-    assert feature_layers(net) == layers
+    assert feature_layers(net) == layers  # in the order of registration
+    net = net.to("meta")
+    assert feature_layers(net, None, (3, 224, 224)) == layers  # in that of the calls
+    wrapped = tuple(f"model.{name}" for name in layers)
+    assert feature_layers(Wrapper(net), None, (3, 224, 224)) == wrapped
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "size"),
+    [
+        ("googlenet", tuple(f"inception{i}" for i in ("4c", "4d", "4e", "5a", "5b")), 64),
+        ("inception_v3", tuple(f"Mixed_{i}" for i in ("6d", "6e", "7a", "7b", "7c")), 96),
+    ],
+)
+def test_parts_that_are_called_in_training_alone_are_none(name, layers, size):
+    with torch.device("meta"):
+        net = getattr(torchvision.models, name)(init_weights=False, aux_logits=True)
+    assert feature_layers(net, None, (3, size, size)) == layers
+
+
+class Wrapper(nn.Module):
+    """A network in a network."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x)
+
+
+def conv(inside, out):
+    return nn.Sequential(nn.Conv2d(inside, out, 3, padding=1), nn.ReLU())
+
+
+class ClassifierFirst(nn.Module):
+    """The classifier is registered before what is called before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.block2, self.block1 = nn.Linear(4, 3), conv(4, 4), conv(1, 4)
+
+    def forward(self, x):
+        return self.fc(self.block2(self.block1(x)).mean((2, 3)))
+
+
+class Listed(nn.Module):
+    """Blocks in lists that are called in turn, one of them twice; a scale of the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(4)) for _ in range(3))
+        self.blocks = nn.ModuleList([conv(1, 4), conv(4, 4), conv(4, 4)])
+        self.shared, self.fc, self.scale = conv(4, 4), nn.Linear(4, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        for block, norm in zip(self.blocks, self.norms):
+            x = norm(block(x))
+        return self.scale(self.fc(self.shared(self.shared(x)).mean((2, 3))))
+
+
+LISTED = ["norms.0", "blocks.1", "norms.1", "blocks.2", "norms.2"]
+
+
+class Beside(ClassifierFirst):
+    """Something is called after the logits, and an output that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.pair, self.projection = Pair(), nn.Linear(3, 2)
+
+    def forward(self, x):
+        logits = self.fc(self.pair(self.block2(self.block1(x)))[0].mean((2, 3)))
+        self.projection(logits.relu())
+        return logits
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = conv(4, 4)
+
+    def forward(self, x):
+        return self.inner(x), x
+
+
+@pytest.mark.parametrize(
+    ("net", "layers"),
+    [
+        (ClassifierFirst(), ["block1", "block2"]),
+        (Listed(), LISTED),
+        (Beside(), ["block1", "block2", "pair.inner"]),
+        (
+            Wrapper(nn.Sequential(conv(1, 4), conv(4, 4), nn.Flatten(), nn.Linear(256, 3))),
+            ["model.0", "model.1"],
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 1, 1), Wrapper(Listed())),
+            [f"1.model.{name}" for name in LISTED],
+        ),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), ["1"]),
+    ],
+)
+def test_a_pass_tells_the_order_and_the_classifier(net, layers):
+    assert feature_layers(net, None, (1, 8, 8)) == tuple(layers)
+
+
+def test_the_pass_leaves_the_network_as_it_was():
+    net = Listed().train()
+    net.fc.eval()
+    net.fc.register_forward_hook(lambda *_: None)
+    modes = [module.training for module in net.modules()]
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    torch.manual_seed(3)
+    Backbone(net, [0.5], [0.5], "abc", (1, 8, 8))
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert [len(m._forward_hooks) for m in net.modules() if m._forward_hooks] == [1]
+    assert not torch.nn.modules.module._global_forward_hooks
+
+
+def test_a_network_that_cannot_make_the_pass_is_taken_as_registered():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3), nn.Flatten())
+    net.append(nn.Linear(64, 3))
+    assert feature_layers(net, None, (1, 5, 5)) == ("0", "2")
+
+
+def test_neither_declared_nor_named_layers_need_a_pass(monkeypatch):
+    monkeypatch.setattr(nn.Module, "__call__", None)
+    f = Backbone(ResNet(18, 5, width=4), [0.5] * 3, [0.2] * 3, range(5), (3, 8, 8))
+    assert f.feature_layers == ("stem", "layer1", "layer2", "layer3", "layer4")
+    named = Backbone(Listed(), [0.5], [0.5], "abc", (1, 8, 8), None, ["shared"])
+    assert named.feature_layers == ("shared",)
 
 
 def test_the_user_names_others():

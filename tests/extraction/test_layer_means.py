@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from _dummies import CLASSES, TinyNet, images, network
 from torch import nn
 
@@ -9,6 +10,8 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
 from gradbench.extraction.extract import extract
+from gradbench.extraction.feature_layers import mean_over_positions
+from gradbench.extraction.perturbed import read_until
 from gradbench.extraction.readers import read
 
 NORMS = "squared_norms/ones/bce"
@@ -57,6 +60,39 @@ def test_of_tokens_and_vectors():
     means = x.flatten(2).mean(1)
     torch.testing.assert_close(found["layer_means/tokens"], means)
     torch.testing.assert_close(found["layer_means/vector"], net.vector(means).detach())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 24), (8, 8)])
+def test_of_maps_with_channels_last(size):
+    torch.manual_seed(0)
+    net = torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [1, 2], [2, 2], num_classes=3)
+    f = Backbone(net, [0.0] * 3, [1.0] * 3, CLASSES, (3, *size)).eval()
+    x = torch.rand(2, 3, *size)
+    found = read(f, x, ["layer_means"])
+    shapes = {name.split("/")[1]: tuple(value.shape) for name, value in found.items()}
+    assert shapes == dict(
+        zip((*(f"features.{i}" for i in range(4)), "norm"), [(2, 8), (2, 8), *[(2, 16)] * 3])
+    )
+    with torch.inference_mode():
+        expected = net.norm(net.features(x)).mean((1, 2))
+    torch.testing.assert_close(found["layer_means/norm"], expected)
+    alone = read_until(f, x, "layer_means/norm").detach()
+    assert torch.allclose(alone, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((2, 5, 7, 7), (28, 28)),
+        ((2, 7, 7, 7), (28, 28)),
+        ((2, 6, 6, 5), (48, 40)),  # both fit: in doubt channels come first
+        ((2, 16, 1, 1), (8, 8)),
+        ((2, 3, 6, 4), (224, 160)),
+    ],
+)
+def test_in_doubt_channels_come_first(shape, size):
+    maps = torch.rand(shape)
+    assert torch.equal(mean_over_positions(maps, "layer", size), maps.mean((2, 3)))
 
 
 def test_a_later_change_in_place_does_not_reach_them():
