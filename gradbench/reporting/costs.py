@@ -28,8 +28,8 @@ work: of those that learn from challenges with the fits of all folds, of those t
 without their passes. *With passes*: with all passes through f that it needs of an image, those over
 perturbed images among them, made for it alone: one batch is timed for that, since the passes of a
 run serve many detectors at once. Where the fits of a detector differ, passes are those of the fit
-that takes the most. Peak memory is what fitting and scoring add to what was in use before; empty
-where the system does not tell."""
+that takes the most. Peak memory is what fitting, scoring or that batch of passes adds to what was
+in use before, whichever adds the most; empty where the system does not tell."""
 
 
 @dataclass
@@ -118,6 +118,7 @@ def costs_table(store: Store, detectors: Detectors) -> str:
             for (step, what), cost in costs.items()
             if step in (*SCORING, "fits", "fit") and _detector(what) == name
         ]
+        spent.append(passes_of(costs, detector))
         memory = [max((m for c in spent if (m := getattr(c, n)) is not None), default=None)
                   for n in MEMORY]  # fmt: skip
         scoring = scoring_of(costs, name)

@@ -146,6 +146,14 @@ def test_the_csv_tells_the_speed_with_passes(trial, results, tmp_path):
     assert lines["logits"]["with_passes_per_second"] == ""
 
 
+def test_memory_is_that_of_passes_where_they_take_more_than_scoring(trial, results):
+    store = scored_and_timed(trial, results)
+    scored(store, "energy", 70.0, 1.0)
+    table = costs_table(store, fitted(results))
+    peaks = {name: cells(table, name)[5] for name in DETECTORS}
+    assert peaks == dict.fromkeys(DETECTORS, "50.0") | {"energy": "70.0"}
+
+
 def test_passes_over_perturbed_images_are_made_to_be_timed(monkeypatch):
     made = []
     monkeypatch.setattr(Perturbed, "__call__", lambda *args: made.append(args))
