@@ -52,7 +52,7 @@ def run(experiment: Experiment, store: Store) -> Results:
                 transferring.measure(trial, results)
             controls.run(trial, results)
             thresholds.measure(trial, results)
-            pass_times.measure(trial)
+            pass_times.measure(trial, results)
     summary.add(results)
     return results
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gradbench.detectors.base import Passes
+from gradbench.detectors.base import Detector
 from gradbench.reporting.grid import Grid, markdown
+from gradbench.run.pass_times import passes_settings
 from gradbench.store import Key, Product, Store
 
 COLUMNS = (
-    *("step", "what", "images", "seconds", "images_per_second", "peak_mib", "peak_device_mib"),
-    *("forward_passes", "backward_passes", "made_by_this_run"),
+    *("step", "what", "images", "seconds", "images_per_second", "with_passes_per_second"),
+    *("peak_mib", "peak_device_mib", "forward_passes", "backward_passes", "made_by_this_run"),
 )
 SCORING = ("image_scores", "scores", "transfer")
 """Steps that score images: the first one that a detector has tells its speed."""
@@ -23,10 +25,11 @@ HEAD = """# Costs
 Times are of the run that made a product, whenever that was, on the hardware that its manifest in
 the store names; they are no part of what equal runs have equal. *Scoring* is the detector's own
 work: of those that learn from challenges with the fits of all folds, of those that perturb images
-without their passes. *With passes*: with all passes through f that it needs of an image, made for
-it alone: one batch of them is timed for that, since those of the run serve many detectors at once.
-Peak memory is what fitting and scoring add to what was in use before; empty where
-the system does not tell."""
+without their passes. *With passes*: with all passes through f that it needs of an image, those over
+perturbed images among them, made for it alone: one batch is timed for that, since the passes of a
+run serve many detectors at once. Where the fits of a detector differ, passes are those of the fit
+that takes the most. Peak memory is what fitting, scoring or that batch of passes adds to what was
+in use before, whichever adds the most; empty where the system does not tell."""
 
 
 @dataclass
@@ -38,6 +41,8 @@ class Cost:
     made: bool = False
     peak_mib: float | None = None
     peak_device_mib: float | None = None
+    with_passes: float | None = None
+    """Images per second of scoring with the passes that give what a detector reads."""
 
     def add(self, images: int, seconds: float, made: bool, about: Mapping) -> None:
         """Add a product; memory is that of the hungriest."""
@@ -57,70 +62,71 @@ Costs = dict[tuple[str, str], Cost]
 """By step and thing made."""
 
 
-def gathered(store: Store) -> Costs:
+Detectors = Mapping[str, Detector | None]
+"""As they were fitted, see `pass_times.costliest`; None for one that never was."""
+
+
+def gathered(store: Store, detectors: Detectors) -> Costs:
     """Return what was spent on everything that a run used, whoever made it."""
     costs: Costs = {}
     for key, (product, made) in store.used.items():
         for what, images, seconds in _cost(key, product):
             costs.setdefault((key.step, what), Cost()).add(images, seconds, made, product.about)
+    for (step, what), cost in costs.items():
+        if step in SCORING:
+            passes = passes_of(costs, detectors.get(_detector(what)))
+            cost.with_passes = one_after_another(cost, passes)
     return costs
 
 
-def write_costs(store: Store, path: Path, passes: Mapping[str, Passes]) -> None:
+def write_costs(store: Store, path: Path, detectors: Detectors) -> None:
     """Write one line per step and thing made: images, seconds, memory, and who made it.
 
     Args:
         store: with the products that the run used.
         path: of the CSV.
-        passes: through f that each detector takes to score an image.
+        detectors: of the run, fitted.
     """
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for (step, what), cost in gathered(store).items():
-            of = passes.get(what.partition("@")[0]) if step in SCORING else None
-            counts = ("", "") if of is None else (of.forward, of.backward)
+        for (step, what), cost in gathered(store, detectors).items():
+            detector = detectors.get(_detector(what)) if step in SCORING else None
+            rates = [f"{rate:.4g}" if rate else "" for rate in (cost.rate, cost.with_passes)]
             memory = ["" if (v := getattr(cost, name)) is None else f"{v:.1f}" for name in MEMORY]
-            rate = f"{cost.rate:.4g}" if cost.rate else ""
             made = "yes" if cost.made else "no"
-            line = [step, what, cost.images or "", f"{cost.seconds:.3f}", rate, *memory, *counts]
-            writer.writerow([*line, made])
+            line = [step, what, cost.images or "", f"{cost.seconds:.3f}", *rates, *memory]
+            writer.writerow([*line, *_counts(detector), made])
 
 
-def costs_table(
-    store: Store, detectors: Mapping[str, Mapping], passes: Mapping[str, Passes]
-) -> str:
+def costs_table(store: Store, detectors: Detectors) -> str:
     """Return `costs.md`: speed, memory and passes of each detector.
 
     Args:
         store: with the products that the run used.
-        detectors: name -> `reads`.
-        passes: through f that each detector takes to score an image.
+        detectors: of the run, fitted.
     """
-    costs = gathered(store)
+    costs = gathered(store, detectors)
     header = (
         *("detector", "forward", "backward", "scoring, images/s", "with passes, images/s"),
         *("peak memory, MiB", "on the device, MiB"),
     )
     rows = []
-    for name, what in detectors.items():
-        own = [
-            (step, cost)
-            for step in (*SCORING, "fits", "fit")
-            for (at, of), cost in costs.items()
-            if at == step and of.partition("@")[0] == name
+    for name, detector in detectors.items():
+        spent = [
+            cost
+            for (step, what), cost in costs.items()
+            if step in (*SCORING, "fits", "fit") and _detector(what) == name
         ]
-        scoring = scoring_of(costs, name)
-        memory = [max((m for _, c in own if (m := getattr(c, n)) is not None), default=None)
+        spent.append(passes_of(costs, detector))
+        memory = [max((m for c in spent if (m := getattr(c, n)) is not None), default=None)
                   for n in MEMORY]  # fmt: skip
-        of = passes.get(name)
-        whole = with_passes(scoring, costs, what["reads"], of)
+        scoring = scoring_of(costs, name)
+        rates = (scoring.rate, scoring.with_passes)
         rows.append((
             name,
-            "" if of is None else str(of.forward),
-            "" if of is None else str(of.backward),
-            f"{scoring.rate:,.0f}" if scoring.rate else "",
-            f"{whole:,.0f}" if whole else "",
+            *map(str, _counts(detector)),
+            *(f"{rate:,.0f}" if rate else "" for rate in rates),
             *("" if m is None else f"{m:.1f}" for m in memory),
         ))  # fmt: skip
     return f"{HEAD}\n\n{markdown(Grid(header, tuple(rows)).without_empty_columns())}\n"
@@ -131,30 +137,46 @@ def scoring_of(costs: Costs, name: str) -> Cost:
     places = [
         (SCORING.index(step), cost)
         for (step, what), cost in costs.items()
-        if step in SCORING and what.partition("@")[0] == name
+        if step in SCORING and _detector(what) == name
     ]
     return min(places, key=lambda one: one[0], default=(0, Cost()))[1]
 
 
-def with_passes(
-    scoring: Cost, costs: Costs, reads: Sequence[str], of: Passes | None
-) -> float | None:
-    """Return images per second with the passes that give what a detector reads.
-
-    None where they were not timed, or further passes over perturbed images come on top, whose
-    times depend on how many images were drawn.
-    """
-    passes = costs.get(("passes", _together(reads)), Cost())
-    norms = sum(read.startswith("squared_norms") for read in reads)
-    perturbs = of is not None and of.backward > norms
-    if not scoring.rate or not passes.rate or perturbs:
+def one_after_another(scoring: Cost, passes: Cost) -> float | None:
+    """Return images per second of both together, None where one is unknown."""
+    if not scoring.rate or not passes.rate:
         return None
     return 1 / (1 / scoring.rate + 1 / passes.rate)
 
 
-def _together(reads: Iterable[str]) -> str:
-    """Return what a detector reads as one name among the costs."""
-    return " + ".join(sorted(reads))
+def passes_of(costs: Costs, detector: Detector | None) -> Cost:
+    """Return what the passes of a detector took, those of one batch made for it alone."""
+    settings = passes_settings(detector) if detector else {}
+    return costs.get(("passes", together(settings)), Cost())
+
+
+def together(settings: Mapping[str, Any]) -> str:
+    """Return the passes of a detector as one name among the costs.
+
+    >>> together({"reads": ["logits"], "perturbed": [["logits", {}, [0.1]]]})
+    'logits + logits after 1 step'
+    """
+    moved = [
+        f"{source} after {len(magnitudes)} step{'s' * (len(magnitudes) > 1)}"
+        for source, _, magnitudes in settings.get("perturbed", ())
+    ]
+    return " + ".join([*sorted(settings.get("reads", ())), *moved])
+
+
+def _detector(what: str) -> str:
+    """Return the detector in the name of a thing made: `gradient` of `gradient@svhn`."""
+    return what.partition("@")[0]
+
+
+def _counts(detector: Detector | None) -> tuple[int | str, int | str]:
+    """Return the numbers of forward and backward passes for an image."""
+    of = detector and detector.passes
+    return (of.forward, of.backward) if of else ("", "")
 
 
 def _group(read: str) -> str:
@@ -172,7 +194,7 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
             yield " + ".join(read), about["images"], about["pass_seconds"]
         return
     if key.step == "passes":
-        yield _together(key.config["reads"]), about["images"], about["pass_seconds"]
+        yield together(key.config), about["images"], about["pass_seconds"]
         return
     what = {
         "network": lambda: f"{key.config['network']['_target_'].rsplit('.', 1)[1]} seed "

@@ -9,21 +9,22 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from gradbench.detectors.base import Detector, Passes
+from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
 from gradbench.reporting import figures, provenance, selection, table
-from gradbench.reporting.costs import costs_table, write_costs
+from gradbench.reporting.costs import Detectors, costs_table, write_costs
 from gradbench.reporting.model_folder import write_models
 from gradbench.reporting.view import View
 from gradbench.run.experiment import protocol_name
+from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.store import Store
 from gradbench.support.on_demand import OnDemand
@@ -78,15 +79,15 @@ class RunFolder:
                 shutil.rmtree(self._part, ignore_errors=True)
 
     def _write(self, results: Results, store: Store, command: str) -> None:
-        passes = passes_of(results)
-        about = describe(results, command, passes)
+        detectors = {name: costliest(results, name) for name in results.experiment.detectors}
+        about = describe(results, command, detectors)
         rows = results.frame()
         part = self._part
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         write_csv(rows, part / "results.csv")
-        write_costs(store, part / "costs.csv", passes)
-        text = costs_table(store, about["detectors"], passes)
+        write_costs(store, part / "costs.csv", detectors)
+        text = costs_table(store, detectors)
         (part / "costs.md").write_text(text, encoding="utf-8")
         (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
         (part / "figures").mkdir()
@@ -144,8 +145,14 @@ class RunFolder:
         )
 
 
-def describe(results: Results, command: str, passes: Mapping[str, Passes]) -> dict[str, Any]:
-    """Return what a table must say besides its numbers, JSON-able."""
+def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any]:
+    """Return what a table must say besides its numbers, JSON-able.
+
+    Args:
+        results: of the run.
+        command: that started it.
+        fitted: its detectors, see `costliest`.
+    """
     experiment = results.experiment
     backbone = experiment.config["backbone"]
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
@@ -164,7 +171,7 @@ def describe(results: Results, command: str, passes: Mapping[str, Passes]) -> di
                 "supervision": detector.supervision,
                 "clean_seen": detector.clean_seen,
                 "reads": list(detector.reads),
-                "passes": _in_words(passes.get(name)),
+                "passes": _passes(fitted[name]),
             }
             for name, detector in detectors.items()
         },
@@ -173,24 +180,9 @@ def describe(results: Results, command: str, passes: Mapping[str, Passes]) -> di
     }
 
 
-def passes_of(results: Results) -> dict[str, Passes]:
-    """Return the passes through f that each fitted detector takes to score an image, at most."""
-    found: dict[str, Passes] = {}
-    for name in results.experiment.detectors:
-        build = partial(results.experiment.detector, name)
-        fits = type(build()).perturbed is not Detector.perturbed and build().learns_from_challenges
-        if not fits:  # told by its settings
-            found[name] = build().passes
-            continue
-        places = [place for place in results.states if place[2] == name]
-        fitted = [build().load(results.states[place]).passes for place in places]
-        if fitted:  # the most where some fits chose to do without a step
-            found[name] = max(fitted, key=lambda passes: (passes.forward, passes.backward))
-    return found
-
-
-def _in_words(passes: Passes | None) -> str:
-    return "" if passes is None else f"{passes.forward} forward, {passes.backward} backward"
+def _passes(detector: Detector | None) -> str:
+    of = detector and detector.passes
+    return f"{of.forward} forward, {of.backward} backward" if of else ""
 
 
 def _draw(results: Results, rows, folder: Path) -> None:

@@ -3,41 +3,86 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.data.imageset import ImageSet
-from gradbench.detectors.base import GIVEN
+from gradbench.data.imageset import ImageSet, to_float
+from gradbench.detectors.base import GIVEN, Detector
 from gradbench.extraction.extract import BATCH, compute
+from gradbench.gradients.memory import in_chunks
+from gradbench.run.results import Results
 from gradbench.run.trial import Trial
 from gradbench.store import Key
 
 VERSION = 1
 
 
-def measure(trial: Trial) -> None:
-    """Time the passes of one batch for every set of outputs that a detector of the run reads."""
-    detectors = (trial.experiment.detector(name) for name in trial.experiment.detectors)
-    wanted = {tuple(sorted(set(d.reads).difference(GIVEN))) for d in detectors}
+def measure(trial: Trial, results: Results) -> None:
+    """Time the passes of one batch for every detector of the run, once it is fitted.
+
+    Detectors that take the same passes share one product.
+    """
     batch = trial.images.normal.select(range(min(BATCH, len(trial.images.normal))))
-    for reads in sorted(wanted - {()}):
-        key = Key(
-            "passes",
-            VERSION,
-            {"reads": list(reads)},
-            {"weights": trial.f.weights, "images": batch.fingerprint},
-        )
+    inputs = {"weights": trial.f.weights, "images": batch.fingerprint}
+    for name in trial.experiment.detectors:
+        detector = costliest(results, name, trial.seed)
+        if detector is None or not (settings := passes_settings(detector)):
+            continue
 
-        def build(_folder: Path, _: Path, reads: tuple[str, ...] = reads) -> dict:
-            return {"images": len(batch), "pass_seconds": seconds(trial.f.backbone, batch, reads)}
+        def build(_folder: Path, _: Path, detector: Detector = detector) -> dict:
+            spent = seconds(trial.f.backbone, batch, detector)
+            return {"images": len(batch), "pass_seconds": spent}
 
-        trial.store.make(key, build)
+        trial.store.make(Key("passes", VERSION, settings, inputs), build)
 
 
-def seconds(backbone: Backbone, batch: ImageSet, reads: tuple[str, ...]) -> float:
-    """Return the time of a pass over a batch, the second one: the first looks at the network."""
+def costliest(results: Results, name: str, seed: int | None = None) -> Detector | None:
+    """Return a detector in that state of a run in which scoring an image takes the most passes.
+
+    Fits may differ: some choose to do without a step. None where it was never fitted.
+
+    Args:
+        results: of the run.
+        name: of the detector.
+        seed: of the network, None for all.
+    """
+    build = partial(results.experiment.detector, name)
+    if type(build()).perturbed is Detector.perturbed:  # told by its settings
+        return build()
+    places = [p for p in results.states if p[2] == name and seed in (None, p[0])]
+    if not places and not build().learns_from_challenges:
+        return build()
+    fitted = (build().load(results.states[place]) for place in places)
+    return max(fitted, key=lambda d: (d.passes.forward, d.passes.backward), default=None)
+
+
+def passes_settings(detector: Detector) -> dict[str, Any]:
+    """Return what is read of f to score an image, JSON-able; nothing where f is not needed."""
+    reads = sorted(set(detector.reads).difference(GIVEN))
+    perturbed = [
+        [what.source, dict(what.loss.settings()), list(what.magnitudes)]
+        for what in detector.perturbed.values()
+    ]
+    if not perturbed:
+        return {"reads": reads} if reads else {}
+    return {"reads": reads, "perturbed": perturbed}
+
+
+def seconds(backbone: Backbone, batch: ImageSet, detector: Detector) -> float:
+    """Return the time of the passes over a batch, the second time: the first looks at f."""
     rows = slice(0, len(batch))
+    reads = passes_settings(detector)["reads"]
     for _ in range(2):
         begun = time.monotonic()
-        compute(backbone, batch, rows, list(reads))
+        if reads:
+            compute(backbone, batch, rows, reads)
+        for what in detector.perturbed.values():
+            look = partial(_look, what, backbone)
+            in_chunks(look, to_float(batch.images[rows]), BATCH)
     return time.monotonic() - begun
+
+
+def _look(what, backbone: Backbone, pixels):
+    return what(backbone, pixels.to(backbone.device))

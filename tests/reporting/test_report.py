@@ -5,7 +5,7 @@ import re
 from io import BytesIO
 
 import pytest
-from _reported import MS, cells, parsed, write
+from _reported import COSTS, MS, cells, parsed, write
 from made_rows import auroc, everything, whole_run
 from PIL import Image
 
@@ -165,6 +165,20 @@ def test_the_chart_of_costs_tells_time_with_passes(page):
             t for t in titles if t.startswith(f"{name}: ") and t.endswith(f" {ms:g} ms an image")
         ]
     assert "on cpu (A & B)" in figure.all("figcaption")[0].text
+
+
+def test_the_chart_of_costs_has_detectors_that_perturb_images(tmp_path):
+    head, *lines = COSTS.splitlines()
+    lines = [line.replace("scores,gradient,1000,2.000,500,,,1,1", "scores,gradient,1000,2.000,500,"
+                          ",,2,1") for line in lines if "squared_norms" not in line]  # fmt: skip
+    for whole, drawn in (("", False), ("40", True)):
+        added = [f"{head},with_passes_per_second"]
+        added += [f"{line},{whole if 'scores,gradient' in line else ''}" for line in lines]
+        folder = write(tmp_path / f"run{whole}", whole_run(), costs="\n".join(added) + "\n")
+        page = parsed(report(read([folder]), ""))
+        figures = page.all("figure", id="run-1-quickstart-figure-costs")
+        titles = [title.text for figure in figures for title in figure.all("title")]
+        assert any(t.startswith("gradient: ") and "25 ms" in t for t in titles) == drawn
 
 
 def test_without_costs_there_is_no_such_chart(tmp_path):

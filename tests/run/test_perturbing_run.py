@@ -81,6 +81,20 @@ def test_the_costs_tell_the_passes_of_every_detector(finished):
     assert counts["mahalanobis_pfe"][0] > 2
 
 
+def test_the_costs_tell_the_speed_with_passes_over_perturbed_images(finished):
+    lines = (finished / "run" / "costs.md").read_text().splitlines()
+    for name in NAMES:
+        (line,) = [one for one in lines if one.startswith(f"| {name} ")]
+        scoring, whole = (int(cell.replace(",", "")) for cell in line.split("|")[4:6])
+        assert 0 < whole <= scoring
+    for _, manifest in products(finished, "passes"):
+        assert manifest["about"]["images"] == 64
+        assert manifest["about"]["pass_seconds"] > 0
+    timed = [manifest["config"] for _, manifest in products(finished, "passes")]
+    layers = {len(config["perturbed"]) for config in timed if "perturbed" in config}
+    assert layers == {1, 3}  # logits or the last layer; every layer
+
+
 def test_a_second_run_computes_nothing(finished):
     before = kept(finished)
     ran = gradbench("run", *WORDS, "out=again", cwd=finished)

@@ -6,9 +6,15 @@ import csv
 from math import isnan
 from pathlib import Path
 
-from gradbench.detectors.base import Passes
 from gradbench.errors import GradbenchError
-from gradbench.reporting.costs import SCORING, Cost, Costs, scoring_of, with_passes
+from gradbench.reporting.costs import (
+    SCORING,
+    Cost,
+    Costs,
+    one_after_another,
+    scoring_of,
+    together,
+)
 from gradbench.reporting.numbers import with_interval
 from gradbench.reporting.report.plot import (
     Axis,
@@ -29,43 +35,48 @@ MOST = 6
 """Challenges that are drawn one by one where there is no mean of them."""
 
 
-def read_costs(path: Path) -> tuple[Costs, dict[str, Passes]]:
-    """Return what costs.csv tells, and the passes of each detector for an image.
+def read_costs(path: Path) -> tuple[Costs, dict[str, int]]:
+    """Return what costs.csv tells, and the backward passes of each detector for an image.
 
     Raises:
         GradbenchError: if it cannot be read.
     """
     costs: Costs = {}
-    passes: dict[str, Passes] = {}
+    backward: dict[str, int] = {}
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             for line in csv.DictReader(stream):
                 images = int(line["images"] or 0)
                 rate = float(line["images_per_second"] or 0)
                 seconds = images / rate if rate else float(line["seconds"])
-                costs[line["step"], line["what"]] = Cost(images, seconds)
+                cost = costs[line["step"], line["what"]] = Cost(images, seconds)
+                cost.with_passes = float(line.get("with_passes_per_second") or 0) or None
                 if line["step"] in SCORING and line.get("forward_passes"):
-                    counts = int(line["forward_passes"]), int(line["backward_passes"])
-                    passes[line["what"].partition("@")[0]] = Passes(*counts)
+                    backward[line["what"].partition("@")[0]] = int(line["backward_passes"])
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise GradbenchError(f"{path} cannot be read: {type(fault).__name__}: {fault}") from fault
-    return costs, passes
+    return costs, backward
 
 
 def times(source: Source) -> tuple[dict[str, float], list[str]]:
-    """Return milliseconds for an image with all passes, and the detectors that have none told.
-
-    As in `costs.md`: where passes were not timed, or depend on the image, there is no number.
-    """
+    """Return milliseconds for an image with all passes, and the detectors that have none told."""
     found: dict[str, float] = {}
     path = source.path / "costs.csv"
-    costs, passes = read_costs(path) if path.is_file() else ({}, {})
+    costs, backward = read_costs(path) if path.is_file() else ({}, {})
     for name, what in source.about["detectors"].items():
-        of = passes.get(name)
-        speed = of and with_passes(scoring_of(costs, name), costs, what["reads"], of)
+        scoring = scoring_of(costs, name)
+        speed = scoring.with_passes or _of_before(scoring, costs, what["reads"], backward.get(name))
         if speed:
             found[name] = 1000 / speed
     return found, [name for name in source.about["detectors"] if name not in found]
+
+
+def _of_before(scoring: Cost, costs: Costs, reads: list[str], backward: int | None) -> float | None:
+    """Return images per second of older runs, which did not time passes over perturbed images."""
+    norms = sum(read.startswith("squared_norms") for read in reads)
+    if backward is None or backward > norms:
+        return None
+    return one_after_another(scoring, costs.get(("passes", together({"reads": reads})), Cost()))
 
 
 def costs(source: Source, taken: dict[str, float], names: list[str]) -> list[Panel]:
