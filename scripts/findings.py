@@ -137,14 +137,43 @@ def transfer(results: Path, name: str) -> list[str]:
     rows = rows[rows["method"].str.contains("@") & (rows["fold"] == "all")]
     rows = rows[(rows["challenge"] != MEAN) & ~rows["challenge_set"].isin(["control", "clean"])]
     rows = rows.assign(place=(rows["challenge"] + " " + rows["level"]).str.strip())
-    head = ["fitted on", "on it", "mean of the others", "lowest of them"]
+    head = ["fitted on", "on it", "mean of the others", "fitted on them", "loss", "lowest of them"]
+    each = rows.groupby(["method", "place"], sort=False)["value"].mean()
     found = []
-    for method, own in rows.groupby("method", sort=False):
-        values = own.groupby("place", sort=False)["value"].mean()
-        seen = method.partition("@")[2]
-        others = values.drop(seen)
-        found.append([f"`{method}`", f"{values[seen]:.1f}", f"{others.mean():.1f}",
+    for method in dict.fromkeys(rows["method"]):
+        detector, _, seen = method.partition("@")
+        others = each[method].drop(seen)
+        theirs = sum(each[f"{detector}@{place}", place] for place in others.index) / len(others)
+        found.append([f"`{method}`", f"{each[method, seen]:.1f}", f"{others.mean():.1f}",
+                      f"{theirs:.1f}", f"{theirs - others.mean():.1f}",
                       f"{others.min():.1f} ({others.idxmin()})"])  # fmt: skip
+    return _table(head, found)
+
+
+def roundtrips(results: Path, name: str) -> list[str]:
+    """Return how far detectors on gradients lie above the round trip of each set, where ahead.
+
+    A detector is ahead where none of its supervision (fitted on the challenge, or not) is better.
+    """
+    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = rows[(rows["fold"] == "all") & (rows["protocol"] != "random")]
+    each = rows.groupby(["supervision", "challenge", "method"])["value"].mean()
+    trips = sorted(c for c in rows["challenge"].unique() if c.startswith("round_trip:"))
+    found = []
+    for trip in trips:
+        place = trip.partition(":")[2]
+        for supervision in ("none", "training"):
+            if (supervision, place) not in each.index.droplevel(2):
+                continue
+            values = each[supervision, place]
+            method = values.idxmax()
+            if not method.startswith("gradient"):
+                continue
+            gap = values[method] - each[supervision, trip, method]
+            what = "no" if supervision == "none" else "yes"
+            found.append([place, what, f"`{method}`", f"{values[method]:.1f}",
+                          f"{values[method] - gap:.1f}", f"{gap:.1f}"])  # fmt: skip
+    head = ["set", "challenge seen", "first is", "on the set", "round trip", "above it"]
     return _table(head, found)
 
 
@@ -189,6 +218,27 @@ def unrelated(results: Path, name: str) -> list[str]:
     ])  # fmt: skip
 
 
+def costs(results: Path, name: str) -> list[str]:
+    """Return passes, images per second and memory of every detector of a run, quickest first."""
+    rows = _costs_md(results / name / "costs.md")
+    rows = [row for row in rows if row["with passes, images/s"]]
+    each = {row["detector"]: float(row["with passes, images/s"].replace(",", "")) for row in rows}
+    found = [
+        [f"`{row['detector']}`", row["forward"], row["backward"], row["with passes, images/s"],
+         f"{each['msp'] / each[row['detector']]:.1f}", row["peak memory, MiB"]]
+        for row in sorted(rows, key=lambda row: -each[row["detector"]])
+    ]  # fmt: skip
+    head = ["detector", "forward", "backward", "images/s", "time, `msp` = 1", "peak memory, MiB"]
+    return _table(head, found)
+
+
+def _costs_md(path: Path) -> list[dict[str, str]]:
+    """Return the lines of the table of a costs.md, by column."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(header, row)) for row in rows]
+
+
 def layers(results: Path, name: str) -> list[str]:
     """Return the AUROC of the one-class detector on each part of the network, by challenge."""
     rows = pd.read_csv(results / f"{name}.csv", keep_default_na=False)
@@ -225,8 +275,10 @@ TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "cells": cells,
     "pairs": pairs,
     "transfer": transfer,
+    "roundtrips": roundtrips,
     "unseen": unseen,
     "unrelated": unrelated,
+    "costs": costs,
     "layers": layers,
     "fusions": fusions,
 }
