@@ -157,7 +157,8 @@ def test_the_passes_of_a_step_are_told_before_it_is_chosen(tmp_path):
     chosen = "1 forward, 0 backward; where it chooses a step 2 forward, 1 backward"
     assert lines["odin"]["passes"] == lines["mahalanobis_p"]["passes"] == chosen
     assert lines["mahalanobis_pfe"]["passes"] == f"{chosen} for each feature layer"
-    assert lines["odin"]["supervision"] == "tuning: sees images of the challenge, to choose settings"
+    sees = "tuning: sees images of the challenge, to choose settings"
+    assert lines["odin"]["supervision"] == sees
     assert lines["odin"]["clean images"] == "test images of the other folds"
 
 
