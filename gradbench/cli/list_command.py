@@ -1,4 +1,7 @@
-"""`gradbench list`: what there is, and whether it is ready here. Imports no torch."""
+"""`gradbench list`: what there is, and whether it is ready here.
+
+Imports no torch, but for what one detector tells of itself.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,13 @@ NAMED = 3
 
 HELP = f"""\
 gradbench list [{"|".join(KINDS)}] [data.root=DIR] [--config-dir DIR]
+gradbench list detector=NAME[,NAME…] [--config-dir DIR]
 
-One line each: name, whether it is ready here, what it is.
+One line each: name, whether it is ready here, what it is. Of detectors by name, or of those of a
+suite: the paper to cite, its code, what the detector sees and reads, how many passes it takes.
 """
+
+DETECTOR = "detector="
 
 
 def main(words: list[str]) -> None:
@@ -39,11 +46,16 @@ def main(words: list[str]) -> None:
     dirs = config_dirs(words)
     root = data_root(words)
     skip = {str(d) for d in dirs}
-    kinds = [w for w in words if not w.startswith(("-", "data.root=")) and w not in skip]
+    kinds = [w for w in words if not w.startswith(("-", "data.root=", DETECTOR)) and w not in skip]
+    named = [w.removeprefix(DETECTOR) for w in words if w.startswith(DETECTOR)]
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("list", kind, KINDS)
-    for kind in kinds or KINDS:
+    if named:
+        from gradbench.cli.list_detector import describe
+
+        print("\n\n".join(describe([n for word in named for n in word.split(",")], dirs)))
+    for kind in kinds or ([] if named else KINDS):
         rows = list(_rows(KINDS[kind], dirs, root))
         print(f"{kind} ({len(rows)})")
         widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class ActivationOneClass(Detector):
     shrinkage.
     """
 
-    info = MahalanobisV.info
+    info = replace(MahalanobisV.info, own=True)
     supervision = "none"
     hold_out_reads = ("layer_means", "logits")
 

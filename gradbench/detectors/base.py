@@ -33,12 +33,14 @@ class Info:
         venue: and year of publication.
         url: of the paper.
         code: of the authors, empty if none is public.
+        own: the detector is gradbench's own, built on the paper and not found there.
     """
 
     title: str
     venue: str
     url: str
     code: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Detector(ABC):
     without pickle.
 
     Attributes:
-        info: the paper.
+        info: the paper, or the one that a detector of our own is built on.
         supervision: what it sees of challenges: `none`, `synthetic` (only those it makes itself
             from clean images), `tuning` (to choose hyperparameters), `training` (to fit weights).
         reads: names of the outputs it scores.

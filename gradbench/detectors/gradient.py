@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ PAPER = Info(
     "ICIP 2020",
     "https://arxiv.org/abs/2008.08030",
 )
+OWN = replace(PAPER, own=True)
+"""Of detectors that read the paper's gradients and are not in it."""
 
 
 class Gradient(Detector):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradbench.detectors.base import Detector, Outputs, Samples
 from gradbench.detectors.energy import energy_score
-from gradbench.detectors.gradient import PAPER
+from gradbench.detectors.gradient import OWN
 from gradbench.detectors.gradient_oneclass import GradientOneClass
 from gradbench.detectors.knn import KNN
 
@@ -37,7 +37,7 @@ class GradientFused(Detector):
         loss: loss of the gradients read.
     """
 
-    info = PAPER
+    info = OWN
     supervision = "none"
 
     def __init__(self, knn: bool = False, label: str = "ones", loss: str = "bce"):

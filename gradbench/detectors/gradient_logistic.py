@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from gradbench.detectors.base import Detector, Outputs, Samples
-from gradbench.detectors.gradient import PAPER
+from gradbench.detectors.gradient import OWN
 from gradbench.detectors.profile import Normaliser, rank_auroc
 from gradbench.errors import GradbenchError
 
@@ -31,7 +31,7 @@ class GradientLogistic(Detector):
         GradbenchError: for another normalisation, or a grid that is empty or not positive.
     """
 
-    info = PAPER
+    info = OWN
     supervision = "training"
     half = 0.0
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradbench.detectors.base import Detector, Outputs, Samples
 from gradbench.detectors.class_profile import ClassProfile
-from gradbench.detectors.gradient import PAPER
+from gradbench.detectors.gradient import OWN
 from gradbench.detectors.oneclass_forest import Forest
 from gradbench.detectors.oneclass_models import Mahalanobis, Mixture, Neighbours
 from gradbench.detectors.profile import log_norms
@@ -59,7 +59,7 @@ class GradientOneClass(Detector):
         GradbenchError: for an unknown model or a setting out of range.
     """
 
-    info = PAPER
+    info = OWN
     supervision = "none"
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gradbench.detectors.gradient import Gradient
+from gradbench.detectors.gradient import OWN, Gradient
 from gradbench.errors import GradbenchError
 
 DEFAULT = {"gaussian_noise": 3, "gaussian_blur": 3, "fgsm": None}
@@ -35,6 +35,7 @@ class GradientSynthetic(Gradient):
         GradbenchError: for a setting out of range.
     """
 
+    info = OWN
     supervision = "synthetic"
 
     def __init__(

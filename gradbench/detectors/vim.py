@@ -18,7 +18,7 @@ def principal_dimension(width: int) -> int:
 
     1,000 from 2,048 features on, otherwise 512, as in the authors' code; where that is not smaller
     than the width, half of the features, so that a residual is left (256 for 512, as OpenOOD has
-    it for ResNet-18 on CIFAR-10).
+    it for ResNet-18 on CIFAR-10; pytorch-ood keeps 512 of 512, and its scores are NaN).
     """
     published = 1000 if width >= 2048 else 512
     return published if width > published else width // 2

@@ -139,6 +139,9 @@ def test_everything_of_the_user_is_listed(project):
         assert "ready" in line
         assert description in line
     assert "margin" not in gradbench("list", "detectors", cwd=project).out
+    told = gradbench("list", "detector=margin", "--config-dir", "settings", cwd=project)
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith("margin\n")
 
 
 def test_a_dataset_without_the_role_is_told_before_training(project, tmp_path):

@@ -1,11 +1,17 @@
 """`gradbench list`: a line for every file of a group, and whether it is ready here."""
 
+import re
+
 import numpy as np
 import pytest
 from _runs import gradbench, one_sentence
 
 from gradbench.cli.list_command import KINDS
-from gradbench.config import group_files
+from gradbench.config import group_files, load_member
+from gradbench.support.instantiate import instantiate
+
+OWN = {"gradient_logistic", "gradient_synthetic", "activation_oneclass", "activation_fused"}
+"""Detectors that no paper proposes, beside all `gradient_oneclass*` and `gradient_fused*`."""
 
 
 def listed(*words: str, cwd=".") -> dict[str, str]:
@@ -80,3 +86,81 @@ def test_an_experiment_of_the_users_own(tmp_path):
     assert lines["bare"].strip() == "ready"
     assert lines["one"].startswith("ready but for svhn")
     assert lines["own"].startswith("ready but for photos")
+
+
+def detectors() -> dict:
+    """Return every detector by name, without the suites."""
+    members = {name: load_member("detector", name) for name in group_files("detector")}
+    single = {name: content for name, content in members.items() if "members" not in content}
+    return {name: instantiate("detector", name, content) for name, content in single.items()}
+
+
+def told(*words: str, cwd=".") -> dict[str, dict[str, str]]:
+    """Return what is told of detectors: line by name of the line, by name of the detector."""
+    ran = gradbench("list", *words, cwd=cwd)
+    assert (ran.code, ran.err) == (0, "")
+    found: dict[str, dict[str, str]] = {}
+    for name, *lines in (part.splitlines() for part in ran.out.split("\n\n")):
+        found[name] = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines)
+    return found
+
+
+def test_every_detector_names_its_venue_in_the_list(tmp_path):
+    lines = listed("detectors", cwd=tmp_path)
+    for name, detector in detectors().items():
+        venue = detector.info.venue.split()
+        what = lines[name].removeprefix("ready").strip()
+        if detector.info.own:
+            assert what.startswith(f"own, after {venue[0]} {venue[-1]}: "), name
+        else:
+            assert re.search(rf"\(.+, {venue[0]}( workshop)? {venue[-1]}\), ", what), name
+        assert len(what) <= 96, f"{name}: its line is wider than a terminal of 132 columns"
+
+
+def test_methods_of_our_own_are_not_said_to_be_of_a_paper(tmp_path):
+    found = detectors()
+    own = {name for name in found if name.startswith(("gradient_oneclass", "gradient_fused"))} | OWN
+    assert {name for name, detector in found.items() if detector.info.own} == own
+    lines = told("detector=all", cwd=tmp_path)
+    assert set(lines) == set(found)
+    for name, line in lines.items():
+        assert ("gradbench's own" in line.get("method", "")) == (name in own)
+        assert ("built on" in line, "paper" in line) == (name in own, name not in own)
+
+
+def test_a_detector_tells_what_to_cite_and_what_it_takes(tmp_path):
+    lines = told("detector=vim,gradient_fused", "detector=vim_hold_out", cwd=tmp_path)
+    assert list(lines) == ["vim", "gradient_fused", "vim_hold_out"]
+    assert lines["vim"] == {
+        "what": load_member("detector", "vim")["description"],
+        "paper": "ViM: Out-Of-Distribution with Virtual-logit Matching",
+        "venue": "CVPR 2022",
+        "url": "https://arxiv.org/abs/2203.10807",
+        "code": "https://github.com/haoqiwang/vim",
+        "supervision": "none: sees nothing",
+        "clean images": "f's training images",
+        "reads": "logits, features",
+        "passes": "1 forward, 0 backward",
+    }
+    assert lines["vim_hold_out"]["clean images"] == "hold-out"
+    fused = lines["gradient_fused"]
+    assert fused["built on"] == "Gradients as a Measure of Uncertainty in Neural Networks"
+    assert fused["code"] == "none public"
+    assert fused["reads"] == "squared_norms/ones/bce, logits"
+    assert fused["passes"] == "1 forward, 1 backward"
+
+
+def test_the_passes_of_a_step_are_told_before_it_is_chosen(tmp_path):
+    lines = told("detector=perturbed", cwd=tmp_path)
+    assert lines["odin_fixed"]["passes"] == "2 forward, 1 backward"
+    assert lines["odin_fixed"]["reads"] == "logits after a step of the pixels"
+    chosen = "1 forward, 0 backward; where it chooses a step 2 forward, 1 backward"
+    assert lines["odin"]["passes"] == lines["mahalanobis_p"]["passes"] == chosen
+    assert lines["mahalanobis_pfe"]["passes"] == f"{chosen} for each feature layer"
+    sees = "tuning: sees images of the challenge, to choose settings"
+    assert lines["odin"]["supervision"] == sees
+    assert lines["odin"]["clean images"] == "test images of the other folds"
+
+
+def test_a_detector_that_there_is_not():
+    assert "did you mean vim" in one_sentence(gradbench("list", "detector=vom"))

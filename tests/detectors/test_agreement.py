@@ -3,12 +3,13 @@
 Equal up to the scale told in each test; where definitions differ, theirs is applied to our parts.
 """
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from _dummies import images, network
 from scipy.stats import spearmanr
-from torch.nn import functional
 
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train
@@ -20,11 +21,9 @@ from gradbench.detectors.knn import KNN
 from gradbench.detectors.max_logit import MaxLogit
 from gradbench.detectors.msp import MSP
 from gradbench.detectors.react import ReAct
-from gradbench.detectors.rmds import RMDS
 from gradbench.detectors.vim import ViM
 from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import read
-from gradbench.gradients import squared_norms
 
 theirs = pytest.importorskip("pytorch_ood.detector", reason="needs the extra `test`")
 READS = ["logits", "features"]
@@ -95,28 +94,44 @@ def test_vim(bank, outputs, dimension):
     agree(ours.score(outputs), expected, rtol=1e-3)  # theirs is in float32
 
 
-@pytest.fixture
-def double_by_default():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+def test_vim_at_its_default_dimension(bank, outputs):
+    """512 as in the paper; both take half of the features where there are fewer."""
+    ours = ViM().fit(bank, NOTHING, NOTHING)
+    other = theirs.ViM(None, d=512, w=bank["head/weight"], b=bank["head/bias"])
+    other.fit_features(bank["features"], bank["labels"])
+    assert (ours.space.shape, other.d) == ((32, 16), 16)
+    assert ours.alpha.item() == pytest.approx(other.alpha, rel=1e-4)
+    expected = other.predict_features(outputs["features"])
+    agree(ours.score(outputs), expected, rtol=1e-3)  # theirs is in float32
 
 
-@pytest.mark.usefixtures("double_by_default")
-def test_rmds_up_to_the_number_of_images(bank, outputs):
-    """Theirs does not divide the covariances by N, so its distances are N times smaller.
+def wide(width, principal, count=1000):
+    """Return (bank, outputs) of random features, all but `principal` of them small."""
+    size = torch.where(torch.arange(width) < principal, 1.0, 0.05)
+    draw = torch.Generator().manual_seed(0)
+    head = {"head/weight": torch.randn(3, width, generator=draw), "head/bias": torch.ones(3)}
 
-    It adds 1e-6 to the diagonal where ours leaves out what does not vary, so units that do are
-    compared.
-    """
-    alive = bank["features"].std(0) > 0.01
-    features, queries = bank["features"][:, alive], outputs["features"][:, alive]
-    ours = RMDS().fit({"features": features, "labels": bank["labels"]}, NOTHING, NOTHING)
-    other = theirs.RMD(None).fit_features(features.double(), bank["labels"])
-    agree(
-        ours.score({"features": queries}), other.predict_features(queries.double()), len(features)
-    )
+    def outputs(count):
+        features = torch.randn(count, width, generator=draw) * size
+        logits = features @ head["head/weight"].T + head["head/bias"]
+        return {"features": features, "logits": logits}
+
+    return outputs(count) | head | {"labels": torch.arange(count) % 3}, outputs(60)
+
+
+@pytest.mark.parametrize(("width", "dimension"), [(640, 512), (512, 512), (512, 256)])
+def test_vim_of_wide_features_at_its_default_dimension(width, dimension):
+    """They take 512 of 512 features, as ResNet-18 has, too: no residual is left, all is NaN."""
+    bank, outputs = wide(width, dimension if dimension < width else 256)
+    ours = ViM().fit(bank, NOTHING, NOTHING)
+    other = theirs.ViM(None, d=dimension, w=bank["head/weight"], b=bank["head/bias"])
+    other.fit_features(bank["features"], bank["labels"])
+    expected = other.predict_features(outputs["features"])
+    if width == dimension:
+        assert expected.isnan().all()
+        assert ours.score(outputs).isfinite().all()
+    else:
+        agree(ours.score(outputs), expected, rtol=1e-3)
 
 
 def test_react(f, bank, outputs):
@@ -133,21 +148,57 @@ def test_gradnorm(f, pixels, outputs):
     agree(GradNorm().score(outputs), other.predict(pixels))
 
 
-def test_graduncertainty_with_its_own_loss_and_sign(f, pixels):
-    """Theirs takes the softmax before the BCE, sums over classes and turns the sign.
+@pytest.fixture(scope="module")
+def their_uncertainty(f, pixels):
+    return gradient_uncertainty(f, pixels)
 
-    With their loss in our engine the sums are equal; with the loss of the paper they are not.
-    """
 
-    def softmax_first(logits):
-        p = logits.softmax(1)
-        return functional.binary_cross_entropy(p, torch.ones_like(p), reduction="none").sum(1)
-
+def gradient_uncertainty(f, pixels):
     other = theirs.GradUncertainty(f)
     other.to("cpu")
-    expected = other.predict(pixels)
-    detector = GradientUncertainty()
-    norms = squared_norms(f, pixels, loss=softmax_first).values
-    agree(-detector.score({detector.source: norms}), expected, rtol=1e-3)
-    paper = detector.score({detector.source: squared_norms(f, pixels).values})
-    assert abs(spearmanr(paper, expected).statistic) < 0.999
+    return other.predict(pixels)
+
+
+def uncertainty(f, pixels, **settings):
+    detector = GradientUncertainty(**settings)
+    return detector.score(read(f, pixels, detector.reads))
+
+
+def test_graduncertainty_by_their_definition(f, pixels, their_uncertainty):
+    """BCE of the softmax with all ones is -sum_i log p_i; all squared norms summed, sign turned.
+
+    Cross entropy to the uniform distribution is that divided by the number of classes.
+    """
+    summed = uncertainty(f, pixels, loss="ce_sum_one_hot")
+    agree(-summed, their_uncertainty)
+    agree(-uncertainty(f, pixels, loss="ce_uniform"), their_uncertainty, 1 / 3**2)
+    assert not torch.equal(summed, uncertainty(f, pixels))
+
+
+def test_graduncertainty_of_the_paper_runs_about_opposite(f, pixels, their_uncertainty):
+    """Both norms tend to grow with confidence; theirs turns the sign, the paper does not.
+
+    What remains is the loss: without the sign the order is alike and not the same.
+    """
+    paper = uncertainty(f, pixels)
+    assert -0.95 < spearmanr(paper, their_uncertainty).statistic < -0.75  # -0.87
+    unsure = MSP().score(read(f, pixels, READS))
+    assert spearmanr(unsure, paper).statistic < -0.5
+    assert spearmanr(unsure, their_uncertainty).statistic > 0.5
+
+
+def test_the_losses_of_graduncertainty_see_other_things(f, pixels, their_uncertainty):
+    """Theirs compares the logits with each other, the paper's loss looks at each by itself.
+
+    The gradients of the logits are N p_i - 1 and (sigmoid(z_i) - 1) / N: the first does not see
+    that all logits are raised alike, and vanishes where they are equal; the second does neither.
+    """
+    raised = copy.deepcopy(f)
+    raised.network.fc.bias.data += 5
+    agree(-uncertainty(raised, pixels, loss="ce_sum_one_hot"), their_uncertainty)
+    assert (uncertainty(raised, pixels) / uncertainty(f, pixels)).max() < 0.9
+    equal = copy.deepcopy(f)
+    for parameter in equal.network.fc.parameters():
+        parameter.data.zero_()
+    assert gradient_uncertainty(equal, pixels).abs().max() < 1e-9
+    assert uncertainty(equal, pixels).min() > 0.1
