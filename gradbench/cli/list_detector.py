@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradbench.config import expand
-from gradbench.detectors.banks import HEAD
 from gradbench.detectors.base import Detector, Passes
 from gradbench.reporting.table import SUPERVISION
 from gradbench.support.instantiate import instantiate
@@ -41,13 +40,10 @@ def _origin(detector: Detector) -> dict[str, str]:
 
 def _needs(detector: Detector) -> dict[str, str]:
     """Return what it sees, reads and takes."""
-    training = {*detector.bank_reads}.difference(HEAD)
-    clean = ["f's training images"] if training else []
-    clean += [detector.clean_seen] if detector.clean_seen != "none" else []
     moved = [f"{p.source} after a step of the pixels" for p in detector.perturbed.values()]
     return {
         "supervision": f"{detector.supervision}: sees {SUPERVISION[detector.supervision]}",
-        "clean images": ", ".join(clean) or "none",
+        "clean images": detector.clean_seen,
         "reads": ", ".join([*detector.reads, *moved]),
         "passes": _passes(detector),
     }

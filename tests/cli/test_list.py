@@ -159,7 +159,7 @@ def test_the_passes_of_a_step_are_told_before_it_is_chosen(tmp_path):
     assert lines["mahalanobis_pfe"]["passes"] == f"{chosen} for each feature layer"
     sees = "tuning: sees images of the challenge, to choose settings"
     assert lines["odin"]["supervision"] == sees
-    assert lines["odin"]["clean images"] == "test images of the other folds"
+    assert lines["odin"]["clean images"] == "other test images"
 
 
 def test_a_detector_that_there_is_not():
