@@ -143,7 +143,7 @@ def transfer(results: Path, name: str) -> list[str]:
     for method in dict.fromkeys(rows["method"]):
         detector, _, seen = method.partition("@")
         others = each[method].drop(seen)
-        theirs = sum(each[f"{detector}@{place}", place] for place in others.index) / len(others)
+        theirs = each.reindex([(f"{detector}@{place}", place) for place in others.index]).mean()
         found.append([f"`{method}`", f"{each[method, seen]:.1f}", f"{others.mean():.1f}",
                       f"{theirs:.1f}", f"{theirs - others.mean():.1f}",
                       f"{others.min():.1f} ({others.idxmin()})"])  # fmt: skip

@@ -20,6 +20,21 @@ Fused reaches {shown}, level 3 of 40 cells.
 <!-- /findings -->
 <!-- findings: unrelated:own -->
 <!-- /findings -->
+<!-- findings: overview:far=far,own=own -->
+<!-- /findings -->
+<!-- findings: roundtrips:trips -->
+<!-- /findings -->
+<!-- findings: costs:far -->
+<!-- /findings -->
+"""
+COSTS = """\
+# Costs
+
+| detector | forward | backward | with passes, images/s | peak memory, MiB |
+| --- | ---: | ---: | ---: | ---: |
+| odin | 2 | 1 | 300 | 90.0 |
+| lid | 1 | 0 |  | 9.0 |
+| msp | 1 | 0 | 1,200 | 3.2 |
 """
 
 
@@ -46,15 +61,25 @@ def root(tmp_path):
                   note="p = 0.0123, Holm 0.0246; paired bootstrap over sources")]  # fmt: skip
     across = [auroc(c, f"gradient@{s}", v) for s, c, v in
               (("svhn", "svhn", 99.0), ("svhn", "fgsm", 61.0), ("svhn", "fog", 70.2))]  # fmt: skip
+    across += [auroc(c, f"gradient@{s}", v) for s, c, v in
+               (("fgsm", "fgsm", 91.0), ("fgsm", "svhn", 80.0), ("fgsm", "fog", 60.0),
+                ("fog", "fog", 80.2), ("fog", "svhn", 70.0), ("fog", "fgsm", 50.0))]  # fmt: skip
     across += [auroc(c, "msp", v) for c, v in (("svhn", 70.0), ("fgsm", 66.0), ("mean", 68.0))]
     relative = "constants: cifar; gradient_synthetic: fitted on a relative: gaussian_noise 3"
     own = [auroc("fog", "gradient_synthetic", 60.0), auroc("snow", "gradient_synthetic", 64.0),
            auroc("shot_noise", "gradient_synthetic", 99.0, note=relative),
            auroc("fog", "msp", 61.0), auroc("snow", "msp", 62.0), auroc("shot_noise", "msp", 50.0),
            auroc("mean", "msp", 57.0)]  # fmt: skip
-    for name, rows in (("far", far), ("across", across), ("own", own)):
+    trips = [auroc(c, m, v, supervision=s) for c, m, v, s in
+             (("svhn", "gradient_fused", 96.0, "none"), ("svhn", "knn", 95.0, "none"),
+              ("svhn", "gradient", 99.0, "training"), ("svhn", "lid", 99.5, "training"),
+              ("round_trip:svhn", "gradient_fused", 60.5, "none"),
+              ("round_trip:svhn", "knn", 50.0, "none"),
+              ("round_trip:svhn", "gradient", 95.0, "training"))]  # fmt: skip
+    for name, rows in (("far", far), ("across", across), ("own", own), ("trips", trips)):
         (tmp_path / "results" / name).mkdir(parents=True)
         write_csv(frame(rows), tmp_path / "results" / name / "results.csv")
+    (tmp_path / "results" / "far" / "costs.md").write_text(COSTS)
     (tmp_path / "results" / "FINDINGS.md").write_text(TEXT.format(shown="95.1"))
     return tmp_path
 
@@ -66,9 +91,16 @@ def test_tables_are_filled_and_agree_afterwards(main, root, capsys):
     assert "| `gradient_fused` | 95.1 | 94.1 to 96.1 | 96.0 | 94.2 |" in text
     assert text.index("`gradient_fused` | 95.1") < text.index("`knn` | 94.5")
     assert "| `gradient_fused` minus `knn` | +0.6 | -0.4 to +1.6 | p = 0.025 |" in text
-    assert "| `gradient@svhn` | 99.0 | 65.6 | 61.0 (fgsm) |" in text
-    assert "| `msp` |  | 68.0 |  |  |\n| `gradient` | 99.0 | 65.6 | 33.4 | 33.4 to 33.4 |" in text
+    assert "| `gradient@svhn` | 99.0 | 65.6 | 85.6 | 20.0 | 61.0 (fgsm) |" in text
+    assert "| `msp` |  | 68.0 |  |  |\n| `gradient` | 90.1 | 65.2 | 24.9 | 24.9 to 24.9 |" in text
     assert "| `gradient_synthetic` | 62.0 | 62.0 |\n| `msp` | 61.5 | 61.5 |" in text
+    assert (
+        "| `gradient_fused` | **95.1** |  |\n| `knn` | 94.5 |  |\n| `msp` |  | **57.0** |" in text
+    )
+    trips = text.partition("roundtrips:trips -->")[2].partition("<!--")[0]
+    assert "| svhn | no | `gradient_fused` | 96.0 | 60.5 | 35.5 |" in trips
+    assert "yes" not in trips  # there lid is first, which is no detector of gradients
+    assert "| `msp` | 1 | 0 | 1,200 | 1.0 | 3.2 |\n| `odin` | 2 | 1 | 300 | 4.0 | 90.0 |" in text
     assert main(root, check=True) == 0
 
 
