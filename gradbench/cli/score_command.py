@@ -86,7 +86,7 @@ def main(words: list[str]) -> None:
     exact_arithmetic()
     keep_freed_memory()
     paths = find(places)
-    with ScoresFile(out) as file:  # an unwritable place is told before any work
+    with ScoresFile(out, paths) as file:  # an unwritable place is told before any work
         scorer = load(
             run,
             None if seed is None else int(seed),
