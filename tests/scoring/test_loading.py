@@ -11,6 +11,7 @@ from _runs import copy_of
 from _scored import finished
 
 import gradbench as package
+from gradbench.backbones.build import build_network
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
 from gradbench.scoring import trust
@@ -52,6 +53,13 @@ def refused(run, *detectors, **options) -> str:
         "torchvision.models.os.system",
         "gradbench.store.Store",
         "torch.nn.Linear",
+        "torchvision.ops.MLP",
+        "torchvision.models.detection.fasterrcnn_resnet50_fpn",
+        "torchvision.models.detection.FasterRCNN",
+        "torchvision.models.segmentation.fcn_resnet50",
+        "torchvision.models.quantization.resnet18",
+        "torchvision.models.video.r3d_18",
+        "torchvision.models.ResNet18_Weights",
         "subprocess.Popen",
         "gradbench.no_such.Thing",
         None,
@@ -94,6 +102,20 @@ def test_a_module_is_imported_only_if_it_is_trusted(run, tmp_path, monkeypatch):
     assert found["msp"][0] == pytest.approx(-logits.logsumexp(1).item(), rel=1e-6)
     change(run, lambda about: about["network"].update(_target_="own_parts.os.system"))
     assert "it is not built" in refused(run, trust=["own_parts"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"pretrained": True}, {"weights": "DEFAULT"}, {"weights_backbone": "DEFAULT"}]
+)
+def test_no_weights_are_fetched(arguments, monkeypatch):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: pytest.fail("fetched"))
+    for target in ("resnet18", "detection.fasterrcnn_resnet50_fpn"):
+        config = {"_target_": f"torchvision.models.{target}", "arguments": arguments}
+        told = trust.without_downloads(config)["arguments"]
+        assert told["weights"] is None
+        assert "pretrained" not in told
+        if "weights_backbone" not in arguments or target != "resnet18":  # which takes none
+            build_network(trust.without_downloads(config))
 
 
 def test_torchvision_builders_are_built_and_fetch_no_weights():
