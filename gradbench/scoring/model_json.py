@@ -79,6 +79,10 @@ def _threshold(value: Any) -> bool:
     return all(name in value and holds(value[name]) for name, holds in tests.items())
 
 
+def _class(value: Any) -> bool:
+    return isinstance(value, dict) and _text(value.get("_target_"))
+
+
 def _inside(value: Any) -> bool:
     if not _text(value) or "\0" in value or "\\" in value:
         return False
@@ -89,7 +93,7 @@ def _inside(value: Any) -> bool:
 FIELDS = {
     "network": Field(
         "a class path _target_ with its arguments",
-        lambda v: isinstance(v, dict) and "_target_" in v and isinstance(v.get("arguments"), dict),
+        lambda v: _class(v) and isinstance(v.get("arguments"), dict),
     ),
     "shape": Field(f"[channels, height, width], 1 or 3 by at most {LARGEST}", _shape),
     "mean": Field("a list with a number for each channel", _list(_finite)),
@@ -110,7 +114,7 @@ OF_DETECTOR = {
     "name": Field("a name", lambda v: _text(v) and v != ""),
     "fitted_on": Field("a name, or empty", _text),
     "column": Field("name@fitted_on, of no other column", _text),
-    "config": Field("a class path _target_ with settings", lambda v: isinstance(v, dict)),
+    "config": Field("a class path _target_ with settings", _class),
     "version": Field("a number", _whole),
     "supervision": Field("a name", _text),
     "state": Field("a file of this folder, or empty", _inside),

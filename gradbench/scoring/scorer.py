@@ -142,10 +142,13 @@ class Scorer:
                 raise unknown("detector of this run", wanted, self.detectors)
             names.update(dict.fromkeys([wanted] if wanted in self.detectors else fitted))
         if not names:
-            reason = "every detector of this run was fitted on a challenge"
-            reason = reason if detectors is None and self.detectors else "no detector is named"
+            if not self.detectors:
+                raise GradbenchError(
+                    f"{shown(self.kept.folder)} holds no detector: take another run"
+                )
+            all_fitted = "every detector of this run was fitted on a challenge"
             raise GradbenchError(
-                f"{reason}: name some of "
+                f"{all_fitted if detectors is None else 'no detector is named'}: name some of "
                 f"{', '.join(self.detectors)} (--detector NAME, from Python detectors=[NAME])"
             )
         for name in names:

@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from torch import nn
 
 from gradbench.errors import GradbenchError
+from gradbench.support.paths import shown
 
 OWN = ("gradbench", "torchvision")
 """Packages whose networks and detectors are built without being asked."""
@@ -33,18 +34,18 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
     """
     trusted = tuple(trusted)
     if not isinstance(target, str) or not _inside(target, (*OWN, *trusted)):
-        module = str(target).rpartition(".")[0] or str(target)
+        module = shown(str(target).rpartition(".")[0] or target)
         raise GradbenchError(
-            f"the run wants {target}, which is neither gradbench's nor torchvision's: if you trust "
-            f"its code, say so with --trust {module} (from Python trust=['{module}'])"
+            f"the run wants {shown(target)}, which is neither gradbench's nor torchvision's: if "
+            f"you trust its code, say so with --trust {module} (from Python trust=['{module}'])"
         )
     try:
         found = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
-        raise GradbenchError(f"the run wants {target}, which cannot be imported ({reason})") from (
-            fault
-        )
+        raise GradbenchError(
+            f"the run wants {shown(target)}, which cannot be imported ({reason})"
+        ) from (fault)
     home = getattr(found, "__module__", None) or ""
     if isinstance(found, type):
         allowed = issubclass(found, base) and _inside(home, ("gradbench", *trusted))
@@ -53,8 +54,8 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
     if not allowed and not (base is nn.Module and any(found is one for one in _classifiers())):
         kinds = f"a sub-class of {base.__name__} or a function that builds one"
         raise GradbenchError(
-            f"the run wants {target}, which is not {kinds}, defined in gradbench, a module named "
-            "with --trust or, of classifiers, torchvision.models: it is not built"
+            f"the run wants {shown(target)}, which is not {kinds}, defined in gradbench, a "
+            "module named with --trust or, of classifiers, torchvision.models: it is not built"
         )
 
 

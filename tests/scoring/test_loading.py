@@ -65,7 +65,6 @@ def refused(run, *detectors, **options) -> str:
         "torchvision.models.ResNet18_Weights",
         "subprocess.Popen",
         "gradbench.no_such.Thing",
-        None,
     ],
 )
 def test_no_other_class_is_built(run, target, monkeypatch):
@@ -171,6 +170,8 @@ def test_a_model_json_that_is_not_one(run):
     ("name", "values"),
     [
         ("network", [None, "SmallCNN", [], {"_target_": "a"}, {"_target_": "a", "arguments": []}]),
+        ("network._target_", [None, 3]),
+        ("detectors.1.config._target_", [None, ["os.system"]]),
         ("mean", [None, 3, [], [1, 2], ["a"], [True], [float("nan")], [10**400], {"0": 1}]),
         ("std", [[], [0], [-1.0], [float("inf")], "1"]),
         ("classes", [None, 3, [], "0123456789", [0] * 10, ["\ud800"] * 10, ["one", "two"]]),
@@ -206,7 +207,7 @@ def test_every_field_of_a_model_json_is_what_it_must_be(run, name, values):
         place[last] = value
         path.write_text(json.dumps(about))
         sentence = refused(run)
-        assert f"{path} is damaged: {name}" in sentence or (
+        assert f"{path} is damaged: {name.removesuffix('._target_')} must be" in sentence or (
             name == "detectors.1.name" and "detectors.1.column must be" in sentence
         ), (value, sentence)
 
@@ -261,6 +262,8 @@ def test_detectors_by_name(run):
     only = [0]
     change(run, lambda about: about.update(detectors=[about["detectors"][i] for i in only]))
     assert "every detector of this run was fitted on a challenge" in refused(run)
+    change(run, lambda about: about.update(detectors=[]))
+    assert "holds no detector" in refused(run)
 
 
 def test_no_detector_is_named(run):
