@@ -8,13 +8,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import torch
+
     from gradbench.scoring.scorer import Scorer
 
 __version__ = "0.1.0"
 
 
 def load(
-    run: str | Path, seed: int | None = None, trust: Sequence[str] = (), device: str = "auto"
+    run: str | Path,
+    seed: int | None = None,
+    trust: Sequence[str] = (),
+    device: str | torch.device = "auto",
 ) -> Scorer:
     """Return a scorer of new images with the network and detectors of a finished run.
 

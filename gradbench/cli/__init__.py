@@ -34,12 +34,15 @@ Shell completion: eval "$(gradbench -sc install=bash)"
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 2 wrong input or a fault, 1 damage in the store."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal may lack signs that names of files hold
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _dispatch(words)
     except GradbenchError as fault:
         fail(fault)
     except KeyboardInterrupt:
-        print("gradbench: stopped; the same command goes on from here", file=sys.stderr)
+        again = "starts again" if words[:1] == ["score"] else "goes on from here"
+        print(f"gradbench: stopped; the same command {again}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.paths import shown
 
 HELP = """\
 gradbench score RUN IMAGES ... [--detector NAME] [--out FILE] [--seed N] [--device D]
@@ -13,7 +14,9 @@ gradbench score RUN IMAGES ... [--detector NAME] [--out FILE] [--seed N] [--devi
 
 Scores pictures with the network and the detectors that a finished run kept in its model/. RUN is
 the run's folder, or its name under outputs/. IMAGES are files, or folders that are looked through
-with all folders inside; any size and colours, brought to the network's shape as data sets are.
+with all folders inside, but for hidden files and linked folders; pictures in them end in
+.png .jpg .jpeg .bmp .gif .pgm .ppm .tif .tiff .webp. Any size and colours are brought to the
+network's shape as data sets are.
 
 Writes one CSV row a picture:
   file, class, probability   the class that the network names, and its softmax probability
@@ -26,7 +29,8 @@ Writes one CSV row a picture:
   --detector NAME  which detectors, may be repeated (or a,b). Without it all that learned from no
                    challenge images given to them. Those that did are named after what they were
                    fitted on, gradient@svhn; gradient alone stands for all of these
-  --out FILE       where to write; scores.csv in the run's folder without it
+  --out FILE       where to write; scores.csv in the run's folder without it. Earlier scores are
+                   replaced; pictures, other files of a run, links and devices never are
   --seed N         which network, of a run with several; the first without it
   --device D       auto, cpu, cuda, cuda:1, mps
   --trust MODULE   build this module's classes too, may be repeated: a run with a network or a
@@ -75,18 +79,23 @@ def main(words: list[str]) -> None:
     seed = asked.last("--seed")
     if seed is not None and not seed.isdecimal():
         raise GradbenchError(f"--seed {seed}: write the number of a network, for example 0")
-    out = Path(asked.last("--out") or run / "scores.csv")
+    out = asked.last("--out") or run / "scores.csv"
 
     from gradbench.scoring.pictures import find
     from gradbench.scoring.scorer import load
     from gradbench.scoring.writing import ScoresFile
     from gradbench.support.memory import keep_freed_memory
+    from gradbench.support.signals import ended_tidily
     from gradbench.workers.devices import exact_arithmetic
 
     exact_arithmetic()
     keep_freed_memory()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what cannot be read is listed
     paths = find(places)
-    with ScoresFile(out) as file:  # an unwritable place is told before any work
+    with (
+        ended_tidily(),
+        ScoresFile(out, paths) as file,
+    ):  # an unwritable place is told before any work
         scorer = load(
             run,
             None if seed is None else int(seed),
@@ -148,4 +157,4 @@ def _told(scorer, names: list[str], summary) -> str:
         lines += [f"  {path}: {reason}" for path, reason in summary.reasons]
         if summary.unreadable > len(summary.reasons):
             lines.append("  and others, see the column note")
-    return "\n".join([*lines, f"scores: {summary.path}"])
+    return "\n".join(map(shown, [*lines, f"scores: {summary.path}"]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gradbench.errors import GradbenchError
+from gradbench.support.paths import expanded, shown
 
 HELP = """\
 gradbench show [RUN] [--all]
@@ -50,11 +52,11 @@ def find(name: str) -> Path:
     Raises:
         GradbenchError: if there is none, naming those that there are.
     """
-    for folder in (Path(name).expanduser(), Path("outputs") / name):
-        if (folder / "run.json").is_file():
+    for folder in (expanded(name), Path("outputs") / name):
+        if os.path.isfile(folder / "run.json"):  # whatever the name: too long ones too
             return folder
-    there = ", ".join(str(p) for p in runs()) or "none yet"
-    raise GradbenchError(f"no finished run at {name}; runs here: {there}")
+    there = ", ".join(shown(p) for p in runs()) or "none yet"
+    raise GradbenchError(f"no finished run at {shown(name)}; runs here: {there}")
 
 
 def latest() -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gradbench.errors import GradbenchError
+from gradbench.support.paths import shown
 
 OPTIONS_WITH_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
@@ -40,7 +41,8 @@ COMMANDS = {
 
 def fail(fault: GradbenchError) -> NoReturn:
     """Print a fault as one sentence and exit with 2."""
-    print(f"gradbench: {fault}", file=sys.stderr)
+    lines = map(shown, str(fault).split("\n"))  # names of files may hold what steers a terminal
+    print("gradbench: " + "\n".join(lines), file=sys.stderr)
     sys.exit(2)
 
 

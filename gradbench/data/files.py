@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,11 +155,26 @@ def refuse_unreadable(faults: Sequence[Path | None]) -> None:
 
 def list_images(folder: Path) -> list[Path]:
     """Return every image file under a folder in the order of its path, hidden ones left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    return sorted(
-        (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)),
-        key=lambda p: p.relative_to(folder).parts,
-    )
+    return [path for path in list_entries(folder) if os.path.isfile(path)]
+
+
+def list_entries(folder: Path) -> list[Path]:
+    """Return whatever has an image's suffix under a folder, in the order of its path.
+
+    Links that lead nowhere, pipes and folders that cannot be looked through are among it, so that
+    a caller can name them; hidden files and folders, and linked folders, are left out.
+    """
+    found: list[Path] = []
+    closed: list[OSError] = []
+    for at, folders, files in os.walk(folder, onerror=closed.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(at, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
+    found += [Path(fault.filename) for fault in closed]
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
 def list_classes(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -17,20 +19,13 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.build import build_network
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
-from gradbench.extraction.readers import VERSIONS
+from gradbench.extraction import readers
 from gradbench.run.experiment import instantiate
 from gradbench.scoring import trust
+from gradbench.scoring.model_json import ANEW, damaged
 from gradbench.store import file_digest
+from gradbench.support.paths import shown
 
-NEEDED = (
-    *("network", "mean", "std", "classes", "shape", "resampling", "feature_layers"),
-    *("outputs", "kept", "detectors", "sha256"),
-)
-"""What `model.json` must tell."""
-OF_DETECTOR = (
-    *("name", "column", "config", "version", "supervision", "fitted_on", "state", "threshold"),
-)
-"""What it must tell of each detector."""
 DAMAGES = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
 """What a detector raises on tensors that are not its own."""
 
@@ -54,19 +49,32 @@ class Kept:
         """What is told of every detector, by the name of its column."""
         return {entry["column"]: entry for entry in self.about["detectors"]}
 
-    def backbone(self) -> Backbone:
-        """Build the network and load its weights; it is in evaluation mode, on the CPU.
+    def backbone(self, device: torch.device) -> Backbone:
+        """Build the network and load its weights; it is in evaluation mode.
 
         Raises:
-            GradbenchError: if its class is not trusted, or its file is damaged.
+            GradbenchError: if its class is not trusted, its file is damaged, or it is no classifier
+                of these images into these classes.
         """
-        config = dict(self.about["network"])
-        trust.check(config.get("_target_"), nn.Module, self.trusted)
+        about, config = self.about, dict(self.about["network"])
+        trust.check(config["_target_"], nn.Module, self.trusted)
         path = self._whole("network.safetensors")
-        network = build_network(trust.without_downloads(config))
+        with self._somebodys("network", f"the arguments of {config['_target_']}"):
+            network = build_network(trust.without_downloads(config))
         checkpoint.load_into(network, path)
-        told = (self.about[name] for name in ("mean", "std", "classes", "shape"))
-        return Backbone(network, *told, config, self.about["feature_layers"] or None).eval()
+        told = (about[name] for name in ("mean", "std", "classes", "shape"))
+        backbone = Backbone(network, *told, config, about["feature_layers"] or None)
+        backbone = backbone.eval().to(device)
+        with self._somebodys("shape", "the shape that the network takes"), torch.no_grad():
+            logits = backbone(torch.zeros(1, *backbone.shape, device=device))
+        if not torch.is_tensor(logits) or logits.ndim != 2:
+            raise GradbenchError(f"{shown(self.folder)}: {config['_target_']} is no classifier")
+        if logits.shape[1] != len(backbone.classes):
+            raise damaged(
+                self.folder / "model.json",
+                f"classes must be {logits.shape[1]} names, as many as the network tells apart",
+            )
+        return backbone
 
     def detector(self, column: str) -> Detector:
         """Build a detector and give it what it learned.
@@ -77,7 +85,8 @@ class Kept:
         """
         entry = self.entries[column]
         trust.check(entry["config"].get("_target_"), Detector, self.trusted)
-        detector = instantiate("detector", entry["name"], entry["config"])
+        with self._somebodys(f"detectors {column}", "its settings"):
+            detector = instantiate("detector", entry["name"], entry["config"])
         if not isinstance(detector, Detector):
             raise GradbenchError(f"{entry['config']['_target_']} gives no detector")
         _same_version(column, entry["version"], detector.version, self.folder)
@@ -87,12 +96,14 @@ class Kept:
         try:
             detector.load(load_file(str(path)))
         except (*DAMAGES, SafetensorError, OSError) as fault:
-            reason = " ".join(str(fault).split())[:120]
-            raise GradbenchError(f"{path} does not fit {column} ({reason}): {_ANEW}") from fault
+            raise GradbenchError(
+                f"{shown(path)} does not fit {column} ({brief(fault)}): {ANEW}"
+            ) from fault
         for name in detector.reads:
+            readers.check(name)
             kind = name.split("/")[0]
-            _same_version(f"output {kind}", self.about["outputs"].get(kind), VERSIONS[kind],
-                          self.folder)  # fmt: skip
+            kept = self.about["outputs"].get(kind)
+            _same_version(f"output {kind}", kept, readers.version_of(name), self.folder)
         return detector
 
     def _whole(self, name: str) -> Path:
@@ -103,64 +114,39 @@ class Kept:
         """
         path = self.folder / name
         listed = self.about["sha256"].get(name)
-        if listed is None or not path.is_file():
-            raise GradbenchError(f"{path} is missing: {_ANEW}")
-        if file_digest(path) != listed:
-            raise GradbenchError(f"{path} is damaged (its SHA-256 is not that of the run): {_ANEW}")
+        if listed is None or not os.path.isfile(path):
+            raise GradbenchError(f"{shown(path)} is missing: {ANEW}")
+        try:
+            same = file_digest(path) == listed
+        except OSError as fault:
+            raise GradbenchError(f"{shown(path)} cannot be read ({fault.strerror})") from fault
+        if not same:
+            raise GradbenchError(
+                f"{shown(path)} is damaged (its SHA-256 is not that of the run): {ANEW}"
+            )
         return path
 
-
-_ANEW = "copy the run's folder again, or carry out its command (in table.md), which writes it anew"
-
-
-def open_run(run: str | Path, seed: int | None = None, trusted: Sequence[str] = ()) -> Kept:
-    """Open a network of a finished run.
-
-    Args:
-        run: the run's folder, or its name under `outputs/`.
-        seed: which network, of several; None for the first.
-        trusted: see `Kept`.
-
-    Raises:
-        GradbenchError: if there is no such run, or it has no whole `model/`.
-    """
-    folder = _folder(run)
-    found = {path.parent.name[1:]: path.parent for path in folder.glob("model/s*/model.json")}
-    if not found:
-        raise GradbenchError(
-            f"{folder} has no model/ with a network: name the folder of a finished run (out=DIR of "
-            "`gradbench run`; of a sweep one of its jobs)"
-        )
-    seeds = sorted(found, key=lambda text: (len(text), text))
-    chosen = seeds[0] if seed is None else str(seed)
-    if chosen not in found:
-        raise GradbenchError(f"{folder} has no network of seed {chosen}: {', '.join(seeds)}")
-    here = found[chosen]
-    try:
-        about = json.loads((here / "model.json").read_text())
-        missing = [name for name in NEEDED if name not in about]
-        for entry in about.get("detectors", []):
-            missing += [f"detectors.{name}" for name in OF_DETECTOR if name not in entry]
-    except (OSError, ValueError, TypeError, AttributeError) as fault:
-        raise GradbenchError(f"{here / 'model.json'} cannot be read ({fault}): {_ANEW}") from fault
-    if missing:
-        raise GradbenchError(
-            f"{here / 'model.json'} says nothing of {', '.join(dict.fromkeys(missing))}, as "
-            f"those of an older gradbench do: {_ANEW}"
-        )
-    return Kept(here, about, (trusted,) if isinstance(trusted, str) else tuple(trusted))
+    @contextmanager
+    def _somebodys(self, field: str, what: str) -> Iterator[None]:
+        """Tell which field is at fault where a class meets what it cannot work with."""
+        try:
+            yield
+        except GradbenchError:
+            raise
+        except Exception as fault:  # a class may answer foreign settings with any
+            raise damaged(
+                self.folder / "model.json", f"{field} must be {what} ({brief(fault)})"
+            ) from fault
 
 
-def _folder(run: str | Path) -> Path:
-    for folder in (Path(run).expanduser(), Path("outputs") / run):
-        if folder.is_dir():
-            return folder
-    raise GradbenchError(f"there is no run at {run}: name the folder of a finished run")
+def brief(fault: BaseException) -> str:
+    """Return the text of an exception on one line, or else its kind."""
+    return shown(" ".join(str(fault).split()))[:120] or type(fault).__name__
 
 
 def _same_version(what: str, kept: int | None, own: int, folder: Path) -> None:
     if kept != own:
         raise GradbenchError(
-            f"{folder}: {what} is of version {kept}, this gradbench has {own}: use the gradbench "
-            "that made the run, or carry out the run's command again"
+            f"{shown(folder)}: {what} is of version {kept}, this gradbench has {own}: use the "
+            "gradbench that made the run, or carry out the run's command again"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from gradbench.data.files import FAULTS, SUFFIXES, list_images
+from gradbench.data.files import FAULTS, SUFFIXES, list_entries
 from gradbench.data.imageset import shards
 from gradbench.data.picture import Fit, fit_picture
 from gradbench.data.resample import fit_pixels
 from gradbench.errors import GradbenchError
 from gradbench.extraction.extract import BATCH
+from gradbench.scoring.opening import kind_of
+from gradbench.support.paths import expanded, shown
 
 WORKERS = min(os.cpu_count() or 1, 8)
 """Threads that decode files."""
@@ -36,27 +39,50 @@ class Batch:
     faults: Sequence[str]
 
 
-def find(places: Iterable[str | Path]) -> list[Path]:
-    """Return the files that are named, and the picture files under the folders, each once.
+def find(places: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return the files that are named, and the pictures under the folders, each once.
 
-    A file that is named is taken whatever its name, of folders those with a picture's suffix.
+    A file that is named is taken whatever its name, of folders what has a picture's suffix.
 
     Raises:
         GradbenchError: for a place that there is not, or if there is no picture at all.
     """
     found: dict[Path, None] = {}
-    places = [Path(place).expanduser() for place in places]
+    places = _listed(places)
     for place in places:
-        if place.is_dir():
-            found.update(dict.fromkeys(list_images(place)))
-        elif place.exists():
-            found[place] = None
+        if os.path.isdir(place):
+            found.update(dict.fromkeys(list_entries(place)))
         else:
-            raise GradbenchError(f"there is no file or folder {place}: name pictures, or folders")
+            _see(place)
+            found[place] = None
     if not found:
-        named = ", ".join(map(str, places)) or "nothing named"
+        named = ", ".join(map(shown, places)) or "nothing named"
         raise GradbenchError(f"no pictures found ({named}): folders hold {', '.join(SUFFIXES)}")
     return list(found)
+
+
+def _listed(places: str | Path | Iterable[str | Path]) -> list[Path]:
+    several = isinstance(places, Iterable) and not isinstance(places, str | Path)
+    among = "a list with " if several else ""
+    places = list(places) if several else [places]
+    for place in places:
+        if not isinstance(place, str | Path):
+            raise GradbenchError(
+                f"images are {among}{kind_of(place)}: give an array or tensor (N, C, H, W), or "
+                "files and folders"
+            )
+    return [expanded(place) for place in places]
+
+
+def _see(place: Path) -> None:
+    try:
+        os.lstat(place)
+    except (OSError, ValueError) as fault:
+        known = isinstance(fault, FileNotFoundError | NotADirectoryError)
+        reason = "" if known else f" that can be looked at ({_reason(fault)})"
+        raise GradbenchError(
+            f"there is no file or folder {shown(place)}{reason}: name pictures, or folders"
+        ) from fault
 
 
 def batches(count: int) -> Iterator[list[slice]]:
@@ -85,9 +111,11 @@ def decoded(
 
     def one(path: Path) -> np.ndarray | str:
         try:
+            if reason := _no_file(path):
+                return reason
             with Image.open(path) as picture:
                 return fit_picture(picture, shape, fit)
-        except FAULTS as fault:
+        except Exception as fault:  # Pillow meets damaged files with more than it says
             return _reason(fault)
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -122,8 +150,14 @@ def as_array(images: np.ndarray | torch.Tensor, shape: tuple[int, int, int]) -> 
         GradbenchError: for another shape, type or range.
     """
     if torch.is_tensor(images):
-        images = images.detach().cpu()
-        images = (images.float() if images.is_floating_point() else images).numpy()
+        try:
+            images = images.detach().cpu()
+            images = (images.float() if images.is_floating_point() else images).numpy()
+        except (TypeError, RuntimeError, NotImplementedError) as fault:
+            raise GradbenchError(
+                f"images are a tensor that holds no plain numbers ({images.layout}, "
+                f"{images.dtype}, {images.device}): give a dense one"
+            ) from fault
     images = np.asarray(images)
     form = "(N, C, H, W)"
     if images.ndim != 4:
@@ -154,8 +188,19 @@ def as_array(images: np.ndarray | torch.Tensor, shape: tuple[int, int, int]) -> 
     return images.astype(np.float32, copy=False)
 
 
+def _no_file(path: Path) -> str:
+    """Return why there is nothing to open, empty where there is a file; a pipe would block."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return "a link that leads nowhere"
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        return "a folder that cannot be looked through"
+    return "" if stat.S_ISREG(mode) else "no regular file"
+
+
 def _reason(fault: BaseException) -> str:
     if isinstance(fault, UnidentifiedImageError):
         return "not a picture that can be read"
-    text = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
-    return " ".join(text.split())
+    text = getattr(fault, "strerror", None) or str(fault)
+    kind = "" if text and isinstance(fault, FAULTS) else f"{type(fault).__name__} "
+    return " ".join(f"{kind}{text}".split())

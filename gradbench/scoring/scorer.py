@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.extraction.extract import BATCH, compute
 from gradbench.gradients.memory import in_chunks
 from gradbench.run.experiment import find_device
-from gradbench.scoring.loading import Kept, open_run
+from gradbench.scoring.loading import DAMAGES, Kept, brief
+from gradbench.scoring.opening import listed, open_run
 from gradbench.scoring.pictures import Batch, as_array, batches, decoded, find, taken
+from gradbench.support.paths import shown
 from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def load(
     run: str | Path,
     seed: int | None = None,
     trust: Sequence[str] = (),
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> Scorer:
     """Return a scorer of new images with the network and detectors of a finished run.
 
@@ -52,6 +55,7 @@ def load(
     Raises:
         GradbenchError: if there is no such run, a file is damaged, or a class is not trusted.
     """
+    device = str(device) if isinstance(device, torch.device) else device
     return Scorer(open_run(run, seed, trust), find_device(device))
 
 
@@ -71,7 +75,7 @@ class Scorer:
 
     def __init__(self, kept: Kept, device: torch.device):
         self.kept = kept
-        self.backbone = kept.backbone().to(device)
+        self.backbone = kept.backbone(device)
         self.detectors = tuple(kept.entries)
         self.default = tuple(n for n, e in kept.entries.items() if not e["fitted_on"])
         self.thresholds: Mapping[str, float | None] = {
@@ -111,14 +115,6 @@ class Scorer:
             read = partial(taken, pixels, shape=self.backbone.shape, fit=self._fit)
             parts = [f.drop(columns="note") for f in self._frames(len(pixels), read, names)]
         else:
-            single = isinstance(images, str | Path)
-            images = [images] if single else list(images)
-            for image in images:
-                if not isinstance(image, str | Path):
-                    raise GradbenchError(
-                        f"images are a list with a {type(image).__name__}: give an array or tensor "
-                        "(N, C, H, W), or files and folders"
-                    )
             parts = list(self.stream(find(images), names))
         return pandas.concat(parts, ignore_index=True)
 
@@ -138,17 +134,21 @@ class Scorer:
         Raises:
             GradbenchError: for an unknown one, one that cannot be built, or none.
         """
-        if isinstance(detectors, str):
-            detectors = [detectors]
+        asked = self.default if detectors is None else listed("detectors", detectors)
         names: dict[str, None] = {}
-        for wanted in self.default if detectors is None else detectors:
+        for wanted in asked:
             fitted = [n for n in self.detectors if n.startswith(f"{wanted}@")]
             if wanted not in self.detectors and not fitted:
-                raise unknown("detector of this run", str(wanted), self.detectors)
+                raise unknown("detector of this run", wanted, self.detectors)
             names.update(dict.fromkeys([wanted] if wanted in self.detectors else fitted))
         if not names:
+            if not self.detectors:
+                raise GradbenchError(
+                    f"{shown(self.kept.folder)} holds no detector: take another run"
+                )
+            all_fitted = "every detector of this run was fitted on a challenge"
             raise GradbenchError(
-                "every detector of this run was fitted on a challenge: name some of "
+                f"{all_fitted if detectors is None else 'no detector is named'}: name some of "
                 f"{', '.join(self.detectors)} (--detector NAME, from Python detectors=[NAME])"
             )
         for name in names:
@@ -181,9 +181,10 @@ class Scorer:
         )
         pixels = to_float(batch.pixels)
         for name in names:
-            for inner, what in self._built[name].perturbed.items():
-                look = partial(self._again, what)
-                found[name, inner] = torch.cat(in_chunks(look, pixels, BATCH)[0])
+            with self._able(name):
+                for inner, what in self._built[name].perturbed.items():
+                    look = partial(self._again, what)
+                    found[name, inner] = torch.cat(in_chunks(look, pixels, BATCH)[0])
         return found
 
     def _again(self, what, pixels: Tensor) -> Tensor:
@@ -219,5 +220,20 @@ class Scorer:
     def _scores(self, name: str, outputs: dict[Any, Tensor]) -> np.ndarray:
         """Return the scores of a detector from what `_look` found."""
         detector = self._built[name]
-        moved = {inner: outputs[name, inner] for inner in detector.perturbed}
-        return detector.score({**outputs, **moved}).double().numpy()
+        with self._able(name):
+            moved = {inner: outputs[name, inner] for inner in detector.perturbed}
+            scores = detector.score({**outputs, **moved}).double().numpy()
+            if scores.shape != (size := len(outputs["logits"]),):
+                raise ValueError(f"scores of shape {scores.shape} for {size} images")
+        return scores
+
+    @contextmanager
+    def _able(self, name: str) -> Iterator[None]:
+        """Say which detector cannot work: what it learned may be another network's."""
+        try:
+            yield
+        except DAMAGES as fault:
+            raise GradbenchError(
+                f"{name} of {shown(self.kept.folder)} cannot score these images ({brief(fault)}): "
+                "choose others with --detector (from Python detectors=[NAME])"
+            ) from fault

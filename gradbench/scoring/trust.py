@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ from hydra.utils import get_object
 from torch import nn
 
 from gradbench.errors import GradbenchError
+from gradbench.support.paths import shown
 
 OWN = ("gradbench", "torchvision")
 """Packages whose networks and detectors are built without being asked."""
@@ -17,10 +19,10 @@ OWN = ("gradbench", "torchvision")
 def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
     """Refuse a class path unless it names a class that may be built.
 
-    That is a sub-class of `base` which gradbench, torchvision or a trusted module defines, one of
-    torchvision's registered model builders, or a function that a trusted module defines. Nothing
-    else is imported, and none of it is called: a path can lead through `gradbench` to any module
-    that is imported there.
+    That is a sub-class of `base` which gradbench or a trusted module defines, one of torchvision's
+    classifiers (a class or a builder of `torchvision.models`), or a function that a trusted module
+    defines. Nothing else is imported, and none of it is called: a path can lead through
+    `gradbench` to any module that is imported there.
 
     Args:
         target: `package.module.Name`, as a file says it.
@@ -32,45 +34,51 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
     """
     trusted = tuple(trusted)
     if not isinstance(target, str) or not _inside(target, (*OWN, *trusted)):
-        module = str(target).rpartition(".")[0] or str(target)
+        module = shown(str(target).rpartition(".")[0] or target)
         raise GradbenchError(
-            f"the run wants {target}, which is neither gradbench's nor torchvision's: if you trust "
-            f"its code, say so with --trust {module} (from Python trust=['{module}'])"
+            f"the run wants {shown(target)}, which is neither gradbench's nor torchvision's: if "
+            f"you trust its code, say so with --trust {module} (from Python trust=['{module}'])"
         )
     try:
         found = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
-        raise GradbenchError(f"the run wants {target}, which cannot be imported ({reason})") from (
-            fault
-        )
+        raise GradbenchError(
+            f"the run wants {shown(target)}, which cannot be imported ({reason})"
+        ) from (fault)
     home = getattr(found, "__module__", None) or ""
     if isinstance(found, type):
-        allowed = issubclass(found, base) and _inside(home, (*OWN, *trusted))
+        allowed = issubclass(found, base) and _inside(home, ("gradbench", *trusted))
     else:
-        allowed = callable(found) and (
-            _inside(home, trusted) or (base is nn.Module and found in _builders())
-        )
-    if not allowed:
+        allowed = callable(found) and _inside(home, trusted)
+    if not allowed and not (base is nn.Module and any(found is one for one in _classifiers())):
         kinds = f"a sub-class of {base.__name__} or a function that builds one"
         raise GradbenchError(
-            f"the run wants {target}, which is not {kinds}, defined in gradbench, torchvision or a "
-            "module named with --trust: it is not built"
+            f"the run wants {shown(target)}, which is not {kinds}, defined in gradbench, a "
+            "module named with --trust or, of classifiers, torchvision.models: it is not built"
         )
 
 
 def without_downloads(config: dict[str, Any]) -> dict[str, Any]:
-    """Return class path and arguments of a network; torchvision's are told to fetch no weights."""
+    """Return class path and arguments of a network; torchvision's are told to fetch no weights.
+
+    Left alone, some builders fetch them; what is said the old way (`pretrained`) is left out.
+    """
     if not _inside(config["_target_"], ("torchvision",)):
         return config
-    arguments = {k: None if k.startswith("weights") else v for k, v in config["arguments"].items()}
-    return {**config, "arguments": arguments}
+    takes = inspect.signature(get_object(config["_target_"])).parameters
+    arguments = {k: v for k, v in config["arguments"].items() if not k.startswith("pretrained")}
+    wanted = (*takes, *arguments)
+    return {**config, "arguments": arguments | {k: None for k in wanted if k.startswith("weights")}}
 
 
-def _builders() -> list:
-    from torchvision.models import get_model_builder, list_models
+def _classifiers() -> list:
+    """Return torchvision's networks from images to logits: not those that detect or segment."""
+    from torchvision import models
 
-    return [get_model_builder(name) for name in list_models()]
+    builders = [models.get_model_builder(name) for name in models.list_models(module=models)]
+    classes = (c for c in vars(models).values() if isinstance(c, type))
+    return builders + [c for c in classes if issubclass(c, nn.Module)]
 
 
 def _inside(name: str, modules: Iterable[str]) -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from gradbench.errors import GradbenchError
 from gradbench.scoring.scorer import ABNORMAL, VERDICT
+from gradbench.scoring.target import target
+from gradbench.support.paths import shown
 
 if TYPE_CHECKING:
     import pandas
@@ -55,18 +60,15 @@ class ScoresFile:
     Used as a context manager; where that is left by an exception, nothing remains.
 
     Args:
-        path: of the file; folders above it are made, a file that is there is replaced.
+        path: of the file; folders above it are made, see `target` for what is replaced.
+        pictures: that are read meanwhile, and are not replaced.
 
     Raises:
-        GradbenchError: if it cannot be written.
+        GradbenchError: if it cannot be written, or would replace what is no file of scores.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
-        if self.path.is_dir():
-            raise GradbenchError(
-                f"{self.path} is a folder: name a file, --out {self.path}/NAME.csv"
-            )
+    def __init__(self, path: str | Path, pictures: Iterable[Path] = ()):
+        self.path = target(path, pictures)
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,9 @@ class ScoresFile:
             self._stream = self._part.open("w", **how)
         except OSError as fault:
             raise self._refused(fault) from fault
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._remove_left()
 
     def __enter__(self) -> ScoresFile:
         return self
@@ -92,7 +97,12 @@ class ScoresFile:
         summary = Summary(self.path)
         for frame in frames:
             try:
-                frame.to_csv(self._stream, index=False, header=not summary.pictures)
+                frame.to_csv(
+                    _Rows(self._stream),
+                    index=False,
+                    header=not summary.pictures,
+                    lineterminator=_Rows.END,
+                )
             except OSError as fault:
                 raise self._refused(fault) from fault
             summary.add(frame)
@@ -103,9 +113,34 @@ class ScoresFile:
             raise self._refused(fault) from fault
         return summary
 
+    def _remove_left(self) -> None:
+        """Remove parts that killed processes left; a living one holds the lock of its part."""
+        for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.part"):
+            if left != self._part and left.is_file():
+                with suppress(OSError), left.open("rb") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    left.unlink()
+
     def _refused(self, fault: OSError) -> GradbenchError:
         reason = fault.strerror or str(fault)
         return GradbenchError(
-            f"scores cannot be written to {self.path} ({reason}): make room or rights there, or "
-            "name another file with --out FILE"
+            f"scores cannot be written to {shown(self.path)} ({reason}): make room or rights "
+            "there, or name another file with --out FILE"
         )
+
+
+class _Rows:
+    """Takes the rows of a CSV writer and ends them with a line feed.
+
+    The writer quotes the signs that end its rows and no other breaks of lines: file names may hold
+    both, so that it is told to end them with both.
+    """
+
+    END = "\r\n"
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, row: str) -> int:
+        """Write one row."""
+        return self._stream.write(row.removesuffix(self.END) + "\n")

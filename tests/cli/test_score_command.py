@@ -3,12 +3,18 @@
 import csv
 import os
 import shutil
+import signal
+import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 from _runs import gradbench, one_sentence
 from _scored import SUPERVISED, UNSUPERVISED, finished
+from PIL import Image
 
+from gradbench.cli import main
+from gradbench.data.files import SUFFIXES
 from gradbench.scoring.scorer import Scorer
 
 
@@ -83,6 +89,13 @@ def test_detectors_and_place_are_chosen(here):
         (("mine", "photos", "--out"), "score --out: a value must follow"),
         (("mine", "photos", "--out", "photos"), "photos is a folder"),
         (("mine", "photos", "--out", "photos/000.png/a.csv"), "scores cannot be written to"),
+        (("mine", "photos", "--out", "photos/000.png"), "is one of the pictures"),
+        (("mine", "photos", "out=outputs/mine/run.json"), "is a file of the run in"),
+        (("mine", "photos", "--detector", ","), "no detector is named: name some of"),
+        (("n" * 300, "photos"), "no finished run at nnn"),
+        (("~no such user", "photos"), "there is no user of that name"),
+        (("mine", "n" * 300), "that can be looked at (File name too long)"),
+        (("mine", "photos", "--detector", "\x1b[1m"), r"named '\x1b[1m'"),
         (("mine", "photos", "--seed", "first"), "--seed first: write the number of a network"),
         (("mine", "photos", "--seed", "1"), "has no network of seed 1: 0"),
         (("mine", "photos", "--device", "tpu"), "device=tpu is not here"),
@@ -104,7 +117,8 @@ def test_a_fault_on_the_way_leaves_the_earlier_file(here, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Scorer, "stream", stream)
-    assert gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here).code == 130
+    ran = gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here)
+    assert (ran.code, ran.err) == (130, "gradbench: stopped; the same command starts again\n")
     assert (here / "scores.csv").read_text() == "earlier"
     assert not list(here.glob(".*"))
 
@@ -117,3 +131,48 @@ def test_a_full_disk_is_one_sentence(here):
     sentence = one_sentence(gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here))
     assert "No space left on device" in sentence
     assert not (here / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_nothing_half_written(here, monkeypatch, name):
+    number = getattr(signal, name)
+
+    def stream(*_):
+        assert signal.getsignal(number) is not signal.SIG_DFL  # or this test would end
+        os.kill(os.getpid(), number)
+        yield
+
+    monkeypatch.setattr(Scorer, "stream", stream)
+    before = sorted(here.rglob("*"))
+    assert gradbench("score", "mine", "photos", cwd=here).code == 128 + number
+    assert sorted(here.rglob("*")) == before
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_any_name_is_told_on_any_terminal(here, monkeypatch):
+    names = ["\u00fc.png", "two\nlines.png", "bold\x1b[1m.png", "return\r.png"]
+    for name in names:
+        (here / "photos/inner" / name).write_text("no picture")
+    terminal = TextIOWrapper(BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.chdir(here)
+    main(["score", "mine", "photos/inner", "--out", "s.csv"])
+    terminal.flush()
+    told = terminal.buffer.getvalue().decode("ascii").splitlines()
+    for name in (r"\xfc", r"two\nlines", r"bold\x1b[1m", r"return\r"):
+        assert f"  photos/inner/{name}.png: not a picture that can be read" in told
+    found = {Path(row["file"]).name for row in table(here / "s.csv")}
+    assert found == {*names, *(path.name for path in (here / "photos/inner").iterdir())}
+
+
+def test_a_large_picture_is_read_in_silence(here, monkeypatch, recwarn):
+    Image.new("L", (400, 200)).save(here / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    ran = gradbench("score", "mine", "large.png", cwd=here)
+    assert (ran.code, ran.err) == (0, "")
+    assert not [one for one in recwarn if issubclass(one.category, Image.DecompressionBombWarning)]
+    assert table(here / "outputs/mine/scores.csv")[0]["note"] == ""
+
+
+def test_the_help_names_the_suffixes(here):
+    assert " ".join(SUFFIXES) in gradbench("score", "--help", cwd=here).out

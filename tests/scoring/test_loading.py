@@ -9,11 +9,15 @@ import pytest
 import torch
 from _runs import copy_of
 from _scored import finished
+from safetensors.torch import load_file, save_file
 
 import gradbench as package
+from gradbench.backbones.build import build_network
+from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
 from gradbench.scoring import trust
+from gradbench.store import file_digest
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +56,15 @@ def refused(run, *detectors, **options) -> str:
         "torchvision.models.os.system",
         "gradbench.store.Store",
         "torch.nn.Linear",
+        "torchvision.ops.MLP",
+        "torchvision.models.detection.fasterrcnn_resnet50_fpn",
+        "torchvision.models.detection.FasterRCNN",
+        "torchvision.models.segmentation.fcn_resnet50",
+        "torchvision.models.quantization.resnet18",
+        "torchvision.models.video.r3d_18",
+        "torchvision.models.ResNet18_Weights",
         "subprocess.Popen",
         "gradbench.no_such.Thing",
-        None,
     ],
 )
 def test_no_other_class_is_built(run, target, monkeypatch):
@@ -96,6 +106,20 @@ def test_a_module_is_imported_only_if_it_is_trusted(run, tmp_path, monkeypatch):
     assert "it is not built" in refused(run, trust=["own_parts"])
 
 
+@pytest.mark.parametrize(
+    "arguments", [{}, {"pretrained": True}, {"weights": "DEFAULT"}, {"weights_backbone": "DEFAULT"}]
+)
+def test_no_weights_are_fetched(arguments, monkeypatch):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: pytest.fail("fetched"))
+    for target in ("resnet18", "detection.fasterrcnn_resnet50_fpn"):
+        config = {"_target_": f"torchvision.models.{target}", "arguments": arguments}
+        told = trust.without_downloads(config)["arguments"]
+        assert told["weights"] is None
+        assert "pretrained" not in told
+        if "weights_backbone" not in arguments or target != "resnet18":  # which takes none
+            build_network(trust.without_downloads(config))
+
+
 def test_torchvision_builders_are_built_and_fetch_no_weights():
     trust.check("torchvision.models.resnet18", torch.nn.Module)
     trust.check("torchvision.models.ResNet", torch.nn.Module)
@@ -114,6 +138,7 @@ def test_what_is_missing(folder, run, tmp_path):
     assert "has no model/" in refused(tmp_path)
     assert "no network of seed 3: 0" in refused(run, seed=3)
     assert "device=cuda:7 is not here" in refused(run, device="cuda:7")
+    assert package.load(run, device=torch.device("cpu")).choose(["msp"]) == ["msp"]
     (run / "model/s0/detectors/knn.safetensors").unlink()
     assert "knn.safetensors is missing" in refused(run)
     assert package.load(run).choose(["msp"]) == ["msp"]  # the others still can
@@ -138,7 +163,79 @@ def test_a_model_json_that_is_not_one(run):
         assert "model.json" in refused(run)
     path.write_text(whole)
     change(run, lambda about: about["detectors"][1].pop("threshold"))
-    assert "says nothing of detectors.threshold" in refused(run)
+    assert "says nothing of detectors.1.threshold" in refused(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("network", [None, "SmallCNN", [], {"_target_": "a"}, {"_target_": "a", "arguments": []}]),
+        ("network._target_", [None, 3]),
+        ("detectors.1.config._target_", [None, ["os.system"]]),
+        ("mean", [None, 3, [], [1, 2], ["a"], [True], [float("nan")], [10**400], {"0": 1}]),
+        ("std", [[], [0], [-1.0], [float("inf")], "1"]),
+        ("classes", [None, 3, [], "0123456789", [0] * 10, ["\ud800"] * 10, ["one", "two"]]),
+        (
+            "shape",
+            [[], None, [1, 8], [1, 8, 8, 8], [1, 8, 0], [2, 8, 8], [1, 8, 8.0], [1, 8, 9**9]],
+        ),
+        ("resampling", [None, [], {"filter": 3}, {"filter": "x"}, {"size": 8}, {"antialias": 2}]),
+        ("feature_layers", [3, [3], "stage1", {}]),
+        ("in_dist", [None, 3]),
+        ("outputs", [None, [], {"logits": "2"}]),
+        ("kept", [None, "95", 0, 101, True]),
+        ("sha256", [None, [], {"network.safetensors": 3}]),
+        ("detectors", [None, {}, "msp", [3], [None]]),
+        ("detectors.1.name", [None, 3, "", "knn"]),
+        ("detectors.1.column", [None, [], "class", "knn", "msp@fgsm"]),
+        ("detectors.1.config", [None, [], "msp"]),
+        ("detectors.1.version", [None, "1", 1.0, True]),
+        ("detectors.1.fitted_on", [None, {}]),
+        ("detectors.1.state", [None, 3, "../../../x.safetensors", "/x", "a/../b", "a\\b", "a\0"]),
+        ("detectors.1.threshold", [3, [], {}, {"value": "1", "images": 1, "note": ""}]),
+    ],
+)
+def test_every_field_of_a_model_json_is_what_it_must_be(run, name, values):
+    path = run / "model/s0/model.json"
+    whole = path.read_text()
+    for value in values:
+        about = json.loads(whole)
+        *way, last = name.split(".")
+        place = about
+        for step in way:
+            place = place[int(step) if step.isdecimal() else step]
+        place[last] = value
+        path.write_text(json.dumps(about))
+        sentence = refused(run)
+        assert f"{path} is damaged: {name.removesuffix('._target_')} must be" in sentence or (
+            name == "detectors.1.name" and "detectors.1.column must be" in sentence
+        ), (value, sentence)
+
+
+def test_other_damages_of_a_model_json(run, monkeypatch):
+    path = run / "model/s0/model.json"
+    whole = path.read_bytes()
+    for content in (b"[" * 100_000, b"\xff", b"1" * 5000):
+        path.write_bytes(content)
+        assert "model.json cannot be read" in refused(run)
+    path.write_bytes(whole)
+    change(run, lambda about: about["network"]["arguments"].update(width=[3]))
+    assert "refuses its arguments" in refused(run)
+    path.write_bytes(whole)
+    change(run, lambda about: about.update(shape=[3, 8, 8], mean=[0.5] * 3, std=[1] * 3))
+    assert "shape must be the shape that the network takes" in refused(run)
+    monkeypatch.setattr(SmallCNN, "__init__", lambda *_, **__: {}["width"])
+    assert "network must be the arguments of gradbench.backbones.small_cnn" in refused(run)
+
+
+def test_a_state_with_which_nothing_can_be_scored(run):
+    place = "detectors/knn.safetensors"
+    path = run / "model/s0" / place
+    state = load_file(path)
+    save_file({name: tensor[..., :1].contiguous() for name, tensor in state.items()}, path)
+    change(run, lambda about: about["sha256"].update({place: file_digest(path)}))
+    with pytest.raises(GradbenchError, match=r"^knn of .* cannot score these images"):
+        package.load(run).score(torch.zeros(2, 1, 8, 8), ["knn"])
 
 
 def test_another_version_is_refused(run):
@@ -165,6 +262,36 @@ def test_detectors_by_name(run):
     only = [0]
     change(run, lambda about: about.update(detectors=[about["detectors"][i] for i in only]))
     assert "every detector of this run was fitted on a challenge" in refused(run)
+    change(run, lambda about: about.update(detectors=[]))
+    assert "holds no detector" in refused(run)
+
+
+def test_no_detector_is_named(run):
+    with pytest.raises(GradbenchError, match=r"^no detector is named: name some of gradient"):
+        package.load(run).choose([])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"run": None}, "None is no run: give the folder"),
+        ({"run": 3}, "a int is no run"),
+        ({"run": "~no such user"}, "there is no user of that name"),
+        ({"run": "n" * 300}, "there is no run at nnn"),
+        ({"run": "a\nb\x1b[1m"}, r"there is no run at a\nb\x1b[1m"),
+        ({"trust": None}, "trust: give a list of names, not None"),
+        ({"trust": ["os", 3]}, "trust: give a list of names, not a int"),
+    ],
+)
+def test_what_is_no_run_and_no_name(run, given, told):
+    given = {"run": run} | given
+    assert told in refused(**given)
+
+
+def test_detectors_are_names(run):
+    for wrong in (3, [None]):
+        with pytest.raises(GradbenchError, match=r"^detectors: give a list of names, not"):
+            package.load(run).choose(wrong)
 
 
 def test_torch_is_imported_late():

@@ -1,6 +1,8 @@
 """Scores of new images are those of the run, from files, arrays and tensors."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +141,27 @@ def test_unreadable_files_are_rows_without_numbers(folder, scorer, tmp_path):
     assert scorer.score(bad, ["msp"])["note"].ne("").all()
 
 
+def test_what_is_no_file_is_listed_too(folder, scorer, tmp_path, monkeypatch):
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "good.PNG").symlink_to(folder / "pictures/000.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("L", (400, 300)).save(tmp_path / "vast.png")
+    (tmp_path / ".hidden.png").touch()
+    (tmp_path / "other.txt").touch()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    found = scorer.score(tmp_path, ["msp"]).set_index("file")["note"]
+    notes = {Path(name).name: note for name, note in found.items()}
+    assert "exceeds limit of 100000 pixels" in notes.pop("vast.png")
+    told = {"gone.png": "a link that leads nowhere", "good.PNG": "", "pipe.png": "no regular file"}
+    assert notes == told
+    assert scorer.score(tmp_path / "pipe.png")["note"].tolist() == ["no regular file"]
+
+
+def test_any_fault_of_the_reader_is_listed(folder, scorer, monkeypatch):
+    monkeypatch.setattr("gradbench.scoring.pictures.fit_picture", lambda *_: {}[3])
+    assert scorer.score(folder / "pictures/000.png")["note"].tolist() == ["KeyError 3"]
+
+
 def test_many_pictures_come_in_parts(folder, scorer, table):
     paths = sorted((folder / "pictures").iterdir()) * 6
     frames = list(scorer.stream(paths, scorer.choose(["gradient_oneclass"])))
@@ -187,7 +210,15 @@ def test_pictures_of_any_size_and_colours_go_through_the_door_of_the_data(scorer
         (torch.full((2, 1, 8, 8), torch.nan), "float images from nan"),
         (torch.zeros((2, 1, 9, 9)), "the network takes (1, 8, 8)"),
         ([np.zeros((1, 8, 8))], "a list with a ndarray"),
+        (torch.zeros(2, 1, 8, 8).to_sparse(), "a tensor that holds no plain numbers"),
+        (torch.zeros(2, 1, 8, 8, device="meta"), "a tensor that holds no plain numbers"),
+        (None, "images are None: give an array"),
+        (3, "images are a int: give an array"),
+        (Image.new("L", (8, 8)), "images are a Image: give an array"),
         ([], "no pictures found (nothing named)"),
+        ("~no such user/a.png", "there is no user of that name"),
+        ("n" * 300, "that can be looked at (File name too long)"),
+        ("a\nb\x1b[1m.png", r"there is no file or folder a\nb\x1b[1m.png"),
         ("nowhere", "there is no file or folder nowhere"),
     ],
 )
