@@ -28,6 +28,20 @@ PAIRS = (
     ("activation_fused", "vim"),
 )
 """Those of the hypotheses, and the controls that take no gradient."""
+STRONG = ("knn", "vim", "rmds", "energy")
+HYPOTHESES = (
+    *(("H1", "ood_cifar10_far", "gradient_fused", other) for other in STRONG),
+    *(("H1", "ood_gtsrb", "gradient_fused", other) for other in STRONG),
+    ("H2", "ood_cifar10_far", "gradient_oneclass", "energy"),
+    ("H2", "ood_gtsrb", "gradient_oneclass", "energy"),
+    ("H3", "ood_cifar10_near", "gradient_oneclass", "energy"),
+    *(("H4", "ood_cifar10_fresh", "gradient_fused", other) for other in STRONG),
+    ("H5", "corruption_cifar10", "gradient_fused", "energy"),
+    *(("H7", name, "gradient_synthetic", "msp")
+      for name in ("ood_cifar10_far", "ood_cifar10_near", "ood_gtsrb")),
+    ("H8", "ood_cifar10_far", "gradient_uncertainty", "msp"),
+)  # fmt: skip
+"""Hypothesis of PLAN.md, run in folds (without: RUN_unsupervised), and the pair it is about."""
 
 
 def main(root: Path, check: bool) -> int:
@@ -124,11 +138,39 @@ def pairs(results: Path, name: str) -> list[str]:
     for ours, other in PAIRS:
         own = rows[(rows["method"] == ours) & (rows["variant"] == f"minus {other}")]
         for row in own.itertuples():
-            p = float(HOLM.search(row.note)[1])
-            shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
             found.append([f"`{ours}` minus `{other}`", f"{row.value:+.1f}",
-                          f"{row.lo:+.1f} to {row.hi:+.1f}", shown])  # fmt: skip
+                          f"{row.lo:+.1f} to {row.hi:+.1f}", _p(row)])  # fmt: skip
     return _table(["pair", "points", "interval over images", "after Holm"], found)
+
+
+def hypotheses(results: Path, _name: str) -> list[str]:
+    """Return the gaps of the hypotheses with p by either test, see `HYPOTHESES`."""
+    found = []
+    for hypothesis, run, ours, other in HYPOTHESES:
+        by_images = _gap(results, f"{run}_unsupervised", ours, other)
+        by_folds = _gap(results, run, ours, other)
+        found.append([f"{hypothesis}, `{run}`", f"`{ours}` minus `{other}`",
+                      f"{by_images.value:+.1f}", _p(by_images), _p(by_folds)])  # fmt: skip
+    head = ["hypothesis and run", "pair", "points", "p, other images", "p, folds"]
+    return _table(head, found)
+
+
+def _gap(results: Path, name: str, ours: str, other: str):
+    """Return the row of a gap on means, turned round where it stands the other way."""
+    rows = read_csv(results / name / "results.csv")
+    rows = rows[rows["metric"] == "auroc_gap"]
+    for a, b, sign in ((ours, other, 1), (other, ours, -1)):
+        own = rows[(rows["method"] == a) & (rows["variant"] == f"minus {b}")]
+        if len(own):
+            row = own.iloc[0].copy()
+            row["value"] *= sign
+            return row
+    raise SystemExit(f"{name} does not compare {ours} with {other}")
+
+
+def _p(row) -> str:
+    p = float(HOLM.search(row.note)[1])
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def transfer(results: Path, name: str) -> list[str]:
@@ -274,6 +316,7 @@ TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "means": means,
     "cells": cells,
     "pairs": pairs,
+    "hypotheses": hypotheses,
     "transfer": transfer,
     "roundtrips": roundtrips,
     "unseen": unseen,
