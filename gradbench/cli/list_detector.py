@@ -51,13 +51,9 @@ def _needs(detector: Detector) -> dict[str, str]:
 
 def _passes(detector: Detector) -> str:
     """Return the passes through f that scoring an image takes, before a step is chosen."""
-    told = _words(detector.passes)
+    told = str(detector.passes)
     chosen = [f for f in detector.further(("layer", "other")) if f.part == "measure" and f.chosen]
     if not chosen:
         return told
     each = " for each feature layer" if len(chosen) > 1 else ""
-    return f"{told}; where it chooses a step {_words(Passes(2, 1))}{each}"
-
-
-def _words(passes: Passes) -> str:
-    return f"{passes.forward} forward, {passes.backward} backward"
+    return f"{told}; where it chooses a step {Passes(2, 1)}{each}"

@@ -107,6 +107,9 @@ class Passes:
     forward: int
     backward: int
 
+    def __str__(self) -> str:
+        return f"{self.forward} forward, {self.backward} backward"
+
 
 class Detector(ABC):
     """A score for outputs of f: higher = more likely abnormal.

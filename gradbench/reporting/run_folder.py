@@ -16,7 +16,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
 from gradbench.reporting import figures, provenance, selection, table
@@ -171,18 +170,13 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
                 "supervision": detector.supervision,
                 "clean_seen": detector.clean_seen,
                 "reads": list(detector.reads),
-                "passes": _passes(fitted[name]),
+                "passes": str(fitted[name].passes) if fitted[name] else "",
             }
             for name, detector in detectors.items()
         },
         "remark": experiment.config["remark"],
         "command": command,
     }
-
-
-def _passes(detector: Detector | None) -> str:
-    of = detector and detector.passes
-    return f"{of.forward} forward, {of.backward} backward" if of else ""
 
 
 def _draw(results: Results, rows, folder: Path) -> None:

@@ -15,6 +15,7 @@ from gradbench.backbones.obtain import Network
 from gradbench.challenges.produce import Attack
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
+from gradbench.data.raw import join_notes
 from gradbench.evaluation.attacks import deeds
 from gradbench.evaluation.controls import LEVEL, holm
 from gradbench.evaluation.replicates import Sampled
@@ -133,7 +134,7 @@ class Results:
         }
         related = relation(self.experiment.own_cells(name), cell)
         related = related and f"{method}: {related}"
-        note = "; ".join(part for part in (images.note, note, related) if part)
+        note = join_notes(images.note, note, related)
         for measured in judged.measured:
             self.rows.append(measured_row(measured, **common, fold="all", note=note))
             if len(measured.per_fold) == 1 or measured.metric != "auroc":

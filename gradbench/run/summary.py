@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+from gradbench.data.raw import join_notes
 from gradbench.evaluation.comparison import holm_pairs
 from gradbench.evaluation.replicates import Sampled, combined
 from gradbench.evaluation.rows import MEAN, NETWORKS, row
@@ -65,7 +66,7 @@ def _means(
                 of_seed = combined([lines[cell][method][seed] for cell in own])
                 found.setdefault(mean, {}).setdefault(method, {})[seed] = of_seed
                 counts = _counts([results.verdicts[cell][method][seed] for cell in own], results)
-                note = _joined(f"mean of {len(own)} cells: {_named(own)}",
+                note = join_notes(f"mean of {len(own)} cells: {_named(own)}",
                                _related(results, mean, method))  # fmt: skip
                 _add(results, sources, mean, method, seed, of_seed, **counts, note=note)
     return found
@@ -76,12 +77,12 @@ def _add_networks(
 ) -> None:
     values = [100 * sampled.value for sampled in each]
     related = _related(results, cell, method)
-    note = _joined(f"mean of {len(each)} networks", related)
+    note = join_notes(f"mean of {len(each)} networks", related)
     _add(results, sources, cell, method, None, combined(each), fold=NETWORKS, note=note)
     ends = {"lo": min(values), "hi": max(values), "value": max(values) - min(values)}
     ends |= {
         "metric": "auroc_range",
-        "note": _joined(f"range of {len(each)} networks, not an interval", related),
+        "note": join_notes(f"range of {len(each)} networks, not an interval", related),
     }
     _add(results, sources, cell, method, None, None, fold=NETWORKS, **ends)
 
@@ -120,7 +121,7 @@ def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: 
                 metric=metric,
                 variant=f"minus {names[b]}",
                 unit="percentage points",
-                note=_joined(
+                note=join_notes(
                     f"p = {raw[a, b]:.3g}, Holm {after[a, b]:.3g}; {test[a, b]}", *related
                 ),
             )
@@ -140,10 +141,6 @@ def _related(results: Results, cell: CellName, method: str) -> str:
         return f"{method}: {found[0][1]}"
     names = dict.fromkeys(name for (_, name, _), _ in found)
     return f"{method}: fitted on {', '.join(names)}, or on what is like them"
-
-
-def _joined(*parts: str) -> str:
-    return "; ".join(dict.fromkeys(part for part in parts if part))
 
 
 def _counts(verdicts: Sequence[Verdict], results: Results) -> dict[str, int | None]:
