@@ -101,7 +101,7 @@ def test_a_stray_label_ends_a_run_before_any_memory_is_taken(tmp_path):
     words = ("dataset=arrays", "dataset.path=d.npz", "dataset.holdout=5", "backbone=small_cnn")
     for command in ("run", "plan"):
         said = one_sentence(gradbench(command, *words, "detectors=[msp]", cwd=tmp_path))
-        assert "largest is 1099511627776" in said
+        assert "1099511627776" in said
     checked = gradbench("data", "verify", "arrays", "path=d.npz", cwd=tmp_path)
     assert "MemoryError" not in checked.out + checked.err
 
