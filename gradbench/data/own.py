@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
@@ -197,7 +198,8 @@ class Folder(_Own):
         path = Path(self.path).expanduser()
         if not path.is_dir():
             return None
-        inside = [entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."]
+        with os.scandir(path) as entries:  # which tells folders without looking at each file
+            inside = [Path(e.path) for e in entries if e.is_dir() and e.name[0] != "."]
         halves = {half: self._half(half, inside) for half in HALVES}
         known = [half for half in halves.values() if half is not None]
         # `val` among other folders may be a class; the other names are splits in any company
