@@ -29,7 +29,7 @@ def read_npz(path: Path) -> Raw:
     called `n01443537 goldfish`, and `requantise` (256,) uint8: the table to the grey levels of
     restored images, which is applied to all of them so that exact ones cannot be told.
 
-    Without `labels` every label is `UNLABELLED`; `build` refuses that where labels are needed.
+    Without `labels` every label is `UNLABELLED`; `check_labels` refuses that where they are needed.
 
     Raises:
         GradbenchError: if the file is not whole or an array is missing or of the wrong form.

@@ -136,7 +136,9 @@ class _Own(Dataset):
         """
         entries = sorted(entries)
         for name in HALVES.get(split, (split,)):
-            found = [entry for entry in entries if entry.stem.casefold() == name]
+            found = [
+                entry for entry in entries if entry.name.removesuffix(".npz").casefold() == name
+            ]
             if len(found) > 1:
                 raise GradbenchError(
                     f"{self.path} has {' and '.join(entry.name for entry in found)}: which of them "
