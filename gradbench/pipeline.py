@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
+import numpy as np
+
 from gradbench.backbones import checkpoint
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
+from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
 from gradbench.evaluation.transfer import Transfer
@@ -16,11 +19,14 @@ from gradbench.run.experiment import Experiment
 from gradbench.run.judging import judge, resampled
 from gradbench.run.results import Results
 from gradbench.run.sides import sides
-from gradbench.run.trial import Trial, archive_for, from_archive
+from gradbench.run.trial import Trial, archive_for, brought, from_archive
 from gradbench.store import Store
 from gradbench.support.progress import say
 from gradbench.workers.crew import Crew
 from gradbench.workers.devices import exact_arithmetic
+
+LOOKED_AT = 20
+"""Images of another set that are decoded before a run begins; its files may be any number."""
 
 
 def run(experiment: Experiment, store: Store) -> Results:
@@ -40,6 +46,7 @@ def run(experiment: Experiment, store: Store) -> Results:
     results = Results(experiment, images)
     check_attacks(experiment, images)
     check_archives(experiment, images, store)
+    look_at_challenges(experiment, images)
     with _crew(experiment) as crew:
         for seed in experiment.seeds:
             wanted = order(experiment, images, seed)
@@ -101,6 +108,19 @@ def check_archives(experiment: Experiment, images: InDistribution, store: Store)
             archive = archive_for(experiment, cell)
             if archive is not None:
                 from_archive(experiment, cell, archive, images, store)
+
+
+def look_at_challenges(experiment: Experiment, images: InDistribution) -> None:
+    """Load every other set once and say which cannot be measured, before the first long pass."""
+    for cell in experiment.cells:
+        if isinstance(cell.challenge, Derived):
+            continue
+        try:
+            found = brought(experiment, cell, images.normal, experiment.data).images
+            some = np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int)
+            found.images[np.unique(some)]
+        except MissingData as reason:
+            say(f"{cell.title} will not be measured: {reason}")
 
 
 def measure(trial: Trial, results: Results) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 
 from gradbench.errors import GradbenchError, unknown
@@ -10,13 +11,14 @@ from gradbench.support.paths import shown
 
 HELP = """\
 gradbench score RUN IMAGES ... [--detector NAME] [--out FILE] [--seed N] [--device D]
-                               [--trust MODULE]
+                               [--trust MODULE] [--bits N]
 
 Scores pictures with the network and the detectors that a finished run kept in its model/. RUN is
 the run's folder, or its name under outputs/. IMAGES are files, or folders that are looked through
-with all folders inside, but for hidden files and linked folders; pictures in them end in
-.png .jpg .jpeg .bmp .gif .pgm .ppm .tif .tiff .webp. Any size and colours are brought to the
-network's shape as data sets are.
+with all folders inside, linked ones too, but for hidden files; pictures in them end in
+{suffixes}.
+Other files are counted. Any size and colours are brought to the network's shape as data sets are;
+what is transparent is seen on white, and grey of more than 8 bits is scaled by what the file says.
 
 Writes one CSV row a picture:
   file, class, probability   the class that the network names, and its softmax probability
@@ -25,6 +27,7 @@ Writes one CSV row a picture:
                              hold-out images (clean, the network was not trained on them), else
                              abnormal; empty where the run had no hold-out
   note                       why a file could not be read; its other columns are then empty
+Bytes of a file name that are no UTF-8 are written like \\xe9.
 
   --detector NAME  which detectors, may be repeated (or a,b). Without it all that learned from no
                    challenge images given to them. Those that did are named after what they were
@@ -37,13 +40,15 @@ Writes one CSV row a picture:
                    detector of your own needs it. Otherwise only classes that gradbench and
                    torchvision define are built, and nothing in the run's folder is executed
 
+  --bits N         bits of grey values (8 to 16) in files that hold them in 16 or 32 and do not say
+
   gradbench score outputs/quickstart photos
   gradbench score quickstart a.png b.jpg --detector msp,gradient@fgsm --out scores.csv
 
 From Python: gradbench.load(RUN).score(images), with arrays, tensors or paths.
 """
 
-OPTIONS = ("--detector", "--out", "--seed", "--device", "--trust")
+OPTIONS = ("--detector", "--out", "--seed", "--device", "--trust", "--bits")
 
 
 @dataclass
@@ -65,7 +70,9 @@ class _Asked:
 def main(words: list[str]) -> None:
     """Run the command."""
     if any(word in ("-h", "--help") for word in words):
-        print(HELP)
+        from gradbench.data.files import SUFFIXES
+
+        print(HELP.replace("{suffixes}", " ".join(SUFFIXES)))
         return
     asked = _read(words)
     run, *places = asked.places or [""]
@@ -79,8 +86,12 @@ def main(words: list[str]) -> None:
     seed = asked.last("--seed")
     if seed is not None and not seed.isdecimal():
         raise GradbenchError(f"--seed {seed}: write the number of a network, for example 0")
+    bits = asked.last("--bits")
+    if bits is not None and (not bits.isdecimal() or not 8 <= int(bits) <= 16):
+        raise GradbenchError(f"--bits {bits}: write how many bits grey values have, 8 to 16")
     out = asked.last("--out") or run / "scores.csv"
 
+    from gradbench.data.files import passed_over
     from gradbench.scoring.pictures import find
     from gradbench.scoring.scorer import load
     from gradbench.scoring.writing import ScoresFile
@@ -91,7 +102,8 @@ def main(words: list[str]) -> None:
     exact_arithmetic()
     keep_freed_memory()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what cannot be read is listed
-    paths = find(places)
+    left: Counter[str] = Counter()
+    paths = find(places, left)
     with (
         ended_tidily(),
         ScoresFile(out, paths) as file,
@@ -103,8 +115,10 @@ def main(words: list[str]) -> None:
             asked.last("--device") or "auto",
         )
         names = scorer.choose(asked.every("--detector") if "--detector" in asked.options else None)
-        summary = file.write(scorer.stream(paths, names))
+        summary = file.write(scorer.stream(paths, names, bits and int(bits)))
     print(_told(scorer, names, summary))
+    if left:
+        print(passed_over(left))
 
 
 def _read(words: list[str]) -> _Asked:

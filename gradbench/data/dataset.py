@@ -110,6 +110,10 @@ class Dataset(Downloads):
         from gradbench.data.dress import dress
 
         images = dress(self, self.read(split, settings), split, splits[0])
+        if role != "challenge":  # of which labels are never asked
+            from gradbench.data.labels import check_labels
+
+            check_labels(images, training=role == "train")
         if self.exclude:
             from gradbench.data.overlap import exclude, overlap
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gradbench.data.imageset import LazyImages
 from gradbench.data.picture import Fit, fit_picture, upright_size
+from gradbench.data.settings import MissingData
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-JPEG = (".jpg", ".jpeg")
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (
+    ".png", *JPEG, ".bmp", ".dib", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".tif", ".tiff",
+    ".webp", ".avif", ".jp2", ".j2k",
+)  # fmt: skip
+"""Endings of the files that are taken for pictures."""
 SHOWN = 5
 """Unreadable files that are named in a message."""
 FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -32,6 +38,7 @@ class FileImages(LazyImages):
         sizes: (N, 2) width and height of every file, or None where all have that of `shape`.
         workers: threads that decode; Pillow lets them run at the same time.
         fit: how files of another size are brought to `shape`, None as long as nobody asked.
+        bits: of grey files with more than 8, see `picture.eight_bits`.
     """
 
     def __init__(
@@ -41,9 +48,11 @@ class FileImages(LazyImages):
         sizes: np.ndarray | None = None,
         workers: int = 2,
         fit: Fit | None = None,
+        bits: int | None = None,
     ):
         super().__init__(self._decode, (len(paths), *shape))
         self.paths, self.sizes, self.workers, self.fit = paths, sizes, workers, fit
+        self.bits = bits
 
     @property
     def native(self) -> str:
@@ -79,25 +88,27 @@ class FileImages(LazyImages):
         sizes = self.sizes
         if sizes is None:
             sizes = np.tile(np.array(self.shape[:1:-1]), (len(self), 1))
-        return FileImages(self.paths, shape, sizes, self.workers, fit)
+        return FileImages(self.paths, shape, sizes, self.workers, fit, self.bits)
 
     def take(self, rows: np.ndarray) -> FileImages:
         """Return the images at the given rows, still unread."""
         sizes = None if self.sizes is None else self.sizes[rows]
-        return FileImages(self.paths[rows], self.shape[1:], sizes, self.workers, self.fit)
+        some = self.paths[rows], self.shape[1:], sizes
+        return FileImages(*some, self.workers, self.fit, self.bits)
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
-        def one(place: int) -> Path | None:
-            path = self.paths[rows[place]]
+        def one(place: int) -> str | None:
+            path, size = self.paths[rows[place]], self.shape[:1:-1]
             try:
                 with Image.open(path) as picture:
-                    if self.sizes is None and upright_size(picture) != self.shape[:1:-1]:
-                        return path
-                    images[place] = fit_picture(picture, self.shape[1:], self.fit or Fit())
-            except FAULTS:
-                return path
+                    if self.sizes is None and upright_size(picture) != size:
+                        return f"{path} (not {size[0]}x{size[1]})"
+                    fit = self.fit or Fit()
+                    images[place] = fit_picture(picture, self.shape[1:], fit, self.bits)
+            except FAULTS as fault:
+                return f"{path} ({reason(fault)})"
             return None
 
         with ThreadPoolExecutor(max(self.workers, 1)) as pool:
@@ -105,7 +116,9 @@ class FileImages(LazyImages):
         return images
 
 
-def open_files(paths: Sequence[Path], shape: Sequence[int] | None, workers: int) -> FileImages:
+def open_files(
+    paths: Sequence[Path], shape: Sequence[int] | None, workers: int, bits: int | None = None
+) -> FileImages:
     """Read the sizes of image files and return the images, still undecoded.
 
     Args:
@@ -113,17 +126,18 @@ def open_files(paths: Sequence[Path], shape: Sequence[int] | None, workers: int)
         shape: (C, H, W) to read them in until another is asked for; None for RGB in the
             commonest size.
         workers: threads.
+        bits: of grey files with more than 8, see `picture.eight_bits`.
 
     Raises:
         GradbenchError: listing the files that cannot be read as images.
     """
 
-    def size(path: Path) -> tuple[int, int] | None:
+    def size(path: Path) -> tuple[int, int] | str:
         try:
             with Image.open(path) as picture:
                 return upright_size(picture)
-        except FAULTS:
-            return None
+        except FAULTS as fault:
+            return f"{path} ({reason(fault)})"
 
     sizes = []
     with (
@@ -133,60 +147,98 @@ def open_files(paths: Sequence[Path], shape: Sequence[int] | None, workers: int)
         for found in pool.map(size, paths):
             sizes.append(found)
             progress.advance(1)
-    refuse_unreadable([path if found is None else None for path, found in zip(paths, sizes)])
+    refuse_unreadable([found if isinstance(found, str) else None for found in sizes])
     sizes = np.array(sizes)
     if shape is None:
         kinds, counts = np.unique(sizes, axis=0, return_counts=True)
         width, height = kinds[counts.argmax()]
         shape = (3, int(height), int(width))
-    return FileImages(np.array(paths, dtype=object), shape, sizes, workers)
+    return FileImages(np.array(paths, dtype=object), shape, sizes, workers, bits=bits)
 
 
-def refuse_unreadable(faults: Sequence[Path | None]) -> None:
-    """Raise the error that lists the files among `faults`; None stands for a good file."""
-    bad = [str(path) for path in faults if path is not None]
+def reason(fault: BaseException) -> str:
+    """Return in a line why a file cannot be read as a picture."""
+    if isinstance(fault, UnidentifiedImageError):
+        return "not a picture that can be read"
+    text = getattr(fault, "strerror", None) or str(fault)
+    kind = "" if text and isinstance(fault, FAULTS) else f"{type(fault).__name__} "
+    return " ".join(f"{kind}{text}".split())
+
+
+def refuse_unreadable(faults: Sequence[str | None]) -> None:
+    """Raise the error that lists the faults, each a file and why; None stands for a good file."""
+    bad = [fault for fault in faults if fault is not None]
     if bad:
         more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise GradbenchError(
+        raise MissingData(
             f"{len(bad)} of {len(faults)} files cannot be read as images of this set: "
             f"{', '.join(bad[:SHOWN])}{more}"
         )
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return every image file under a folder in the order of its path, hidden ones left out."""
-    return [path for path in list_entries(folder) if os.path.isfile(path)]
+def list_images(folder: Path, left: Counter[str] | None = None) -> list[Path]:
+    """Return every image file under a folder in the order of its path; see `list_entries`."""
+    return [path for path in list_entries(folder, left) if os.path.isfile(path)]
 
 
-def list_entries(folder: Path) -> list[Path]:
+def list_entries(folder: Path, left: Counter[str] | None = None) -> list[Path]:
     """Return whatever has an image's suffix under a folder, in the order of its path.
 
     Links that lead nowhere, pipes and folders that cannot be looked through are among it, so that
-    a caller can name them; hidden files and folders, and linked folders, are left out.
+    a caller can name them; hidden files and folders are left out. Linked folders are looked through
+    like others, but for those that lead back to a folder above them.
+
+    Args:
+        folder: where to look.
+        left: takes the number of other files by their suffix.
     """
     found: list[Path] = []
     closed: list[OSError] = []
-    for at, folders, files in os.walk(folder, onerror=closed.append):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(at, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
+    for at, folders, files in os.walk(folder, onerror=closed.append, followlinks=True):
+        folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(at, n)]
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in SUFFIXES and not name.startswith("."):
+                found.append(Path(at, name))
+            elif left is not None and not name.startswith("."):
+                left[suffix] += 1
     found += [Path(fault.filename) for fault in closed]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
-def list_classes(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
+def _leads_back(at: str, name: str) -> bool:
+    """Return whether a folder is a link to one that it lies in, which would never end."""
+    path = os.path.join(at, name)
+    if not os.path.islink(path):
+        return False
+    target, here = os.path.realpath(path), os.path.realpath(at)
+    return os.path.commonpath([target, here]) == target
+
+
+def passed_over(left: Counter[str]) -> str:
+    """Return which files of a folder are no pictures by their endings, in words.
+
+    >>> passed_over(Counter({".txt": 2, "": 1}))
+    '3 other files are passed over, pictures are known by their endings (2 .txt, 1 without one)'
+    """
+    kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in left.most_common(SHOWN))
+    more = ", …" if len(left) > SHOWN else ""
+    files = "1 other file is" if left.total() == 1 else f"{left.total():,} other files are"
+    return f"{files} passed over, pictures are known by their endings ({kinds}{more})"
+
+
+def list_classes(
+    folder: Path, left: Counter[str] | None = None
+) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """Return the images of a folder, their labels and the class names.
 
     The class of an image is the sub-folder at the top that it lies in; without sub-folders all
-    have label 0 and no class has a name.
+    have label 0 and no class has a name. `left` is that of `list_entries`.
 
     Raises:
         GradbenchError: if there is no image, or if images lie beside the class folders.
     """
-    paths = list_images(folder)
+    paths = list_images(folder, left)
     if not paths:
         raise GradbenchError(f"{folder} holds no image files ({', '.join(SUFFIXES)})")
     tops = [path.relative_to(folder).parts for path in paths]

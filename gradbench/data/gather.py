@@ -8,6 +8,7 @@ import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.imageset import ImageSet
+from gradbench.data.labels import numbered_alike
 from gradbench.data.roles import hold_out
 
 SCARCE = 0.05
@@ -42,12 +43,13 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
 
     Raises:
         MissingData: if images are missing, or too few of the training set are at hand.
-        GradbenchError: if the set has no such role or its files are damaged.
+        GradbenchError: if the set has no such role, its files are damaged, or the classes of the
+            test images are not those of the training images.
     """
     whole = dataset.load("train", settings)
     if reason := scarce(dataset, whole.split, len(whole), settings):
         raise MissingData(reason)
-    test = dataset.load("test", settings)
+    test = numbered_alike(dataset.load("test", settings), whole)
     kept = dataset.held_out(whole)
     return InDistribution(
         train=whole.select(np.flatnonzero(~kept)),

@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from gradbench.data.raw import Raw
+from gradbench.data.raw import UNLABELLED, Raw
 from gradbench.errors import GradbenchError
 
 BLOCK = 2**24
@@ -24,10 +24,12 @@ unknown compression, MemoryError where one makes an array huge."""
 def read_npz(path: Path) -> Raw:
     """Read the images and labels of a `.npz` file.
 
-    Keys: `images` (N, H, W, C) uint8 with C 1 or 3 and `labels` (N,) of integers; optional
-    `names` (N,), `classes` (K,), `wnids` and `class_names` (K,) as in Tiny ImageNet, whose classes
-    are then called `n01443537 goldfish`, and `requantise` (256,) uint8: the table to the grey
-    levels of restored images, which is applied to all of them so that exact ones cannot be told.
+    Keys: `images` (N, H, W, C) uint8 with C 1 or 3; optional `labels` (N,) of integers, `names`
+    (N,), `classes` (K,), `wnids` and `class_names` (K,) as in Tiny ImageNet, whose classes are then
+    called `n01443537 goldfish`, and `requantise` (256,) uint8: the table to the grey levels of
+    restored images, which is applied to all of them so that exact ones cannot be told.
+
+    Without `labels` every label is `UNLABELLED`; `check_labels` refuses that where they are needed.
 
     Raises:
         GradbenchError: if the file is not whole or an array is missing or of the wrong form.
@@ -35,18 +37,18 @@ def read_npz(path: Path) -> Raw:
     try:
         with zipfile.ZipFile(path) as archive:
             held = {name.removesuffix(".npy") for name in archive.namelist()}
-            for key in ("images", "labels"):
-                if key not in held:
-                    raise GradbenchError(
-                        f"{path} has no array '{key}': it needs images and labels, "
-                        f"and holds {', '.join(sorted(held)) or 'nothing'}"
-                    )
+            if "images" not in held:
+                raise GradbenchError(
+                    f"{path} has no array 'images': it needs images, and labels unless it is a "
+                    f"challenge, and holds {', '.join(sorted(held)) or 'nothing'}"
+                )
             images = _pixels(archive, path)
         with np.load(path, allow_pickle=False) as arrays:
             more = {key: _text(arrays[key]) for key in arrays.files if key != "images"}
     except FAULTS as fault:
         raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
-    raw = Raw(images, _labels(more["labels"], len(images), path), copied=True)
+    labels = more.get("labels", np.full(len(images), UNLABELLED))
+    raw = Raw(images, _labels(labels, len(images), path), copied=True)
     if "names" in more:
         raw.names = more["names"].astype(str)
         if len(raw.names) != len(images):
@@ -69,11 +71,11 @@ def peek(path: Path) -> tuple[int, bool]:
     Reads the header of one array, so that a list of all sets takes no time.
 
     Raises:
-        GradbenchError: if the file cannot be told to hold labels.
+        GradbenchError: if the file cannot be told to hold images.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            with archive.open("labels.npy") as stream:
+            with archive.open("images.npy") as stream:
                 shape = _header(stream)[0]
             return int(shape[0]), "requantise.npy" in archive.namelist()
     except FAULTS as fault:
@@ -118,8 +120,8 @@ def _labels(labels: np.ndarray, count: int, path: Path) -> np.ndarray:
         raise GradbenchError(f"{path}: labels must be (N,) of integers, not {_form(labels)}")
     if len(labels) != count:
         raise GradbenchError(f"{path} has {len(labels)} labels for {count} images")
-    if labels.min() < 0:
-        raise GradbenchError(f"{path}: labels count from 0, and the least is {labels.min()}")
+    if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
+        raise GradbenchError(f"{path}: labels are numbers of classes, and one is {labels.max()}")
     return labels.astype(np.int64)
 
 

@@ -47,6 +47,10 @@ def exclude(images: ImageSet, classes: Iterable[str]) -> ImageSet:
         raise GradbenchError(
             f"{images.name}/{images.split} does not name its classes, so none can be left out"
         )
+    if images.labels.min() < 0:
+        raise GradbenchError(
+            f"{images.name}/{images.split} has images without labels, so no class can be left out"
+        )
     labels = {name.split()[0]: label for label, name in enumerate(images.classes)}
     labels |= {name: label for label, name in enumerate(images.classes)}
     classes = list(classes)

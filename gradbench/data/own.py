@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,8 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.npz import peek, read_npz
 from gradbench.data.raw import WHOLE, Raw, join_notes
 from gradbench.data.roles import hold_out
+from gradbench.errors import GradbenchError
+from gradbench.support.progress import say
 
 if TYPE_CHECKING:
     from gradbench.data.imageset import ImageSet
@@ -21,12 +26,18 @@ if TYPE_CHECKING:
 TEST = 0.2
 """Share of an undivided set that is the test set where one is needed."""
 ENDS = 2**15
-HALVES = ("train", "test")
+HALVES = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "val", "valid", "validation"),
+}
+"""Names under which people keep the two splits, in any case; the first one that is there counts."""
 
 
 @dataclass(kw_only=True, eq=False)
 class _Own(Dataset):
     """Images at a path: one place for all of them, or `train` and `test` inside it.
+
+    The two may also be called by another of the names in `HALVES`, `Train` or `validation`.
 
     Images in one place are divided where training and test images are asked for: a fifth of them,
     drawn by class with whole groups and seed 0, is the test set. Source ids carry a digest of the
@@ -41,6 +52,9 @@ class _Own(Dataset):
     path: str | None = None
 
     def __post_init__(self):
+        bits = getattr(self, "bits", None)
+        if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
+            raise GradbenchError(f"dataset.bits={bits}: a whole number from 8 to 16, or null")
         if self.name is None:
             self.name = Path(self.path).stem if self.path else "unnamed"
         super().__post_init__()
@@ -114,6 +128,26 @@ class _Own(Dataset):
         """Return where a split is, None where it is not."""
         raise NotImplementedError(f"{type(self).__name__} keeps no images")
 
+    def _half(self, split: str, entries: Iterable[Path]) -> Path | None:
+        """Return the entry that goes by a name of the split.
+
+        Raises:
+            GradbenchError: if two do that differ in nothing but capitals.
+        """
+        entries = sorted(entries)
+        for name in HALVES.get(split, (split,)):
+            found = [
+                entry for entry in entries if entry.name.removesuffix(".npz").casefold() == name
+            ]
+            if len(found) > 1:
+                raise GradbenchError(
+                    f"{self.path} has {' and '.join(entry.name for entry in found)}: which of them "
+                    f"holds the {split} images? Keep one"
+                )
+            if found:
+                return found[0]
+        return None
+
     def read_place(self, place: Path, settings: DataSettings) -> Raw:
         """Read all images at the place of a split."""
         raise NotImplementedError(f"{type(self).__name__} keeps no images")
@@ -138,8 +172,9 @@ class Arrays(_Own):
     def place(self, split: str) -> Path | None:
         """Return the file of a split."""
         path = Path(self.path).expanduser()
-        path = path if split == WHOLE else path / f"{split}.npz"
-        return path if path.is_file() else None
+        if split == WHOLE:
+            return path if path.is_file() else None
+        return self._half(split, path.glob("*.npz")) if path.is_dir() else None
 
     def read_place(self, place: Path, settings: DataSettings) -> Raw:
         """Read the arrays."""
@@ -151,30 +186,49 @@ class Arrays(_Own):
 
 @dataclass(kw_only=True, eq=False)
 class Folder(_Own):
-    """A tree of image files, class by sub-folder, whole or as `train` and `test`."""
+    """A tree of image files, class by sub-folder, whole or as `train` and `test`.
+
+    Attributes:
+        jpeg: quality that is assumed of JPEG files.
+        bits: of grey files with more than 8; None for what the files themselves say.
+    """
 
     form = "name a folder of images, or one with sub-folders train and test"
 
     def place(self, split: str) -> Path | None:
         """Return the folder of a split; a tree that is divided has no split `all`."""
         path = Path(self.path).expanduser()
-        divided = (path / "train").is_dir() or (path / "test").is_dir()
-        path = path if split == WHOLE else path / split
-        return path if path.is_dir() and not (split == WHOLE and divided) else None
+        if not path.is_dir():
+            return None
+        with os.scandir(path) as entries:  # which tells folders without looking at each file
+            inside = [Path(e.path) for e in entries if e.is_dir() and e.name[0] != "."]
+        halves = {half: self._half(half, inside) for half in HALVES}
+        known = [half for half in halves.values() if half is not None]
+        # `val` among other folders may be a class; the other names are splits in any company
+        divided = len(known) > 1 or any(
+            len(inside) == 1 or not half.name.casefold().startswith("val") for half in known
+        )
+        if split == WHOLE:
+            return None if divided else path
+        return halves.get(split) if divided else None
 
     jpeg: int = 90
+    bits: int | None = None
 
     def read_place(self, place: Path, settings: DataSettings) -> Raw:
         """List the images; they are decoded when they are asked for.
 
         Names read class/file, so that with `groups: track` files `track_frame` stay together.
         """
-        from gradbench.data.files import list_classes, open_files
+        from gradbench.data.files import list_classes, open_files, passed_over
 
-        paths, labels, classes = list_classes(place)
+        left: Counter[str] = Counter()
+        paths, labels, classes = list_classes(place, left)
+        if left:
+            say(f"{place}: {passed_over(left)}")
         inside = [path.relative_to(place).as_posix() for path in paths]
         return Raw(
-            open_files(paths, self.shape, settings.workers),
+            open_files(paths, self.shape, settings.workers, self.bits),
             labels,
             np.array([name.rpartition(".")[0] for name in inside]),
             classes,

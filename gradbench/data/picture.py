@@ -57,18 +57,26 @@ class Fit:
         return f"{self.filter} antialiased" if smooth else self.filter
 
 
-def fit_picture(picture: Image.Image, shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+def fit_picture(
+    picture: Image.Image, shape: tuple[int, int, int], fit: Fit, bits: int | None = None
+) -> np.ndarray:
     """Bring a picture to (C, H, W), uint8.
 
     A photograph that says how the camera was held is turned upright. RGB becomes grey by the luma
-    of ITU-R 601 before the resampling, grey becomes RGB by repetition after it; transparency is
-    left out.
+    of ITU-R 601 before the resampling, grey becomes RGB by repetition after it; what is transparent
+    is seen on white.
+
+    Args:
+        picture: as it was opened.
+        shape: (C, H, W).
+        fit: how it is resampled.
+        bits: see `eight_bits`.
 
     Raises:
         ValueError: for pixels whose range is not known.
     """
     channels, height, width = shape
-    picture = eight_bits(upright(picture))
+    picture = eight_bits(upright(picture), bits)
     if channels == 1 and picture.mode == "RGB":
         picture = picture.convert("L")
     if fit.mode == "crop":
@@ -76,22 +84,56 @@ def fit_picture(picture: Image.Image, shape: tuple[int, int, int], fit: Fit) -> 
     return to_array(resized(picture, (width, height), fit), channels)
 
 
-def eight_bits(picture: Image.Image) -> Image.Image:
+def eight_bits(picture: Image.Image, bits: int | None = None) -> Image.Image:
     """Return a picture of any mode as grey or RGB with 8 bits a channel.
 
-    Grey of 16 bits is scaled; Pillow would cut it off at 255.
+    What is transparent is composed over white, as most programs show it: the colours below are
+    arbitrary. Grey of more bits is scaled; Pillow would cut it off at 255.
+
+    Args:
+        picture: as it was opened.
+        bits: of grey pixels that are held in 16 or 32. None for what the file says, otherwise 16
+            where the values are no smaller than 12 bits would be.
 
     Raises:
-        ValueError: for floating-point pixels, or integers beyond 16 bits.
+        ValueError: for floating-point pixels, and for integers whose range is not known: 12 bits
+            read as 16 are nearly black.
     """
-    if picture.mode in ("L", "RGB"):
-        return picture
-    if picture.mode[0] not in "IF":
-        return picture.convert("RGB")
+    if picture.mode[0] in "IF":
+        return _scaled(picture, bits)
+    if picture.has_transparency_data:
+        seen = Image.new("RGBA", picture.size, "white")
+        seen.alpha_composite(picture.convert("RGBA"))
+        return seen.convert("RGB")
+    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+
+
+def _scaled(picture: Image.Image, bits: int | None) -> Image.Image:
     values = np.asarray(picture).astype(np.int64)
-    if picture.mode == "F" or not 0 <= values.min() <= values.max() < 2**16:
-        raise ValueError("pixels that are no integers of 8 or 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    least, most = int(values.min()), int(values.max())
+    if picture.mode == "F" or least < 0 or most >= 2**16:
+        raise ValueError("pixels that are no integers of 8 to 16 bits")
+    bits = bits or _declared_bits(picture) or (16 if most >= 2**12 or most == 0 else None)
+    if bits is None:
+        raise ValueError(f"grey of more than 8 bits, but no value above {most}: say how many bits")
+    full = 2**bits - 1
+    if most > full:
+        raise ValueError(f"a value of {most}, beyond {bits} bits")
+    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
+
+
+def _declared_bits(picture: Image.Image) -> int | None:
+    """Return the bits that a TIFF file says its values have, None where it does not say less."""
+    tags = getattr(picture, "tag_v2", {})
+    most = _first(tags.get(ExifTags.Base.MaxSampleValue))
+    if most is not None and 0 < most < 2**16 - 1:
+        return int(most).bit_length()
+    held = _first(tags.get(ExifTags.Base.BitsPerSample))
+    return held if held is not None and 8 <= held < 16 else None
+
+
+def _first(value):
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def upright(picture: Image.Image) -> Image.Image:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 WHOLE = "all"
 """Split of images that are not divided into training and test."""
+UNLABELLED = -1
+"""Label of an image whose class is not known, as in ODIN's archives; only a challenge has them."""
 
 
 @dataclass
@@ -20,7 +22,7 @@ class Raw:
 
     Attributes:
         images: (N, C, H, W) uint8, in memory or read when asked for.
-        labels: (N,) int64 from 0.
+        labels: (N,) int64 from 0; `UNLABELLED` where the source has none.
         names: (N,) names in the source, for GTSRB `class/track_frame`; None where there are none.
         classes: names of the labels, empty where the source does not tell.
         groups: (N,) what belongs together, where the source itself knows it.

@@ -36,7 +36,8 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) 
     for label, want in zip(classes, wanted):
         rows = np.flatnonzero(labels == label)
         members, index = np.unique(groups[rows], return_inverse=True)
-        order = np.random.default_rng([seed, int(label)]).permutation(len(members))
+        # a seed is not negative, the label of images without one is
+        order = np.random.default_rng([seed, int(label) % 2**32]).permutation(len(members))
         taken = 0
         for member in order:
             if taken >= want:

@@ -10,7 +10,7 @@ from gradbench.errors import GradbenchError
 
 
 class MissingData(GradbenchError):
-    """Images that are not on this machine; a challenge then becomes a row without numbers."""
+    """Images that are not here, or are of no use; a challenge becomes a row without numbers."""
 
 
 @dataclass(frozen=True)

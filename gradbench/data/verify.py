@@ -12,7 +12,7 @@ import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.download import digest
-from gradbench.data.raw import Raw
+from gradbench.data.raw import UNLABELLED, Raw
 from gradbench.errors import GradbenchError
 
 BLOCK = 1000
@@ -144,8 +144,12 @@ def _labels(dataset: Dataset, split: str, raw: Raw) -> Iterator[Check]:
     """Look at the range of labels and at the number of images in each class."""
     classes, labels = raw.classes or dataset.classes, raw.labels
     least, most = int(labels.min()), int(labels.max())
-    if least < 0 or (classes and most >= len(classes)):
-        allowed = f"0 to {len(classes) - 1}" if classes else "from 0"
+    if least == most == UNLABELLED:
+        yield Check(split, "labels", "note", "none: the images can only be a challenge")
+        return
+    different = len(np.unique(labels))
+    if least < 0 or most >= (len(classes) or 2 * different):  # as `check_labels` has it
+        allowed = f"0 to {len(classes or range(different)) - 1}"
         yield Check(split, "labels", "differs", f"{least} to {most}, the classes are {allowed}")
         return
     yield Check(split, "labels", "ok", f"{least} to {most}")

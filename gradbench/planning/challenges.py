@@ -97,11 +97,12 @@ class Challenges:
                         yield Planned("outputs", cell.title, 0, 0, note=note)
                         return
                 images = brought(experiment, cell, normal, offline(experiment)).images
+            digests = images.digests  # which decodes files
         except MissingData as reason:
             yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
             return
         self.found[cell] = images
-        yield self._outputs(cell.title, images.digests, len(images))
+        yield self._outputs(cell.title, digests, len(images))
 
     def _derived(self, cell: Cell) -> Iterator[Planned]:
         if cell.challenge.uses_network and self.f is None:

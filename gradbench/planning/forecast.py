@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gradbench.config import compose
-from gradbench.data.settings import MissingData
+from gradbench.errors import GradbenchError
 from gradbench.planning.plan import plan
 from gradbench.run.experiment import read
 from gradbench.store import Store
@@ -26,7 +26,7 @@ def forecast(words: Sequence[str], dirs: Iterable[Path] = ()) -> tuple[float, li
     store = Store(Path(experiment.config["store"]).expanduser())
     try:
         lines = plan(experiment, store)
-    except MissingData as reason:
+    except GradbenchError as reason:  # one damaged set leaves the other runs of a plan as they are
         return 0.0, [f"will not be made: {reason}"]
     told = [line for line in lines if line.note and not line.parts]
     return sum(line.seconds for line in lines), [f"{line.what}: {line.note}" for line in told]

@@ -16,7 +16,8 @@ from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
-from gradbench.data.settings import DataSettings
+from gradbench.data.settings import DataSettings, MissingData
+from gradbench.errors import GradbenchError
 from gradbench.extraction.again import Again
 from gradbench.extraction.extract import extract
 from gradbench.extraction.together import Readers
@@ -157,8 +158,21 @@ def brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSetti
         data: where images are looked for.
 
     Raises:
-        MissingData: if they are not at hand.
+        MissingData: if they are not at hand, cannot be read, or are too few for the protocol: one
+            such set is a row without numbers and does not end the run.
     """
+    try:
+        made = _brought(experiment, cell, clean, data)
+        seed = experiment.config["evaluation"]["seed"]
+        experiment.protocol.folds(clean.groups, made.images.groups, seed)
+    except MissingData:
+        raise
+    except GradbenchError as fault:
+        raise MissingData(str(fault)) from fault
+    return made
+
+
+def _brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings) -> Made:
     challenge = cell.challenge
     if isinstance(challenge, Given):
         seed = experiment.config["challenge"]["seed"]

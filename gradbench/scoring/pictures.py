@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from gradbench.data.files import FAULTS, SUFFIXES, list_entries
+from gradbench.data.files import SUFFIXES, list_entries, reason
 from gradbench.data.imageset import shards
 from gradbench.data.picture import Fit, fit_picture
 from gradbench.data.resample import fit_pixels
@@ -39,10 +40,11 @@ class Batch:
     faults: Sequence[str]
 
 
-def find(places: str | Path | Iterable[str | Path]) -> list[Path]:
+def find(places: str | Path | Iterable[str | Path], left: Counter[str] | None = None) -> list[Path]:
     """Return the files that are named, and the pictures under the folders, each once.
 
-    A file that is named is taken whatever its name, of folders what has a picture's suffix.
+    A file that is named is taken whatever its name, of folders what has a picture's suffix; `left`
+    takes the number of other files there, by suffix.
 
     Raises:
         GradbenchError: for a place that there is not, or if there is no picture at all.
@@ -51,7 +53,7 @@ def find(places: str | Path | Iterable[str | Path]) -> list[Path]:
     places = _listed(places)
     for place in places:
         if os.path.isdir(place):
-            found.update(dict.fromkeys(list_entries(place)))
+            found.update(dict.fromkeys(list_entries(place, left)))
         else:
             _see(place)
             found[place] = None
@@ -79,9 +81,9 @@ def _see(place: Path) -> None:
         os.lstat(place)
     except (OSError, ValueError) as fault:
         known = isinstance(fault, FileNotFoundError | NotADirectoryError)
-        reason = "" if known else f" that can be looked at ({_reason(fault)})"
+        why = "" if known else f" that can be looked at ({reason(fault)})"
         raise GradbenchError(
-            f"there is no file or folder {shown(place)}{reason}: name pictures, or folders"
+            f"there is no file or folder {shown(place)}{why}: name pictures, or folders"
         ) from fault
 
 
@@ -96,7 +98,11 @@ def batches(count: int) -> Iterator[list[slice]]:
 
 
 def decoded(
-    paths: Sequence[Path], wanted: Sequence[slice], shape: tuple[int, int, int], fit: Fit
+    paths: Sequence[Path],
+    wanted: Sequence[slice],
+    shape: tuple[int, int, int],
+    fit: Fit,
+    bits: int | None = None,
 ) -> Iterator[Batch]:
     """Decode files batch by batch, the next batch while the last one is worked on.
 
@@ -107,16 +113,17 @@ def decoded(
         wanted: rows of each batch.
         shape: (C, H, W) that they are brought to.
         fit: how.
+        bits: of grey files with more than 8, see `picture.eight_bits`.
     """
 
     def one(path: Path) -> np.ndarray | str:
         try:
-            if reason := _no_file(path):
-                return reason
+            if missing := _no_file(path):
+                return missing
             with Image.open(path) as picture:
-                return fit_picture(picture, shape, fit)
+                return fit_picture(picture, shape, fit, bits)
         except Exception as fault:  # Pillow meets damaged files with more than it says
-            return _reason(fault)
+            return reason(fault)
 
     with ThreadPoolExecutor(WORKERS) as pool:
 
@@ -196,11 +203,3 @@ def _no_file(path: Path) -> str:
     if stat.S_ISDIR(mode):
         return "a folder that cannot be looked through"
     return "" if stat.S_ISREG(mode) else "no regular file"
-
-
-def _reason(fault: BaseException) -> str:
-    if isinstance(fault, UnidentifiedImageError):
-        return "not a picture that can be read"
-    text = getattr(fault, "strerror", None) or str(fault)
-    kind = "" if text and isinstance(fault, FAULTS) else f"{type(fault).__name__} "
-    return " ".join(f"{kind}{text}".split())

@@ -89,6 +89,7 @@ class Scorer:
         self,
         images: np.ndarray | Tensor | str | Path | Sequence[str | Path],
         detectors: Sequence[str] | None = None,
+        bits: int | None = None,
     ) -> pandas.DataFrame:
         """Return class, probability, scores (higher = more abnormal) and verdicts of images.
 
@@ -97,6 +98,7 @@ class Scorer:
                 not normalised and not rounded here; or files and folders of pictures.
             detectors: names; a supervised one alone (`gradient`) stands for all that it was
                 fitted on. None for `default`.
+            bits: of grey files with more than 8; None for what the files themselves say.
 
         Returns:
             A row an image: `file` (of files), `class`, `probability`, a column for each detector,
@@ -115,12 +117,14 @@ class Scorer:
             read = partial(taken, pixels, shape=self.backbone.shape, fit=self._fit)
             parts = [f.drop(columns="note") for f in self._frames(len(pixels), read, names)]
         else:
-            parts = list(self.stream(find(images), names))
+            parts = list(self.stream(find(images), names, bits))
         return pandas.concat(parts, ignore_index=True)
 
-    def stream(self, paths: Sequence[Path], names: Sequence[str]) -> Iterator[pandas.DataFrame]:
+    def stream(
+        self, paths: Sequence[Path], names: Sequence[str], bits: int | None = None
+    ) -> Iterator[pandas.DataFrame]:
         """Yield the rows of up to 1,000 files at a time; see `score` and `choose`."""
-        read = partial(decoded, paths, shape=self.backbone.shape, fit=self._fit)
+        read = partial(decoded, paths, shape=self.backbone.shape, fit=self._fit, bits=bits)
         start = 0
         for frame in self._frames(len(paths), read, names):
             named = paths[start : start + len(frame)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from gradbench.errors import GradbenchError
 from gradbench.scoring.scorer import ABNORMAL, VERDICT
 from gradbench.scoring.target import target
-from gradbench.support.paths import shown
+from gradbench.support.paths import as_text, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -72,9 +72,7 @@ class ScoresFile:
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # file names may hold bytes that are no text
-            how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-            self._stream = self._part.open("w", **how)
+            self._stream = self._part.open("w", newline="", encoding="utf-8")
         except OSError as fault:
             raise self._refused(fault) from fault
         with suppress(OSError):  # not every file system has locks
@@ -97,7 +95,7 @@ class ScoresFile:
         summary = Summary(self.path)
         for frame in frames:
             try:
-                frame.to_csv(
+                frame.assign(file=frame["file"].map(as_text)).to_csv(
                     _Rows(self._stream),
                     index=False,
                     header=not summary.pictures,

@@ -71,7 +71,9 @@ def title(images: ImageSet) -> str:
 
 def label_name(images: ImageSet, label: int) -> str:
     """Return the name of a label without its WordNet id, its number where there are no names."""
-    return WORDNET.sub("", images.classes[label]) if images.classes else str(label)
+    if label < 0:  # labels of a challenge are as they were found, also none at all
+        return ""
+    return WORDNET.sub("", images.classes[label]) if label < len(images.classes) else str(label)
 
 
 def some(rows: np.ndarray, count: int, *seed: int) -> np.ndarray:

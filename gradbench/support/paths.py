@@ -21,6 +21,15 @@ def shown(name: str | os.PathLike) -> str:
     )
 
 
+def as_text(name: str | os.PathLike) -> str:
+    r"""Return a file name as valid text; bytes of it that are none are written as Python does.
+
+    >>> print(as_text("caf\udce9.png"))
+    caf\xe9.png
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _steers(category: str) -> bool:
     """Tell controls, invisible signs, halves of signs and breaks of lines from what is printed."""
     return category[0] == "C" or category in ("Zl", "Zp")

@@ -5,7 +5,11 @@ import pytest
 from PIL import Image
 
 from gradbench.data.files import open_files
+from gradbench.data.own import Folder
 from gradbench.data.picture import Fit, eight_bits, fit_picture, upright, upright_size
+from gradbench.data.resample import fit_to
+from gradbench.data.settings import DataSettings, MissingData
+from gradbench.errors import GradbenchError
 
 RAMP = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6) * 10
 TURNS = {
@@ -58,5 +62,71 @@ def test_other_modes_become_rgb(mode):
 
 def test_pixels_of_unknown_range_are_refused():
     for values in (np.ones((2, 2), np.float32), np.full((2, 2), -1, np.int32)):
-        with pytest.raises(ValueError, match="integers of 8 or 16 bits"):
+        with pytest.raises(ValueError, match="integers of 8 to 16 bits"):
             eight_bits(Image.fromarray(values))
+
+
+@pytest.mark.parametrize("below", [0, 200])
+@pytest.mark.parametrize("form", ["RGBA", "LA", "P", "gif"])
+def test_what_is_transparent_is_seen_on_white_whatever_lies_below(tmp_path, below, form):
+    alpha = np.where(RAMP > 100, 255, 0).astype(np.uint8)
+    seen = np.where(alpha > 0, RAMP, 255)
+    grey = np.where(alpha > 0, RAMP, below).astype(np.uint8)
+    picture = Image.fromarray(np.dstack([grey] * 3 + [alpha]))
+    if form == "gif":
+        picture.save(tmp_path / "a.gif", disposal=2)
+        picture = Image.open(tmp_path / "a.gif")
+    elif form != "RGBA":
+        picture = picture.convert("LA") if form == "LA" else picture.quantize()
+    off = np.abs(fit_picture(picture, (1, 4, 6), Fit())[0].astype(int) - seen).max()
+    assert off <= (6 if form in ("P", "gif") else 1)  # palettes hold fewer colours
+
+
+def test_opaque_pictures_with_an_alpha_channel_keep_every_pixel():
+    colours = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    colours[..., 3] = 255
+    assert np.array_equal(
+        fit_picture(Image.fromarray(colours), (3, 4, 6), Fit()), colours[..., :3].transpose(2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32])
+def test_grey_of_fewer_bits_than_it_is_held_in_is_read_as_said_or_refused(tmp_path, kind):
+    values = RAMP.astype(kind) * 16
+    with pytest.raises(ValueError, match="no value above 3680: say how many bits"):
+        eight_bits(Image.fromarray(values))
+    assert np.abs(np.asarray(eight_bits(Image.fromarray(values), 12)).astype(int) - RAMP).max() <= 1
+    assert np.array_equal(np.asarray(eight_bits(Image.fromarray(RAMP.astype(kind)), 8)), RAMP)
+    with pytest.raises(ValueError, match="a value of 3680, beyond 10 bits"):
+        eight_bits(Image.fromarray(values), 10)
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={281: 4095})
+    with Image.open(tmp_path / "a.tif") as picture:
+        assert np.abs(np.asarray(eight_bits(picture)).astype(int) - RAMP).max() <= 1
+    assert np.asarray(eight_bits(Image.fromarray(values * 0))).max() == 0
+
+
+def test_a_set_tells_how_many_bits_its_files_have(tmp_path):
+    Image.fromarray(RAMP.astype(np.uint16) * 16).save(tmp_path / "a.png")
+    roles = {"challenge": ["test", "all"]}
+    settings = DataSettings(tmp_path, download=False)
+    own = Folder(path=str(tmp_path), roles=roles)
+    with pytest.raises(MissingData, match=r"a\.png \(grey of more than 8 bits"):
+        own.load("challenge", settings).images[:1]
+    told = Folder(path=str(tmp_path), roles=roles, bits=12).load("challenge", settings)
+    for images in (told, told.select(np.array([0])), fit_to(told, (1, 4, 6))):
+        assert np.abs(images.images[:1][0, 0].astype(int) - RAMP).max() <= 1
+    with pytest.raises(GradbenchError, match=r"dataset\.bits=17"):
+        Folder(path=str(tmp_path), roles=roles, bits=17)
+
+
+def test_pictures_of_every_ending_are_read_and_other_files_counted(tmp_path, capsys):
+    names, forms = ("a.jfif", "b.jpe", "c.avif", "d.jp2"), ("JPEG", "JPEG", "AVIF", "JPEG2000")
+    for name, form in zip((*names, "e.PNG"), (*forms, "PNG")):
+        Image.new("RGB", (8, 8), (250, 5, 5)).save(tmp_path / name, form)
+    for name in ("notes.txt", "more.txt", "README", ".hidden"):
+        (tmp_path / name).touch()
+    own = Folder(path=str(tmp_path), roles={"challenge": ["test", "all"]})
+    images = own.load("challenge", DataSettings(tmp_path, download=False))
+    assert len(images) == 5
+    assert (np.abs(images.images[:].mean((2, 3)) - (250, 5, 5)) < 6).all()
+    assert "3 other files are passed over" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_test_images_in_the_training_set(tmp_path, shared, verdict):
     [
         lambda path: path.write_bytes(path.read_bytes()[:-300]),
         lambda path: path.write_bytes(b"no zip"),
-        lambda path: path.write_bytes(path.read_bytes().replace(b"labels.npy", b"lapels.npy")),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"images.npy", b"imapes.npy")),
         lambda path: np.savez(path, images=arrays()["images"].astype("f4"), labels=np.arange(30)),
         lambda path: np.savez(path, images=arrays()["images"], labels=np.arange(29)),
         lambda path: np.savez(path, images=arrays()["images"][:0], labels=np.arange(0)),

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from _runs import TINY, gradbench
@@ -261,3 +262,33 @@ def test_other_shapes_are_resampled_as_pictures_are(scorer):
         for one in colour
     ])  # fmt: skip
     np.testing.assert_allclose(found["msp"], scorer.score(small, ["msp"])["msp"], rtol=1e-6)
+
+
+def test_names_that_are_no_text_and_linked_folders_and_other_files(folder, tmp_path):
+    good = sorted((folder / "pictures").iterdir())[0]
+    (tmp_path / "p").mkdir()
+    bare = os.path.join(os.fsencode(tmp_path / "p"), b"caf\xe9.png")
+    Path(os.fsdecode(bare)).write_bytes(good.read_bytes())
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a.png").write_bytes(good.read_bytes())
+    (tmp_path / "p" / "more").symlink_to(tmp_path / "linked")
+    (tmp_path / "p" / "notes.txt").touch()
+    out = tmp_path / "scores.csv"
+    ran = gradbench("score", str(folder / "run"), str(tmp_path / "p"), "--out", str(out))
+    assert ran.code == 0, ran.err
+    assert "1 other file is passed over" in ran.out
+    found = pandas.read_csv(out)["file"].map(lambda name: Path(name).name).tolist()
+    assert found == ["caf\\xe9.png", "a.png"]
+
+
+def test_grey_of_more_bits_is_scored_once_it_is_said_how_many(folder, scorer, tmp_path):
+    good = sorted((folder / "pictures").iterdir())[0]
+    pixels = np.asarray(Image.open(good)).astype(np.uint16)
+    Image.fromarray(pixels * 16).save(tmp_path / "a.png")
+    note = scorer.score(tmp_path / "a.png", ["msp"])["note"].item()
+    assert "no value above" in note
+    told = scorer.score(tmp_path / "a.png", ["msp"], bits=12)["probability"].item()
+    assert told == pytest.approx(scorer.score(good, ["msp"])["probability"].item(), abs=0.02)
+    words = (str(folder / "run"), str(tmp_path / "a.png"), "--out", str(tmp_path / "x.csv"))
+    assert gradbench("score", *words, "--bits", "12").code == 0
+    assert "--bits 99: write how many" in gradbench("score", *words, "--bits", "99").err
