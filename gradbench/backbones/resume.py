@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from gradbench.backbones.checkpoint import restore
 from gradbench.backbones.recipe import Recipe
 from gradbench.support.progress import say
+from gradbench.support.tensors import load_described, save_tensors
 
 
 def _identity(recipe: Recipe, seed: int) -> str:
     return json.dumps([asdict(recipe), seed], sort_keys=True)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def keep(
@@ -29,12 +36,12 @@ def keep(
     history: dict,
 ) -> None:
     """Write weights, momenta and history after an epoch, beside their place and then there."""
-    tensors = {f"network.{n}": t.contiguous() for n, t in network.state_dict().items()}
-    tensors |= {f"momentum.{i}": t.contiguous() for i, t in enumerate(momenta)}
+    tensors = {f"network.{n}": t for n, t in network.state_dict().items()}
+    tensors |= {f"momentum.{i}": t for i, t in enumerate(momenta)}
     about = {"recipe": _identity(recipe, seed), "epoch": str(epoch), "history": json.dumps(history)}
     work.mkdir(parents=True, exist_ok=True)
     part = work / "training.part"
-    save_file(tensors, str(part), metadata=about)
+    save_tensors(tensors, part, about)
     with open(part, "rb") as stream:
         os.fsync(stream.fileno())
     os.replace(part, work / "training.safetensors")
@@ -58,17 +65,16 @@ def resume(
     if not path.is_file():
         return fresh
     try:
-        with safe_open(str(path), framework="pt") as stream:
-            about = stream.metadata()
-        tensors = load_file(str(path))
+        tensors, about = load_described(path)
     except SafetensorError:
         return fresh
     if about["recipe"] != _identity(recipe, seed):
         return fresh
-    prefix = "network."
-    network.load_state_dict(
-        {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    )
+    start = "network."
+    state = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    if _shapes(state) != _shapes(network.state_dict()):
+        return fresh  # the network's own code was changed since
+    restore(network, state, str(path))
     for i, momentum in enumerate(momenta):
         momentum.copy_(tensors[f"momentum.{i}"])
     if tell:

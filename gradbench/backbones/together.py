@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.checkpoint import restore
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.shared_norm import share_statistics
 from gradbench.backbones.training import train
@@ -44,7 +45,7 @@ def train_together(
     images = replace(images, images=images.images[slice(None)])
     arguments = (backbone, images, recipe, seed, work, narrower)
     weights, history = crew.call("training", _train, *arguments)
-    backbone.network.load_state_dict(weights)
+    restore(backbone.network, weights, "training")
     return history
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
@@ -26,6 +25,7 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
+from gradbench.support.tensors import load_tensors, save_tensors
 
 SCORES_VERSION = 1
 MEASURES_VERSION = 1
@@ -105,7 +105,7 @@ def judge(
             {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in arrays.items()},
             str(folder / "scores.safetensors"),
         )
-        save_file({n: t.contiguous() for n, t in state.items()}, str(folder / "state.safetensors"))
+        save_tensors(state, folder / "state.safetensors")
         return {
             "detector": name,
             "images": len(normal.images) + len(abnormal.images),
@@ -113,7 +113,7 @@ def judge(
         }
 
     product = trial.store.make(key, fit)
-    kept = load_file(str(product.path("scores.safetensors")))
+    kept = load_tensors(product.path("scores.safetensors"))
     scores = [Scores(*(kept[f"{i}/{part}"].numpy() for part in PARTS)) for i in range(len(folds))]
     groups = [
         (
@@ -122,7 +122,7 @@ def judge(
         )
         for fold in folds
     ]
-    own = load_file(str(product.path("state.safetensors")))
+    own = load_tensors(product.path("state.safetensors"))
     state = own if supervised else fitted(trial, name)[1]
     return judged_scores(trial, name, protocol, product, scores, groups, state)
 
@@ -139,7 +139,7 @@ def judged_scores(
 
 def kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the kept scores of the measured images of every fold, (normal, abnormal)."""
-    kept = load_file(str(product.path("scores.safetensors")))
+    kept = load_tensors(product.path("scores.safetensors"))
     count = len({name.split("/")[0] for name in kept})
     sides = ("normal", "abnormal")
     return [tuple(kept[f"{i}/{side}"].numpy() for side in sides) for i in range(count)]
@@ -147,7 +147,7 @@ def kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def kept_state(product: Product) -> dict[str, Tensor]:
     """Return the kept state of a detector that was fitted on the first fold."""
-    return load_file(str(product.path("state.safetensors")))
+    return load_tensors(product.path("state.safetensors"))
 
 
 def resampled(trial: Trial, judged: Judged) -> Sampled:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradbench.challenges.base import Derived
@@ -28,6 +27,7 @@ from gradbench.run.sides import sides
 from gradbench.run.synthetic import relation
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product
+from gradbench.support.tensors import load_tensors, save_tensors
 
 FITS_VERSION = 1
 TRANSFER_VERSION = 1
@@ -119,9 +119,9 @@ def _fit(trial: Trial, name: str, normal: Seen, abnormal: Seen) -> tuple[Key, Pr
                 given,
                 again,
             )
-            states |= {f"{number}/{n}": t.contiguous() for n, t in state.items()}
+            states |= {f"{number}/{n}": t for n, t in state.items()}
             chosen |= {f"{number}/{part}": getattr(scores, part) for part in PARTS[2:]}
-        save_file(states, str(folder / "states.safetensors"))
+        save_tensors(states, folder / "states.safetensors")
         save_arrays(
             {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in chosen.items()},
             str(folder / "chosen.safetensors"),
@@ -147,8 +147,8 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
     inputs = {"normal": normal.images.fingerprint, "abnormal": abnormal.images.fingerprint}
 
     def build(folder: Path, _: Path) -> dict:
-        states = load_file(str(fits.path("states.safetensors")))
-        chosen = load_file(str(fits.path("chosen.safetensors")))
+        states = load_tensors(fits.path("states.safetensors"))
+        chosen = load_tensors(fits.path("chosen.safetensors"))
         arrays = {n: t.numpy() for n, t in chosen.items()}
         looks = [Side(seen.outputs, trial.again(seen.images)) for seen in (normal, abnormal)]
         before = seconds_of_passes(trial.store)
@@ -168,7 +168,7 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
         }
 
     product = trial.store.make(Key("transfer", TRANSFER_VERSION, config, inputs), build)
-    kept = load_file(str(product.path("scores.safetensors")))
+    kept = load_tensors(product.path("scores.safetensors"))
     scores = [Scores(*(kept[f"{i}/{part}"].numpy() for part in PARTS)) for i in range(len(rows))]
     of_folds = [(groups[0][part.normal], groups[1][part.abnormal]) for part in rows]
     return judged_scores(trial, name, protocol, product, scores, of_folds, {})

@@ -60,7 +60,7 @@ class Crew:
         """
         try:
             message = pickle.dumps((task, arguments))
-        except (pickle.PicklingError, AttributeError, TypeError) as fault:
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as fault:
             raise GradbenchError(
                 f"devices={len(self)}: what {what} needs cannot be sent to other processes "
                 f"({fault}); take devices=1"
