@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from gradbench.store import file_digest
-from gradbench.support.tensors import load_tensors, save_tensors
+from gradbench.support.tensors import save_tensors
 
 WEIGHTS = Path(__file__).parent.parent / "results" / "weights"
 
@@ -32,7 +33,7 @@ def keep(run: Path, folder: Path = WEIGHTS) -> list[Path]:
         width = [f"w{told['about']['width']}"] if told["about"]["width"] else []
         parts = [told["about"]["backbone"], about["in_dist"], *width, f"s{seed}"]
         name = f"{'-'.join(parts)}.safetensors"
-        tensors = load_tensors(model / "network.safetensors")
+        tensors = load_file(str(model / "network.safetensors"))
         note = {
             "network": about["network"],
             "classes": about["classes"],

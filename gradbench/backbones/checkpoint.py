@@ -9,25 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gradbench.backbones import inert
 from gradbench.backbones.candidates import Fit, Names, fits
 from gradbench.backbones.kinds import foreign, is_safetensors
-from gradbench.backbones.sharing import first_names, own_memory
+from gradbench.backbones.plain import brought
+from gradbench.backbones.sharing import first_names, own_memory, state_of
 from gradbench.errors import GradbenchError
 from gradbench.support.paths import shown
 from gradbench.support.progress import say
-from gradbench.support.tensors import load_described, save_tensors
+from gradbench.support.tensors import save_tensors
 
 
 def save(path: Path, network: nn.Module, about: Mapping[str, Any], dtype=None) -> None:
     """Write a network's state dict and a JSON-able description to one safetensors file.
 
-    Floating-point tensors are stored as `dtype` where one is given (bfloat16 halves the size).
+    A tensor with several names (tied weights) is written once, under the first. Floating-point
+    tensors are stored as `dtype` where one is given (bfloat16 halves the size).
     """
     metadata = {"gradbench": json.dumps(about, sort_keys=True)}
-    save_tensors(network.state_dict(), path, metadata, dtype)
+    save_tensors(state_of(network), path, metadata, dtype)
 
 
 def there(path: str | Path) -> Path:
@@ -60,11 +64,11 @@ def read(path: str | Path) -> tuple[Any, dict[str, Any]]:
     try:
         reason = foreign(path)
         if not reason and is_safetensors(path):
-            tensors, metadata = load_described(path)
-            about = json.loads(metadata.get("gradbench", "{}"))
+            with safe_open(str(path), framework="pt") as stream:
+                about = json.loads((stream.metadata() or {}).get("gradbench", "{}"))
             if not isinstance(about, dict):
                 raise ValueError("its description is no JSON object")
-            return tensors, about
+            return load_file(str(path)), about
         if not reason and path.suffix == ".safetensors":
             reason = "it is a file of torch: rename it to .pt"
         if not reason:
@@ -117,9 +121,7 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
         )
     own = network.state_dict(keep_vars=True)
     tensors = {name: t for name, t in fit.tensors.items() if name in own}
-    _check_kinds(tensors, path)
-    _check_shapes(tensors, own, path, about)
-    tensors = {name: _as(own[name], t, name, path) for name, t in tensors.items()}
+    tensors = brought(tensors, own, about, f"backbone.checkpoint={path}")
     restore(network, tensors, f"backbone.checkpoint={path}")
     if note := _note(fit, found, len(names.first)):
         about = about | {"note": note}
@@ -131,10 +133,17 @@ def restore(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> N
     """Give a network the tensors of its names; one of several names of a tensor is enough.
 
     Raises:
-        GradbenchError: naming the source if tied weights differ in it, or the network refuses them.
+        GradbenchError: naming the source if names or shapes differ, tied weights differ in it, or
+            the network refuses them.
     """
+    names = _names(network)
+    if missing := names.missing(tensors) + names.left_over(tensors):
+        raise GradbenchError(
+            f"{source} is of another network than the configured {type(network).__name__}: "
+            f"{_some(missing)} stands in one of them alone"
+        )
     given: dict[str, str] = {}
-    for name, first in first_names(network).items():
+    for name, first in names.first.items():
         if name not in tensors:
             continue
         other = given.setdefault(first, name)
@@ -203,68 +212,3 @@ def _other_network(network: nn.Module, path: str | Path, found: Sequence[Fit]) -
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def _check_kinds(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Refuse tensors that are no plain numbers."""
-    for name, tensor in tensors.items():
-        what = ""
-        if tensor.is_meta:
-            what = "a shape without numbers (a meta tensor): save the network with its weights"
-        elif tensor.is_quantized:
-            what = f"quantised numbers ({tensor.dtype}): save the network before it is quantised"
-        elif tensor.is_nested:
-            what = "a nested tensor: save plain ones"
-        if what:
-            raise GradbenchError(f"backbone.checkpoint={path} holds in {name} {what}")
-
-
-def _check_shapes(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path, about) -> None:
-    different = [n for n in own if n in tensors and tensors[n].shape != own[n].shape]
-    # torch before 0.4 had no tensors without dimensions
-    different = [n for n in different if own[n].dim() or tensors[n].shape != (1,)]
-    if not different:
-        return
-    name = different[-1]
-    last = name.rsplit(".", 1)[0] == list(own)[-1].rsplit(".", 1)[0]
-    if last and len(different) <= 2 and tensors[name].dim():
-        raise GradbenchError(
-            f"backbone.checkpoint={path} has {tensors[name].shape[0]} classes, the data set "
-            f"has {own[name].shape[0]}"
-        )
-    name = different[0]
-    made = (about.get("network") or {}).get("arguments") or {}
-    given = ", ".join(f"{key}={value}" for key, value in sorted(made.items()))
-    hint = "look at the settings of the backbone and at the data set's channels"
-    hint = f"it was made with {given}" if given else hint
-    raise GradbenchError(
-        f"backbone.checkpoint={path}: {name} has shape {tuple(tensors[name].shape)}, the "
-        f"configured network {tuple(own[name].shape)}; {hint}"
-    )
-
-
-def _as(own: Tensor, tensor: Tensor, name: str, path: str | Path) -> Tensor:
-    """Return a tensor dense and of the type of the network's own.
-
-    Raises:
-        GradbenchError: if it cannot be one of that type, or is not finite where that is.
-    """
-    tensor = tensor.detach().reshape(own.shape) if tensor.layout == torch.strided else tensor
-    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    given = tensor.to(own.dtype)
-    fractions = own.is_floating_point() or own.is_complex()
-    wrong = fractions and not (tensor.is_floating_point() or tensor.is_complex())
-    if wrong or (tensor.is_complex() and not own.is_complex()):
-        raise GradbenchError(
-            f"backbone.checkpoint={path} holds {_type(tensor)} numbers in {name}, the configured "
-            f"network {_type(own)}"
-            + (": weights that were quantised or packed lack the scale to go on" if wrong else "")
-        )
-    bad = ~torch.isfinite(given)
-    if bad.any() and not torch.equal(given[bad], own.detach().cpu()[bad]):  # a mask of -inf is fine
-        raise GradbenchError(f"backbone.checkpoint={path} holds NaN or infinity in {name}")
-    return given
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

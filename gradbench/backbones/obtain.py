@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
@@ -20,7 +21,6 @@ from gradbench.backbones.training import accuracy, train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
-from gradbench.support.tensors import load_tensors
 from gradbench.workers.crew import Crew
 
 VERSION = 1
@@ -180,7 +180,7 @@ def _load(backbone: Backbone, path: str) -> dict[str, Any]:
 
 def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
     path = product.path("network.safetensors")
-    checkpoint.restore(backbone.network, load_tensors(path), str(path))
+    checkpoint.restore(backbone.network, load_file(str(path)), str(path))
     return json.loads(product.path("history.json").read_text())
 
 

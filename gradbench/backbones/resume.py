@@ -9,21 +9,28 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gradbench.backbones.checkpoint import restore
 from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.sharing import state_of
 from gradbench.support.progress import say
-from gradbench.support.tensors import load_described, save_tensors
+from gradbench.support.tensors import save_tensors
 
 
 def _identity(recipe: Recipe, seed: int) -> str:
     return json.dumps([asdict(recipe), seed], sort_keys=True)
 
 
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
+def _kept(network: nn.Module, momenta: list[Tensor]) -> dict[str, Tensor]:
+    weights = {f"network.{name}": tensor for name, tensor in state_of(network).items()}
+    return weights | {f"momentum.{i}": tensor for i, tensor in enumerate(momenta)}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def keep(
@@ -36,12 +43,10 @@ def keep(
     history: dict,
 ) -> None:
     """Write weights, momenta and history after an epoch, beside their place and then there."""
-    tensors = {f"network.{n}": t for n, t in network.state_dict().items()}
-    tensors |= {f"momentum.{i}": t for i, t in enumerate(momenta)}
     about = {"recipe": _identity(recipe, seed), "epoch": str(epoch), "history": json.dumps(history)}
     work.mkdir(parents=True, exist_ok=True)
     part = work / "training.part"
-    save_tensors(tensors, part, about)
+    save_tensors(_kept(network, momenta), part, about)
     with open(part, "rb") as stream:
         os.fsync(stream.fileno())
     os.replace(part, work / "training.safetensors")
@@ -65,15 +70,17 @@ def resume(
     if not path.is_file():
         return fresh
     try:
-        tensors, about = load_described(path)
+        with safe_open(str(path), framework="pt") as stream:
+            about = stream.metadata()
+        tensors = load_file(str(path))
     except SafetensorError:
         return fresh
     if about["recipe"] != _identity(recipe, seed):
         return fresh
+    if _shapes(tensors) != _shapes(_kept(network, momenta)):
+        return fresh  # the network's code was changed since
     start = "network."
     state = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-    if _shapes(state) != _shapes(network.state_dict()):
-        return fresh  # the network's own code was changed since
     restore(network, state, str(path))
     for i, momentum in enumerate(momenta):
         momentum.copy_(tensors[f"momentum.{i}"])

@@ -24,6 +24,12 @@ def first_names(network: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
 
 
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's state dict with each tensor once, under its first name."""
+    first, state = first_names(network), network.state_dict()
+    return {name: tensor for name, tensor in state.items() if first[name] == name}
+
+
 def move(network: nn.Module, *where, **how) -> None:
     """Do `network.to(...)`; buffers that several modules share stay one tensor, as parameters do.
 

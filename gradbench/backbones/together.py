@@ -9,6 +9,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.checkpoint import restore
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.shared_norm import share_statistics
+from gradbench.backbones.sharing import state_of
 from gradbench.backbones.training import train
 from gradbench.data.imageset import ImageSet
 from gradbench.workers.crew import Crew
@@ -52,4 +53,4 @@ def train_together(
 def _train(mate: Mate, backbone, images, recipe, seed, work, narrower):
     share_statistics(backbone.network, mate.device)
     history = train(backbone, images, recipe, seed, work, mate.device, narrower, mate)
-    return {n: t.cpu() for n, t in backbone.network.state_dict().items()}, history
+    return {n: t.cpu() for n, t in state_of(backbone.network).items()}, history

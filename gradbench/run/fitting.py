@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
@@ -21,7 +22,7 @@ from gradbench.extraction.readers import version_of
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
-from gradbench.support.tensors import load_tensors, save_tensors
+from gradbench.support.tensors import save_tensors
 
 FIT_VERSION = 1
 IMAGE_SCORES_VERSION = 1
@@ -60,7 +61,7 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
             return {"detector": name}
 
         product = trial.store.make(key, build)
-    state = load_tensors(product.path("state.safetensors"))
+    state = load_file(str(product.path("state.safetensors")))
     return detector.load(state), state
 
 

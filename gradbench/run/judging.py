@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
@@ -25,7 +26,7 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
-from gradbench.support.tensors import load_tensors, save_tensors
+from gradbench.support.tensors import save_tensors
 
 SCORES_VERSION = 1
 MEASURES_VERSION = 1
@@ -113,7 +114,7 @@ def judge(
         }
 
     product = trial.store.make(key, fit)
-    kept = load_tensors(product.path("scores.safetensors"))
+    kept = load_file(str(product.path("scores.safetensors")))
     scores = [Scores(*(kept[f"{i}/{part}"].numpy() for part in PARTS)) for i in range(len(folds))]
     groups = [
         (
@@ -122,7 +123,7 @@ def judge(
         )
         for fold in folds
     ]
-    own = load_tensors(product.path("state.safetensors"))
+    own = load_file(str(product.path("state.safetensors")))
     state = own if supervised else fitted(trial, name)[1]
     return judged_scores(trial, name, protocol, product, scores, groups, state)
 
@@ -139,7 +140,7 @@ def judged_scores(
 
 def kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the kept scores of the measured images of every fold, (normal, abnormal)."""
-    kept = load_tensors(product.path("scores.safetensors"))
+    kept = load_file(str(product.path("scores.safetensors")))
     count = len({name.split("/")[0] for name in kept})
     sides = ("normal", "abnormal")
     return [tuple(kept[f"{i}/{side}"].numpy() for side in sides) for i in range(count)]
@@ -147,7 +148,7 @@ def kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def kept_state(product: Product) -> dict[str, Tensor]:
     """Return the kept state of a detector that was fitted on the first fold."""
-    return load_tensors(product.path("state.safetensors"))
+    return load_file(str(product.path("state.safetensors")))
 
 
 def resampled(trial: Trial, judged: Judged) -> Sampled:

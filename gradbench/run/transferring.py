@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.challenges.base import Derived
@@ -27,7 +28,7 @@ from gradbench.run.sides import sides
 from gradbench.run.synthetic import relation
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product
-from gradbench.support.tensors import load_tensors, save_tensors
+from gradbench.support.tensors import save_tensors
 
 FITS_VERSION = 1
 TRANSFER_VERSION = 1
@@ -147,8 +148,8 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
     inputs = {"normal": normal.images.fingerprint, "abnormal": abnormal.images.fingerprint}
 
     def build(folder: Path, _: Path) -> dict:
-        states = load_tensors(fits.path("states.safetensors"))
-        chosen = load_tensors(fits.path("chosen.safetensors"))
+        states = load_file(str(fits.path("states.safetensors")))
+        chosen = load_file(str(fits.path("chosen.safetensors")))
         arrays = {n: t.numpy() for n, t in chosen.items()}
         looks = [Side(seen.outputs, trial.again(seen.images)) for seen in (normal, abnormal)]
         before = seconds_of_passes(trial.store)
@@ -168,7 +169,7 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
         }
 
     product = trial.store.make(Key("transfer", TRANSFER_VERSION, config, inputs), build)
-    kept = load_tensors(product.path("scores.safetensors"))
+    kept = load_file(str(product.path("scores.safetensors")))
     scores = [Scores(*(kept[f"{i}/{part}"].numpy() for part in PARTS)) for i in range(len(rows))]
     of_folds = [(groups[0][part.normal], groups[1][part.abnormal]) for part in rows]
     return judged_scores(trial, name, protocol, product, scores, of_folds, {})

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from gradbench.backbones import checkpoint
@@ -24,7 +25,6 @@ from gradbench.scoring import trust
 from gradbench.scoring.model_json import ANEW, damaged
 from gradbench.store import file_digest
 from gradbench.support.paths import shown
-from gradbench.support.tensors import load_tensors
 
 DAMAGES = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
 """What a detector raises on tensors that are not its own."""
@@ -94,7 +94,7 @@ class Kept:
             return detector
         path = self._whole(entry["state"])
         try:
-            detector.load(load_tensors(path))
+            detector.load(load_file(str(path)))
         except (*DAMAGES, SafetensorError, OSError) as fault:
             raise GradbenchError(
                 f"{shown(path)} does not fit {column} ({brief(fault)}): {ANEW}"
