@@ -61,20 +61,25 @@ class Fit:
     """Tensors of a file under names of the network, as far as they are its own.
 
     Attributes:
-        place: containers and prefix, as one text; empty where the file is nothing else.
-        words: of the place, one by one.
+        path: names of the containers, from the outermost.
+        prefix: of its names in the container, with the last dot; empty without one.
         tensors: by name, prefix and wrappers stripped.
         missing: names that the network has and they lack.
         left_over: names that they have and the network lacks.
         beside: names of tensors of the same container without the prefix.
     """
 
-    place: str
-    words: tuple[str, ...]
+    path: tuple[str, ...]
+    prefix: str
     tensors: dict[str, Tensor]
     missing: list[str]
     left_over: list[str]
     beside: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """Containers and prefix as one text; empty where the file is nothing else."""
+        return ".".join((*self.path, self.prefix)) if self.prefix else ".".join(self.path)
 
     @property
     def whole(self) -> bool:
@@ -84,11 +89,12 @@ class Fit:
     @property
     def rank(self) -> tuple[int, ...]:
         """How far from ordinary the place is: 0, unknown 1, averaged 2; then by its words."""
-        if any(AVERAGED.search(word.lower()) for word in self.words):
+        words = (*self.path, *self.prefix.split(".")[:-1])
+        if any(AVERAGED.search(word.lower()) for word in words):
             return (2,)
-        if not set(self.words) <= {*ORDINARY, *WRAPPERS}:
+        if not set(words) <= {*ORDINARY, *WRAPPERS}:
             return (1,)
-        return 0, *map((*ORDINARY, *WRAPPERS).index, self.words)
+        return 0, *map((*ORDINARY, *WRAPPERS).index, words)
 
 
 def fits(content: Any, names: Names) -> list[Fit]:
@@ -106,7 +112,9 @@ def fits(content: Any, names: Names) -> list[Fit]:
     for path, tensors in related or sorted(sets, key=lambda held: len(held[1]))[-1:]:
         tries = [tensors, *_unwrapped(tensors)]
         tried = [fit for each in tries for fit in _prefixed(path, each, names)]
-        best = {f.place: f for f in sorted(tried, key=_misfit, reverse=True)}
+        best: dict[str, Fit] = {}
+        for fit in sorted(tried, key=_misfit):
+            best.setdefault(fit.place, fit)
         whole = [f for f in best.values() if f.whole]
         # a prefix of any other name is taken only if everything lies under such prefixes
         rest = set.intersection(*(set(f.beside) for f in whole)) if whole else set()
@@ -116,8 +124,10 @@ def fits(content: Any, names: Names) -> list[Fit]:
     return sorted(found, key=lambda f: (not f.whole, f.rank if f.whole else _misfit(f)))
 
 
-def _misfit(fit: Fit) -> tuple[int, int]:
-    return len(fit.missing) + len(fit.left_over), len(fit.beside)
+def _misfit(fit: Fit) -> tuple[bool, int, int]:
+    # a block of any network has names in common with a block of another
+    part = fit.rank[0] == 1 and bool(fit.prefix) and len(fit.missing) > len(fit.tensors)
+    return part, len(fit.missing), len(fit.left_over)
 
 
 def _sets(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
@@ -172,9 +182,7 @@ def _prefixed(path: tuple[str, ...], tensors: dict[str, Tensor], names: Names) -
 
 
 def _fit(path, prefix, tensors, names: Names, beside) -> Fit:
-    words = (*path, *prefix.split(".")[:-1])
-    place = ".".join((*path, prefix)) if prefix else ".".join(path)
-    return Fit(place, words, tensors, names.missing(tensors), names.left_over(tensors), beside)
+    return Fit(path, prefix, tensors, names.missing(tensors), names.left_over(tensors), beside)
 
 
 def _last(name: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gradbench.backbones import inert
 from gradbench.backbones.candidates import Fit, Names, fits
-from gradbench.backbones.kinds import foreign, is_safetensors
+from gradbench.backbones.kinds import STATE, foreign, is_safetensors
 from gradbench.backbones.plain import brought
 from gradbench.backbones.sharing import first_names, own_memory, state_of
 from gradbench.errors import GradbenchError
@@ -85,10 +85,11 @@ def read(path: str | Path) -> tuple[Any, dict[str, Any]]:
 def _reason(fault: Exception) -> str:
     """Return in few words why torch or safetensors could not read a file."""
     if not (named := re.search(r"GLOBAL (\S+)", str(fault))):
-        return " ".join(str(fault).split())[:120] or type(fault).__name__
+        words = " ".join(str(fault).split())[:120] or type(fault).__name__
+        return f"it is damaged, or unlike what torch writes: {words}"
     return (
         f"it holds {named[1]}, a Python object that could execute code: where you trust its "
-        "source, write the weights alone with torch.save(network.state_dict(), FILE)"
+        f"source, write the weights alone with {STATE}"
     )
 
 
@@ -105,10 +106,14 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
     """
     content, about = read(path)
     names = _names(network)
+    if content == {} and not names.first:
+        return about
     if not isinstance(content, (dict, list, tuple)) or not (found := fits(content, names)):
-        kind = type(content).__name__
-        what = f"{kind}, not a state dict" if kind != "dict" else "dict without tensors by name"
-        raise GradbenchError(f"backbone.checkpoint={path} holds a {what}")
+        what = f"a {type(content).__name__}, not a state dict"
+        if isinstance(content, dict):
+            keys = _some(list(map(str, dict.keys(content)))) or "none"
+            what = f"no tensors by name, but a dict with the keys {keys}"
+        raise GradbenchError(f"backbone.checkpoint={path} holds {shown(what)}")
     fit = found[0]
     if not fit.whole:
         raise _other_network(network, path, found)
@@ -147,7 +152,7 @@ def restore(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> N
         if name not in tensors:
             continue
         other = given.setdefault(first, name)
-        if not torch.equal(tensors[name], tensors[other]):
+        if name != other and not torch.equal(tensors[name], tensors[other]):
             raise GradbenchError(
                 f"{source} has other weights in {other} than in {name}, which are one tensor in "
                 f"the configured {type(network).__name__}"
@@ -189,7 +194,8 @@ def _note(fit: Fit, found: Sequence[Fit], count: int) -> str:
     places = dict.fromkeys(f.place for f in others if f.place)
     if places:
         said.append(f"weights under {', '.join(map(repr, places))} were not used")
-    beside = [n for n in fit.beside if not any(n.startswith(place) for place in places)]
+    prefixes = tuple(f.prefix for f in others if f.path == fit.path and f.prefix)
+    beside = [name for name in fit.beside if not name.startswith(prefixes)]
     if beside:
         said.append(f"tensors beside them were not used: {_some(beside)}")
     return shown("; ".join(said))

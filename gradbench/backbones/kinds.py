@@ -6,16 +6,17 @@ import zipfile
 from pathlib import Path
 
 STATE = "torch.save(network.state_dict(), FILE)"
+BRING = f"give the weights to the network in torch and write them with {STATE}"
 
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 """How files of torch before 1.6 begin: a pickle of torch's magic number."""
 
 _BEGINNINGS = (
     (0, b"version https://git-lfs", "a Git LFS pointer that stands for the file: run git lfs pull"),
-    (0, b"\x89HDF\r\n\x1a\n", f"HDF5, as Keras writes: bring its weights to torch and {STATE}"),
-    (0, b"\x93NUMPY", f"a numpy array: bring the weights to torch and {STATE}"),
-    (0, b"GGUF", f"GGUF, the quantised weights of llama.cpp: bring them to torch and {STATE}"),
-    (4, b"TFL3", f"a TensorFlow Lite network: bring its weights to torch and {STATE}"),
+    (0, b"\x89HDF\r\n\x1a\n", f"HDF5, as Keras writes: {BRING}"),
+    (0, b"\x93NUMPY", f"a numpy array: {BRING}"),
+    (0, b"GGUF", f"GGUF, the quantised weights of llama.cpp: {BRING}"),
+    (4, b"TFL3", f"a TensorFlow Lite network: {BRING}"),
     (0, b"\x1f\x8b", "compressed by gzip: unpack it"),
     (0, b"BZh", "compressed by bzip2: unpack it"),
     (0, b"\xfd7zXZ\x00", "compressed by xz: unpack it"),
@@ -81,9 +82,9 @@ def _archive(path: Path) -> str:
         save = "torch.save(torch.export.load(OLD).state_dict, FILE)"
         return f"it is a program of torch.export: write its weights alone with {save}"
     if "model.weights.h5" in names:
-        return f"it is a Keras network: bring its weights to torch and {STATE}"
+        return f"it is a Keras network: {BRING}"
     if names and all(name.endswith(".npy") for name in names):
-        return f"it is an archive of numpy arrays: bring them to torch and {STATE}"
+        return f"it is an archive of numpy arrays: {BRING}"
     inside = [name for name in names if name.endswith(_WEIGHTS)] or names
     some = ", ".join(inside[:3]) + (f" and {len(inside) - 3} more" if len(inside) > 3 else "")
     return f"it is a zip archive of {some or 'nothing'}: unpack it and name the file of weights"
