@@ -119,8 +119,10 @@ def fits(content: Any, names: Names) -> list[Fit]:
         # a prefix of any other name is taken only if everything lies under such prefixes
         rest = set.intersection(*(set(f.beside) for f in whole)) if whole else set()
         kept = [f for f in whole if f.rank[0] != 1 or not rest]
-        kept = list({frozenset(map(id, f.tensors.values())): f for f in kept[::-1]}.values())
-        found += kept or [min(best.values(), key=_misfit)]
+        kept.sort(key=lambda fit: len(fit.prefix), reverse=True)  # of the same the shortest
+        found_here = {frozenset(map(id, fit.tensors.values())): fit for fit in kept}
+        parts = (fit for fit in best.values() if not fit.whole)
+        found += found_here.values() or [min(parts, key=_misfit)]
     return sorted(found, key=lambda f: (not f.whole, f.rank if f.whole else _misfit(f)))
 
 

@@ -103,6 +103,9 @@ def load(path: Path) -> Any:
     Raises:
         Exception: of almost any kind, for a file that is damaged or holds other classes.
     """
-    with warnings.catch_warnings(), safe_globals([(by, n) for n, by in STAND_INS.items()]):
+    allowed = safe_globals([(by, name) for name, by in STAND_INS.items()])
+    # not all releases look by themselves whether the indices of sparse tensors are within bounds
+    checked = torch.sparse.check_sparse_tensor_invariants(True)
+    with warnings.catch_warnings(), allowed, checked:
         warnings.simplefilter("ignore")  # of other protocols, old storages, sparse layouts
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -81,7 +81,6 @@ def _as(own: Tensor, tensor: Tensor, name: str, source: str) -> Tensor:
     """
     tensor = tensor.detach().reshape(own.shape) if tensor.layout == torch.strided else tensor
     tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    given = tensor.to(own.dtype)
     fractions = own.is_floating_point() or own.is_complex()
     wrong = fractions and not (tensor.is_floating_point() or tensor.is_complex())
     if wrong or (tensor.is_complex() and not own.is_complex()):
@@ -90,6 +89,7 @@ def _as(own: Tensor, tensor: Tensor, name: str, source: str) -> Tensor:
             f"network {_type(own)}"
             + (": weights that were quantised or packed lack the scale to go on" if wrong else "")
         )
+    given = tensor.to(own.dtype)
     bad = ~torch.isfinite(given)
     if bad.any() and not torch.equal(given[bad], own.detach().cpu()[bad]):  # a mask of -inf is fine
         raise GradbenchError(f"{source} holds NaN or infinity in {name}")

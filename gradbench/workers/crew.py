@@ -63,7 +63,7 @@ class Crew:
         except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as fault:
             raise GradbenchError(
                 f"devices={len(self)}: what {what} needs cannot be sent to other processes "
-                f"({fault}); take devices=1"
+                f"({str(fault).partition(chr(10))[0]}); take devices=1"
             ) from fault
         if not self._workers:
             self._start()
