@@ -12,7 +12,7 @@ from torch import Tensor
 
 ORDINARY = (
     *("state_dict", "model", "net", "model_state_dict", "params", "weights", "network"),
-    *("backbone", "module", "_orig_mod", "model_state", "net_state_dict", "classifier"),
+    *("backbone", "module", "_orig_mod", "model_state", "net_state_dict"),
 )
 """Containers and prefixes under which people keep a network, the likelier first."""
 

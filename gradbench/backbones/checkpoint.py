@@ -84,7 +84,9 @@ def read(path: str | Path) -> tuple[Any, dict[str, Any]]:
 
 def _reason(fault: Exception) -> str:
     """Return in few words why torch or safetensors could not read a file."""
-    if not (named := re.search(r"GLOBAL (\S+)", str(fault))):
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    if not (named := re.search(r"GLOBAL (\S{1,200})", str(fault))):
         words = " ".join(str(fault).split())[:120] or type(fault).__name__
         return f"it is damaged, or unlike what torch writes: {words}"
     return (
@@ -125,8 +127,15 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
             "write the one that is meant to a file of its own"
         )
     own = network.state_dict(keep_vars=True)
-    tensors = {name: t for name, t in fit.tensors.items() if name in own}
-    tensors = brought(tensors, own, about, f"backbone.checkpoint={path}")
+    made = _made_itself(network)
+    tensors = {name: t for name, t in fit.tensors.items() if name in own or name in made}
+    tensors = brought(tensors, own | made, about, f"backbone.checkpoint={path}")
+    for name in tensors.keys() & made.keys():
+        if not torch.equal(tensors.pop(name), made[name].cpu()):
+            raise GradbenchError(
+                f"backbone.checkpoint={path} has another {name} than the configured network makes: "
+                "look at the settings of the backbone"
+            )
     restore(network, tensors, f"backbone.checkpoint={path}")
     if note := _note(fit, found, len(names.first)):
         about = about | {"note": note}
@@ -167,8 +176,14 @@ def restore(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> N
 
 def _names(network: nn.Module) -> Names:
     first = first_names(network)
-    own_buffers = (name for name, _ in network.named_buffers() if name not in first)
-    return Names(first, frozenset(own_buffers))
+    return Names(first, frozenset(_made_itself(network)))
+
+
+def _made_itself(network: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that are no part of a network's state, such as tables of positions."""
+    state = network.state_dict().keys()
+    buffers = network.named_buffers(remove_duplicate=False)
+    return {name: buffer for name, buffer in buffers if name not in state}
 
 
 def _same(first: Fit, second: Fit) -> bool:

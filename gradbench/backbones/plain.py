@@ -56,14 +56,18 @@ def _check_shapes(
     different = [n for n in different if own[n].dim() or tensors[n].shape != (1,)]
     if not different:
         return
-    name = different[-1]
-    last = name.rsplit(".", 1)[0] == list(own)[-1].rsplit(".", 1)[0]
-    if last and len(different) <= 2 and tensors[name].dim():
+    name = different[0]
+    layers = {n.rpartition(".")[0] for n in different}
+    counts = {(tensors[n].shape[:1], own[n].shape[:1]) for n in different}
+    rest_same = all(tensors[n].shape[1:] == own[n].shape[1:] for n in different)
+    if len(layers) == len(counts) == 1 and rest_same and tensors[name].dim() and own[name].dim():
+        # of a layer that others follow they would differ, too
         raise GradbenchError(
             f"{source} has {tensors[name].shape[0]} classes, the data set has {own[name].shape[0]}"
         )
-    name = different[0]
-    made = (about.get("network") or {}).get("arguments") or {}
+    network = about.get("network")
+    made = network.get("arguments") if isinstance(network, dict) else None
+    made = made if isinstance(made, dict) else {}
     given = ", ".join(f"{key}={value}" for key, value in sorted(made.items()))
     hint = "look at the settings of the backbone and at the data set's channels"
     hint = f"it was made with {given}" if given else hint
