@@ -60,7 +60,8 @@ def train(
         History: a dict with a list of `loss`, `accuracy` and `seconds` for each epoch.
 
     Raises:
-        GradbenchError: if the loss stops being finite.
+        GradbenchError: if the loss stops being finite, or a parameter shares memory with another
+            tensor.
     """
     mate = mate or alone(device)
     network = backbone
