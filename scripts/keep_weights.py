@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from gradbench.store import file_digest
+from gradbench.support.tensors import save_tensors
 
 WEIGHTS = Path(__file__).parent.parent / "results" / "weights"
 
@@ -32,10 +33,7 @@ def keep(run: Path, folder: Path = WEIGHTS) -> list[Path]:
         width = [f"w{told['about']['width']}"] if told["about"]["width"] else []
         parts = [told["about"]["backbone"], about["in_dist"], *width, f"s{seed}"]
         name = f"{'-'.join(parts)}.safetensors"
-        tensors = {
-            n: t.to(torch.bfloat16) if t.is_floating_point() else t
-            for n, t in load_file(str(model / "network.safetensors")).items()
-        }
+        tensors = load_file(str(model / "network.safetensors"))
         note = {
             "network": about["network"],
             "classes": about["classes"],
@@ -48,7 +46,7 @@ def keep(run: Path, folder: Path = WEIGHTS) -> list[Path]:
             "versions": told["versions"],
         }
         metadata = {"gradbench": json.dumps(note, sort_keys=True)}
-        save_file(tensors, str(folder / name), metadata=metadata)
+        save_tensors(tensors, folder / name, metadata, torch.bfloat16)
         written.append(folder / name)
     sums = [f"{file_digest(p)}  {p.name}\n" for p in sorted(folder.glob("*.safetensors"))]
     (folder / "SHA256SUMS").write_text("".join(sums))

@@ -65,3 +65,12 @@ def with_batch_norm():
 def without_batch_norm():
     """Return the same network with its batch norm left out."""
     return torch.nn.Sequential(*[m for m in with_batch_norm() if "BatchNorm" not in str(m)])
+
+
+def tied():
+    """Return a network with a layer under two names and a batch norm under two."""
+    layer, norm = torch.nn.Conv2d(6, 6, 3, padding=1), torch.nn.BatchNorm2d(6)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 6, 3), norm, layer, layer, norm, torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(6, 3),
+    )  # fmt: skip

@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hydra.utils import get_object
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gradbench.errors import GradbenchError
 
@@ -61,4 +63,27 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         ) from fault
     if not isinstance(network, nn.Module):
         raise GradbenchError(f"backbone._target_={target} gives no torch.nn.Module")
+    _check(network, target)
     return network
+
+
+def _check(network: nn.Module, target: str) -> None:
+    """Refuse what could not be kept, before any work."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if is_lazy(tensor):
+            raise GradbenchError(
+                f"backbone._target_={target}: {name} has no size before the first pass: name the "
+                "sizes of its layer instead of a lazy one"
+            )
+    for name, tensor in network.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            kind = f"a {type(tensor).__name__}, no tensor: register it as a buffer"
+        elif tensor.is_meta:
+            kind = "a tensor without numbers: build it on a device"
+        elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+            kind = "a sparse, quantised or nested tensor, which cannot be kept: make it dense"
+        elif tensor.dtype == torch.complex128:
+            kind = "of complex128, which cannot be kept: take complex64"
+        else:
+            continue
+        raise GradbenchError(f"backbone._target_={target}: {name} of its state is {kind}")

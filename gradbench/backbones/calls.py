@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+
+from gradbench.backbones.sharing import copied
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def heard(network: nn.Module, shape: Sequence[int]) -> Calls | None:
     """
     outputs: dict[str, list[Any]] = {}
     try:
-        copy = deepcopy(network).eval()
+        copy = copied(network).eval()
         names = {module: name for name, module in _parts(copy).items()}
 
         def hear(module, _inputs, output) -> None:

@@ -34,7 +34,7 @@ class Network:
         backbone: in evaluation mode, on its device.
         weights: digest of structure, weights and normalisation.
         accuracy: share of test images that it names correctly, in [0, 1].
-        origin: `trained`, or the checkpoint's file name.
+        origin: `trained`, or the checkpoint's file name and what of it was passed over.
         seed: of its training, None where that is not known.
         history: loss, accuracy and seconds of each epoch, empty if not trained here.
     """
@@ -112,8 +112,12 @@ def obtain(
     path = order.config.get("checkpoint")
     history: dict[str, list[float]] = {}
     trained_with: int | None = order.seed
+    origin = "trained"
     if path:
-        trained_with = _load(backbone, path).get("seed")
+        about = _load(backbone, path)
+        trained_with = about.get("seed")
+        note = about.get("note")
+        origin = Path(path).name + (f" ({note})" if note else "")
     else:
         product = store.make(order.key(train_images), _trainer(order, backbone, train_images, crew))
         history = _take(backbone, product)
@@ -123,7 +127,7 @@ def obtain(
         backbone,
         weights,
         _accuracy(backbone, weights, test, store),
-        Path(path).name if path else "trained",
+        origin,
         trained_with,
         history,
     )
@@ -175,7 +179,8 @@ def _load(backbone: Backbone, path: str) -> dict[str, Any]:
 
 
 def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
-    backbone.network.load_state_dict(load_file(str(product.path("network.safetensors"))))
+    path = product.path("network.safetensors")
+    checkpoint.restore(backbone.network, load_file(str(path)), str(path))
     return json.loads(product.path("history.json").read_text())
 
 
@@ -215,6 +220,7 @@ def _accuracy(backbone: Backbone, weights: str, test: ImageSet, store: Store) ->
 def try_out(backbone: Backbone, test: ImageSet) -> None:
     """Raise a GradbenchError unless the network gives one logit per class for a test image."""
     _, pixels = next(test.batches(1))
+    before = set(backbone.network.state_dict())
     try:
         with torch.inference_mode():
             logits = backbone(pixels.to(backbone.device))
@@ -223,6 +229,11 @@ def try_out(backbone: Backbone, test: ImageSet) -> None:
             f"the backbone cannot take images of shape {test.shape} from {test.name}: "
             f"{str(fault).splitlines()[0]}"
         ) from fault
+    if new := sorted(set(backbone.network.state_dict()) - before):
+        raise GradbenchError(
+            f"the backbone registers {', '.join(new[:3])} in its first pass, too late for training "
+            "and loading: register it in __init__"
+        )
     if logits.shape != (1, len(backbone.classes)):
         raise GradbenchError(
             f"the backbone gives outputs of shape {tuple(logits.shape[1:])} for an image, "

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gradbench.backbones.checkpoint import restore
 from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.sharing import state_of
 from gradbench.support.progress import say
+from gradbench.support.tensors import save_tensors
 
 
 def _identity(recipe: Recipe, seed: int) -> str:
     return json.dumps([asdict(recipe), seed], sort_keys=True)
+
+
+def _kept(network: nn.Module, momenta: list[Tensor]) -> dict[str, Tensor]:
+    weights = {f"network.{name}": tensor for name, tensor in state_of(network).items()}
+    return weights | {f"momentum.{i}": tensor for i, tensor in enumerate(momenta)}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def keep(
@@ -29,12 +43,10 @@ def keep(
     history: dict,
 ) -> None:
     """Write weights, momenta and history after an epoch, beside their place and then there."""
-    tensors = {f"network.{n}": t.contiguous() for n, t in network.state_dict().items()}
-    tensors |= {f"momentum.{i}": t.contiguous() for i, t in enumerate(momenta)}
     about = {"recipe": _identity(recipe, seed), "epoch": str(epoch), "history": json.dumps(history)}
     work.mkdir(parents=True, exist_ok=True)
     part = work / "training.part"
-    save_file(tensors, str(part), metadata=about)
+    save_tensors(_kept(network, momenta), part, about)
     with open(part, "rb") as stream:
         os.fsync(stream.fileno())
     os.replace(part, work / "training.safetensors")
@@ -65,10 +77,11 @@ def resume(
         return fresh
     if about["recipe"] != _identity(recipe, seed):
         return fresh
-    prefix = "network."
-    network.load_state_dict(
-        {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    )
+    if _shapes(tensors) != _shapes(_kept(network, momenta)):
+        return fresh  # the network's code was changed since
+    start = "network."
+    state = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    restore(network, state, str(path))
     for i, momentum in enumerate(momenta):
         momentum.copy_(tensors[f"momentum.{i}"])
     if tell:

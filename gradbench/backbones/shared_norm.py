@@ -14,9 +14,9 @@ def share_statistics(network: nn.Module, device: torch.device) -> None:
     buffers and their names stay.
     """
     if device.type == "cuda":
-        _replace(network, nn.SyncBatchNorm.convert_sync_batchnorm)
+        _replace(network, nn.SyncBatchNorm.convert_sync_batchnorm, {})
     else:
-        _replace(network, SharedNorm.of)
+        _replace(network, SharedNorm.of, {})
 
 
 class SharedNorm(_BatchNorm):
@@ -83,9 +83,12 @@ class _Total(torch.autograd.Function):
         return total
 
 
-def _replace(network: nn.Module, by) -> None:
-    for name, child in network.named_children():
-        if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
-            setattr(network, name, by(child))
-        else:
-            _replace(child, by)
+def _replace(network: nn.Module, by, made: dict[nn.Module, nn.Module]) -> None:
+    """Replace the layers below a module; one that has several names has them all afterwards."""
+    for name, child in network._modules.items():
+        if isinstance(child, _BatchNorm) and not isinstance(child, (nn.SyncBatchNorm, SharedNorm)):
+            if child not in made:
+                made[child] = by(child)
+            network._modules[name] = made[child]
+        elif child is not None:
+            _replace(child, by, made)

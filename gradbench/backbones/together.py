@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.checkpoint import restore
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.shared_norm import share_statistics
+from gradbench.backbones.sharing import state_of
 from gradbench.backbones.training import train
 from gradbench.data.imageset import ImageSet
 from gradbench.workers.crew import Crew
@@ -44,11 +46,11 @@ def train_together(
     images = replace(images, images=images.images[slice(None)])
     arguments = (backbone, images, recipe, seed, work, narrower)
     weights, history = crew.call("training", _train, *arguments)
-    backbone.network.load_state_dict(weights)
+    restore(backbone.network, weights, "training")
     return history
 
 
 def _train(mate: Mate, backbone, images, recipe, seed, work, narrower):
     share_statistics(backbone.network, mate.device)
     history = train(backbone, images, recipe, seed, work, mate.device, narrower, mate)
-    return {n: t.cpu() for n, t in backbone.network.state_dict().items()}, history
+    return {n: t.cpu() for n, t in state_of(backbone.network).items()}, history

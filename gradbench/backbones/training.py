@@ -12,7 +12,6 @@ hardware does, except for networks that draw random numbers themselves (dropout)
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from gradbench.backbones.augment import crop, flip
 from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.recipe import Recipe, autocast
 from gradbench.backbones.resume import keep, resume
+from gradbench.backbones.sharing import check_separate, copied, move
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress, duration, say
@@ -60,17 +60,20 @@ def train(
         History: a dict with a list of `loss`, `accuracy` and `seconds` for each epoch.
 
     Raises:
-        GradbenchError: if the loss stops being finite.
+        GradbenchError: if the loss stops being finite, or a parameter shares memory with another
+            tensor.
     """
     mate = mate or alone(device)
-    network = backbone.to(device)
-    network.to(memory_format=torch.channels_last)
+    network = backbone
+    check_separate(network.network)
+    move(network, device)
+    move(network, memory_format=torch.channels_last)
     precision = autocast(recipe, device)
     pixels = torch.from_numpy(images.images[slice(None)])
     labels = torch.from_numpy(images.labels)
     if device.type == "cuda":
         pixels, labels = pixels.to(device), labels.to(device)
-    parameters = list(network.parameters())
+    parameters = _trained(network)
     momenta = [torch.zeros_like(p) for p in parameters]
     first, history = resume(work, network, momenta, recipe, seed, tell=mate.first)
     # the last images of an epoch that do not fill a batch wait for another epoch
@@ -118,9 +121,19 @@ def train(
                     f"training accuracy {100 * history['accuracy'][-1]:.2f} %, "
                     f"{history['seconds'][-1]:.0f} s"
                 )
-    network.to(memory_format=torch.contiguous_format)
+    move(network, memory_format=torch.contiguous_format)
     network.eval()
     return history
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters to train, each once whatever names it has."""
+    found = [p for p in network.parameters() if p.requires_grad]
+    if not found:
+        raise GradbenchError(
+            "the backbone has no parameter that could be trained (with requires_grad)"
+        )
+    return found
 
 
 def accuracy(backbone: Backbone, images: ImageSet, batch: int = 256) -> float:
@@ -158,7 +171,7 @@ class _Steps:
         loss = nn.functional.cross_entropy(logits.float(), own)
         if len(own) < len(labels):
             loss = loss * (len(own) / len(labels))
-        grads = self.mate.sums(torch.autograd.grad(loss, self.parameters))
+        grads = self.mate.sums(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
         with torch.no_grad():
             rate, mu = self.recipe.rate(number / self.total), self.recipe.momentum
             grads = torch._foreach_add(grads, self.parameters, alpha=self.recipe.weight_decay)
@@ -183,8 +196,11 @@ def seconds_left(
     Of several processes, all must call it.
     """
     mate = mate or alone(device)
-    network = copy.deepcopy(backbone).to(device).to(memory_format=torch.channels_last).train()
-    parameters = list(network.parameters())
+    network = copied(backbone)
+    move(network, device)
+    move(network, memory_format=torch.channels_last)
+    network.train()
+    parameters = _trained(network)
     momenta = [torch.zeros_like(p) for p in parameters]
     trial = _Steps(network, parameters, momenta, recipe, steps, autocast(recipe, device), mate)
     draw = torch.Generator().manual_seed(0)

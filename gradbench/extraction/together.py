@@ -6,7 +6,6 @@ are those of one process, bit for bit where device type and threads of a process
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.sharing import copied
 from gradbench.data.imageset import ImageSet
 from gradbench.extraction.extract import BATCH, Computed, compute
 from gradbench.extraction.perturbed import Perturbed
@@ -52,7 +52,7 @@ class Readers:
     def _give(self) -> None:
         if not self.crew.has(self.weights):
             # a tensor on an accelerator would come to the same one in every worker
-            self.crew.give(self.weights, copy.deepcopy(self.backbone).cpu())
+            self.crew.give(self.weights, copied(self.backbone).cpu())
 
 
 def _backbone(mate: Mate, weights: str) -> Backbone:

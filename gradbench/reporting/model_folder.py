@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from gradbench import __version__
 from gradbench.backbones import checkpoint
 from gradbench.data.picture import Fit
@@ -19,6 +17,7 @@ from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
+from gradbench.support.tensors import save_tensors
 
 
 def write_models(results: Results, folder: Path) -> None:
@@ -82,7 +81,7 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
     state = results.states.get(key)
     place = "" if state is None else f"detectors/{_file_name(column)}.safetensors"
     if place:
-        save_file({n: t.contiguous() for n, t in state.items()}, str(here / place))
+        save_tensors(state, here / place)
     return {
         "name": name,
         "column": column,

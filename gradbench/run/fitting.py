@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
@@ -22,6 +22,7 @@ from gradbench.extraction.readers import version_of
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
+from gradbench.support.tensors import save_tensors
 
 FIT_VERSION = 1
 IMAGE_SCORES_VERSION = 1
@@ -56,8 +57,7 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
         def build(folder: Path, _: Path) -> dict:
             with one_thread():
                 state = detector.fit(given.bank, *parts, _seed(trial)).state()
-            tensors = {n: t.contiguous() for n, t in state.items()}
-            save_file(tensors, str(folder / "state.safetensors"))
+            save_tensors(state, folder / "state.safetensors")
             return {"detector": name}
 
         product = trial.store.make(key, build)

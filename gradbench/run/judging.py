@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
@@ -26,6 +26,7 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
+from gradbench.support.tensors import save_tensors
 
 SCORES_VERSION = 1
 MEASURES_VERSION = 1
@@ -105,7 +106,7 @@ def judge(
             {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in arrays.items()},
             str(folder / "scores.safetensors"),
         )
-        save_file({n: t.contiguous() for n, t in state.items()}, str(folder / "state.safetensors"))
+        save_tensors(state, folder / "state.safetensors")
         return {
             "detector": name,
             "images": len(normal.images) + len(abnormal.images),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.challenges.base import Derived
@@ -28,6 +28,7 @@ from gradbench.run.sides import sides
 from gradbench.run.synthetic import relation
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product
+from gradbench.support.tensors import save_tensors
 
 FITS_VERSION = 1
 TRANSFER_VERSION = 1
@@ -119,9 +120,9 @@ def _fit(trial: Trial, name: str, normal: Seen, abnormal: Seen) -> tuple[Key, Pr
                 given,
                 again,
             )
-            states |= {f"{number}/{n}": t.contiguous() for n, t in state.items()}
+            states |= {f"{number}/{n}": t for n, t in state.items()}
             chosen |= {f"{number}/{part}": getattr(scores, part) for part in PARTS[2:]}
-        save_file(states, str(folder / "states.safetensors"))
+        save_tensors(states, folder / "states.safetensors")
         save_arrays(
             {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in chosen.items()},
             str(folder / "chosen.safetensors"),

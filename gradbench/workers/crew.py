@@ -60,10 +60,10 @@ class Crew:
         """
         try:
             message = pickle.dumps((task, arguments))
-        except (pickle.PicklingError, AttributeError, TypeError) as fault:
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as fault:
             raise GradbenchError(
                 f"devices={len(self)}: what {what} needs cannot be sent to other processes "
-                f"({fault}); take devices=1"
+                f"({str(fault).partition(chr(10))[0]}); take devices=1"
             ) from fault
         if not self._workers:
             self._start()

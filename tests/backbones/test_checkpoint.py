@@ -149,7 +149,7 @@ def test_missing_and_additional_names(tmp_path):
     torch.save(state, tmp_path / "f.pt")
     text = refused(tmp_path / "f.pt")
     assert "another network than the configured TinyNet" in text
-    assert "lacks fc.weight and 1 more; has besides head.weight" in text
+    assert "lacks fc.weight, fc.bias; has besides head.weight" in text
 
 
 def test_a_missing_file(tmp_path):
@@ -185,5 +185,5 @@ def test_a_torch_file_of_something_else(tmp_path, content):
 
 def test_names_that_are_no_text(tmp_path):
     torch.save({1: torch.ones(2)}, tmp_path / "f.pt")
-    assert list(read(tmp_path / "f.pt")[0]) == ["1"]
+    assert list(read(tmp_path / "f.pt")[0]) == [1]
     assert "another network" in refused(tmp_path / "f.pt")

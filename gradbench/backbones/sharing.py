@@ -1,0 +1,110 @@
+"""Tensors of a network that have several names, or share memory with others."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from gradbench.errors import GradbenchError
+
+
+def first_names(network: nn.Module) -> dict[str, str]:
+    """Return, for each name in a network's state, the first name of the same tensor (tied weights).
+
+    >>> layer = nn.Linear(2, 2)
+    >>> first_names(nn.Sequential(layer, layer))["1.weight"]
+    '0.weight'
+    """
+    first: dict[int, str] = {}
+    state = network.state_dict(keep_vars=True)
+    return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's state dict with each tensor once, under its first name."""
+    first, state = first_names(network), network.state_dict()
+    return {name: tensor for name, tensor in state.items() if first[name] == name}
+
+
+def move(network: nn.Module, *where, **how) -> None:
+    """Do `network.to(...)`; buffers that several modules share stay one tensor, as parameters do.
+
+    Args:
+        network: is changed in place.
+        where: arguments of `to`.
+        how: keyword arguments of `to`.
+    """
+    places = defaultdict(list)
+    for module in network.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                places[id(buffer)].append((module, name))
+    network.to(*where, **how)
+    for (module, name), *others in places.values():
+        for other, its_name in others:
+            other._buffers[its_name] = module._buffers[name]
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """Return a deep copy; what was computed from parameters and kept (weight_norm) as its values.
+
+    Python's own deepcopy refuses such tensors.
+    """
+    held = (value for module in network.modules() for value in vars(module).values())
+    made = (t for t in held if isinstance(t, Tensor) and t.grad_fn is not None)
+    return copy.deepcopy(network, {id(t): t.detach().clone() for t in made})
+
+
+def check_separate(network: nn.Module) -> None:
+    """Raise a GradbenchError if a step on one parameter would change another tensor.
+
+    Such sharing is lost wherever a network is copied or moved to a device, so what training makes
+    of it would depend on that. One parameter with two names is sound.
+    """
+    tensors = {id(t): (n, t) for n, t in network.named_buffers()}
+    tensors |= {id(p): (n, p) for n, p in network.named_parameters()}
+    memories = defaultdict(list)
+    for name, tensor in tensors.values():
+        if tensor.numel():
+            memories[tensor.untyped_storage().data_ptr()].append((name, tensor))
+            if isinstance(tensor, nn.Parameter) and _covers_itself(tensor):
+                raise GradbenchError(
+                    f"the backbone's parameter {name} is an expanded tensor, whose numbers share "
+                    "memory, and cannot be trained: make it with contiguous()"
+                )
+    for together in memories.values():
+        for (name, tensor), (other, its) in combinations(together, 2):
+            if any(isinstance(t, nn.Parameter) for t in (tensor, its)) and _overlap(tensor, its):
+                raise GradbenchError(
+                    f"the backbone's {name} and {other} share memory and are two tensors, which "
+                    "cannot be trained: assign one parameter or module to both names to tie them, "
+                    "or make one with clone()"
+                )
+
+
+def own_memory(network: nn.Module) -> None:
+    """Give expanded buffers memory for each of their numbers, so that they can be loaded."""
+    for module in network.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and _covers_itself(buffer):
+                module._buffers[name] = buffer.contiguous()
+
+
+def _covers_itself(tensor: Tensor) -> bool:
+    if tensor.layout != torch.strided:
+        return False
+    return any(step == 0 and n > 1 for step, n in zip(tensor.stride(), tensor.shape))
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Tell whether two tensors of one memory have a number in common."""
+    if first.dtype != second.dtype:
+        return True
+    taken = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool)
+    places = [(t.shape, t.stride(), t.storage_offset()) for t in (first, second)]
+    taken.as_strided(*places[0]).fill_(True)
+    return bool(taken.as_strided(*places[1]).any())
