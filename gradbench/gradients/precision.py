@@ -65,14 +65,20 @@ def check(precision: str | None) -> None:
 def network_for(model: nn.Module, precision: str | None) -> nn.Module:
     """Return the model, or a copy of it in the number format that the precision asks for.
 
-    A copy is made only where a parameter has another format; None leaves the model as it is.
+    A copy is made only where a parameter has another format, or was made in inference mode; None
+    leaves the format as it is.
     """
-    if precision is None:
-        return model
     wanted = torch.float64 if precision == "float64" else torch.float32
-    if all(p.dtype == wanted for p in model.parameters() if p.is_floating_point()):
+    fits = precision is None or all(
+        p.dtype == wanted for p in model.parameters() if p.is_floating_point()
+    )
+    # Autograd takes no tensor that was made in inference mode; its copy made outside is another.
+    frozen = any(t.is_inference() for t in (*model.parameters(), *model.buffers()))
+    if fits and not frozen:
         return model
-    return copy.deepcopy(model).to(wanted)
+    with torch.inference_mode(False):
+        twin = copy.deepcopy(model)
+        return twin if fits else twin.to(wanted)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, vmap
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import guard
+from gradbench.gradients.door import check_images, network_inside
 from gradbench.gradients.losses import PerImage
 from gradbench.gradients.state import only_these_require_grad
 
@@ -101,7 +102,8 @@ def vmap_norms(model: nn.Module, images: Tensor, loss: PerImage, micro_batch: in
 
 def _check(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
     """Refuse what has no per-image gradients; return the device and precision of the norms."""
-    guard.check_arguments(model, images, None)
+    network_inside(model)
+    check_images(images)
     guard.refuse_training_mode(model)
     parameters = list(model.parameters())
     if not parameters:

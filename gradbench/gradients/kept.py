@@ -1,0 +1,223 @@
+"""Networks that keep tensors made of their parameters in evaluation mode, and how to go round them.
+
+LeViT, EfficientFormer and TinyViT gather attention biases once and keep them: a forward pass
+without autograd leaves a copy that no gradient reaches, one with autograd a graph that only one
+backward pass can use. Such modules compute the tensors afresh when they are in training mode, or
+when nothing is kept. Whichever gives the same outputs, with the parameters in the graph, is taken
+for every pass of the engine; afterwards the network holds what it held.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from gradbench.errors import GradbenchError
+from gradbench.gradients.graph import leaves_of, nodes_of
+from gradbench.gradients.guard import close
+from gradbench.gradients.memory import out_of_memory
+from gradbench.gradients.state import attributes, uncompiled
+from gradbench.gradients.unseen import acting
+
+Place = tuple[str, str, Any]
+"""Module, attribute, and key of a dictionary or place in a list, or None."""
+Forward = Callable[[nn.Module, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How some modules are made to compute what they keep: in training mode, or emptied."""
+
+    modules: tuple[str, ...]
+    training: bool
+
+    @contextmanager
+    def taken(self, model: nn.Module) -> Iterator[None]:
+        """Prepare the modules, and put back what they were."""
+        with ExitStack() as stack:
+            for module in map(model.get_submodule, self.modules):
+                changes = {"training": True} if self.training else _emptied(module)
+                for name, value in changes.items():
+                    stack.callback(vars(module).__setitem__, name, vars(module)[name])
+                    vars(module)[name] = value
+            yield
+
+
+# by name of modules: their objects would keep the network alive
+_WAYS: WeakKeyDictionary[nn.Module, Way] = WeakKeyDictionary()
+
+
+@contextmanager
+def passing(model: nn.Module) -> Iterator[None]:
+    """Run passes of a network uncompiled and, where it keeps tensors, by the way found for it."""
+    way = _WAYS.get(model)
+    with ExitStack() as stack:
+        stack.enter_context(uncompiled())
+        if way is not None:
+            stack.enter_context(way.taken(model))
+        yield
+
+
+def find_way(
+    forward: Forward, model: nn.Module, image: Tensor, parameters: Collection[Tensor], seen: Tensor
+) -> Way | None:
+    """Look whether a network keeps tensors made of parameters; find a way round and use it.
+
+    Args:
+        forward: runs the network, by `passing`, without the caller's hooks.
+        model: the network, right after a forward pass with autograd.
+        image: the image of that pass.
+        parameters: the asked parameters.
+        seen: the outputs of that pass.
+
+    Returns:
+        The way, if one is needed; the pass must then be repeated.
+
+    Raises:
+        GradbenchError: when it keeps what was made of asked parameters, and there is no way.
+    """
+    unseen = {p for p in parameters if p.is_floating_point()} - leaves_of(seen)
+    graphs = _kept_graphs(model)
+    old = _used(graphs, forward(model, image)) if graphs else []
+    owners = [name for name, m in _own_modules(model) if not unseen.isdisjoint(_direct(m))]
+    holders = [name for name in owners if _tensors(model.get_submodule(name))]
+    stale = None
+    if owners and (holders or _overrides_train(model)):
+        stale = _acting_when_refreshed(forward, model, image, unseen, seen)
+    ways = [Way(tuple({*old, *holders}), False)] if old or holders else []
+    if old or stale is not None:  # else a parameter may act in training mode alone
+        ways.append(Way(tuple({*old, *owners}), True))
+    for way in ways:
+        found = _try(way, forward, model, image, seen)
+        if found is None:
+            continue
+        gained = not unseen.isdisjoint(leaves_of(found))
+        if (gained or old) and not _used(graphs, found):
+            use(way, model)
+            return way
+    if stale is not None:
+        named = {p: name for name, p in model.named_parameters()}
+        names = [named[p] for p in parameters if p in unseen]
+        few = ", ".join(names[:4]) + (" and others" if len(names) > 4 else "")
+        raise GradbenchError(
+            f"in evaluation mode the network keeps tensors made of {few}{stale}, so their "
+            "gradients cannot be seen: let it compute them in every pass, or choose other "
+            "parameters"
+        )
+    return None
+
+
+def use(way: Way | None, model: nn.Module) -> None:
+    """Let the passes of a network take a way, or none."""
+    if way is None:
+        _WAYS.pop(model, None)
+    else:
+        _WAYS[model] = way
+
+
+def _try(
+    way: Way, forward: Forward, model: nn.Module, image: Tensor, seen: Tensor
+) -> Tensor | None:
+    """Return the outputs by a way, if there are any and they are the same."""
+    use(way, model)
+    try:
+        found = forward(model, image)
+    except (GradbenchError, RuntimeError, TypeError, AttributeError, KeyError) as fault:
+        if isinstance(fault, RuntimeError) and out_of_memory(fault):
+            raise
+        return None
+    finally:
+        use(None, model)
+    tight = {torch.float64: 1e-10, torch.float32: 1e-5}
+    return found if close(found.detach(), seen.detach(), tight) else None
+
+
+def _used(graphs: Mapping[Place, Tensor], outputs: Tensor) -> list[str]:
+    """Return the modules whose kept tensors these outputs were made of."""
+    nodes = nodes_of(outputs)
+    return sorted({place[0] for place, tensor in graphs.items() if tensor.grad_fn in nodes})
+
+
+def _kept_graphs(model: nn.Module) -> dict[Place, Tensor]:
+    return {
+        (where, *place): tensor
+        for where, module in _own_modules(model)
+        for place, tensor in _tensors(module)
+        if tensor.grad_fn is not None
+    }
+
+
+def _own_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Go over the modules whose class is not one of PyTorch's."""
+    for name, module in model.named_modules():
+        if not type(module).__module__.startswith("torch."):
+            yield name, module
+
+
+def _tensors(module: nn.Module) -> list[tuple[tuple[str, Any], Tensor]]:
+    """Return the tensors that a module holds beside its parameters and buffers, and where."""
+    found = []
+    for name, value in attributes(module).items():
+        if isinstance(value, dict) and name != "_buffers":
+            found += [((name, k), v) for k, v in value.items() if isinstance(v, Tensor)]
+        elif isinstance(value, list):
+            found += [((name, i), v) for i, v in enumerate(value) if isinstance(v, Tensor)]
+        elif isinstance(value, Tensor):
+            found.append(((name, None), value))
+    return found
+
+
+def _emptied(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes of a module that hold tensors, without them."""
+    held = {name: vars(module)[name] for (name, _), _ in _tensors(module)}
+    return {name: type(v)() if isinstance(v, dict | list) else None for name, v in held.items()}
+
+
+def _direct(module: nn.Module) -> set[Tensor]:
+    return {p for p in module._parameters.values() if p is not None}
+
+
+def _overrides_train(model: nn.Module) -> bool:
+    return any(type(m).train is not nn.Module.train for _, m in _own_modules(model))
+
+
+def _acting_when_refreshed(
+    forward: Forward, model: nn.Module, image: Tensor, unseen: set[Tensor], seen: Tensor
+) -> str | None:
+    """Look whether parameters act once `train` and `eval` were called, on a copy of the network.
+
+    Returns:
+        None if they do not; else what to add to the message: nothing, or that what is kept does
+        not fit the parameters any more.
+    """
+    if any(acting(partial(forward, model), [list(unseen)], image)):
+        return None  # not by what is kept, then
+    try:
+        twin = copy.deepcopy(model)
+    except Exception:  # a network may hold anything
+        return None
+    modes = [module.training for module in model.modules()]
+    pairs = zip(model.parameters(), twin.parameters())
+    theirs = [theirs for ours, theirs in pairs if ours in unseen]
+
+    def fresh(image: Tensor) -> Tensor:
+        twin.eval()
+        for module, mode in zip(twin.modules(), modes):
+            module.training = mode
+        found = forward(twin, image)
+        twin.train()
+        return found
+
+    twin.train()
+    if not any(acting(fresh, [theirs], image)):
+        return None
+    fits = close(fresh(image).detach(), seen.detach())
+    return "" if fits else " that no longer fit them (call model.train() and model.eval())"
