@@ -125,6 +125,10 @@ class Engine:
         try:
             outputs = self._recorded(images)
             shared = self._backward(images, outputs)
+            outputs = outputs.detach()
+            if shared:
+                self.recorder.release()
+                self._alone(images, outputs, shared)
         except RuntimeError as fault:
             if "backward through the graph a second time" not in str(fault):
                 raise
@@ -136,9 +140,6 @@ class Engine:
         finally:
             self.recorder.release()
             self.owned = {}
-        outputs = outputs.detach()
-        if shared:
-            self._alone(images, outputs, shared)
         return Found(self.norms, self.products, outputs)
 
     def _recorded(self, images: Tensor) -> Tensor:

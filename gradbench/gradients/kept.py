@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients.graph import leaves_of, nodes_of
-from gradbench.gradients.guard import close
+from gradbench.gradients.guard import close, refuse_randomness
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.state import attributes, uncompiled
 from gradbench.gradients.unseen import acting
@@ -34,20 +34,24 @@ Forward = Callable[[nn.Module, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Way:
-    """How some modules are made to compute what they keep: in training mode, or emptied."""
+    """How modules are made to compute what they keep: in training mode, or emptied.
 
-    modules: tuple[str, ...]
-    training: bool
+    Args:
+        changes: module, attribute: `training`, which is set, or one that is emptied.
+    """
+
+    changes: tuple[tuple[str, str], ...]
 
     @contextmanager
     def taken(self, model: nn.Module) -> Iterator[None]:
         """Prepare the modules, and put back what they were."""
         with ExitStack() as stack:
-            for module in map(model.get_submodule, self.modules):
-                changes = {"training": True} if self.training else _emptied(module)
-                for name, value in changes.items():
-                    stack.callback(vars(module).__setitem__, name, vars(module)[name])
-                    vars(module)[name] = value
+            for where, name in self.changes:
+                held = vars(model.get_submodule(where))
+                value = held.get(name)
+                stack.callback(held.__setitem__, name, value)
+                empty = type(value)() if isinstance(value, dict | list) else None
+                held[name] = True if name == "training" else empty
             yield
 
 
@@ -92,9 +96,14 @@ def find_way(
     stale = None
     if owners and (holders or _overrides_train(model)):
         stale = _acting_when_refreshed(forward, model, image, unseen, seen)
-    ways = [Way(tuple({*old, *holders}), False)] if old or holders else []
+    emptied = {
+        (where, name)
+        for where in {*old, *holders}
+        for (name, _), _ in _tensors(model.get_submodule(where))
+    }
+    ways = [Way(tuple(emptied))] if emptied else []
     if old or stale is not None:  # else a parameter may act in training mode alone
-        ways.append(Way(tuple({*old, *owners}), True))
+        ways.append(Way(tuple((where, "training") for where in {*old, *owners})))
     for way in ways:
         found = _try(way, forward, model, image, seen)
         if found is None:
@@ -128,8 +137,11 @@ def _try(
 ) -> Tensor | None:
     """Return the outputs by a way, if there are any and they are the same."""
     use(way, model)
+    devices = [image.device] if image.device.type == "cuda" else []
     try:
-        found = forward(model, image)
+        # A module in training mode may draw random numbers, for its dropout: then it is no way.
+        with torch.random.fork_rng(devices), refuse_randomness(image.device):
+            found = forward(model, image)
     except (GradbenchError, RuntimeError, TypeError, AttributeError, KeyError) as fault:
         if isinstance(fault, RuntimeError) and out_of_memory(fault):
             raise
@@ -173,12 +185,6 @@ def _tensors(module: nn.Module) -> list[tuple[tuple[str, Any], Tensor]]:
         elif isinstance(value, Tensor):
             found.append(((name, None), value))
     return found
-
-
-def _emptied(module: nn.Module) -> dict[str, Any]:
-    """Return the attributes of a module that hold tensors, without them."""
-    held = {name: vars(module)[name] for (name, _), _ in _tensors(module)}
-    return {name: type(v)() if isinstance(v, dict | list) else None for name, v in held.items()}
 
 
 def _direct(module: nn.Module) -> set[Tensor]:

@@ -15,6 +15,7 @@ from gradbench.gradients import guard
 from gradbench.gradients.door import check_images, network_inside
 from gradbench.gradients.losses import PerImage
 from gradbench.gradients.state import only_these_require_grad
+from gradbench.gradients.unseen import refuse_without_graph
 
 
 def loop_norms(model: nn.Module, images: Tensor, loss: PerImage) -> Tensor:
@@ -108,5 +109,8 @@ def _check(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]
     parameters = list(model.parameters())
     if not parameters:
         raise GradbenchError("the network has no parameters")
+    device = parameters[0].device
+    with torch.inference_mode(False), torch.enable_grad():
+        refuse_without_graph(model, model, images[:1].detach().to(device, copy=True))
     double = any(p.dtype == torch.float64 for p in parameters)
-    return parameters[0].device, torch.float64 if double else torch.float32
+    return device, torch.float64 if double else torch.float32

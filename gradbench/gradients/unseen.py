@@ -103,12 +103,14 @@ def _shifted(tensors: Sequence[Tensor]) -> Iterator[None]:
                 tensor.data.copy_(tensor.data.flatten().roll(1).view_as(tensor))
                 continue
             size = tensor.detach().float().square().mean().sqrt()
-            noise = torch.rand(tensor.shape, generator=generator).to(tensor) + 0.5
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor)
             tensor.data.add_(noise * torch.where(size > 0, size, 1).to(tensor) * SHIFT)
+        torch.clear_autocast_cache()  # it holds copies of weights, and does not look at `data`
         yield
     finally:
         for tensor, content in zip(tensors, kept):
             tensor.data.copy_(content)
+        torch.clear_autocast_cache()
 
 
 def _those(

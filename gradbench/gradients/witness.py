@@ -142,7 +142,8 @@ class Witness:
         if self.first:
             compared(self.output, outputs[:1])
         if self.images > 1 and (known is None or known.values != path.values):
-            with torch.no_grad():
+            # A loss may read what the pass of the batch left in the network.
+            with torch.no_grad(), same_attributes(model):
                 compared(forward_alone(model, images[-1:]), outputs[-1:])
                 if known is not None:
                     compared(forward_alone(model, images[:1]), outputs[:1])
