@@ -191,6 +191,6 @@ def _forced(
     for name, route in chosen.items():
         if name not in named:
             raise unknown("parameter", name, named)
-        if route not in ROUTES:
+        if not isinstance(route, str) or route not in ROUTES:
             raise unknown("route", route, ROUTES)
     return {named[name]: route for name, route in chosen.items()}

@@ -81,12 +81,11 @@ def check_outputs(outputs: Tensor, images: Tensor, model: nn.Module) -> None:
         )
     if torch.isfinite(outputs).all():
         return
-    wrong = len(images) - int(torch.isfinite(images).flatten(1).all(1).sum())
-    weights = [n for n, p in model.named_parameters() if not torch.isfinite(p).all()]
-    where = f"parameter {weights[0]} holds" if weights else f"{wrong} of the images hold"
+    held = [f"parameter {n} holds" for n, p in model.named_parameters() if not p.isfinite().all()]
+    held += [] if images.isfinite().all() else ["the images hold"]
     raise GradbenchError(
         "the network's outputs are not all finite: "
-        + (f"{where} NaN or infinity" if weights or wrong else "images and weights are")
+        + (f"{held[0]} NaN or infinity" if held else "images and parameters are")
     )
 
 
@@ -115,6 +114,8 @@ def per_image_loss(loss: OfBoth, images: Tensor, outputs: Tensor, known: bool) -
         raise GradbenchError(
             f"the loss must return one value per image, shape ({outputs.shape[0]},), but gave {got}"
         )
+    if values.is_complex():
+        raise GradbenchError("the loss is complex: its gradient is that of a real number")
     if outputs.requires_grad and not values.requires_grad:
         raise GradbenchError("the loss does not depend on the outputs of the network")
     if not values.isfinite().all():

@@ -17,6 +17,8 @@ from gradbench.gradients import guard, kept
 def linear_layers(model: nn.Module, layer: str | None) -> dict[str, nn.Linear]:
     """Return name -> layer of the Linear layers, or of the named one alone."""
     modules = dict(model.named_modules())
+    if layer is not None and not isinstance(layer, str):
+        raise GradbenchError(f"layer is a {type(layer).__name__}: give the name of a Linear layer")
     found = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
     if layer is not None and layer in modules and layer not in found:
         raise GradbenchError(

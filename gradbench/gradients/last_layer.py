@@ -181,7 +181,7 @@ class LastLayer:
         return uniform_l1(self.features, self.logits)
 
     def _terms(self, loss: str) -> tuple[Tensor, Tensor, Tensor]:
-        if loss not in CLASS_LOSSES:
+        if not isinstance(loss, str) or loss not in CLASS_LOSSES:
             raise unknown("class loss", loss, CLASS_LOSSES)
         return CLASS_LOSSES[loss](self.logits)
 

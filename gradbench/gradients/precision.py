@@ -58,7 +58,7 @@ FLOAT16_SCALE = 2.0**4
 
 def check(precision: str | None) -> None:
     """Raise a GradbenchError unless the precision is a name of `DTYPES` or None."""
-    if precision is not None and precision not in DTYPES:
+    if precision is not None and not (isinstance(precision, str) and precision in DTYPES):
         raise unknown("precision", repr(precision), DTYPES)
 
 
