@@ -12,11 +12,12 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients import guard
 from gradbench.gradients import precision as formats
 from gradbench.gradients.door import check_images, check_loss, network_inside
-from gradbench.gradients.engine import ALONE, Engine, Found, Taken, Task
+from gradbench.gradients.engine import Engine
 from gradbench.gradients.labels import Label
 from gradbench.gradients.losses import PerImage, as_loss, of_both
 from gradbench.gradients.memory import default_chunk, in_chunks
 from gradbench.gradients.state import only_these_require_grad, same_buffers
+from gradbench.gradients.task import ALONE, Found, Taken, Task
 
 ROUTES = ("outer", "direct", "gram", "native", ALONE)
 Choice = Iterable[str] | Callable[[str], bool] | None

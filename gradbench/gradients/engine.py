@@ -10,7 +10,6 @@ account for completely (graph.py) is computed one image at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -22,69 +21,12 @@ from gradbench.gradients import guard, kept
 from gradbench.gradients.costs import cheapest
 from gradbench.gradients.door import taking
 from gradbench.gradients.graph import ownership
-from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.rules.base import Rule
 from gradbench.gradients.single import statistics_alone, try_channels_last
 from gradbench.gradients.state import BACKWARD_HOOKS, FORWARD_HOOKS, without_callers_hooks
+from gradbench.gradients.task import ALONE, FORMED, UNUSED, Found, Taken, Task
 from gradbench.gradients.witness import Witness, signature
-
-ALONE = "one image at a time"
-UNUSED = "unused"
-FORMED = "formed"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a pass computes.
-
-    Args:
-        model: the network.
-        loss: function from images and outputs to one value per image.
-        known: whether the loss is one of this room.
-        parameters: the asked parameters, d of them.
-        directions: parameter -> direction of the same shape, or none.
-        forced: parameter -> route that it must take.
-        scale: factor of the losses in the backward pass; statistics are those without it.
-        channels_last: whether images are laid out so where the network allows it.
-        compiled: whether rules that have a compiled form use it.
-    """
-
-    model: nn.Module
-    loss: OfBoth
-    known: bool
-    parameters: Sequence[Tensor]
-    directions: Mapping[Tensor, Tensor] = field(default_factory=dict)
-    forced: Mapping[Tensor, str] = field(default_factory=dict)
-    scale: float = 1.0
-    channels_last: bool = False
-    compiled: bool = False
-
-
-@dataclass(frozen=True)
-class Found:
-    """Statistics of some images: squared norms (B, d), inner products (B, d) or None, outputs."""
-
-    norms: Tensor
-    products: Tensor | None
-    outputs: Tensor
-
-
-@dataclass(frozen=True)
-class Taken:
-    """How one parameter was computed: kind of layer, route, and the shapes that decided it."""
-
-    kind: str
-    route: str
-    rule: Rule | None = None
-    x: torch.Size | None = None
-    delta: torch.Size | None = None
-
-    def __str__(self) -> str:
-        """Return kind and route as one text."""
-        return self.route if self.route in (ALONE, UNUSED) else f"{self.kind} {self.route}"
-
 
 # network -> size of a batch -> its witness, and whether it takes channels last; forgotten with the
 # network
@@ -157,9 +99,8 @@ class Engine:
         self.witness.compare(model, images, outputs.detach(), path)
         seen = _SEEN.setdefault(model, {})
         seen[len(images)] = (self.witness, self.channels_last)
-        for size, (witness, _) in list(seen.items()):
-            if witness.signature != self.witness.signature or len(seen) > SIZES:
-                del seen[size]
+        while len(seen) > SIZES:
+            del seen[next(iter(seen))]
         return outputs
 
     def _forward(self, images: Tensor, hooks: Sequence[str]) -> Tensor:
@@ -204,6 +145,8 @@ class Engine:
             make = partial(Witness, model, parameters=self.task.parameters)
             witness, self.channels_last = try_channels_last(make, images[:1], wanted)
         witness.signature = now
+        former = _SEEN.get(model, {}).items()
+        _SEEN[model] = {size: known for size, known in former if known[0].signature == now}
         return witness
 
     def _backward(self, images: Tensor, outputs: Tensor) -> list[Tensor]:

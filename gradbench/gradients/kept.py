@@ -25,7 +25,7 @@ from gradbench.gradients.graph import leaves_of, nodes_of
 from gradbench.gradients.guard import close, refuse_randomness
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.state import attributes, uncompiled
-from gradbench.gradients.unseen import acting
+from gradbench.gradients.unseen import acting, differ, shifted
 
 Place = tuple[str, str, Any]
 """Module, attribute, and key of a dictionary or place in a list, or None."""
@@ -91,20 +91,23 @@ def find_way(
     unseen = {p for p in parameters if p.is_floating_point()} - leaves_of(seen)
     graphs = _kept_graphs(model)
     old = _used(graphs, forward(model, image)) if graphs else []
-    owners = [name for name, m in _own_modules(model) if not unseen.isdisjoint(_direct(m))]
-    holders = [name for name in owners if _tensors(model.get_submodule(name))]
+    if not (unseen or old):
+        return None
+    own = dict(_own_modules(model)) if unseen else {}
+    owners = [name for name, module in own.items() if not unseen.isdisjoint(_direct(module))]
+    holders = [name for name, module in own.items() if _tensors(module)]
+    switches = [name for name, m in own.items() if type(m).train is not nn.Module.train]
     stale = None
-    if owners and (holders or _overrides_train(model)):
+    if owners or holders or switches:
         stale = _acting_when_refreshed(forward, model, image, unseen, seen)
-    emptied = {
-        (where, name)
-        for where in {*old, *holders}
-        for (name, _), _ in _tensors(model.get_submodule(where))
-    }
-    ways = [Way(tuple(emptied))] if emptied else []
+    ways = [_emptied(model, {*old, *(name for name in holders if name in owners)})]
+    if stale is not None:
+        ways.append(_emptied(model, {*old, *holders}))
     if old or stale is not None:  # else a parameter may act in training mode alone
-        ways.append(Way(tuple((where, "training") for where in {*old, *owners})))
+        ways += [_trained({*old, *owners}), _trained({*old, *owners, *holders, *switches})]
     for way in ways:
+        if not way.changes:
+            continue
         found = _try(way, forward, model, image, seen)
         if found is None:
             continue
@@ -175,24 +178,33 @@ def _own_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _tensors(module: nn.Module) -> list[tuple[tuple[str, Any], Tensor]]:
-    """Return the tensors that a module holds beside its parameters and buffers, and where."""
+    """Return the tensors that a module holds beside parameters and ordinary buffers, and where."""
     found = []
     for name, value in attributes(module).items():
-        if isinstance(value, dict) and name != "_buffers":
+        if isinstance(value, dict):
             found += [((name, k), v) for k, v in value.items() if isinstance(v, Tensor)]
         elif isinstance(value, list):
             found += [((name, i), v) for i, v in enumerate(value) if isinstance(v, Tensor)]
         elif isinstance(value, Tensor):
             found.append(((name, None), value))
-    return found
+    return [(place, v) for place, v in found if place[0] != "_buffers" or v.grad_fn is not None]
 
 
 def _direct(module: nn.Module) -> set[Tensor]:
     return {p for p in module._parameters.values() if p is not None}
 
 
-def _overrides_train(model: nn.Module) -> bool:
-    return any(type(m).train is not nn.Module.train for _, m in _own_modules(model))
+def _trained(modules: Collection[str]) -> Way:
+    return Way(tuple((name, "training") for name in modules))
+
+
+def _emptied(model: nn.Module, modules: Collection[str]) -> Way:
+    held = {
+        (name, attribute)
+        for name in modules
+        for (attribute, _), _ in _tensors(model.get_submodule(name))
+    }
+    return Way(tuple(held))
 
 
 def _acting_when_refreshed(
@@ -206,24 +218,26 @@ def _acting_when_refreshed(
     """
     if any(acting(partial(forward, model), [list(unseen)], image)):
         return None  # not by what is kept, then
-    try:
-        twin = copy.deepcopy(model)
-    except Exception:  # a network may hold anything
-        return None
     modes = [module.training for module in model.modules()]
-    pairs = zip(model.parameters(), twin.parameters())
-    theirs = [theirs for ours, theirs in pairs if ours in unseen]
+    places = [i for i, p in enumerate(model.parameters()) if p in unseen]
 
-    def fresh(image: Tensor) -> Tensor:
-        twin.eval()
-        for module, mode in zip(twin.modules(), modes):
-            module.training = mode
-        found = forward(twin, image)
+    def refreshed(change: bool) -> Tensor:
+        twin = copy.deepcopy(model)
         twin.train()
-        return found
+        theirs = list(twin.parameters())
+        with torch.no_grad(), shifted([theirs[i] for i in places] if change else []):
+            twin.eval()
+            for module, mode in zip(twin.modules(), modes):
+                module.training = mode
+            return forward(twin, image)
 
-    twin.train()
-    if not any(acting(fresh, [theirs], image)):
+    try:
+        before, after = refreshed(False), refreshed(True)
+    except Exception as fault:  # a network may hold anything, and be of one mode
+        if isinstance(fault, RuntimeError) and out_of_memory(fault):
+            raise
         return None
-    fits = close(fresh(image).detach(), seen.detach())
+    if not differ(before, after, partial(refreshed, False)):
+        return None
+    fits = close(before, seen.detach())
     return "" if fits else " that no longer fit them (call model.train() and model.eval())"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -75,25 +76,27 @@ def acting(
         before = forward(images)
         for group in groups:
             try:
-                with _shifted(group):
+                with shifted(group):
                     after = forward(images)
             except Exception as fault:
                 if isinstance(fault, RuntimeError) and out_of_memory(fault):
                     raise
                 yield True  # the network noticed
-                continue
-            same = after.shape == before.shape and torch.equal(after, before)
-            # Some devices add up in any order: a difference must exceed that of a repetition.
-            yield not same and not _within_noise(after, before, forward(images))
+            else:
+                yield differ(before, after, partial(forward, images))
 
 
-def _within_noise(after: Tensor, before: Tensor, again: Tensor) -> bool:
-    noise = (again - before).abs().max()
-    return after.shape == before.shape and bool((after - before).abs().max() <= 10 * noise)
+def differ(before: Tensor, after: Tensor, repeat: Callable[[], Tensor]) -> bool:
+    """Whether outputs differ by more than those of a repetition: some devices add in any order."""
+    if after.shape != before.shape:
+        return True
+    if torch.equal(after, before):
+        return False
+    return not (after - before).abs().max() <= 10 * (repeat() - before).abs().max()
 
 
 @contextmanager
-def _shifted(tensors: Sequence[Tensor]) -> Iterator[None]:
+def shifted(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Change tensors through `data`, which leaves their version counters alone."""
     generator = torch.Generator().manual_seed(0)
     kept = [tensor.detach().clone() for tensor in tensors]

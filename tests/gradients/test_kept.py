@@ -1,5 +1,7 @@
 """Networks that keep tensors made of parameters in evaluation mode: exact, or refused by name."""
 
+from functools import lru_cache
+
 import pytest
 import torch
 from _gradient_truth import ALONE, assert_exact, loop
@@ -216,6 +218,90 @@ def test_a_parameter_of_training_alone_stays_zero():
     column = found.names.index("noise")
     assert (found.values[:, column] == 0).all()
     assert found.routes["noise"] == "unused"
+
+
+class Cosine(nn.Module):
+    """Keeps the normalised weight of a layer of PyTorch's own for evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.rows = nn.Linear(8, 4, bias=False), None
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.rows = None
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return F.linear(x[:, 0, 0], F.normalize(self.fc.weight))
+        if self.rows is None:
+            self.rows = F.normalize(self.fc.weight)
+        return F.linear(x[:, 0, 0], self.rows)
+
+
+class InBuffer(Cosine):
+    """The same in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        del self.rows
+        self.register_buffer("rows", None, persistent=False)
+
+
+@pytest.mark.parametrize("before", ["fresh", "without autograd", "with autograd", "backward"])
+@pytest.mark.parametrize("kind", [Cosine, InBuffer])
+def test_weights_that_the_module_above_keeps(kind, before):
+    net = kind().double()
+    truth = loop(net, images(), LOSS)
+    used(net.eval(), before)
+    for chunk in (4, 3):
+        assert_exact(squared_norms(net, images(), chunk=chunk).values, truth)
+
+
+class Cached(Attention):
+    """Keeps its table where nobody sees it."""
+
+    @lru_cache  # noqa: B019
+    def bias(self) -> Tensor:
+        return self.gathered()
+
+
+@pytest.mark.parametrize("before", ["fresh", "without autograd"])
+def test_tables_kept_out_of_sight_are_refused(before):
+    net = used(blocks(Cached), before)
+    message = r"made of a\.table, b\.table, so" if before == "without autograd" else "uses up"
+    with pytest.raises(GradbenchError, match=message):
+        squared_norms(net, images(), chunk=2)
+
+
+class Merged(nn.Module):
+    """A low-rank change of the weight that evaluation mode adds to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.merged = nn.Parameter(torch.randn(4, 8)), False
+        self.up, self.down = nn.Parameter(torch.randn(4, 2)), nn.Parameter(torch.randn(2, 8))
+
+    @torch.no_grad()
+    def train(self, mode: bool = True) -> nn.Module:
+        if self.merged == mode:
+            self.weight.add_((self.up @ self.down) * (-1 if mode else 1))
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if self.merged else self.weight + self.up @ self.down
+        return F.linear(x[:, 0, 0], weight)
+
+
+def test_merged_changes_of_weights_are_refused_and_stay():
+    net = Merged().double().eval()
+    weight = net.weight.clone()
+    with pytest.raises(GradbenchError, match="tensors made of up, down, so"):
+        squared_norms(net, images())
+    assert torch.equal(net.weight, weight)
+    found = squared_norms(net, images(), parameters=["weight"])
+    assert_exact(found.values, loop(net, images(), LOSS)[:, :1])
 
 
 class Remembers(nn.Module):
