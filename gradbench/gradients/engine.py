@@ -23,8 +23,13 @@ from gradbench.gradients.door import taking
 from gradbench.gradients.graph import ownership
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.single import statistics_alone, try_channels_last
-from gradbench.gradients.state import BACKWARD_HOOKS, FORWARD_HOOKS, without_callers_hooks
+from gradbench.gradients.single import compared, statistics_alone, try_channels_last
+from gradbench.gradients.state import (
+    BACKWARD_HOOKS,
+    FORWARD_HOOKS,
+    callers_hooks,
+    without_callers_hooks,
+)
 from gradbench.gradients.task import ALONE, FORMED, UNUSED, Found, Taken, Task
 from gradbench.gradients.witness import Witness, signature
 
@@ -91,11 +96,12 @@ class Engine:
         path = self.recorder.path
         if self.witness.strays(path):
             # Something else is computed: look at one image again. The caller's hooks have seen
-            # these images.
+            # these images, and may be what changed.
             self.recorder.release()
             self.witness = self._see_first(images, afresh=True)
-            self.witness.images = len(images)
+            self.witness.images, hooked = len(images), outputs.detach()
             outputs = self._forward(images, (*FORWARD_HOOKS, *hooks))
+            compared(outputs.detach(), hooked)
         self.witness.compare(model, images, outputs.detach(), path)
         seen = _SEEN.setdefault(model, {})
         seen[len(images)] = (self.witness, self.channels_last)
@@ -114,6 +120,7 @@ class Engine:
         with (
             guard.refuse_randomness(self.device),
             without_callers_hooks(model, hooks),
+            callers_hooks(model, FORWARD_HOOKS, self.recorder.path.beside),
             kept.passing(model),
         ):
             given = start(images.clone())  # which networks may change in place

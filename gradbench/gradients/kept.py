@@ -38,9 +38,11 @@ class Way:
 
     Args:
         changes: module, attribute: `training`, which is set, or one that is emptied.
+        absent: whether attributes that hold a tensor are taken away, instead of set to None.
     """
 
     changes: tuple[tuple[str, str], ...]
+    absent: bool = False
 
     @contextmanager
     def taken(self, model: nn.Module) -> Iterator[None]:
@@ -49,9 +51,18 @@ class Way:
             for where, name in self.changes:
                 held = vars(model.get_submodule(where))
                 value = held.get(name)
-                stack.callback(held.__setitem__, name, value)
-                empty = type(value)() if isinstance(value, dict | list) else None
-                held[name] = True if name == "training" else empty
+                if name in held:
+                    stack.callback(held.__setitem__, name, value)
+                else:
+                    stack.callback(held.pop, name, None)
+                if name == "training":
+                    held[name] = True
+                elif isinstance(value, dict | list):
+                    held[name] = type(value)()
+                elif self.absent:
+                    held.pop(name, None)
+                else:
+                    held[name] = None
             yield
 
 
@@ -99,10 +110,10 @@ def find_way(
     switches = [name for name, m in own.items() if type(m).train is not nn.Module.train]
     stale = None
     if owners or holders or switches:
-        stale = _acting_when_refreshed(forward, model, image, unseen, seen)
-    ways = [_emptied(model, {*old, *(name for name in holders if name in owners)})]
+        stale = _refreshed(forward, model, image, unseen, seen)
+    ways = _emptied(model, {*old, *(name for name in holders if name in owners)})
     if stale is not None:
-        ways.append(_emptied(model, {*old, *holders}))
+        ways += _emptied(model, {*old, *holders})
     if old or stale is not None:  # else a parameter may act in training mode alone
         ways += [_trained({*old, *owners}), _trained({*old, *owners, *holders, *switches})]
     for way in ways:
@@ -111,8 +122,10 @@ def find_way(
         found = _try(way, forward, model, image, seen)
         if found is None:
             continue
-        gained = not unseen.isdisjoint(leaves_of(found))
-        if (gained or old) and not _used(graphs, found):
+        rest = unseen - leaves_of(found)
+        if _used(graphs, found) or not (old or len(rest) < len(unseen)):
+            continue
+        if stale is None or _refreshed(forward, model, image, rest, seen) is None:
             use(way, model)
             return way
     if stale is not None:
@@ -145,14 +158,14 @@ def _try(
         # A module in training mode may draw random numbers, for its dropout: then it is no way.
         with torch.random.fork_rng(devices), refuse_randomness(image.device):
             found = forward(model, image)
-    except (GradbenchError, RuntimeError, TypeError, AttributeError, KeyError) as fault:
+        tight = {torch.float64: 1e-10, torch.float32: 1e-5}
+        return found if close(found.detach(), seen.detach(), tight) else None
+    except Exception as fault:  # a network may fail in any manner without what it keeps
         if isinstance(fault, RuntimeError) and out_of_memory(fault):
             raise
         return None
     finally:
         use(None, model)
-    tight = {torch.float64: 1e-10, torch.float32: 1e-5}
-    return found if close(found.detach(), seen.detach(), tight) else None
 
 
 def _used(graphs: Mapping[Place, Tensor], outputs: Tensor) -> list[str]:
@@ -198,16 +211,16 @@ def _trained(modules: Collection[str]) -> Way:
     return Way(tuple((name, "training") for name in modules))
 
 
-def _emptied(model: nn.Module, modules: Collection[str]) -> Way:
+def _emptied(model: nn.Module, modules: Collection[str]) -> list[Way]:
     held = {
         (name, attribute)
         for name in modules
         for (attribute, _), _ in _tensors(model.get_submodule(name))
     }
-    return Way(tuple(held))
+    return [Way(tuple(held)), Way(tuple(held), absent=True)]
 
 
-def _acting_when_refreshed(
+def _refreshed(
     forward: Forward, model: nn.Module, image: Tensor, unseen: set[Tensor], seen: Tensor
 ) -> str | None:
     """Look whether parameters act once `train` and `eval` were called, on a copy of the network.
@@ -216,12 +229,12 @@ def _acting_when_refreshed(
         None if they do not; else what to add to the message: nothing, or that what is kept does
         not fit the parameters any more.
     """
-    if any(acting(partial(forward, model), [list(unseen)], image)):
+    if not unseen or any(acting(partial(forward, model), [list(unseen)], image)):
         return None  # not by what is kept, then
     modes = [module.training for module in model.modules()]
     places = [i for i, p in enumerate(model.parameters()) if p in unseen]
 
-    def refreshed(change: bool) -> Tensor:
+    def outputs(change: bool) -> Tensor:
         twin = copy.deepcopy(model)
         twin.train()
         theirs = list(twin.parameters())
@@ -232,12 +245,12 @@ def _acting_when_refreshed(
             return forward(twin, image)
 
     try:
-        before, after = refreshed(False), refreshed(True)
+        before, after = outputs(False), outputs(True)
     except Exception as fault:  # a network may hold anything, and be of one mode
         if isinstance(fault, RuntimeError) and out_of_memory(fault):
             raise
         return None
-    if not differ(before, after, partial(refreshed, False)):
+    if not differ(before, after, partial(outputs, False)):
         return None
     fits = close(before, seen.detach())
     return "" if fits else " that no longer fit them (call model.train() and model.eval())"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 
 class Path:
@@ -24,6 +25,7 @@ class Path:
         self.steps: list[tuple] = []
         self.values: list[Any] = []
         self._made: set[int] = set()
+        self._apart = False
 
     def start(self, images: Tensor) -> Tensor:
         """Return the images, taken for a tensor of this pass."""
@@ -32,6 +34,8 @@ class Path:
 
     def note(self, func: Callable, args: Sequence, kwargs: Mapping | None, result: Any) -> None:
         """Add a call of a function."""
+        if self._apart:
+            return
         step = [func]
         for argument in args:
             self._read(argument, step)
@@ -44,6 +48,27 @@ class Path:
             self._made.add(id(result))
         elif isinstance(result, tuple | list):
             self._made.update(id(part) for part in result)
+
+    def beside(self, hook: Callable) -> Callable:
+        """Return a hook of the caller's whose functions are no part of the path.
+
+        What it looks at may change from pass to pass. Changing something is a step.
+        """
+
+        def watched(*given: Any, **keywords: Any) -> Any:
+            seen = [value for value in tree_leaves((given, keywords)) if isinstance(value, Tensor)]
+            before = [_identity(value) for value in seen]
+            self._apart = True
+            try:
+                returned = hook(*given, **keywords)
+            finally:
+                self._apart = False
+            if returned is not None or before != [_identity(value) for value in seen]:
+                self.steps.append(("hook",))
+                self._made.update(id(value) for value in tree_leaves(returned))
+            return returned
+
+        return watched
 
     def _read(self, argument: Any, step: list) -> None:
         if isinstance(argument, Tensor):

@@ -111,6 +111,15 @@ def without_callers_hooks(
 
     Gives the names of the modules that had some.
     """
+    with callers_hooks(model, kinds, None) as names:
+        yield names
+
+
+@contextmanager
+def callers_hooks(
+    model: nn.Module, kinds: Sequence[str], instead: Callable[[Callable], Callable] | None
+) -> Iterator[list[str]]:
+    """Put others in the place of hooks that were placed on the model, or none; see above."""
     names = []
     with ExitStack() as stack:
         for where, module in model.named_modules():
@@ -120,6 +129,9 @@ def without_callers_hooks(
                     kept = OrderedDict((k, h) for k, h in hooks.items() if _of_torch(h))
                     if len(kept) < len(hooks):
                         names.append(f"'{where}'")
+                    if instead is not None:
+                        others = ((k, h if k in kept else instead(h)) for k, h in hooks.items())
+                        kept = OrderedDict(others)
                     setattr(module, kind, kept)
                     stack.callback(setattr, module, kind, hooks)
         yield names

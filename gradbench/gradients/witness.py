@@ -30,7 +30,7 @@ def signature(model: nn.Module, image: Tensor, settings: Sequence) -> tuple:
         (
             id(module),
             type(module),
-            (*module._forward_hooks, None, *module._forward_pre_hooks),
+            tuple(map(len, (module._forward_hooks, module._forward_pre_hooks))),
             tuple((k, v if isinstance(v, _PLAIN) else id(v)) for k, v in vars(module).items()),
         )
         for module in model.modules()

@@ -95,6 +95,15 @@ class Lazy(Attention):
         return self.kept
 
 
+class LazyAttribute(Attention):
+    """Kept at the first pass, in an attribute that is not there before."""
+
+    def bias(self) -> Tensor:
+        if not hasattr(self, "kept"):
+            self.kept = self.gathered()
+        return self.kept
+
+
 class Blocks(nn.Module):
     def __init__(self, kind: type[Attention]):
         super().__init__()
@@ -141,7 +150,7 @@ def held(net: nn.Module) -> list:
 
 
 @pytest.mark.parametrize("before", ["fresh", "without autograd", "with autograd", "backward"])
-@pytest.mark.parametrize("kind", [InDictionary, AtEval, AsBuffer, Lazy])
+@pytest.mark.parametrize("kind", [InDictionary, AtEval, AsBuffer, Lazy, LazyAttribute])
 def test_kept_tables_have_their_gradients(kind, before):
     truth = loop(blocks(Attention), images(), LOSS)
     assert (truth[:, 0] > 0).all()
@@ -218,6 +227,28 @@ def test_a_parameter_of_training_alone_stays_zero():
     column = found.names.index("noise")
     assert (found.values[:, column] == 0).all()
     assert found.routes["noise"] == "unused"
+
+
+class Several(Blocks):
+    """Two habits in one network, and a second output in training mode."""
+
+    def __init__(self):
+        super().__init__(InDictionary)
+        self.b = AtEval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().forward(x)
+        return (found, found) if self.training else found
+
+
+@pytest.mark.parametrize("before", ["fresh", "without autograd", "with autograd", "backward"])
+def test_several_habits_in_one_network(before):
+    net, same = Several().double(), blocks(Attention)
+    for name, module in same.named_children():
+        module.load_state_dict(net.get_submodule(name).state_dict())
+        module.places = getattr(net.get_submodule(name), "places", None)
+    truth = loop(same, images(), LOSS)
+    assert_exact(squared_norms(used(net.eval(), before), images()).values, truth)
 
 
 class Cosine(nn.Module):

@@ -165,6 +165,39 @@ def test_sizes_and_gradients_that_are_switched_on_and_off():
     assert_exact(squared_norms(fresh, x).values, truth)
 
 
+def test_hooks_that_look_on_may_do_so_differently_every_time():
+    net, passes, found = switched(), [], torch.zeros(12, 6, dtype=torch.float64)
+
+    def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        begin = sum(passes)
+        passes.append(len(output))
+        found[begin : begin + len(output)] = output.detach() * begin
+
+    net.a.register_forward_hook(keep)
+    for _ in range(3):
+        squared_norms(net, images())
+    assert passes == [4, 4, 4]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_hook_that_begins_to_change_something(in_place):
+    net, seen = switched(), []
+
+    def change(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+        seen.append(len(output))
+        if len(seen) < 2:
+            return None
+        if not in_place:
+            return others(output)
+        output.sub_(output.detach().mean(0))
+        return None
+
+    net.b.register_forward_hook(change)
+    squared_norms(net, images())
+    with pytest.raises(GradbenchError, match="a forward hook"):
+        squared_norms(net, images())
+
+
 def test_a_network_that_stays_is_not_looked_at_again():
     passes = []
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 5)).double().eval()
