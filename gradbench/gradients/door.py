@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 from torch.nn.parameter import is_lazy
 
@@ -26,7 +27,7 @@ def network_inside(model: Any) -> nn.Module:
         GradbenchError: for anything but a module, or parameters without values that can have a
             gradient.
     """
-    if isinstance(model, type) and issubclass(model, nn.Module):
+    if _is_class_of_modules(model):
         raise GradbenchError(f"the model is the class {model.__name__}: make a network of it first")
     if not isinstance(model, nn.Module):
         raise GradbenchError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
@@ -82,8 +83,9 @@ def check_direction(name: str, direction: Any, parameter: Tensor) -> None:
 
 
 def check_loss(loss: Any) -> None:
-    """Raise a GradbenchError for a loss module of PyTorch, which wants a target."""
-    if isinstance(loss, _Loss) or (isinstance(loss, type) and issubclass(loss, nn.Module)):
+    """Raise a GradbenchError for a loss of PyTorch's own, which wants a target."""
+    of_torch = getattr(loss, "__module__", None) == F.__name__
+    if isinstance(loss, _Loss) or of_torch or _is_class_of_modules(loss):
         name = getattr(loss, "__name__", type(loss).__name__)
         raise GradbenchError(
             f"loss {name} compares with a target: pass a function of the network's outputs alone"
@@ -92,6 +94,10 @@ def check_loss(loss: Any) -> None:
 
 FAULTS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 """What PyTorch raises for images of a wrong shape, number format or device."""
+
+
+def _is_class_of_modules(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
 
 
 @contextmanager

@@ -297,6 +297,7 @@ OPTIONS = {
     "loss as a number": ({"loss": 1}, "no loss named '1'"),
     "loss module": ({"loss": nn.CrossEntropyLoss()}, "CrossEntropyLoss compares with a target"),
     "loss class": ({"loss": nn.MSELoss}, "MSELoss compares with a target"),
+    "loss function of torch": ({"loss": F.cross_entropy}, "cross_entropy compares with a target"),
     "loss of three": ({"loss": lambda a, b, c: a}, "asks for 3 arguments"),
     "loss of a number": ({"loss": lambda z: 1.0}, "one value per image.*gave float"),
     "loss without a gradient": ({"loss": lambda z: z.argmax(1).double()}, "does not depend"),
