@@ -17,6 +17,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> GradbenchError:
 
     The name itself, which may be valid elsewhere, is never proposed.
     """
+    name = str(name)  # which may be anything that was given in the place of one
     choices = sorted(choice for choice in choices if choice != name)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -20,6 +20,7 @@ from gradbench.errors import GradbenchError
 from gradbench.extraction.feature_layers import layer_of, mean_over_positions
 from gradbench.gradients import guard
 from gradbench.gradients.state import only_these_require_grad, same_buffers
+from gradbench.support.pixels import gradient_in_pixels
 
 
 class Loss(Protocol):
@@ -94,7 +95,7 @@ def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor
 
     Raises:
         GradbenchError: if f is in training mode, mixes the images of a batch, draws random numbers,
-            or its gradient is not finite.
+            or its gradient is not finite or not seen by autograd.
     """
     guard.refuse_training_mode(backbone)
     with (
@@ -161,10 +162,7 @@ def _refuse_mixing(backbone: Backbone, two: Tensor, source: str) -> None:
 
 def _pull_back(values: Tensor, pixels: Tensor, towards: Tensor) -> Tensor:
     """Return the product of `towards` with the Jacobian of values by pixels."""
-    if not values.requires_grad:
-        return torch.zeros_like(pixels)
-    (gradient,) = torch.autograd.grad(values, pixels, towards, materialize_grads=True)
-    return gradient
+    return gradient_in_pixels(values, pixels, towards)
 
 
 @contextmanager

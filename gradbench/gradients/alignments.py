@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients.asked import Options, run
+from gradbench.gradients.door import check_direction, network_inside
 from gradbench.gradients.labels import Label
 from gradbench.gradients.losses import PerImage
 
@@ -73,19 +74,18 @@ def alignments(
         GradbenchError: for a name that the model does not have, a direction of another shape or
             not finite, and wherever `squared_norms` raises.
     """
-    shapes = {name: p.shape for name, p in model.named_parameters()}
+    named = dict(network_inside(model).named_parameters())
+    if not isinstance(directions, Mapping):
+        raise GradbenchError(
+            f"directions is a {type(directions).__name__}: give a dictionary from names of "
+            "parameters to tensors of their shapes"
+        )
     if not directions:
         raise GradbenchError("no direction was given: name -> tensor of that parameter's shape")
     for name, direction in directions.items():
-        if name not in shapes:
-            raise unknown("parameter", name, shapes)
-        if direction.shape != shapes[name]:
-            raise GradbenchError(
-                f"the direction of {name} has shape {tuple(direction.shape)}, but the parameter "
-                f"has {tuple(shapes[name])}"
-            )
-        if not torch.isfinite(direction).all():
-            raise GradbenchError(f"the direction of {name} is not finite")
+        if name not in named:
+            raise unknown("parameter", name, named)
+        check_direction(name, direction, named[name])
     options = Options(
         label, loss, reduction, list(directions), chunk, precision, channels_last, routes
     )

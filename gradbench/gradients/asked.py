@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients import guard
 from gradbench.gradients import precision as formats
-from gradbench.gradients.engine import ALONE, Engine, Found, Taken, Task
+from gradbench.gradients.door import check_images, check_loss, network_inside
+from gradbench.gradients.engine import Engine
 from gradbench.gradients.labels import Label
 from gradbench.gradients.losses import PerImage, as_loss, of_both
 from gradbench.gradients.memory import default_chunk, in_chunks
 from gradbench.gradients.state import only_these_require_grad, same_buffers
+from gradbench.gradients.task import ALONE, Found, Taken, Task
 
 ROUTES = ("outer", "direct", "gram", "native", ALONE)
 Choice = Iterable[str] | Callable[[str], bool] | None
@@ -64,6 +66,7 @@ def run(
     Raises:
         GradbenchError: see `squared_norms`.
     """
+    check_loss(options.loss)
     loss = of_both(as_loss(options.loss, options.label, options.reduction))
     ready = prepare(model, images, options)
     model, images, device = ready.model, ready.images, ready.device
@@ -126,10 +129,9 @@ def prepare(model: nn.Module, images: Tensor, options: Options) -> Ready:
         GradbenchError: see `squared_norms`.
     """
     formats.check(options.precision)
-    guard.check_arguments(model, images, options.chunk)
+    model, images = network_inside(model), check_images(images, options.chunk)
     guard.refuse_training_mode(model)
-    # Of a compiled network the original: layers inside compiled code cannot be seen.
-    model = formats.network_for(getattr(model, "_orig_mod", model), options.precision)
+    model = formats.network_for(model, options.precision)
     first = next((p for p in model.parameters() if p.is_floating_point()), images)
     device, dtype = first.device, first.dtype
     if options.precision is not None and images.is_floating_point():
@@ -152,10 +154,20 @@ def select(model: nn.Module, wanted: Choice) -> dict[str, nn.Parameter]:
     named = dict(model.named_parameters())
     if wanted is None:
         keep = set(named)
-    elif callable(wanted):
+    elif callable(wanted) and not isinstance(wanted, nn.Module):
         keep = {name for name in named if wanted(name)}
+    elif isinstance(wanted, str):
+        keep = {wanted}
     else:
-        keep = {wanted} if isinstance(wanted, str) else set(wanted)
+        listed = [wanted] if not isinstance(wanted, Iterable) else list(wanted)
+        if isinstance(wanted, Tensor | nn.Module) or not all(isinstance(n, str) for n in listed):
+            kind = type(wanted).__name__
+            raise GradbenchError(
+                f"parameters is a {kind} of something else than names: give names such as "
+                f"'{next(iter(named), 'fc.weight')}', or a function that says of a name whether it "
+                "is wanted"
+            )
+        keep = set(listed)
     for name in sorted(keep - set(named)):
         raise unknown("parameter", name, named)
     if not named:
@@ -171,10 +183,15 @@ def _forced(
     """Return parameter -> route; one route for all is taken wherever a layer has it."""
     if routes is None:
         return {}
+    if not isinstance(routes, str | Mapping):
+        raise GradbenchError(
+            f"routes is a {type(routes).__name__}: give one of {', '.join(ROUTES)}, or a "
+            "dictionary from names of parameters to them"
+        )
     chosen = dict.fromkeys(named, routes) if isinstance(routes, str) else dict(routes)
     for name, route in chosen.items():
         if name not in named:
             raise unknown("parameter", name, named)
-        if route not in ROUTES:
+        if not isinstance(route, str) or route not in ROUTES:
             raise unknown("route", route, ROUTES)
     return {named[name]: route for name, route in chosen.items()}

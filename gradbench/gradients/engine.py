@@ -10,7 +10,6 @@ account for completely (graph.py) is computed one image at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -18,74 +17,27 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients import guard
+from gradbench.gradients import guard, kept
 from gradbench.gradients.costs import cheapest
+from gradbench.gradients.door import taking
 from gradbench.gradients.graph import ownership
-from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.rules.base import Rule
-from gradbench.gradients.single import Witness, signature, statistics_alone, try_channels_last
-from gradbench.gradients.state import BACKWARD_HOOKS, without_callers_hooks
+from gradbench.gradients.single import compared, statistics_alone, try_channels_last
+from gradbench.gradients.state import (
+    BACKWARD_HOOKS,
+    FORWARD_HOOKS,
+    callers_hooks,
+    without_callers_hooks,
+)
+from gradbench.gradients.task import ALONE, FORMED, UNUSED, Found, Taken, Task
+from gradbench.gradients.witness import Witness, signature
 
-ALONE = "one image at a time"
-UNUSED = "unused"
-FORMED = "formed"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a pass computes.
-
-    Args:
-        model: the network.
-        loss: function from images and outputs to one value per image.
-        known: whether the loss is one of this room.
-        parameters: the asked parameters, d of them.
-        directions: parameter -> direction of the same shape, or none.
-        forced: parameter -> route that it must take.
-        scale: factor of the losses in the backward pass; statistics are those without it.
-        channels_last: whether images are laid out so where the network allows it.
-        compiled: whether rules that have a compiled form use it.
-    """
-
-    model: nn.Module
-    loss: OfBoth
-    known: bool
-    parameters: Sequence[Tensor]
-    directions: Mapping[Tensor, Tensor] = field(default_factory=dict)
-    forced: Mapping[Tensor, str] = field(default_factory=dict)
-    scale: float = 1.0
-    channels_last: bool = False
-    compiled: bool = False
-
-
-@dataclass(frozen=True)
-class Found:
-    """Statistics of some images: squared norms (B, d), inner products (B, d) or None, outputs."""
-
-    norms: Tensor
-    products: Tensor | None
-    outputs: Tensor
-
-
-@dataclass(frozen=True)
-class Taken:
-    """How one parameter was computed: kind of layer, route, and the shapes that decided it."""
-
-    kind: str
-    route: str
-    rule: Rule | None = None
-    x: torch.Size | None = None
-    delta: torch.Size | None = None
-
-    def __str__(self) -> str:
-        """Return kind and route as one text."""
-        return self.route if self.route in (ALONE, UNUSED) else f"{self.kind} {self.route}"
-
-
-# network -> its witness, and whether it takes channels last; forgotten with the network
-_SEEN: WeakKeyDictionary[nn.Module, tuple[Witness, bool]] = WeakKeyDictionary()
+# network -> size of a batch -> its witness, and whether it takes channels last; forgotten with the
+# network
+_SEEN: WeakKeyDictionary[nn.Module, dict[int, tuple[Witness, bool]]] = WeakKeyDictionary()
+SIZES = 8
+"""Sizes of batches that are remembered for a network."""
 
 
 class Engine:
@@ -107,7 +59,7 @@ class Engine:
     def __call__(self, images: Tensor) -> Found:
         """Return the statistics of these images."""
         # Autograd may not keep the tensors of inference mode, hence the copy of those.
-        images = images.detach().to(self.device)
+        images = images.to(self.device)
         images = images.clone() if images.is_inference() else images
         if self.witness is None:
             self.witness = self._see_first(images)
@@ -117,64 +69,105 @@ class Engine:
         shape = (len(images), len(self.task.parameters))
         self.norms = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self.products = torch.zeros_like(self.norms) if self.task.directions else None
-        recorder = Recorder(self.task.parameters, self.witness.judge, self._reduce)
         try:
-            outputs = self._forward(recorder, images)
-            self.witness.compare(self.task.model, images, outputs.detach())
-            _SEEN[self.task.model] = (self.witness, self.channels_last)
-            shared = self._backward(recorder, images, outputs)
+            outputs = self._recorded(images)
+            shared = self._backward(images, outputs)
+            outputs = outputs.detach()
+            if shared:
+                self.recorder.release()
+                self._alone(images, outputs, shared)
+        except RuntimeError as fault:
+            if "backward through the graph a second time" not in str(fault):
+                raise
+            raise GradbenchError(
+                "the network keeps tensors made of its parameters from one forward pass to the "
+                "next, with a graph that one backward pass uses up: let it compute them in every "
+                "pass"
+            ) from fault
         finally:
-            recorder.release()
+            self.recorder.release()
             self.owned = {}
-        outputs = outputs.detach()
-        if shared:
-            self._alone(images, outputs, shared)
         return Found(self.norms, self.products, outputs)
 
-    def _forward(self, recorder: Recorder, images: Tensor) -> Tensor:
-        """Run the network on a chunk under the recorder."""
-        # Of the caller's hooks those of the backward pass are suspended: some routes miss them.
+    def _recorded(self, images: Tensor) -> Tensor:
+        """Run the network on a chunk, watched by a witness that knows the path taken."""
+        model, hooks = self.task.model, BACKWARD_HOOKS
+        outputs = self._forward(images, hooks)
+        path = self.recorder.path
+        if self.witness.strays(path):
+            # Something else is computed: look at one image again. The caller's hooks have seen
+            # these images, and may be what changed.
+            self.recorder.release()
+            self.witness = self._see_first(images, afresh=True)
+            self.witness.images, hooked = len(images), outputs.detach()
+            outputs = self._forward(images, (*FORWARD_HOOKS, *hooks))
+            compared(outputs.detach(), hooked)
+        self.witness.compare(model, images, outputs.detach(), path)
+        seen = _SEEN.setdefault(model, {})
+        seen[len(images)] = (self.witness, self.channels_last)
+        while len(seen) > SIZES:
+            del seen[next(iter(seen))]
+        return outputs
+
+    def _forward(self, images: Tensor, hooks: Sequence[str]) -> Tensor:
+        """Run the network on a chunk under a recorder, with these hooks of the caller suspended.
+
+        Those of the backward pass always are: some routes miss them.
+        """
+        model = self.task.model
+        self.recorder = Recorder(self.task.parameters, self.witness.judge, self._reduce)
+        start = self.recorder.path.start
         with (
             guard.refuse_randomness(self.device),
-            without_callers_hooks(self.task.model, BACKWARD_HOOKS),
-            recorder,
+            without_callers_hooks(model, hooks),
+            callers_hooks(model, FORWARD_HOOKS, self.recorder.path.beside),
+            kept.passing(model),
         ):
+            given = start(images.clone())  # which networks may change in place
             try:
-                outputs = self.task.model(images.clone())  # which networks may change in place
+                with self.recorder:
+                    outputs = model(given)
             except RuntimeError as fault:
                 if not (self.channels_last and self.witness.first) or out_of_memory(fault):
                     raise
                 self.channels_last = False
-                recorder.release()
-                outputs = self.task.model(images.contiguous())
-        guard.check_outputs(outputs, len(images))
+                self.recorder.release()
+                given = start(images.contiguous())
+                with self.recorder:
+                    outputs = model(given)
+        guard.check_outputs(outputs, images, model)
         return outputs
 
-    def _see_first(self, images: Tensor) -> Witness:
+    def _see_first(self, images: Tensor, afresh: bool = False) -> Witness:
         """Look at the first image alone, and find out whether channels may come last."""
         model, wanted = self.task.model, self.task.channels_last
         how = (torch.is_autocast_enabled(self.device.type), wanted, *map(id, self.task.parameters))
         now = signature(model, images, how)
-        known = _SEEN.get(model)
-        if known is not None and known[0].signature == now:
+        known = _SEEN.get(model, {}).get(len(images))
+        if known is not None and known[0].signature == now and not afresh:
             witness, self.channels_last = known
+            kept.use(witness.way, model)
             return witness
-        with guard.refuse_randomness(self.device):
+        with guard.refuse_randomness(self.device), taking(model, images):
             make = partial(Witness, model, parameters=self.task.parameters)
             witness, self.channels_last = try_channels_last(make, images[:1], wanted)
         witness.signature = now
+        former = _SEEN.get(model, {}).items()
+        _SEEN[model] = {size: known for size, known in former if known[0].signature == now}
         return witness
 
-    def _backward(self, recorder: Recorder, images: Tensor, outputs: Tensor) -> list[Tensor]:
+    def _backward(self, images: Tensor, outputs: Tensor) -> list[Tensor]:
         """Run the backward pass; return the parameters that the rules do not account for."""
         losses = guard.per_image_loss(self.task.loss, images, outputs, self.task.known)
+        calls = [call for call in self.recorder.calls if call.layout is not None]
+        asked = [p for p in self.task.parameters if self.task.forced.get(p) != ALONE]
+        graph = ownership(losses, calls, asked)
+        unused = [p for p in self.task.parameters if p not in graph.leaves]
+        self.witness.check_unused(self.task.model, images, outputs, unused)
         if not losses.requires_grad:
             return []
-        if self.witness.moves_images(recorder.moves):
+        if self.witness.moves_images(self.recorder.moves):
             return list(self.task.parameters)
-        calls = [call for call in recorder.calls if call.layout is not None]
-        asked = [p for p in self.task.parameters if self.task.forced.get(p) != ALONE]
-        graph = ownership(losses.grad_fn, calls, asked)
         self.owned = graph.owned
         if graph.edges:
             torch.autograd.grad(losses.sum() * self.task.scale, graph.edges, allow_unused=True)

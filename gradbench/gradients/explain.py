@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradbench.errors import unknown
 from gradbench.gradients.asked import Options, run
 from gradbench.gradients.costs import nanoseconds
+from gradbench.gradients.door import check_images
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def explain(
     """
     for name in sorted(set(options) - {f.name for f in fields(Options)}):
         raise unknown("option", name, (f.name for f in fields(Options)))
-    answer = run(model, images[:2], Options(**options))
+    answer = run(model, check_images(images)[:2], Options(**options))
     device = next(model.parameters()).device.type
     lines = []
     for name, taken in answer.taken.items():

@@ -7,9 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradbench.gradients import guard
+from gradbench.gradients import guard, kept
 from gradbench.gradients import precision as formats
 from gradbench.gradients.asked import Options, prepare
+from gradbench.gradients.door import taking
 from gradbench.gradients.memory import in_chunks
 from gradbench.gradients.single import forward_alone, try_channels_last
 from gradbench.gradients.state import same_buffers
@@ -43,7 +44,10 @@ def outputs(
     )
     with torch.no_grad(), formats.arithmetic(precision, ready.device), same_buffers(ready.model):
         first = ready.images[:1].to(ready.device)
-        _, last = try_channels_last(partial(forward_alone, ready.model), first, ready.channels_last)
+        alone = partial(forward_alone, ready.model)
+        with taking(ready.model, first):
+            found, last = try_channels_last(alone, first, ready.channels_last)
+        guard.check_outputs(found, first, ready.model)
         pass_through = _Pass(ready.model, ready.device, last)
         parts, _ = in_chunks(pass_through, ready.images, ready.chunk)
     return torch.cat(parts).to(images.device)
@@ -57,9 +61,9 @@ class _Pass:
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.to(self.device)
-        with guard.refuse_randomness(self.device):
+        with guard.refuse_randomness(self.device), kept.passing(self.model):
             found, self.channels_last = try_channels_last(
                 lambda laid_out: self.model(laid_out.clone()), images, self.channels_last
             )
-        guard.check_outputs(found, len(images))
+        guard.check_outputs(found, images, self.model)
         return found

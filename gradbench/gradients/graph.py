@@ -26,27 +26,27 @@ class Ownership:
         owned: parameter -> the one call through which it acts on the loss.
         shared: parameters that act on the loss in any other way.
         edges: where the backward pass may stop, so that it passes every call of `owned`.
-
-    Parameters in neither do not act on the loss: their gradient is zero.
+        leaves: all tensors that act on the loss, as far as autograd saw it.
     """
 
     owned: dict[Tensor, Call]
     shared: list[Tensor]
     edges: list[Any]
+    leaves: frozenset[Tensor]
 
 
-def ownership(root: Any, calls: Iterable[Call], parameters: Iterable[Tensor]) -> Ownership:
+def ownership(values: Tensor, calls: Iterable[Call], parameters: Iterable[Tensor]) -> Ownership:
     """Sort the parameters by how they act on the loss.
 
     Args:
-        root: `grad_fn` of the loss.
+        values: the losses.
         calls: the noted calls that may be used.
         parameters: the asked parameters.
 
     Raises:
         GradbenchError: when part of the graph is hidden by re-entrant checkpointing.
     """
-    parents, leaves = _parents(root)
+    parents, leaves = _parents(values.grad_fn)
     at_node = {call.node: call for call in calls}
     owned, shared = {}, []
     for parameter in parameters:
@@ -63,14 +63,29 @@ def ownership(root: Any, calls: Iterable[Call], parameters: Iterable[Tensor]) ->
             shared.append(parameter)
     used = {call.node for call in owned.values()}
     lowest = used - _above(used, parents)
-    return Ownership(owned, shared, [at_node[node].edge for node in lowest])
+    return Ownership(owned, shared, [at_node[node].edge for node in lowest], frozenset(leaves))
+
+
+def leaves_of(values: Tensor) -> frozenset[Tensor]:
+    """Return the tensors that require a gradient and from which autograd saw these values made.
+
+    Raises:
+        GradbenchError: as `ownership`.
+    """
+    return frozenset(_parents(values.grad_fn)[1])
+
+
+def nodes_of(values: Tensor) -> frozenset[Any]:
+    """Return the nodes of the graph that autograd built for these values."""
+    return frozenset(_parents(values.grad_fn)[0])
 
 
 def _parents(root: Any) -> tuple[dict[Any, list[Any]], dict[Tensor, Any]]:
     """Return the parents of every node below root, one entry per edge, and the nodes of leaves."""
-    parents: dict[Any, list[Any]] = {root: []}
+    parents: dict[Any, list[Any]] = {}
     leaves: dict[Tensor, Any] = {}
-    stack = [root]
+    stack = [] if root is None else [root]
+    parents.update((node, []) for node in stack)
     while stack:
         node = stack.pop()
         kind = type(node).__name__

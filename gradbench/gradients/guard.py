@@ -14,18 +14,6 @@ from gradbench.errors import GradbenchError
 from gradbench.gradients.losses import OfBoth
 
 
-def check_arguments(model: nn.Module, images: Tensor, chunk: int | None) -> None:
-    """Raise a GradbenchError unless a model, some images and a number of images were given."""
-    if not isinstance(model, nn.Module):
-        raise GradbenchError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
-    if not isinstance(images, Tensor):
-        raise GradbenchError(f"the images are a {type(images).__name__}, not a torch.Tensor")
-    if images.ndim < 1 or len(images) == 0:
-        raise GradbenchError("no images were given")
-    if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
-        raise GradbenchError(f"chunk {chunk}: a whole number of at least 1")
-
-
 def refuse_training_mode(model: nn.Module) -> None:
     """Raise for a layer whose result depends on the batch or on chance in the mode it is in.
 
@@ -79,17 +67,31 @@ def _random_states(device: torch.device) -> list[Tensor]:
     return states
 
 
-def check_outputs(outputs: Tensor, images: int) -> None:
-    """Raise a GradbenchError unless the network returned one finite row per image."""
-    if not isinstance(outputs, Tensor) or outputs.ndim < 1 or len(outputs) != images:
+def check_outputs(outputs: Tensor, images: Tensor, model: nn.Module) -> None:
+    """Raise a GradbenchError unless the network returned one finite row of numbers per image."""
+    if not isinstance(outputs, Tensor) or outputs.ndim < 1 or len(outputs) != len(images):
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise GradbenchError(
-            f"the network must return one row of outputs per image ({images}), but gave {got}"
+            f"the network must return one row of outputs per image ({len(images)}), but gave {got}"
         )
-    if not torch.isfinite(outputs).all():
+    if outputs.is_complex() or outputs.layout != torch.strided:
         raise GradbenchError(
-            "the network's outputs are not all finite: look for NaN in its weights or the images"
+            f"the network's outputs are {plain(outputs.dtype)}, {plain(outputs.layout)}: real "
+            "numbers in an ordinary tensor are wanted"
         )
+    if torch.isfinite(outputs).all():
+        return
+    held = [f"parameter {n} holds" for n, p in model.named_parameters() if not p.isfinite().all()]
+    held += [] if images.isfinite().all() else ["the images hold"]
+    raise GradbenchError(
+        "the network's outputs are not all finite: "
+        + (f"{held[0]} NaN or infinity" if held else "images and parameters are")
+    )
+
+
+def plain(name: torch.dtype | torch.layout) -> str:
+    """Return the name of a number format or layout as one says it."""
+    return str(name).removeprefix("torch.")
 
 
 def per_image_loss(loss: OfBoth, images: Tensor, outputs: Tensor, known: bool) -> Tensor:
@@ -112,6 +114,8 @@ def per_image_loss(loss: OfBoth, images: Tensor, outputs: Tensor, known: bool) -
         raise GradbenchError(
             f"the loss must return one value per image, shape ({outputs.shape[0]},), but gave {got}"
         )
+    if values.is_complex():
+        raise GradbenchError("the loss is complex: its gradient is that of a real number")
     if outputs.requires_grad and not values.requires_grad:
         raise GradbenchError("the loss does not depend on the outputs of the network")
     if not values.isfinite().all():

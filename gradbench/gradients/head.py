@@ -11,12 +11,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients import guard
+from gradbench.gradients import guard, kept
 
 
 def linear_layers(model: nn.Module, layer: str | None) -> dict[str, nn.Linear]:
     """Return name -> layer of the Linear layers, or of the named one alone."""
     modules = dict(model.named_modules())
+    if layer is not None and not isinstance(layer, str):
+        raise GradbenchError(f"layer is a {type(layer).__name__}: give the name of a Linear layer")
     found = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
     if layer is not None and layer in modules and layer not in found:
         raise GradbenchError(
@@ -80,7 +82,7 @@ def forward(
         head.register_forward_hook(note(name), with_kwargs=True) for name, head in heads.items()
     ]
     try:
-        with guard.refuse_randomness(images.device), uses:
+        with guard.refuse_randomness(images.device), kept.passing(model), uses:
             logits = model(images)
     finally:
         for handle in handles:
@@ -90,7 +92,7 @@ def forward(
         raise GradbenchError(
             f"the network must return logits, ({len(images)} images, classes), but gave {got}"
         )
-    guard.check_outputs(logits, len(images))
+    guard.check_outputs(logits, images, model)
     name, x = _match(calls, logits, heads, shapes)
     _check(name, heads[name], x, logits, uses)
     precise = torch.promote_types(torch.promote_types(x.dtype, logits.dtype), torch.float32)

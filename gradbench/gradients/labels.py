@@ -99,6 +99,22 @@ class RandomKHot:
         return KHot(tuple(drawn[: self.k].tolist())).vector(outputs)
 
 
+def checked(vector: Tensor, label: Label, outputs: int) -> Tensor:
+    """Return the vector of a label of the caller's own, one real number for each output.
+
+    Raises:
+        GradbenchError: for anything else.
+    """
+    fits = isinstance(vector, Tensor) and vector.shape == (outputs,) and not vector.is_complex()
+    if fits and vector.isfinite().all():
+        return vector
+    got = f"shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else type(vector).__name__
+    raise GradbenchError(
+        f"label {type(label).__name__} must give one real number for each output, shape "
+        f"({outputs},), but gave {got}"
+    )
+
+
 NAMED = {"ones": Ones, "zeros": Zeros}
 CHOICES = ("ones", "zeros", "KHot(classes)", "RandomKHot(k, seed)")
 

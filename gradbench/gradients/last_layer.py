@@ -17,10 +17,12 @@ from torch.nn import functional as F
 from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients import guard
 from gradbench.gradients.class_losses import CLASS_LOSSES, sum_of_others
+from gradbench.gradients.door import FAULTS, check_images, check_loss, network_inside, taking
 from gradbench.gradients.head import forward, linear_layers
 from gradbench.gradients.labels import Label
 from gradbench.gradients.losses import PerImage, as_loss, asks_for_images
 from gradbench.gradients.rules.base import squared_rows
+from gradbench.gradients.single import forward_alone
 
 CHUNK = 256
 """Images per forward pass."""
@@ -179,7 +181,7 @@ class LastLayer:
         return uniform_l1(self.features, self.logits)
 
     def _terms(self, loss: str) -> tuple[Tensor, Tensor, Tensor]:
-        if loss not in CLASS_LOSSES:
+        if not isinstance(loss, str) or loss not in CLASS_LOSSES:
             raise unknown("class loss", loss, CLASS_LOSSES)
         return CLASS_LOSSES[loss](self.logits)
 
@@ -227,10 +229,11 @@ def last_layer(
             hold: its output is not the output of a Linear layer, or that layer's weight is used
             more than once.
     """
+    check_loss(loss)
     per_image = as_loss(loss, label)
     if asks_for_images(per_image):
         raise GradbenchError("the closed forms hold for losses of the outputs alone: (outputs)")
-    guard.check_arguments(model, images, chunk)
+    model, images = network_inside(model), check_images(images, chunk)
     guard.refuse_training_mode(model)
     heads = linear_layers(model, layer)
     device = next(iter(heads.values())).weight.device
@@ -238,7 +241,13 @@ def last_layer(
     with torch.inference_mode(False), torch.no_grad():
         for piece in images.split(chunk or CHUNK):
             # A copy: networks may change it in place.
-            name, features, logits = forward(model, piece.detach().to(device, copy=True), heads)
+            piece = piece.to(device, copy=True)
+            try:
+                name, features, logits = forward(model, piece.clone(), heads)
+            except FAULTS:  # of the network, or of the caller's hooks?
+                with taking(model, piece):
+                    forward_alone(model, piece[:1])
+                raise
             parts.append((features, logits))
             heads = {name: heads[name]}
         features, logits = (torch.cat(tensors).to(images.device) for tensors in zip(*parts))

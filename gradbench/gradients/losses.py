@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients.labels import Label, as_label
+from gradbench.gradients.labels import Label, as_label, checked
 
 PerImage = Callable[[Tensor], Tensor]
 OfBoth = Callable[[Tensor, Tensor], Tensor]
@@ -79,7 +79,7 @@ def as_loss(
     if not isinstance(loss, str):
         if not callable(loss):
             raise unknown("loss", repr(loss), (*LOSSES, "a function of the logits"))
-        if label != "ones" or reduction is not None:
+        if not _default(label) or reduction is not None:
             raise GradbenchError("a loss function takes no label and no reduction: put them inside")
         return loss
     if loss not in LOSSES:
@@ -88,7 +88,7 @@ def as_loss(
     reduction = reduction or usual
     if reduction not in REDUCTIONS:
         raise unknown("reduction", reduction, REDUCTIONS)
-    if loss == "ce_uniform" and label != "ones":
+    if loss == "ce_uniform" and not _default(label):
         raise GradbenchError("loss ce_uniform takes no label: leave label='ones'")
     target = as_label(label)
 
@@ -100,13 +100,17 @@ def as_loss(
             )
         if not torch.is_floating_point(logits) or logits.dtype.itemsize < 4:
             logits = logits.float()
-        vector = target.vector(logits.shape[1]).to(logits)
+        vector = checked(target.vector(logits.shape[1]), target, logits.shape[1]).to(logits)
         if loss == "ce_sum_one_hot" and not vector.any():
             raise GradbenchError("loss ce_sum_one_hot with label zeros is constant: name classes")
         values = terms(logits, vector)
         return values.mean(1) if reduction == "mean" else values.sum(1)
 
     return per_image
+
+
+def _default(label: str | Label) -> bool:
+    return isinstance(label, str) and label == "ones"
 
 
 def asks_for_images(loss: Callable[..., Tensor]) -> bool:

@@ -21,7 +21,8 @@ class GradientNorms:
         values: squared norms, (B, d), float32, or float64 where a parameter is float64.
         outputs: logits of the same forward pass, (B, N).
         routes: name -> how it was computed: a layer and its route, 'one image at a time', or
-            'unused' for a parameter that does not act on the loss (its norm is 0).
+            'unused' for a parameter that does not act on the loss (its norm is 0; a change of it
+            does not change the outputs either).
         halvings: how often a chunk was halved because memory did not suffice.
         chunk: images per pass at the beginning.
     """
@@ -52,11 +53,12 @@ def squared_norms(
 
     v(x_b) = (||dJ_b/dtheta_0||^2, ..., ||dJ_b/dtheta_{d-1}||^2), Lee and AlRegib 2020.
     The model must be in evaluation mode; it comes back as it was. Hooks that the caller has placed
-    on it see every image exactly once, in order, unless memory ran out (`halvings`).
+    on it see every image exactly once, in order, unless memory ran out (`halvings`). Of a compiled
+    or data-parallel model the network inside is taken, uncompiled, with its names of parameters.
 
     Args:
         model: network from images to logits (B, N).
-        images: (B, C, H, W), or anything with images first that the network takes.
+        images: (B, C, H, W), or anything with images first that the network takes; on any device.
         label: confounding label: ones, zeros, `KHot(classes)`, `RandomKHot(k, seed)`.
         loss: bce, ce_uniform, ce_sum_one_hot, mse, or a function from the network's outputs, or
             from (images, outputs), to one value per image, (B,).
@@ -75,8 +77,10 @@ def squared_norms(
             made them 2 to 3 times slower on a CPU; the rest is products of matrices.)
 
     Raises:
-        GradbenchError: for unknown names, and wherever the result could be silently wrong: batch
-            statistics, active dropout, a network or loss that mixes images, outputs not finite.
+        GradbenchError: for unknown names, images that the network does not take, and wherever the
+            result could be silently wrong: batch statistics, active dropout, a network or loss
+            that mixes images, outputs not finite, parameters that act where autograd does not see
+            it (`no_grad`, `detach`, argmax, tensors made of them and kept from earlier passes).
     """
     given = (label, loss, reduction, parameters, chunk, precision, channels_last, routes, compiled)
     answer = run(model, images, Options(*given))

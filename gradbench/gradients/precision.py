@@ -33,6 +33,7 @@ import torch
 from torch import nn
 
 from gradbench.errors import unknown
+from gradbench.gradients.state import tensors_of
 
 DTYPES = {
     "float32": torch.float32,
@@ -58,21 +59,27 @@ FLOAT16_SCALE = 2.0**4
 
 def check(precision: str | None) -> None:
     """Raise a GradbenchError unless the precision is a name of `DTYPES` or None."""
-    if precision is not None and precision not in DTYPES:
+    if precision is not None and not (isinstance(precision, str) and precision in DTYPES):
         raise unknown("precision", repr(precision), DTYPES)
 
 
 def network_for(model: nn.Module, precision: str | None) -> nn.Module:
     """Return the model, or a copy of it in the number format that the precision asks for.
 
-    A copy is made only where a parameter has another format; None leaves the model as it is.
+    A copy is made only where a parameter has another format, or was made in inference mode; None
+    leaves the format as it is.
     """
-    if precision is None:
-        return model
     wanted = torch.float64 if precision == "float64" else torch.float32
-    if all(p.dtype == wanted for p in model.parameters() if p.is_floating_point()):
+    fits = precision is None or all(
+        p.dtype == wanted for p in model.parameters() if p.is_floating_point()
+    )
+    # Autograd takes no tensor that was made in inference mode; its copy made outside is another.
+    frozen = any(t.is_inference() for t in tensors_of(model))
+    if fits and not frozen:
         return model
-    return copy.deepcopy(model).to(wanted)
+    with torch.inference_mode(False):
+        twin = copy.deepcopy(model)
+        return twin if fits else twin.to(wanted)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradbench.errors import GradbenchError
 from gradbench.gradients.rules.base import Rule
 from gradbench.gradients.rules.broadcast import Slope
 from gradbench.gradients.rules.convolution import Convolution, Geometry
@@ -126,12 +125,9 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Reading:
+) -> Reading | None:
     if training or running_mean is None or running_var is None:
-        raise GradbenchError(
-            "a batch normalisation uses the statistics of the batch, so no image has a gradient of "
-            "its own: call model.eval() and give the layer running statistics"
-        )
+        return None  # of weights, or refused: see statistics.py
     return Reading(BatchNorm(running_mean, running_var, eps), input, weight, bias)
 
 
@@ -194,7 +190,7 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Reading | None:
-    if max_norm is not None or scale_grad_by_freq or sparse:
+    if max_norm is not None or scale_grad_by_freq:  # `sparse` says how a gradient would be kept
         return None
     if padding_idx is not None and padding_idx < 0:
         padding_idx += len(weight)

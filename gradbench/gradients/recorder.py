@@ -21,8 +21,10 @@ from torch.overrides import TorchFunctionMode
 from gradbench.gradients.layout import Layout
 from gradbench.gradients.meetings import MEETINGS, RESHAPES, met
 from gradbench.gradients.movers import INDEXED, moved, plain_index
+from gradbench.gradients.path import Path
 from gradbench.gradients.readers import READERS, Reading
 from gradbench.gradients.rules.base import Rule
+from gradbench.gradients.statistics import of_its_own_statistics
 
 
 @dataclass(eq=False)
@@ -93,6 +95,9 @@ class Recorder(TorchFunctionMode):
         self.views: dict[int, _View] = {}
         # what was picked or reordered, see movers.py
         self.moves: list[tuple[int, ...]] = []
+        self.path = Path()
+        # whether something was normalised by its own statistics, see statistics.py
+        self.normalised = False
 
     def __torch_function__(
         self,
@@ -112,7 +117,9 @@ class Recorder(TorchFunctionMode):
         reader = READERS.get(func)
         # Before the function runs: a layer in training mode is refused before it changes buffers.
         reading = reader(*args, **kwargs) if reader else None
+        self.normalised = self.normalised or of_its_own_statistics(func, args, kwargs)
         result = func(*args, **kwargs)
+        self.path.note(func, args, kwargs, result)
         if func in RESHAPES and not (func in INDEXED and not plain_index(args[1])):
             self._note_view(func, args, kwargs, result)
         if func in MEETINGS and not (kwargs and func not in _SIZES):

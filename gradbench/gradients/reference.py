@@ -12,8 +12,10 @@ from torch.func import functional_call, grad, vmap
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import guard
+from gradbench.gradients.door import check_images, network_inside
 from gradbench.gradients.losses import PerImage
 from gradbench.gradients.state import only_these_require_grad
+from gradbench.gradients.unseen import refuse_without_graph
 
 
 def loop_norms(model: nn.Module, images: Tensor, loss: PerImage) -> Tensor:
@@ -101,10 +103,14 @@ def vmap_norms(model: nn.Module, images: Tensor, loss: PerImage, micro_batch: in
 
 def _check(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
     """Refuse what has no per-image gradients; return the device and precision of the norms."""
-    guard.check_arguments(model, images, None)
+    network_inside(model)
+    check_images(images)
     guard.refuse_training_mode(model)
     parameters = list(model.parameters())
     if not parameters:
         raise GradbenchError("the network has no parameters")
+    device = parameters[0].device
+    with torch.inference_mode(False), torch.enable_grad():
+        refuse_without_graph(model, model, images[:1].detach().to(device, copy=True))
     double = any(p.dtype == torch.float64 for p in parameters)
-    return parameters[0].device, torch.float64 if double else torch.float32
+    return device, torch.float64 if double else torch.float32

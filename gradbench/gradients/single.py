@@ -1,4 +1,4 @@
-"""One image at a time: the check that a batch is what it seems, and the exact fallback."""
+"""One image at a time: passes of one image alone, and the exact fallback."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients.guard import check_outputs, close
-from gradbench.gradients.layout import Layout, candidates, first_image, sample
+from gradbench.gradients import kept
+from gradbench.gradients.guard import close
 from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.memory import out_of_memory
-from gradbench.gradients.recorder import Call, Recorder
 from gradbench.gradients.rules.base import squared_rows
 from gradbench.gradients.state import without_callers_hooks
 
@@ -27,7 +26,7 @@ def forward_alone(model: nn.Module, image: Tensor) -> Tensor:
         GradbenchError: when the network does not work without a hook that was placed on it.
     """
     try:
-        with without_callers_hooks(model) as suspended:
+        with without_callers_hooks(model) as suspended, kept.passing(model):
             return model(image.clone())
     except (KeyError, AttributeError, TypeError, NameError) as fault:
         if not suspended:
@@ -55,27 +54,6 @@ def try_channels_last(
     return work(image), False
 
 
-def signature(model: nn.Module, image: Tensor, settings: Sequence) -> tuple:
-    """Return what decides how a network computes, but for its images.
-
-    Weights and their versions, modes, hooks, and whatever its modules hold: plain values by what
-    they are, other objects by which they are.
-    """
-    modules = tuple(
-        (
-            id(module),
-            tuple(map(len, (module._forward_hooks, module._forward_pre_hooks))),
-            tuple((k, v if isinstance(v, _PLAIN) else id(v)) for k, v in vars(module).items()),
-        )
-        for module in model.modules()
-    )
-    weights = tuple((id(p), p.data_ptr(), p._version) for p in model.parameters())
-    return (modules, weights, tuple(image.shape[1:]), image.dtype, image.device, tuple(settings))
-
-
-_PLAIN = (int, float, str, tuple, type(None))
-
-
 def compared(alone: Tensor, together: Tensor) -> Tensor:
     """Return the output for one image alone, in the shape of that in a batch.
 
@@ -94,88 +72,6 @@ def compared(alone: Tensor, together: Tensor) -> Tensor:
         "the output for an image alone differs from its output in a batch: the network mixes the "
         "images of a batch, or a forward hook that was placed on it changes its output"
     )
-
-
-class Witness:
-    """Says where the images of a batch lie in a layer's tensors, from a pass of one image alone.
-
-    A first dimension of length B may be something else (tokens first, say). The values of the one
-    image tell which layout is the right one.
-
-    What was found is used again for the same network (`signature`): two more passes of one image
-    in every call cost a twentieth of a step of 64 images.
-
-    Args:
-        model: the network.
-        image: the first image of a batch, (1, ...).
-        parameters: the asked parameters.
-    """
-
-    def __init__(self, model: nn.Module, image: Tensor, parameters: Sequence[Tensor]):
-        self.first, self.images = True, 0
-        self.sizes: set[int] = set()
-        self.signature: tuple = ()
-        self.alone: dict[Tensor, list[tuple[torch.Size, Tensor]]] = {}
-        self.verdicts: set[tuple] = set()
-        recorder = Recorder(parameters, self._keep)
-        with recorder:
-            output = forward_alone(model, image)
-        self.moves = list(recorder.moves)
-        recorder.release()
-        check_outputs(output, 1)
-        self.output = output.detach()
-
-    def _keep(self, call: Call, shown: Tensor) -> None:
-        for parameter in call.roles:
-            seen = (shown.shape, sample(shown).clone())
-            self.alone.setdefault(parameter, []).append(seen)
-
-    def judge(self, call: Call, shown: Tensor) -> None:
-        """Set the layout of a call.
-
-        Values are compared in the batch whose first image was seen alone. Later ones, of whatever
-        size, must have a layout of the same kind.
-
-        Args:
-            call: a call of a batch.
-            shown: the tensor of it to look at.
-        """
-        parameter = next(iter(call.roles))
-        found = {
-            layout: shape
-            for shape, values in self.alone.get(parameter, ())
-            for layout in candidates(shown.shape, shape, self.images)
-            if (layout.plain or call.rule.rows)
-            and self._fits(shown, layout, values, (parameter, shape))
-        }
-        if len(found) == 1:  # values that fit two layouts tell neither
-            call.layout, shape = found.popitem()
-            self.verdicts |= {(parameter, shape), (parameter, shape, call.layout)}
-        else:
-            call.x = None
-
-    def _fits(self, shown: Tensor, layout: Layout, values: Tensor, seen: tuple) -> bool:
-        if self.first:
-            return close(sample(first_image(shown, layout)), values)
-        return (seen if self.images == 1 else (*seen, layout)) in self.verdicts
-
-    def compare(self, model: nn.Module, images: Tensor, outputs: Tensor) -> None:
-        """Compare first and last image of a batch with themselves alone, once for every size.
-
-        Raises:
-            GradbenchError: when the network mixes images.
-        """
-        if self.first:
-            compared(self.output, outputs[:1])
-        if self.images not in self.sizes and self.images > 1:
-            with torch.no_grad():
-                compared(forward_alone(model, images[-1:]), outputs[-1:])
-        self.sizes.add(self.images)
-        self.first = False
-
-    def moves_images(self, moves: list[tuple[int, ...]]) -> bool:
-        """Whether a batch's pass reordered or picked images: lengths differ from one image's."""
-        return self.images > 1 and moves != self.moves
 
 
 def statistics_alone(
@@ -206,6 +102,7 @@ def statistics_alone(
         value = loss(image, compared(forward_alone(model, image), together)).sum() * scale
         found = torch.autograd.grad(value, parameters, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+        gradients = [g.to_dense() if g.is_sparse else g for g in gradients]
         gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
         norms.append(torch.stack([squared_rows(g[None])[0].double() for g in gradients]))
         if directions is not None:

@@ -91,7 +91,7 @@ def test_any_batch_size_gives_the_same(source):
 def test_where_nothing_pulls_the_sign_is_one():
     class Dead(TinyNet):
         def forward(self, x):
-            return self.fc(x.detach().mean((2, 3)).repeat(1, 4))
+            return self.fc((0 * x).mean((2, 3)).repeat(1, 4))
 
     f = Backbone(Dead(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     assert (signs(f, pixels(), "logits", HalfSquare()) == 1).all()
@@ -137,6 +137,27 @@ def test_a_network_that_mixes_images_is_refused():
     f = Backbone(Centred(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     with pytest.raises(GradbenchError, match="mixes the images"):
         signs(f, pixels(), "logits", HalfSquare())
+
+
+class Hidden(TinyNet):
+    """Autograd sees the weights at work, not the pixels."""
+
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+class Unseen(TinyNet):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [Hidden, Unseen])
+def test_pixels_that_autograd_does_not_see_are_refused(kind):
+    f = Backbone(kind(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
+    for count in (1, 3):
+        with pytest.raises(GradbenchError, match=r"does not see how.*depend on the pixels"):
+            signs(f, pixels()[:count], "logits", HalfSquare())
 
 
 def test_training_mode_and_chance_are_refused():

@@ -28,11 +28,17 @@ from _gradient_networks import (
 )
 from _gradient_truth import gradients, randomise
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.convnext import LayerNorm2d
 
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.gradients import KHot, RandomKHot, as_loss
 from gradbench.gradients.losses import of_both
+
+
+def scaled(use: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...]) -> nn.Module:
+    """Logits and a parameter `t` of a single element."""
+    return Function(lambda m, x: use(m.module(x.flatten(1)), m.t), nn.Linear(192, CLASSES), t=shape)
 
 
 class Setting(NamedTuple):
@@ -179,6 +185,18 @@ NORMALISATIONS = {
     "layer-norm-two": Setting(lambda: head(nn.LayerNorm((7, 10), eps=0.1), channels=3), shape=WIDE),
     "layer-norm-all": Setting(lambda: head(nn.LayerNorm((3, 8, 8), bias=False), channels=3)),
     "layer-norm-2d": Setting(lambda: head(LayerNorm2d(3), channels=3), shape=WIDE),
+    "standardised-weight": Setting(
+        lambda: Function(
+            lambda m, x: m.module(
+                F.conv2d(
+                    x, F.batch_norm(m.a.view(1, 4, -1), None, None, training=True).view(4, 3, 3, 3)
+                )
+            ),
+            head(nn.GroupNorm(2, 4), channels=4),
+            a=(4, 27),
+        ),
+        None,
+    ),
     "rms-norm": Setting(lambda: head(nn.RMSNorm(8), channels=3)),
     "rms-norm-two": Setting(lambda: head(nn.RMSNorm((7, 10), eps=0.1), channels=3), shape=WIDE),
 }
@@ -229,6 +247,17 @@ ROWS = {
         shape=(7,),
         integers=True,
     ),
+    "embedding-sparse": Setting(partial(Words, sparse=True), shape=(7,), vmap=False, integers=True),
+    "embedding-sparse-twice": Setting(
+        lambda: Function(
+            lambda m, x: (m.module(x) * m.module(x.flip(1))).tanh().sum(1),
+            nn.Embedding(5, CLASSES, sparse=True),
+        ),
+        ("module",),
+        (7,),
+        vmap=False,
+        integers=True,
+    ),
     "embedding-by-frequency": Setting(
         partial(Words, scale_grad_by_freq=True), ("table",), (7,), integers=True
     ),
@@ -265,6 +294,25 @@ BARE = {
     "scalar": Setting(
         lambda: Function(lambda m, x: m.module(m.a * x) * m.b, conv(3, 5, 3), a=(), b=(1,))
     ),
+    "temperature": Setting(lambda: scaled(lambda z, t: z / (1.5 + t), ()), ("t",)),
+    "temperature-of-one-element": Setting(lambda: scaled(lambda z, t: z / (1.5 + t), (1,)), ("t",)),
+    "logit-scale": Setting(lambda: scaled(lambda z, t: z * t.exp(), ()), ("t",)),
+    "logit-scale-of-one-element": Setting(lambda: scaled(lambda z, t: t.exp() * z, (1,)), ("t",)),
+    "gate": Setting(lambda: scaled(lambda z, t: z + t.tanh() * z, ()), ("t",)),
+    "gate-of-two": Setting(
+        lambda: scaled(lambda z, t: t.sigmoid() * z + (1 - t.sigmoid()) * z.tanh(), ()), ("t",)
+    ),
+    "scalars-by-rules": Setting(
+        lambda: Function(
+            lambda m, x: m.module(m.c.expand(len(x), 3, 8, 8) - m.a * (x + m.b)),
+            conv(3, 5, 3),
+            a=(),
+            b=(),
+            c=(),
+        ),
+        None,
+    ),
+    "scalar-power": Setting(lambda: scaled(lambda z, t: (z.square() + 1) ** t, ()), ("t",)),
     "view": Setting(
         lambda: Function(
             lambda m, x: (m.a.view(3, 1, 2)[..., None] * x.view(-1, 3, 4, 2, 8))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.attacks.objectives import laid_out, margin
+from gradbench.challenges.attacks.objectives import laid_out, margin, slope
 
 SPACES = ("pixels", "normalised")
 CHECKS = 10
@@ -85,6 +85,7 @@ def nearest(
         (B, C, H, W) grey levels and (B,) distances in the space of the plan; clean images and
         infinite distances where nothing was found.
     """
+    slope(network, grey[:1], lambda logits: logits.sum(1))  # or the descent would find nothing
     going = _begin(grey, labels, constant, plan)
     unit = _unit(network, plan)
     best, distance = grey.clone(), torch.full_like(going.c, torch.inf)
@@ -99,14 +100,14 @@ def nearest(
             )
             lead = margin(network(images), going.labels)
             loss = far + going.c * (lead + plan.confidence).clamp(min=0)
-            (slope,) = torch.autograd.grad(loss.sum(), w)
+            (gradient,) = torch.autograd.grad(loss.sum(), w)
         far, lead, loss = far.detach(), lead.detach(), loss.detach()
         errs = (lead < 0) & (lead <= -plan.confidence)
         nearer = errs & (far < distance[going.rows])
         best[going.rows[nearer]] = 255 * images.detach()[nearer]
         distance[going.rows[nearer]] = far[nearer]
         going.w = w.detach()
-        _adam(going, slope, plan.rate, step)
+        _adam(going, gradient, plan.rate, step)
         if (step - 1) % period >= period // 2:
             going.worked |= errs
         if step % period:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.support.pixels import gradient_in_pixels
 
 Objective = Callable[[Tensor], Tensor]
 """Maps logits (B, N) to (B,): what is to rise, image by image."""
@@ -47,11 +48,13 @@ def slope(network: Backbone, grey: Tensor, objective: Objective) -> Tensor:
         network: f.
         grey: (B, C, H, W) grey levels 0..255.
         objective: what is to rise.
+
+    Raises:
+        GradbenchError: when autograd does not see how the logits depend on the pixels.
     """
     with torch.enable_grad():
         images = laid_out(grey / 255).requires_grad_()
-        (found,) = torch.autograd.grad(objective(network(images)).sum(), images)
-    return found
+        return gradient_in_pixels(objective(network(images)).sum(), images)
 
 
 def predict(network: Backbone, grey: Tensor) -> Tensor:

@@ -108,14 +108,19 @@ class Rule:
                 direction = small[role]
                 found[role] = Measured(
                     squared_rows(gradient),
-                    None if direction is None else gradient.flatten(1) @ direction.flatten(),
+                    None if direction is None else rows(gradient) @ direction.flatten(),
                 )
         return found
 
 
 def squared_rows(values: Tensor) -> Tensor:
     """Sum of squares of each row, (B, ...) -> (B,)."""
-    return torch.linalg.vector_norm(values.flatten(1), dim=1).square()
+    return torch.linalg.vector_norm(rows(values), dim=1).square()
+
+
+def rows(values: Tensor) -> Tensor:
+    """(B, ...) -> (B, D); a parameter without dimensions has D = 1."""
+    return values.flatten(1) if values.ndim > 1 else values[:, None]
 
 
 def channels_last(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from _every_attack import ALL, LINF, Only, fit_for, make
-from _trained import changed, digits, trained
+from _trained import NAMES, changed, digits, trained
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.challenges.attacks.cw import CW
@@ -220,3 +220,28 @@ def test_iterll_goes_to_the_least_likely_class():
     logits = [trained()(torch.from_numpy(p).float() / 255) for p in (images.images, made)]
     least = logits[0].argmin(1)
     assert (logits[1].argmax(1) == least).float().mean() > 0.5
+
+
+class Hidden(torch.nn.Module):
+    """Autograd sees the weights at work, not the pixels."""
+
+    feature_layers = ()
+
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.fc(x.detach().flatten(1))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "iterll", "cw"])
+def test_pixels_that_autograd_does_not_see_are_refused(name):
+    images = digits(3)
+    f = Backbone(Hidden(), [0.5], [0.5], NAMES, (1, 8, 8)).eval()
+    said = f(torch.from_numpy(images.images).float() / 255).argmax(1).numpy()
+    images = replace(images, labels=said)  # what is wrong from the beginning is not attacked
+    for parameters in (True, False):
+        f.requires_grad_(parameters)
+        with pytest.raises(GradbenchError, match=r"does not see how.*depend on the pixels"):
+            make(ALL[name], images, f)

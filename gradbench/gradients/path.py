@@ -1,0 +1,101 @@
+"""What a forward pass did, call by call: the engine's checks hold for the path that they saw.
+
+A network may be switched by something that no look at its modules shows: an object that it holds, a
+variable of a closure, a tensor that was changed in place. What it computes shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+
+class Path:
+    """The functions of a forward pass with the shapes and settings that they were given.
+
+    Two passes of equally many images with equal `steps` lay their images out alike; with equal
+    `values` they also used the same numbers and the same tensors from outside (weights, constants).
+    """
+
+    def __init__(self):
+        self.steps: list[tuple] = []
+        self.values: list[Any] = []
+        self._made: set[int] = set()
+        self._apart = False
+
+    def start(self, images: Tensor) -> Tensor:
+        """Return the images, taken for a tensor of this pass."""
+        self._made.add(id(images))
+        return images
+
+    def note(self, func: Callable, args: Sequence, kwargs: Mapping | None, result: Any) -> None:
+        """Add a call of a function."""
+        if self._apart:
+            return
+        step = [func]
+        for argument in args:
+            self._read(argument, step)
+        if kwargs:
+            for name, argument in kwargs.items():
+                step.append(name)
+                self._read(argument, step)
+        self.steps.append(tuple(step))
+        if isinstance(result, Tensor):
+            self._made.add(id(result))
+        elif isinstance(result, tuple | list):
+            self._made.update(id(part) for part in result)
+
+    def beside(self, hook: Callable) -> Callable:
+        """Return a hook of the caller's whose functions are no part of the path.
+
+        What it looks at may change from pass to pass. Changing something is a step.
+        """
+
+        def watched(*given: Any, **keywords: Any) -> Any:
+            seen = [value for value in tree_leaves((given, keywords)) if isinstance(value, Tensor)]
+            before = [_identity(value) for value in seen]
+            self._apart = True
+            try:
+                returned = hook(*given, **keywords)
+            finally:
+                self._apart = False
+            if returned is not None or before != [_identity(value) for value in seen]:
+                self.steps.append(("hook",))
+                self._made.update(id(value) for value in tree_leaves(returned))
+            return returned
+
+        return watched
+
+    def _read(self, argument: Any, step: list) -> None:
+        if isinstance(argument, Tensor):
+            step.append(argument.shape)
+            if id(argument) not in self._made:
+                self.values.append(_identity(argument))
+        elif isinstance(argument, _EXACT) or argument is None:
+            step.append(argument)
+        elif isinstance(argument, float | complex):
+            self.values.append(argument)
+        elif isinstance(argument, tuple | list):
+            step.append(len(argument))
+            for part in argument:
+                self._read(part, step)
+        elif isinstance(argument, slice):
+            for part in (argument.start, argument.stop, argument.step):
+                self._read(part, step)
+        else:
+            step.append(type(argument))
+
+
+_EXACT = (int, str, type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+def _identity(tensor: Tensor) -> tuple[int, int]:
+    """Return what changes when another tensor, or other content, is in a tensor's place."""
+    try:
+        return tensor.data_ptr(), tensor._version
+    except RuntimeError:  # without a storage, or made in inference mode
+        return id(tensor), 0

@@ -1,0 +1,394 @@
+"""What callers may get wrong at the Python door: one sentence each, or the right numbers."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from _gradient_truth import assert_exact, loop
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradbench.errors import GradbenchError
+from gradbench.gradients import (
+    alignments,
+    as_loss,
+    explain,
+    last_layer,
+    loop_norms,
+    outputs,
+    squared_norms,
+    vmap_norms,
+)
+from gradbench.gradients.losses import of_both
+
+LOSS = of_both(as_loss())
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5)
+    ).eval()
+
+
+def images(count: int = 3) -> Tensor:
+    torch.manual_seed(1)
+    return torch.rand(count, 3, 6, 6)
+
+
+DOORS = {
+    "squared_norms": squared_norms,
+    "alignments": lambda net, x: alignments(net, x, {"4.bias": torch.ones(5)}),
+    "explain": explain,
+    "last_layer": last_layer,
+    "outputs": outputs,
+    "loop_norms": lambda net, x: loop_norms(net, x, as_loss()),
+    "vmap_norms": lambda net, x: vmap_norms(net, x, as_loss()),
+}
+
+
+def broken(x: Tensor) -> Tensor:
+    x[1, 0, 0, 0] = torch.nan
+    return x
+
+
+IMAGES = {
+    "uint8": (
+        lambda x: (x * 255).byte(),
+        r"uint8 of shape \(3, 6, 6\).*images\.to\(torch\.float32",
+    ),
+    "int": (lambda x: x.long(), "int64 of shape.*parameters are float32"),
+    "bool": (lambda x: x > 0.5, "bool of shape"),
+    "complex": (lambda x: x.to(torch.cfloat), "complex64 of shape"),
+    "float64": (lambda x: x.double(), r"float64 of shape.*images\.to\(torch\.float32\)"),
+    "float16": (lambda x: x.half(), "float16 of shape.*parameters are float32"),
+    "bfloat16": (lambda x: x.bfloat16(), "bfloat16 of shape"),
+    "meta": (lambda x: x.to("meta"), "meta device"),
+    "sparse": (lambda x: x.to_sparse(), "sparse_coo"),
+    "compressed": (lambda x: x[0, 0].to_sparse_csr(), "sparse_csr"),
+    "mkldnn": (lambda x: x.to_mkldnn(), "mkldnn"),
+    "quantised": (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8), "quantised"),
+    "nested": (lambda x: torch.nested.nested_tensor(list(x)), "nested"),
+    "numpy": (lambda x: x.numpy(), r"ndarray, not a torch\.Tensor: torch\.as_tensor"),
+    "list": (lambda x: list(x), "images are a list"),
+    "nothing": (lambda x: None, "images are a NoneType"),
+    "name": (lambda x: "images.npy", "images are a str"),
+    "no images": (lambda x: x[:0], "no images were given"),
+    "no pixels": (lambda x: x[..., :0], "the images are empty"),
+    "a number": (lambda x: x[0, 0, 0, 0], "no images were given"),
+    "one image": (lambda x: x[0], r"shape \(6, 6\)"),
+    "grey": (lambda x: x[:, :1], r"shape \(1, 6, 6\): .*3 channels"),
+    "larger": (lambda x: F.pad(x, (2, 2, 2, 2)), r"shape \(3, 10, 10\)"),
+    "flat": (lambda x: x.flatten(1), r"shape \(108,\)"),
+    "five dimensions": (lambda x: x[None].expand(3, 3, 3, 6, 6), r"shape \(3, 3, 6, 6\)"),
+    "not a number": (broken, "not all finite: the images hold NaN or infinity"),
+    "infinite": (lambda x: x / 0, "not all finite: the images hold"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("door", [d for d in DOORS if "_norms" not in d or d == "squared_norms"])
+def test_images_that_the_network_does_not_take(name, door):
+    make, message = IMAGES[name]
+    with pytest.raises(GradbenchError, match=message) as fault:
+        DOORS[door](network(), make(images()))
+    assert "\n" not in str(fault.value)
+
+
+WELCOME = {
+    "requiring gradients": lambda x: x.requires_grad_(),
+    "with a graph": lambda x: x.requires_grad_() * 1,
+    "of inference mode": lambda x: x,
+    "parameters": nn.Parameter,
+    "strided": lambda x: x.expand(3, 3, 6, 6).transpose(2, 3).contiguous().transpose(2, 3),
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "of an array": lambda x: torch.from_numpy(x.numpy()),
+}
+
+
+class Named(Tensor):
+    """A subclass without meaning of its own."""
+
+
+@pytest.mark.parametrize("name", [*WELCOME, "subclass"])
+@pytest.mark.parametrize("door", DOORS)
+def test_images_of_any_origin(name, door, capsys):
+    net, x = network(), images()
+    expected = DOORS[door](net, x)
+    if name == "of inference mode":
+        with torch.inference_mode():
+            x = x.clone()
+    x = x.as_subclass(Named) if name == "subclass" else WELCOME.get(name, lambda x: x)(x)
+    found = DOORS[door](net, x)
+    kinds = {"squared_norms": "values", "alignments": "products", "last_layer": "features"}
+    if door == "explain":
+        assert found == expected
+        return
+    values, truth = (getattr(f, kinds[door]) if door in kinds else f for f in (found, expected))
+    assert type(values) is Tensor
+    assert not values.requires_grad
+    torch.testing.assert_close(values, truth)
+
+
+def in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return network()
+
+
+def meta() -> nn.Module:
+    with torch.device("meta"):
+        return network()
+
+
+def sparse() -> nn.Module:
+    net = network()
+    net[4].weight = nn.Parameter(net[4].weight.detach().to_sparse())
+    return net
+
+
+def spoilt(name: str) -> nn.Module:
+    net = network()
+    net.get_parameter(name).data[0] = torch.nan
+    return net
+
+
+MODELS = {
+    "function": (lambda: lambda x: x, "the model is a function, not a torch.nn.Module"),
+    "nothing": (lambda: None, "the model is a NoneType"),
+    "weights": (lambda: network().state_dict(), "the model is a OrderedDict"),
+    "class": (lambda: nn.Linear, "the model is the class Linear"),
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), "1.weight has no shape yet"),
+    "meta": (meta, r"parameter 0\.weight is on the meta device"),
+    "sparse": (sparse, r"parameter 4\.weight is sparse_coo"),
+    "half": (lambda: network().half(), "parameters are float16: pass images"),
+    "bfloat16": (lambda: network().bfloat16(), "parameters are bfloat16"),
+    "double": (lambda: network().double(), "parameters are float64"),
+    "training": (lambda: network().train(), "'1' is in training mode"),
+    "not a number": (lambda: spoilt("4.bias"), r"parameter 4\.bias holds NaN"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("door", [d for d in DOORS if "_norms" not in d or d == "squared_norms"])
+def test_models_that_have_no_gradients_here(name, door):
+    make, message = MODELS[name]
+    with pytest.raises(GradbenchError, match=message) as fault:
+        DOORS[door](make(), images())
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("door", [d for d in DOORS if d not in ("outputs", "last_layer")])
+def test_a_model_without_parameters(door):
+    with pytest.raises(GradbenchError, match=r"no param|no parameter named"):
+        DOORS[door](nn.Flatten(), images())
+
+
+def test_a_model_of_inference_mode():
+    net, x = in_inference_mode(), images()
+    expected = squared_norms(network(), x)
+    for precision in (None, "float64"):
+        found = squared_norms(net, x, precision=precision)
+        torch.testing.assert_close(found.values.float(), expected.values, rtol=1e-4, atol=0)
+    with torch.inference_mode():
+        half = squared_norms(network(), x, precision="float64")
+    torch.testing.assert_close(half.values.float(), expected.values, rtol=1e-4, atol=0)
+
+
+def test_half_precision_models_on_the_cpu():
+    net, x = network(), images()
+    expected = squared_norms(net, x).values
+    for dtype in (torch.half, torch.bfloat16):
+        low = network().to(dtype)
+        direct = squared_norms(low, x.to(dtype)).values
+        single = squared_norms(low, x, precision="float32").values
+        assert direct.dtype == single.dtype == torch.float32
+        for found in (direct, single):
+            assert ((found - expected).abs() <= 0.1 * expected.max(1, keepdim=True).values).all()
+        assert last_layer(low, x.to(dtype)).features.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda n: torch.compile(n, backend="eager")])
+def test_wrapped_models_are_the_network_inside(wrap):
+    net, x = network().double(), images().double()
+    wrapped = wrap(net)
+    truth = loop(net, x, LOSS)
+    found = squared_norms(wrapped, x)
+    assert found.names == [name for name, _ in net.named_parameters()]
+    assert_exact(found.values, truth)
+    direction = {"4.bias": torch.ones(5)}
+    torch.testing.assert_close(
+        alignments(wrapped, x, direction).products, alignments(net, x, direction).products
+    )
+    assert last_layer(wrapped, x).layer == "4"
+    torch.testing.assert_close(outputs(wrapped, x), net(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_models():
+    net, x = network().double(), images().double()
+    scripted = torch.jit.script(net)
+    assert_exact(squared_norms(scripted, x).values, loop(net, x, LOSS))
+    torch.testing.assert_close(outputs(scripted, x), net(x))
+
+
+@pytest.mark.parametrize("part", [None, 0, 4])
+def test_compiled_modules_say_nothing(part, caplog):
+    """`Module.compile()`, of the network or of a layer, with PyTorch's own compiler."""
+    net, x = network().double(), images().double()
+    truth = loop(net, x, LOSS)
+    (net if part is None else net[part]).compile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = squared_norms(net, x)
+        torch.testing.assert_close(outputs(net, x), found.outputs)
+        assert last_layer(net, x).layer == "4"
+    assert "one image at a time" not in found.routes.values()
+    assert_exact(found.values, truth)
+    assert not caplog.records
+
+
+PARAMETERS = {
+    "misspelt": (["4.wieght"], r"did you mean 4\.weight"),
+    "of a wrapper": (["module.4.weight"], r"did you mean 4\.weight"),
+    "beginning": ("4", "no parameter named '4'"),
+    "nothing": ([], "no parameter was selected"),
+    "number": (4, "parameters is a int"),
+    "numbers": ([4], "parameters is a list of something else than names"),
+    "bytes": ([b"4.weight"], "something else than names"),
+    "tensors": (lambda net: list(net.parameters()), "parameters is a list of something"),
+    "generator": (lambda net: net.parameters(), "parameters is a generator of something"),
+    "tensor": (lambda net: net[4].weight, "parameters is a Parameter of something"),
+    "module": (lambda net: net[4], "parameters is a Linear of something"),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_wrong_parameters(name):
+    wanted, message = PARAMETERS[name]
+    net = network()
+    wanted = wanted(net) if callable(wanted) else wanted
+    with pytest.raises(GradbenchError, match=message):
+        squared_norms(net, images(), parameters=wanted)
+
+
+OPTIONS = {
+    "route": ({"routes": "grams"}, "did you mean gram"),
+    "routes as a list": ({"routes": ["gram"]}, "routes is a list"),
+    "routes as a number": ({"routes": 1}, "routes is a int"),
+    "route of a parameter": ({"routes": {"4.weight": "grams"}}, "did you mean gram"),
+    "route of none": ({"routes": {"4.wieght": "gram"}}, r"did you mean 4\.weight"),
+    "route as a number": ({"routes": {"4.weight": 1}}, "no route named"),
+    "route as a list": ({"routes": {"4.weight": ["gram"]}}, "no route named"),
+    "route of a number": ({"routes": {4: "gram"}}, "no parameter named '4'"),
+    "route of another": (
+        {"routes": {"0.weight": "gram"}, "parameters": ["4.weight"]},
+        "no parameter named '0.weight'",
+    ),
+    "precision": ({"precision": "float3"}, "did you mean float32"),
+    "precision as a type": ({"precision": torch.float32}, "no precision named"),
+    "precision as a list": ({"precision": ["float32"]}, "no precision named"),
+    "chunk": ({"chunk": 1.5}, "whole number"),
+    "chunk as a word": ({"chunk": "8"}, "whole number"),
+    "loss": ({"loss": "bcee"}, "did you mean bce"),
+    "no loss": ({"loss": None}, "no loss named 'None'"),
+    "loss as a number": ({"loss": 1}, "no loss named '1'"),
+    "loss module": ({"loss": nn.CrossEntropyLoss()}, "CrossEntropyLoss compares with a target"),
+    "loss class": ({"loss": nn.MSELoss}, "MSELoss compares with a target"),
+    "loss function of torch": ({"loss": F.cross_entropy}, "cross_entropy compares with a target"),
+    "loss of three": ({"loss": lambda a, b, c: a}, "asks for 3 arguments"),
+    "loss of a number": ({"loss": lambda z: 1.0}, "one value per image.*gave float"),
+    "loss without a gradient": ({"loss": lambda z: z.argmax(1).double()}, "does not depend"),
+    "complex loss": ({"loss": lambda z: z.sum(1) * 1j}, "complex"),
+    "label": ({"label": "oness"}, "did you mean ones"),
+    "label as a number": ({"label": 1}, "no label named '1'"),
+    "label as a tensor": ({"label": torch.ones(5)}, "no label named"),
+    "label as an array": ({"label": np.ones(5), "loss": "ce_uniform"}, "takes no label"),
+    "label of another length": ({"label": "short"}, r"label Short.*\(5,\), but gave shape \(4,\)"),
+    "label as numbers": ({"label": "numbers"}, "label Numbers.*gave list"),
+    "reduction": ({"reduction": "max"}, "valid choices are mean, sum"),
+    "reduction as a number": ({"reduction": 1}, "no reduction named '1'"),
+}
+
+
+class Short:
+    def vector(self, outputs: int) -> Tensor:
+        return torch.ones(outputs - 1)
+
+
+class Numbers:
+    def vector(self, outputs: int) -> list:
+        return [1.0] * outputs
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_wrong_options(name):
+    options, message = OPTIONS[name]
+    own = {"short": Short(), "numbers": Numbers()}
+    label = options.get("label")
+    if isinstance(label, str) and label in own:
+        options = {"label": own[label]}
+    with pytest.raises(GradbenchError, match=message):
+        squared_norms(network(), images(), **options)
+
+
+DIRECTIONS = {
+    "list": ([torch.ones(5)], "directions is a list"),
+    "tensor": (torch.ones(5), "directions is a Tensor"),
+    "nothing": (None, "directions is a NoneType"),
+    "empty": ({}, "no direction was given"),
+    "misspelt": ({"4.bais": torch.ones(5)}, r"did you mean 4\.bias"),
+    "of a number": ({4: torch.ones(5)}, "no parameter named '4'"),
+    "array": ({"4.bias": np.ones(5)}, r"4\.bias is a ndarray"),
+    "numbers": ({"4.bias": [1.0] * 5}, r"4\.bias is a list"),
+    "shape": ({"4.bias": torch.ones(1, 5)}, r"shape \(1, 5\).*\(5,\)"),
+    "complex": ({"4.bias": torch.ones(5, dtype=torch.cfloat)}, "is complex"),
+    "meta": ({"4.bias": torch.ones(5, device="meta")}, "meta device"),
+    "sparse": ({"4.bias": torch.ones(5).to_sparse()}, "sparse_coo"),
+    "not a number": ({"4.bias": torch.full((5,), torch.nan)}, "not finite"),
+}
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_wrong_directions(name):
+    directions, message = DIRECTIONS[name]
+    with pytest.raises(GradbenchError, match=message):
+        alignments(network(), images(), directions)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.half, torch.double])
+def test_directions_of_any_number_format(dtype):
+    net, x = network(), images()
+    ones = {n: torch.ones_like(p) for n, p in net.named_parameters()}
+    same = {n: v.to(dtype).requires_grad_(dtype.is_floating_point) for n, v in ones.items()}
+    expected = alignments(net, x, ones)
+    for route in (None, "one image at a time"):
+        found = alignments(net, x, same, routes=route)
+        assert found.products.dtype == torch.float32
+        assert not found.products.requires_grad
+        torch.testing.assert_close(found.products, expected.products, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.cosines, expected.cosines, rtol=1e-4, atol=1e-6)
+
+
+def test_wrong_layers():
+    for layer in (4, ["4"], network()[4], "5"):
+        with pytest.raises(GradbenchError, match=r"no layer named|layer is a \w+: give the name"):
+            last_layer(network(), images(), layer=layer)
+    last = last_layer(network(), images())
+    for call in (last.class_deltas, last.class_squared_norms, last.introspective):
+        with pytest.raises(GradbenchError, match="no class loss named"):
+            call(["bce"])
+
+
+def test_faults_of_the_callers_hooks_stay_theirs():
+    net = network()
+
+    def fail(*_):
+        raise ValueError("halfway")
+
+    net[0].register_forward_hook(fail)
+    for door in ("squared_norms", "last_layer"):
+        with pytest.raises(ValueError, match="halfway"):
+            DOORS[door](net, images())
