@@ -9,9 +9,11 @@ from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import InDistribution, gather
+from gradbench.data.gather import InDistribution
+from gradbench.data.trained_on import KEY, WITHOUT
 from gradbench.evaluation.transfer import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring
+from gradbench.run.clean_images import clean_images
 from gradbench.run.experiment import Experiment
 from gradbench.run.judging import judge, resampled
 from gradbench.run.results import Results
@@ -36,16 +38,18 @@ def run(experiment: Experiment, store: Store) -> Results:
     """
     exact_arithmetic()
     check_checkpoints(experiment)
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    images = clean_images(experiment)
+    tell_hold_out(experiment, images)
     results = Results(experiment, images)
     check_attacks(experiment, images)
     check_archives(experiment, images, store)
     with _crew(experiment) as crew:
         for seed in experiment.seeds:
             wanted = order(experiment, images, seed)
-            f = obtain(wanted, images.train, images.test, store, crew)  # step 1
+            # step 1
+            f = obtain(wanted, images.train, images.test, store, crew, images.hold_out)
             trial = Trial(experiment, images, f, seed, store, crew)
-            results.add_network(seed, f)
+            results.add_network(seed, f, trial.accuracy)
             controls.identity(trial)
             measure(trial, results)
             if isinstance(experiment.protocol, Transfer):
@@ -67,6 +71,16 @@ def check_checkpoints(experiment: Experiment) -> None:
         path = experiment.backbone(seed).get("checkpoint")
         if path:
             checkpoint.there(path)
+
+
+def tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
+    """Say where the hold-out is from if it is not what gradbench keeps from its own networks."""
+    known = images.known
+    if not known.why:
+        return
+    asked = experiment.config["backbone"].get("trained_on") is None
+    more = f"; {KEY}={WITHOUT} or a file of names tells otherwise" if asked else ""
+    say(f"hold-out: {known.sentence(images.hold_out, images.test)}{more}")
 
 
 def _crew(experiment: Experiment) -> contextlib.AbstractContextManager[Crew | None]:

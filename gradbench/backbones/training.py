@@ -123,17 +123,6 @@ def train(
     return history
 
 
-def accuracy(backbone: Backbone, images: ImageSet, batch: int = 256) -> float:
-    """Return the share of images in [0, 1] whose class the backbone names, in float32."""
-    right = 0
-    backbone.eval()
-    with torch.inference_mode():
-        for rows, pixels in images.batches(batch):
-            predicted = backbone(pixels.to(backbone.device)).argmax(1).cpu().numpy()
-            right += int((predicted == images.labels[rows]).sum())
-    return right / len(images)
-
-
 def augmented(pixels: Tensor, recipe: Recipe, draw: torch.Generator) -> Tensor:
     """Return uint8 images (B, C, H, W) as floats in [0, 1], cropped and mirrored at random."""
     pixels = crop(pixels, recipe.pad, draw)

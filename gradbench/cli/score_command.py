@@ -22,8 +22,9 @@ Writes one CSV row a picture:
   file, class, probability   the class that the network names, and its softmax probability
   NAME                       a detector's score, higher = more abnormal
   verdict_NAME               reliable up to the threshold that keeps at least 95 % of the run's
-                             hold-out images (clean, the network was not trained on them), else
-                             abnormal; empty where the run had no hold-out
+                             hold-out images (clean ones that the network was not trained on,
+                             unless what is printed says that it may have been), else abnormal;
+                             empty where the run had no hold-out
   note                       why a file could not be read; its other columns are then empty
 
   --detector NAME  which detectors, may be repeated (or a,b). Without it all that learned from no
@@ -141,6 +142,7 @@ def _told(scorer, names: list[str], summary) -> str:
     about, read = scorer.kept.about, summary.pictures - summary.unreadable
     width = max(map(len, names))
     lines = [f"{summary.pictures} pictures, network {scorer.kept.folder} ({about['in_dist']} in)"]
+    older = "" if "hold_out" in about else ", if the network was not trained on them: not recorded"
     for name in names:
         if scorer.thresholds[name] is None:
             lines.append(f"  {name:<{width}}  no verdicts: the run had no hold-out")
@@ -150,7 +152,7 @@ def _told(scorer, names: list[str], summary) -> str:
         lines.append(
             f"  {name:<{width}}  {summary.abnormal[name]} of {read} abnormal: above "
             f"{threshold['value']:.6g}, which keeps {about['kept']} % of {threshold['images']} "
-            f"hold-out images{note}"
+            f"hold-out images{note}{older}"
         )
     if summary.unreadable:
         lines.append(f"{summary.unreadable} of {summary.pictures} files cannot be read:")

@@ -126,7 +126,12 @@ class RunFolder:
             "hardware": provenance.hardware(results.experiment.device),
             "data": results.sets,
             "networks": {
-                seed: {"accuracy": f.accuracy, "weights": f.weights, "origin": f.origin}
+                seed: {
+                    "accuracy": results.accuracy[seed],
+                    "weights": f.weights,
+                    "origin": f.origin,
+                    "trained_on": dict(f.trained_on),
+                }
                 for seed, f in results.networks.items()
             },
             "time": {
@@ -160,15 +165,17 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
         "in_dist": experiment.dataset.name,
         "backbone": backbone["name"],
         "width": backbone.get("width"),
-        "accuracy": {str(seed): f.accuracy for seed, f in results.networks.items()},
+        "accuracy": {str(seed): value for seed, value in results.accuracy.items()},
+        "n_accuracy": len(results.images.normal),
         "n_clean": len(results.images.normal),
+        "hold_out": results.hold_out,
         "protocol": protocol_name(experiment.protocol),
         "told": experiment.protocol.told,
         "left_out": dict(experiment.left_out),
         "detectors": {
             name: {
                 "supervision": detector.supervision,
-                "clean_seen": detector.clean_seen,
+                "clean_seen": results.images.known.named(detector.clean_seen),
                 "reads": list(detector.reads),
                 "passes": str(fitted[name].passes) if fitted[name] else "",
             }
