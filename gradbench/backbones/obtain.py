@@ -21,6 +21,7 @@ from gradbench.backbones.training import train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
+from gradbench.support.progress import step
 from gradbench.workers.crew import Crew
 
 VERSION = 1
@@ -163,7 +164,8 @@ def _load(backbone: Backbone, path: str) -> dict[str, Any]:
 
     Class names and normalisation, where it tells them, must be those of the data set.
     """
-    about = checkpoint.load_into(backbone.network, path)
+    with step(f"loading {path}"):
+        about = checkpoint.load_into(backbone.network, path)
     own, given = list(backbone.classes), about.get("classes") or []
     if given and own != given and not all(name.isdigit() for name in (*own, *given)):
         raise GradbenchError(
@@ -181,7 +183,8 @@ def _load(backbone: Backbone, path: str) -> dict[str, Any]:
 
 
 def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
-    backbone.network.load_state_dict(load_file(str(product.path("network.safetensors"))))
+    with step("loading the trained network"):
+        backbone.network.load_state_dict(load_file(str(product.path("network.safetensors"))))
     return json.loads(product.path("history.json").read_text())
 
 
@@ -216,7 +219,7 @@ def try_out(backbone: Backbone, test: ImageSet) -> None:
     """Raise a GradbenchError unless the network gives one logit per class for a test image."""
     _, pixels = next(test.batches(1))
     try:
-        with torch.inference_mode():
+        with step("trying the network on one image"), torch.inference_mode():
             logits = backbone(pixels.to(backbone.device))
     except RuntimeError as fault:
         raise GradbenchError(

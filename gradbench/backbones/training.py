@@ -12,12 +12,12 @@ hardware does, except for networks that draw random numbers themselves (dropout)
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,11 +27,15 @@ from gradbench.backbones.recipe import Recipe, autocast
 from gradbench.backbones.resume import keep, resume
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
-from gradbench.support.progress import Progress, duration, say
+from gradbench.support.progress import Progress, duration, say, step
 from gradbench.workers.mate import Mate, alone
 
 PROBE = 5
 """Steps that are timed before the remaining hours are told."""
+ENOUGH = 10.0
+"""Seconds that they may take; otherwise a step of a few images is timed."""
+FEW = 8
+"""Images of a process in such a step."""
 
 
 def train(
@@ -177,16 +181,23 @@ def seconds_left(
     momenta = [torch.zeros_like(p) for p in parameters]
     trial = _Steps(network, parameters, momenta, recipe, steps, autocast(recipe, device), mate)
     draw = torch.Generator().manual_seed(0)
-    rows = np.arange(min(recipe.batch, len(images)))
-    pixels = torch.from_numpy(images.images[rows]).to(device)
-    labels = torch.from_numpy(images.labels[rows]).to(device)
-    times = []
-    for _ in range(PROBE):
+    batch = min(recipe.batch, len(images))
+    pixels = torch.from_numpy(images.images[slice(0, batch)]).to(device)
+    labels = torch.from_numpy(images.labels[:batch]).to(device)
+
+    def spent(count: int) -> float:
         begun = time.monotonic()
-        loss, _ = trial.step(augmented(pixels, recipe, draw), labels, 0)
+        loss, _ = trial.step(augmented(pixels[:count], recipe, draw), labels[:count], 0)
         loss.item()
-        times.append(time.monotonic() - begun)
-    return sorted(times)[PROBE // 2] * steps
+        # of several processes all must come to the same end
+        return float(mate.sums([torch.tensor(time.monotonic() - begun)])[0]) / mate.of
+
+    with step("timing a few steps of training") if mate.first else contextlib.nullcontext():
+        few = min(batch, FEW * mate.of)
+        whole = min(spent(few) for _ in range(2)) * batch / few
+        if PROBE * whole < ENOUGH:
+            whole = sorted(spent(batch) for _ in range(PROBE))[PROBE // 2]
+    return whole * steps
 
 
 def _tell_time(

@@ -62,14 +62,16 @@ def main(words: list[str]) -> None:
         from gradbench.showing.challenges import show_challenge
         from gradbench.showing.sets import show_set
         from gradbench.store import Store
+        from gradbench.support.progress import step
 
         experiment = read(composed(cfg), composed_dirs())
         _make_folder(out)
-        if challenge is None:
-            show_set(experiment.dataset, experiment.data, choice, out)
-        else:
-            store = Store(Path(experiment.config["store"]).expanduser())
-            show_challenge(experiment, store, choice, out, challenge)
+        store = Store(Path(experiment.config["store"]).expanduser())
+        with step(f"drawing {out.name}"):
+            if challenge is None:
+                show_set(experiment.dataset, experiment.data, choice, out)
+            else:
+                show_challenge(experiment, store, choice, out, challenge)
         print(f"written to {out}")
 
     launch(task, words, HELP)

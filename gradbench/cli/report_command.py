@@ -35,8 +35,10 @@ def main(words: list[str]) -> None:
     dirs = config_dirs(words)
     from gradbench.reporting.report.document import report
     from gradbench.reporting.report.source import find, read
+    from gradbench.support.progress import step
 
-    sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)
+    with step("reading the runs"):
+        sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)
     text = report(sources, shlex.join(["gradbench", "report", *words]), dirs)
     try:
         out.write_text(text, encoding="utf-8")

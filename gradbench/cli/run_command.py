@@ -46,12 +46,15 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
         out: the folder.
         words: behind `gradbench run`, noted as the command; those of this process where not given.
     """
-    from gradbench.pipeline import run
-    from gradbench.reporting import provenance
-    from gradbench.reporting.run_folder import RunFolder
-    from gradbench.run.experiment import read
-    from gradbench.store import Store
-    from gradbench.support.memory import keep_freed_memory
+    from gradbench.support.progress import step
+
+    with step("loading libraries"):
+        from gradbench.pipeline import run
+        from gradbench.reporting import provenance
+        from gradbench.reporting.run_folder import RunFolder
+        from gradbench.run.experiment import read
+        from gradbench.store import Store
+        from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
     experiment = read(composed(cfg), composed_dirs())

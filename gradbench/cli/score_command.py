@@ -86,24 +86,28 @@ def main(words: list[str]) -> None:
     from gradbench.scoring.scorer import load
     from gradbench.scoring.writing import ScoresFile
     from gradbench.support.memory import keep_freed_memory
+    from gradbench.support.progress import step
     from gradbench.support.signals import ended_tidily
     from gradbench.workers.devices import exact_arithmetic
 
     exact_arithmetic()
     keep_freed_memory()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what cannot be read is listed
-    paths = find(places)
+    with step("looking for pictures"):
+        paths = find(places)
     with (
         ended_tidily(),
         ScoresFile(out, paths) as file,
     ):  # an unwritable place is told before any work
-        scorer = load(
-            run,
-            None if seed is None else int(seed),
-            asked.every("--trust"),
-            asked.last("--device") or "auto",
-        )
-        names = scorer.choose(asked.every("--detector") if "--detector" in asked.options else None)
+        chosen = asked.every("--detector") if "--detector" in asked.options else None
+        with step(f"loading network and detectors of {shown(run)}"):
+            scorer = load(
+                run,
+                None if seed is None else int(seed),
+                asked.every("--trust"),
+                asked.last("--device") or "auto",
+            )
+            names = scorer.choose(chosen)
         summary = file.write(scorer.stream(paths, names))
     print(_told(scorer, names, summary))
 

@@ -151,15 +151,21 @@ def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
     """
     from gradbench.reporting.papers.fill import fill
     from gradbench.reporting.papers.runs import find_runs
+    from gradbench.support.progress import step
 
-    runs = find_runs(asked.places)
+    with step(f"reading the runs under {' and '.join(map(str, asked.places))}"):
+        runs = find_runs(asked.places)
     wants = [t.name for t in tables if any(not one.hole for one in t.wanted)]
     if needed and not runs and wants:
         raise GradbenchError(
             f"no finished run under {' or '.join(map(str, asked.places))}: `gradbench tables "
             f"{wants[0]} --run` makes them, results=DIR names other folders"
         )
-    return [fill(table, runs, asked.dirs) for table in tables]
+    found = []
+    for table in tables:
+        with step(f"filling the table {table.name}"):
+            found.append(fill(table, runs, asked.dirs))
+    return found
 
 
 def _write(asked: Asked, fillings: list[Filling]) -> None:

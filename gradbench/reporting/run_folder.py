@@ -27,6 +27,7 @@ from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.store import Store
 from gradbench.support.on_demand import OnDemand
+from gradbench.support.progress import step
 
 
 class RunFolder:
@@ -69,7 +70,8 @@ class RunFolder:
         place = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:40]
         with store.lock(f"results-{place}", f"the results in {self.path}"):
             try:
-                self._write(results, store, command)
+                with step(f"writing results to {self.path}"):
+                    self._write(results, store, command)
             except OSError as fault:
                 raise self._refused(fault.strerror or str(fault)) from fault
             except SafetensorError as fault:  # safetensors' word for a full disk
@@ -90,7 +92,8 @@ class RunFolder:
         (part / "costs.md").write_text(text, encoding="utf-8")
         (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
         (part / "figures").mkdir()
-        _draw(results, rows, part / "figures")
+        with step("drawing figures"):
+            _draw(results, rows, part / "figures")
         write_models(results, part / "model")
         told = self._provenance(results, store, about)
         (part / "run.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
