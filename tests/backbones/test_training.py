@@ -278,6 +278,22 @@ def test_timing_leaves_the_network_as_it_was():
     assert all(p.grad is None for p in backbone.parameters())
 
 
+@pytest.mark.parametrize(("an_image", "asked"), [(0.01, [8, 8, *[16] * 5]), (1.0, [8, 8])])
+def test_a_slow_network_is_timed_on_a_few_images(monkeypatch, an_image, asked):
+    now, batches = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+
+    def work(self, pixels, labels, number):
+        batches.append(len(pixels))
+        now[0] += an_image * len(pixels)
+        return torch.zeros(()), torch.zeros(())
+
+    monkeypatch.setattr(training._Steps, "step", work)
+    seconds = seconds_left(network(), images(30), RECIPE, CPU, steps=1000)
+    assert seconds == pytest.approx(16 * 1000 * an_image)
+    assert batches == asked
+
+
 @pytest.mark.parametrize(
     ("seconds", "device", "advice"),
     [(7300, "cpu", True), (7100, "cpu", False), (7300, "cuda", False)],
