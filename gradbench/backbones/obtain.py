@@ -131,7 +131,7 @@ def obtain(
 
 def own_prints(about: Mapping[str, Any]) -> dict[str, str]:
     """Return what a checkpoint's description tells of its training images, see `Network`."""
-    told = about.get("trained_on")
+    told = about.get("trained_on") if isinstance(about, Mapping) else None
     told = told if isinstance(told, Mapping) else {}
     return {name: told[name] for name in ("train", "hold_out") if isinstance(told.get(name), str)}
 

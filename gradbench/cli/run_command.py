@@ -18,6 +18,7 @@ kill goes on, and one more challenge, level or detector costs only itself.
   experiment=NAME                   `gradbench list experiments` tells which
   backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
   seeds=[0,1,2] backbone.checkpoint=f-{seed}.safetensors   (one file for each seed)
+  backbone.trained_on=FILE          names of its training images; or all, without_hold_out
   dataset=cifar10 data.root=DIR
   challenges=[svhn,textures,fgsm] levels=[1,3,5]
   challenges=[{use: fgsm, name: strong, epsilon: 0.1}]

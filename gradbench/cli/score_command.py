@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.paths import shown
+from gradbench.support.progress import step
 
 HELP = """\
 gradbench score RUN IMAGES ... [--detector NAME] [--out FILE] [--seed N] [--device D]
@@ -82,13 +83,13 @@ def main(words: list[str]) -> None:
         raise GradbenchError(f"--seed {seed}: write the number of a network, for example 0")
     out = asked.last("--out") or run / "scores.csv"
 
-    from gradbench.scoring.pictures import find
-    from gradbench.scoring.scorer import load
-    from gradbench.scoring.writing import ScoresFile
-    from gradbench.support.memory import keep_freed_memory
-    from gradbench.support.progress import step
-    from gradbench.support.signals import ended_tidily
-    from gradbench.workers.devices import exact_arithmetic
+    with step("loading libraries"):
+        from gradbench.scoring.pictures import find
+        from gradbench.scoring.scorer import load
+        from gradbench.scoring.writing import ScoresFile
+        from gradbench.support.memory import keep_freed_memory
+        from gradbench.support.signals import ended_tidily
+        from gradbench.workers.devices import exact_arithmetic
 
     exact_arithmetic()
     keep_freed_memory()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gradbench.cli.tables_asked import Asked
 from gradbench.cli.words import config_dirs
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.progress import step
 
 if TYPE_CHECKING:
     from gradbench.reporting.papers.fill import Filling
@@ -45,7 +46,8 @@ def main(words: list[str]) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(HELP)
         return
-    from gradbench.reporting.papers.spec import read_table, table_files
+    with step("loading libraries"):
+        from gradbench.reporting.papers.spec import read_table, table_files
 
     rest = without_dirs(words)
     if rest[:1] in ([], ["list"]):
@@ -151,7 +153,6 @@ def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
     """
     from gradbench.reporting.papers.fill import fill
     from gradbench.reporting.papers.runs import find_runs
-    from gradbench.support.progress import step
 
     with step(f"reading the runs under {' and '.join(map(str, asked.places))}"):
         runs = find_runs(asked.places)

@@ -64,13 +64,16 @@ def config_dirs(words: Iterable[str]) -> list[Path]:
 
 
 def braced(word: str) -> str:
-    """Return a setting of a checkpoint of every seed in quotes: for Hydra a brace begins a mapping.
+    """Return the name of a file of every seed in quotes: for Hydra a brace begins a mapping.
 
     >>> braced("backbone.checkpoint=f-{seed}.pt")
     "backbone.checkpoint='f-{seed}.pt'"
+    >>> braced("backbone.trained_on=names-{seed}.txt")
+    "backbone.trained_on='names-{seed}.txt'"
     >>> braced("seeds=[0,1]")
     'seeds=[0,1]'
     """
     key, _, path = word.partition("=")
-    wanted = key == "backbone.checkpoint" and "{seed}" in path and path[0] not in "'\""
+    of_seeds = key in ("backbone.checkpoint", "backbone.trained_on") and "{seed}" in path
+    wanted = of_seeds and path[0] not in "'\""
     return f"{key}='{path}'" if wanted else word

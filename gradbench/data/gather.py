@@ -90,6 +90,8 @@ def gather(
     may = "was" if trained else "may have been"
     but = f"all but {len(free)}" if len(free) else "all"
     why = f"f {may} trained on {but} training images"
+    if any(one.prints is not None and own.all() for one, own in zip(networks, seen)):
+        why += ", and its checkpoint tells of other images or another hold-out than these"
     return _from_test(train, parts[1], test, limit, Knowledge("test", True, trained, why))
 
 

@@ -133,9 +133,9 @@ class Challenges:
         missing, note = (count - present) * len(clean) / count, ""
         rate = self.each * getattr(how.challenge, "passes", 1 if how.network else 0.01)
         if missing and getattr(how.challenge, "leaves_early", False):
-            count = min(TRIED, len(clean), BATCH, int(PATIENCE / max(rate, 1e-9)))
-            rate = self._tried(how, clean, count) if count else rate
-            note = f"from {count} images" if count else "at most"
+            few = min(TRIED, len(clean), BATCH, int(PATIENCE / max(rate, 1e-9)))
+            rate = self._tried(how, clean, few) if few else rate
+            note = f"from {few} images" if few else "at most"
         yield Planned("challenge", what, count, present, missing * rate, note)
         digests = [p.about["digest"] if p else None for p in products]
         yield outputs(what, digests, len(clean), known, self.each, self.store)

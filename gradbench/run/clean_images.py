@@ -11,6 +11,7 @@ from gradbench.data.gather import InDistribution, gather
 from gradbench.data.settings import DataSettings
 from gradbench.data.trained_on import ALL, WITHOUT, TrainedOn, read_names
 from gradbench.run.experiment import Experiment
+from gradbench.support.progress import step
 
 
 def clean_images(experiment: Experiment, data: DataSettings | None = None) -> InDistribution:
@@ -42,5 +43,6 @@ def trained_on(experiment: Experiment) -> Iterator[TrainedOn]:
         elif said is not None:
             yield TrainedOn(names=read_names(said), file=said)
         else:
-            prints = own_prints(checkpoint.read(path)[1])
+            with step(f"reading {path}"):
+                prints = own_prints(checkpoint.read(path)[1])
             yield replace(TrainedOn(ALL, sure=False), prints=prints or None)

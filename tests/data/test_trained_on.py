@@ -111,6 +111,7 @@ def test_checkpoints_of_ones_own_are_recognised_by_their_images(settings):
     # another hold-out is another matter: f was trained on 50 images of it
     other = gather(small(holdout=200), settings, None, (known,))
     assert other.known.role == "test"
+    assert other.known.why.endswith("tells of other images or another hold-out than these")
     for name in prints:
         assert divided(settings, TrainedOn(ALL, prints=prints | {name: "x"})).known.role == "test"
 

@@ -177,6 +177,7 @@ def test_attacks_whose_images_leave_early_are_timed_on_a_few(finished, tmp_path,
     monkeypatch.setattr("gradbench.planning.plan.seconds_an_image", lambda *_: 1.0)
     line = planned(finished, CW)["challenge", "cw"]
     assert (line.note, attacked) == ("at most", [10, 2])
+    assert (line.parts, line.present) == (1, 0)
     assert line.seconds == pytest.approx(200 * 20)
 
 

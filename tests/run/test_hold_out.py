@@ -204,6 +204,7 @@ def test_checkpoints_of_one_run_are_asked_one_by_one(home, done, tmp_path):
         (["backbone.trained_on=5"], "backbone.trained_on=5: choose all, without_hold_out, or a"),
         (["backbone.trained_on=[a]"], "backbone.trained_on=['a']: choose all, without_hold_out"),
         (["backbone.trained_on=f.pt"], "backbone.trained_on=f.pt cannot be read (it is no UTF-8"),
+        (["backbone.trained_on=no-{seed}.txt"], "backbone.trained_on=no-0.txt cannot be read (No"),
         (["backbone.checkpoint=null", "backbone.trained_on=all"], "there is none"),
         (["backbone.trained_on=other.txt"], "names no training image of digits: write the names"),
     ],
