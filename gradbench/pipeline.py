@@ -12,16 +12,18 @@ from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import InDistribution, gather
+from gradbench.data.gather import InDistribution
+from gradbench.data.trained_on import KEY, WITHOUT
 from gradbench.evaluation.transfer import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring
-from gradbench.run.experiment import Experiment
+from gradbench.run.clean_images import clean_images
+from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.judging import judge, resampled
 from gradbench.run.results import Results
 from gradbench.run.sides import sides
 from gradbench.run.trial import Trial, archive_for, brought, from_archive
 from gradbench.store import Store
-from gradbench.support.progress import say
+from gradbench.support.progress import say, step
 from gradbench.workers.crew import Crew
 from gradbench.workers.devices import exact_arithmetic
 
@@ -42,25 +44,33 @@ def run(experiment: Experiment, store: Store) -> Results:
     """
     exact_arithmetic()
     check_checkpoints(experiment)
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    images = clean_images(experiment)
     results = Results(experiment, images)
     check_attacks(experiment, images)
-    check_archives(experiment, images, store)
-    look_at_challenges(experiment, images)
+    with step("looking at the published archives"):
+        check_archives(experiment, images, store)
+    with step("looking at the other sets"):
+        look_at_challenges(experiment, images)
     with _crew(experiment) as crew:
         for seed in experiment.seeds:
             wanted = order(experiment, images, seed)
-            f = obtain(wanted, images.train, images.test, store, crew)  # step 1
+            # step 1
+            f = obtain(wanted, images.train, images.test, store, crew, images.hold_out)
             trial = Trial(experiment, images, f, seed, store, crew)
-            results.add_network(seed, f)
+            if seed == experiment.seeds[0]:
+                tell_hold_out(experiment, images)
+            results.add_network(seed, f, trial.accuracy)
             controls.identity(trial)
             measure(trial, results)
             if isinstance(experiment.protocol, Transfer):
-                transferring.measure(trial, results)
+                with step("measuring detectors on challenges that they were not fitted on"):
+                    transferring.measure(trial, results)
             controls.run(trial, results)
-            thresholds.measure(trial, results)
+            with step("thresholds on the hold-out"):
+                thresholds.measure(trial, results)
             pass_times.measure(trial, results)
-    summary.add(results)
+    with step("means and differences of the detectors"):
+        summary.add(results)
     return results
 
 
@@ -74,6 +84,16 @@ def check_checkpoints(experiment: Experiment) -> None:
         path = experiment.backbone(seed).get("checkpoint")
         if path:
             checkpoint.there(path)
+
+
+def tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
+    """Say where the hold-out is from if it is not what gradbench keeps from its own networks."""
+    known = images.known
+    if not known.why:
+        return
+    asked = experiment.config["backbone"].get("trained_on") is None
+    more = f"; {KEY}={WITHOUT} or a file of names tells otherwise" if asked else ""
+    say(f"hold-out: {known.sentence(images.hold_out, images.test)}{more}")
 
 
 def _crew(experiment: Experiment) -> contextlib.AbstractContextManager[Crew | None]:
@@ -128,23 +148,29 @@ def measure(trial: Trial, results: Results) -> None:
     results.add_outputs(trial.seed, trial.normal)
     across = isinstance(trial.experiment.protocol, Transfer)
     for cell in trial.experiment.cells:
-        try:
-            made = trial.challenge(cell)  # step 2
-            if made.attack is not None:
-                results.add_attack(trial.seed, cell, made.attack)
-            normal, abnormal = sides(trial, cell, made)  # step 3
-        except MissingData as reason:
-            results.add_hole(trial.seed, cell, str(reason))
-            say(f"{cell.title}: not measured: {reason}")
-            continue
-        results.add_outputs(trial.seed, abnormal)
-        for name in trial.experiment.detectors:
-            if across and trial.experiment.detector(name).learns_from_challenges:
-                continue  # see `transferring`
-            judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
-            results.add(trial.seed, cell, abnormal.images, name, judged)
-            results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))
-        controls.beside(trial, cell, made, normal, abnormal, results)
+        with step(f"measuring {cell.title}"):
+            _measure_cell(trial, cell, across, results)
+
+
+def _measure_cell(trial: Trial, cell: Cell, across: bool, results: Results) -> None:
+    """Measure every detector on one challenge; those that learn from it elsewhere if `across`."""
+    try:
+        made = trial.challenge(cell)  # step 2
+        if made.attack is not None:
+            results.add_attack(trial.seed, cell, made.attack)
+        normal, abnormal = sides(trial, cell, made)  # step 3
+    except MissingData as reason:
+        results.add_hole(trial.seed, cell, str(reason))
+        say(f"{cell.title}: not measured: {reason}")
+        return
+    results.add_outputs(trial.seed, abnormal)
+    for name in trial.experiment.detectors:
+        if across and trial.experiment.detector(name).learns_from_challenges:
+            continue  # see `transferring`
+        judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
+        results.add(trial.seed, cell, abnormal.images, name, judged)
+        results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))
+    controls.beside(trial, cell, made, normal, abnormal, results)
 
 
 def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:

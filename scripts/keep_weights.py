@@ -3,8 +3,8 @@
     python scripts/keep_weights.py RUN
 
 Writes <backbone>-<dataset>-w<width>-s<seed>.safetensors for every network of the run's folder (no
-w<width> for a backbone without width), with its recipe, accuracy and command inside, and lists the
-SHA-256 sums in SHA256SUMS.
+w<width> for a backbone without width), with its recipe, accuracy, command and the fingerprints of
+the images that it was trained on inside, and lists the SHA-256 sums in SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from gradbench.backbones import checkpoint
+from gradbench.backbones.obtain import own_prints
 from gradbench.store import file_digest
 from gradbench.support.tensors import save_tensors
 
@@ -39,6 +41,7 @@ def keep(run: Path, folder: Path = WEIGHTS) -> list[Path]:
             "classes": about["classes"],
             "mean": about["mean"],
             "std": about["std"],
+            "trained_on": own_prints(checkpoint.read(model / "network.safetensors")[1]),
             "training": told["config"]["training"],
             "seed": seed,
             "test_accuracy_before_rounding": about["accuracy"],

@@ -12,8 +12,8 @@ from pathlib import Path
 from gradbench.backbones.obtain import obtain
 from gradbench.cli.words import braced
 from gradbench.config import compose
-from gradbench.data.gather import gather
 from gradbench.pipeline import order
+from gradbench.run.clean_images import clean_images
 from gradbench.run.experiment import read
 from gradbench.run.trial import Trial
 from gradbench.store import Store
@@ -31,11 +31,12 @@ def write(
         measure: gives the rows of one network.
     """
     experiment = read(compose(list(map(braced, words))))
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    images = clean_images(experiment)
     store = Store(Path(experiment.config["store"]).expanduser())
     rows = []
     for seed in experiment.seeds:
-        f = obtain(order(experiment, images, seed), images.train, images.test, store)
+        wanted = order(experiment, images, seed)
+        f = obtain(wanted, images.train, images.test, store, hold_out=images.hold_out)
         rows += measure(Trial(experiment, images, f, seed, store))
     with open(path, "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, lineterminator="\n").writerows([columns, *rows])

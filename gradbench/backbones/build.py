@@ -18,6 +18,7 @@ OWN_FIELDS = (
     "name",
     "description",
     "checkpoint",
+    "trained_on",
     "narrower",
     "arguments",
     "feature_layers",

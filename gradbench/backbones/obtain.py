@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.together import train_together
-from gradbench.backbones.training import accuracy, train
+from gradbench.backbones.training import train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
+from gradbench.support.progress import step
 from gradbench.workers.crew import Crew
 
 VERSION = 1
@@ -33,18 +34,19 @@ class Network:
     Attributes:
         backbone: in evaluation mode, on its device.
         weights: digest of structure, weights and normalisation.
-        accuracy: share of test images that it names correctly, in [0, 1].
         origin: `trained`, or the checkpoint's file name and what of it was passed over.
         seed: of its training, None where that is not known.
         history: loss, accuracy and seconds of each epoch, empty if not trained here.
+        trained_on: fingerprints of its training images and of the hold-out (`train`, `hold_out`),
+            empty where they are not known.
     """
 
     backbone: Backbone
     weights: str
-    accuracy: float
     origin: str
     seed: int | None
     history: Mapping[str, list[float]]
+    trained_on: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,17 @@ def obtain(
     test: ImageSet,
     store: Store,
     crew: Crew | None = None,
+    hold_out: ImageSet | None = None,
 ) -> Network:
     """Return the network that is asked for.
 
     Args:
         order: what is asked for.
         train_images: training images without the hold-out.
-        test: clean test images, for the accuracy.
+        test: clean test images, of which one is tried.
         store: where trained networks lie.
         crew: workers that train together; none to train in this process.
+        hold_out: what is kept from it, noted beside the weights.
 
     Raises:
         GradbenchError: if a checkpoint does not fit, or training diverges.
@@ -115,22 +119,23 @@ def obtain(
     origin = "trained"
     if path:
         about = _load(backbone, path)
-        trained_with = about.get("seed")
+        trained_with, prints = about.get("seed"), own_prints(about)
         note = about.get("note")
         origin = Path(path).name + (f" ({note})" if note else "")
     else:
-        product = store.make(order.key(train_images), _trainer(order, backbone, train_images, crew))
-        history = _take(backbone, product)
+        prints = {"train": train_images.fingerprint}
+        prints |= {"hold_out": hold_out.fingerprint} if hold_out is not None else {}
+        build = _trainer(order, backbone, train_images, crew, prints)
+        history = _take(backbone, store.make(order.key(train_images), build))
     backbone.to(order.device).eval()
-    weights = digest(backbone)
-    return Network(
-        backbone,
-        weights,
-        _accuracy(backbone, weights, test, store),
-        origin,
-        trained_with,
-        history,
-    )
+    return Network(backbone, digest(backbone), origin, trained_with, history, prints)
+
+
+def own_prints(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a checkpoint's description tells of its training images, see `Network`."""
+    told = about.get("trained_on") if isinstance(about, Mapping) else None
+    told = told if isinstance(told, Mapping) else {}
+    return {name: told[name] for name in ("train", "hold_out") if isinstance(told.get(name), str)}
 
 
 def fresh(order: Order, train_images: ImageSet) -> Backbone:
@@ -161,7 +166,8 @@ def _load(backbone: Backbone, path: str) -> dict[str, Any]:
 
     Class names and normalisation, where it tells them, must be those of the data set.
     """
-    about = checkpoint.load_into(backbone.network, path)
+    with step(f"loading {path}"):
+        about = checkpoint.load_into(backbone.network, path)
     own, given = list(backbone.classes), about.get("classes") or []
     if given and own != given and not all(name.isdigit() for name in (*own, *given)):
         raise GradbenchError(
@@ -180,11 +186,14 @@ def _load(backbone: Backbone, path: str) -> dict[str, Any]:
 
 def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
     path = product.path("network.safetensors")
-    checkpoint.restore(backbone.network, load_file(str(path)), str(path))
+    with step("loading the trained network"):
+        checkpoint.restore(backbone.network, load_file(str(path)), str(path))
     return json.loads(product.path("history.json").read_text())
 
 
-def _trainer(order: Order, backbone: Backbone, images: ImageSet, crew: Crew | None):
+def _trainer(
+    order: Order, backbone: Backbone, images: ImageSet, crew: Crew | None, prints: Mapping[str, str]
+):
     def build(folder: Path, scratch: Path) -> dict:
         width, less = order.config.get("width"), order.config.get("narrower")
         narrower = f"backbone.width={less}" if width and less and width > less else ""
@@ -199,6 +208,7 @@ def _trainer(order: Order, backbone: Backbone, images: ImageSet, crew: Crew | No
             "classes": backbone.classes,
             "mean": list(order.mean),
             "std": list(order.std),
+            "trained_on": prints,
         }
         checkpoint.save(folder / "network.safetensors", backbone.network, about)
         (folder / "history.json").write_text(json.dumps(history, indent=1))
@@ -208,21 +218,12 @@ def _trainer(order: Order, backbone: Backbone, images: ImageSet, crew: Crew | No
     return build
 
 
-def _accuracy(backbone: Backbone, weights: str, test: ImageSet, store: Store) -> float:
-    key = Key("accuracy", VERSION, {}, {"weights": weights, "images": test.fingerprint})
-
-    def build(folder: Path, _: Path) -> dict:
-        return {"accuracy": accuracy(backbone, test)}
-
-    return store.make(key, build).about["accuracy"]
-
-
 def try_out(backbone: Backbone, test: ImageSet) -> None:
     """Raise a GradbenchError unless the network gives one logit per class for a test image."""
     _, pixels = next(test.batches(1))
     before = set(backbone.network.state_dict())
     try:
-        with torch.inference_mode():
+        with step("trying the network on one image"), torch.inference_mode():
             logits = backbone(pixels.to(backbone.device))
     except RuntimeError as fault:
         raise GradbenchError(

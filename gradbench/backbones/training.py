@@ -12,11 +12,11 @@ hardware does, except for networks that draw random numbers themselves (dropout)
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,11 +27,15 @@ from gradbench.backbones.resume import keep, resume
 from gradbench.backbones.sharing import check_separate, copied, move
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
-from gradbench.support.progress import Progress, duration, say
+from gradbench.support.progress import Progress, duration, say, step
 from gradbench.workers.mate import Mate, alone
 
 PROBE = 5
 """Steps that are timed before the remaining hours are told."""
+ENOUGH = 10.0
+"""Seconds that they may take; otherwise a step of a few images is timed."""
+FEW = 8
+"""Images of a process in such a step."""
 
 
 def train(
@@ -136,17 +140,6 @@ def _trained(network: nn.Module) -> list[nn.Parameter]:
     return found
 
 
-def accuracy(backbone: Backbone, images: ImageSet, batch: int = 256) -> float:
-    """Return the share of images in [0, 1] whose class the backbone names, in float32."""
-    right = 0
-    backbone.eval()
-    with torch.inference_mode():
-        for rows, pixels in images.batches(batch):
-            predicted = backbone(pixels.to(backbone.device)).argmax(1).cpu().numpy()
-            right += int((predicted == images.labels[rows]).sum())
-    return right / len(images)
-
-
 def augmented(pixels: Tensor, recipe: Recipe, draw: torch.Generator) -> Tensor:
     """Return uint8 images (B, C, H, W) as floats in [0, 1], cropped and mirrored at random."""
     pixels = crop(pixels, recipe.pad, draw)
@@ -204,16 +197,23 @@ def seconds_left(
     momenta = [torch.zeros_like(p) for p in parameters]
     trial = _Steps(network, parameters, momenta, recipe, steps, autocast(recipe, device), mate)
     draw = torch.Generator().manual_seed(0)
-    rows = np.arange(min(recipe.batch, len(images)))
-    pixels = torch.from_numpy(images.images[rows]).to(device)
-    labels = torch.from_numpy(images.labels[rows]).to(device)
-    times = []
-    for _ in range(PROBE):
+    batch = min(recipe.batch, len(images))
+    pixels = torch.from_numpy(images.images[slice(0, batch)]).to(device)
+    labels = torch.from_numpy(images.labels[:batch]).to(device)
+
+    def spent(count: int) -> float:
         begun = time.monotonic()
-        loss, _ = trial.step(augmented(pixels, recipe, draw), labels, 0)
+        loss, _ = trial.step(augmented(pixels[:count], recipe, draw), labels[:count], 0)
         loss.item()
-        times.append(time.monotonic() - begun)
-    return sorted(times)[PROBE // 2] * steps
+        # of several processes all must come to the same end
+        return float(mate.sums([torch.tensor(time.monotonic() - begun)])[0]) / mate.of
+
+    with step("timing a few steps of training") if mate.first else contextlib.nullcontext():
+        few = min(batch, FEW * mate.of)
+        whole = min(spent(few) for _ in range(2)) * batch / few
+        if PROBE * whole < ENOUGH:
+            whole = sorted(spent(batch) for _ in range(PROBE))[PROBE // 2]
+    return whole * steps
 
 
 def _tell_time(

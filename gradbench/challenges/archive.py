@@ -26,6 +26,7 @@ from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels
 from gradbench.data.settings import MissingData
 from gradbench.errors import GradbenchError, unknown
 from gradbench.store import Key, Store
+from gradbench.support.progress import step
 
 SOURCES = ("archive", "generated", "auto")
 FOLDER, LABELS, DATASET = "CIFAR-10-C", "labels.npy", "cifar10"
@@ -105,7 +106,8 @@ class Archive:
             save_file({"rows": found}, str(folder / "order.safetensors"))
             return {"images": len(found)}
 
-        product = store.make(Key("archive_order", VERSION, {}, inputs), build)
+        with step(f"matching the images of {FOLDER} with the test images"):
+            product = store.make(Key("archive_order", VERSION, {}, inputs), build)
         return load_file(str(product.path("order.safetensors")))["rows"]
 
     def _open(self, name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,8 +60,13 @@ class Source:
     network: Backbone | None = None
     weights: str = ""
 
-    def make(self, clean: ImageSet, rows: np.ndarray) -> np.ndarray:
-        """Return the challenge images of the given rows of the clean set."""
+    def make(
+        self, clean: ImageSet, rows: np.ndarray, tell: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """Return the challenge images of the given rows of the clean set.
+
+        `tell` is called with the number of images after every batch.
+        """
         device = self.network.device if self.network is not None else torch.device("cpu")
         made = []
         for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
@@ -68,6 +74,8 @@ class Source:
             batch = clean_batch(clean.images[part], *about, device, self.quantise)
             grey = self.challenge.perturb(batch, self.strength, self.seed, self.network)
             made.append(self.challenge.to_pixels(grey, batch))
+            if tell:
+                tell(len(part))
         return np.concatenate(made)
 
     def keys(self, clean: ImageSet) -> list[Key]:
@@ -110,14 +118,15 @@ def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, At
             index = np.arange(rows.start, rows.stop)
 
             def build(folder: Path, _: Path, index: np.ndarray = index) -> dict:
-                pixels = source.make(clean, index)
+                pixels = source.make(clean, index, progress.advance)
                 if source.challenge.uses_network:
                     done = _measure(source, clean, index, pixels)
                     save_file({"images": pixels, **vars(done)}, str(folder / "shard.safetensors"))
                 return {"digest": digest_pixels(pixels), "images": len(index)}
 
+            before = progress.done
             products.append(store.make(key, build))
-            progress.advance(len(index))
+            progress.advance(len(index) - (progress.done - before))
     images = LazyImages(
         _reader(source, clean, products),
         clean.images.shape,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradbench.cli.words import config_dirs, data_root
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.progress import step
 
 if TYPE_CHECKING:
     from gradbench.data.settings import DataSettings
@@ -54,7 +55,8 @@ def _list(words: list[str]) -> None:
     names, changes, settings = _read(words)
     if names or changes:
         raise GradbenchError(f"data list takes data.root=DIR alone, not {(names or [*changes])[0]}")
-    entries = listed(settings, config_dirs(words))
+    with step(f"looking for data sets under {settings.root}"):
+        entries = listed(settings, config_dirs(words))
     off = "" if settings.online else ", downloads are off"
     print(f"data sets, looked for under {settings.root}{off} ({len(entries)})")
     rows = [("name", "here", "status", "published at", "size", "terms")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from gradbench.cli.hydra_app import composed, composed_dirs, launch
 from gradbench.cli.words import OPTIONS_WITH_VALUE
 from gradbench.errors import GradbenchError
+from gradbench.support.progress import step
 
 HELP = """\
 gradbench data show NAME [challenge=C] [out=FILE.png] [n=8] [seed=0] [key=value ...]
@@ -58,18 +59,20 @@ def main(words: list[str]) -> None:
         words.append(f"challenges={listed}")
 
     def task(cfg) -> None:
-        from gradbench.run.experiment import read
-        from gradbench.showing.challenges import show_challenge
-        from gradbench.showing.sets import show_set
-        from gradbench.store import Store
+        with step("loading libraries"):
+            from gradbench.run.experiment import read
+            from gradbench.showing.challenges import show_challenge
+            from gradbench.showing.sets import show_set
+            from gradbench.store import Store
 
         experiment = read(composed(cfg), composed_dirs())
         _make_folder(out)
-        if challenge is None:
-            show_set(experiment.dataset, experiment.data, choice, out)
-        else:
-            store = Store(Path(experiment.config["store"]).expanduser())
-            show_challenge(experiment, store, choice, out, challenge)
+        store = Store(Path(experiment.config["store"]).expanduser())
+        with step(f"drawing {out.name}"):
+            if challenge is None:
+                show_set(experiment.dataset, experiment.data, choice, out)
+            else:
+                show_challenge(experiment, store, choice, out, challenge)
         print(f"written to {out}")
 
     launch(task, words, HELP)

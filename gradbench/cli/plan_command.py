@@ -22,13 +22,16 @@ def main(words: list[str]) -> None:
 
 def task(cfg) -> None:
     """Print the plan of a composed configuration."""
-    from gradbench.planning.plan import plan
-    from gradbench.run.experiment import read
-    from gradbench.store import Store
-    from gradbench.support.progress import duration
+    from gradbench.support.progress import duration, step
+
+    with step("loading libraries"):
+        from gradbench.planning.plan import plan
+        from gradbench.run.experiment import read
+        from gradbench.store import Store
 
     experiment = read(composed(cfg), composed_dirs())
-    lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))
+    with step("planning"):
+        lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))
     print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {cfg.store}")
     width = max(len(line.what) for line in lines)
     counts = [f"{line.present} of {line.parts} there" if line.parts else "" for line in lines]

@@ -9,6 +9,7 @@ from pathlib import Path
 from gradbench.cli.tables_command import without_dirs
 from gradbench.cli.words import config_dirs
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.progress import step
 
 HELP = """\
 gradbench report [RUN ...] [results=DIR,DIR] [out=FILE] [--config-dir DIR]
@@ -33,10 +34,12 @@ def main(words: list[str]) -> None:
         return
     names, folders, out = _read(without_dirs(words))
     dirs = config_dirs(words)
-    from gradbench.reporting.report.document import report
-    from gradbench.reporting.report.source import find, read
+    with step("loading libraries"):
+        from gradbench.reporting.report.document import report
+        from gradbench.reporting.report.source import find, read
 
-    sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)
+    with step("reading the runs"):
+        sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)
     text = report(sources, shlex.join(["gradbench", "report", *words]), dirs)
     try:
         out.write_text(text, encoding="utf-8")

@@ -18,6 +18,7 @@ kill goes on, and one more challenge, level or detector costs only itself.
   experiment=NAME                   `gradbench list experiments` tells which
   backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
   seeds=[0,1,2] backbone.checkpoint=f-{seed}.safetensors   (one file for each seed)
+  backbone.trained_on=FILE          names of its training images; or all, without_hold_out
   dataset=cifar10 data.root=DIR
   challenges=[svhn,textures,fgsm] levels=[1,3,5]
   challenges=[{use: fgsm, name: strong, epsilon: 0.1}]
@@ -46,12 +47,15 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
         out: the folder.
         words: behind `gradbench run`, noted as the command; those of this process where not given.
     """
-    from gradbench.pipeline import run
-    from gradbench.reporting import provenance
-    from gradbench.reporting.run_folder import RunFolder
-    from gradbench.run.experiment import read
-    from gradbench.store import Store
-    from gradbench.support.memory import keep_freed_memory
+    from gradbench.support.progress import step
+
+    with step("loading libraries"):
+        from gradbench.pipeline import run
+        from gradbench.reporting import provenance
+        from gradbench.reporting.run_folder import RunFolder
+        from gradbench.run.experiment import read
+        from gradbench.store import Store
+        from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
     experiment = read(composed(cfg), composed_dirs())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.paths import shown
+from gradbench.support.progress import step
 
 HELP = """\
 gradbench score RUN IMAGES ... [--detector NAME] [--out FILE] [--seed N] [--device D]
@@ -24,8 +25,9 @@ Writes one CSV row a picture:
   file, class, probability   the class that the network names, and its softmax probability
   NAME                       a detector's score, higher = more abnormal
   verdict_NAME               reliable up to the threshold that keeps at least 95 % of the run's
-                             hold-out images (clean, the network was not trained on them), else
-                             abnormal; empty where the run had no hold-out
+                             hold-out images (clean ones that the network was not trained on,
+                             unless what is printed says that it may have been), else abnormal;
+                             empty where the run had no hold-out
   note                       why a file could not be read; its other columns are then empty
 Bytes of a file name that are no UTF-8 are written like \\xe9.
 
@@ -91,30 +93,34 @@ def main(words: list[str]) -> None:
         raise GradbenchError(f"--bits {bits}: write how many bits grey values have, 8 to 16")
     out = asked.last("--out") or run / "scores.csv"
 
-    from gradbench.data.files import passed_over
-    from gradbench.scoring.pictures import find
-    from gradbench.scoring.scorer import load
-    from gradbench.scoring.writing import ScoresFile
-    from gradbench.support.memory import keep_freed_memory
-    from gradbench.support.signals import ended_tidily
-    from gradbench.workers.devices import exact_arithmetic
+    with step("loading libraries"):
+        from gradbench.data.files import passed_over
+        from gradbench.scoring.pictures import find
+        from gradbench.scoring.scorer import load
+        from gradbench.scoring.writing import ScoresFile
+        from gradbench.support.memory import keep_freed_memory
+        from gradbench.support.signals import ended_tidily
+        from gradbench.workers.devices import exact_arithmetic
 
     exact_arithmetic()
     keep_freed_memory()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what cannot be read is listed
     left: Counter[str] = Counter()
-    paths = find(places, left)
+    with step("looking for pictures"):
+        paths = find(places, left)
     with (
         ended_tidily(),
         ScoresFile(out, paths) as file,
     ):  # an unwritable place is told before any work
-        scorer = load(
-            run,
-            None if seed is None else int(seed),
-            asked.every("--trust"),
-            asked.last("--device") or "auto",
-        )
-        names = scorer.choose(asked.every("--detector") if "--detector" in asked.options else None)
+        chosen = asked.every("--detector") if "--detector" in asked.options else None
+        with step(f"loading network and detectors of {shown(run)}"):
+            scorer = load(
+                run,
+                None if seed is None else int(seed),
+                asked.every("--trust"),
+                asked.last("--device") or "auto",
+            )
+            names = scorer.choose(chosen)
         summary = file.write(scorer.stream(paths, names, bits and int(bits)))
     print(_told(scorer, names, summary))
     if left:
@@ -155,6 +161,7 @@ def _told(scorer, names: list[str], summary) -> str:
     about, read = scorer.kept.about, summary.pictures - summary.unreadable
     width = max(map(len, names))
     lines = [f"{summary.pictures} pictures, network {scorer.kept.folder} ({about['in_dist']} in)"]
+    older = "" if "hold_out" in about else ", if the network was not trained on them: not recorded"
     for name in names:
         if scorer.thresholds[name] is None:
             lines.append(f"  {name:<{width}}  no verdicts: the run had no hold-out")
@@ -164,7 +171,7 @@ def _told(scorer, names: list[str], summary) -> str:
         lines.append(
             f"  {name:<{width}}  {summary.abnormal[name]} of {read} abnormal: above "
             f"{threshold['value']:.6g}, which keeps {about['kept']} % of {threshold['images']} "
-            f"hold-out images{note}"
+            f"hold-out images{note}{older}"
         )
     if summary.unreadable:
         lines.append(f"{summary.unreadable} of {summary.pictures} files cannot be read:")

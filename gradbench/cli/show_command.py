@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradbench.errors import GradbenchError
 from gradbench.support.paths import expanded, shown
+from gradbench.support.progress import step
 
 HELP = """\
 gradbench show [RUN] [--all]
@@ -35,9 +36,11 @@ def main(words: list[str]) -> None:
                 "the main table, and the run's command makes it anew"
             ) from fault
         return
-    from gradbench.reporting.run_folder import RunFolder
+    with step(f"reading {shown(folder)}"):
+        from gradbench.reporting.run_folder import RunFolder
 
-    print(RunFolder.open(folder).terminal())
+        text = RunFolder.open(folder).terminal()
+    print(text)
 
 
 def runs(root: Path = Path("outputs")) -> list[Path]:

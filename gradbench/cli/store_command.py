@@ -11,6 +11,7 @@ from pathlib import Path
 from gradbench.errors import GradbenchError, unknown
 from gradbench.store import MANIFEST, Store, check
 from gradbench.support.locks import held_if_free
+from gradbench.support.progress import step
 
 ACTIONS = ("ls", "verify", "prune")
 
@@ -45,12 +46,14 @@ def main(words: list[str]) -> None:
     if not root.is_dir():
         raise GradbenchError(f"there is no store at {root}: name one with store=DIR")
     store = Store(root)
-    if action == "ls":
-        _ls(store)
-    elif action == "verify":
-        _verify(store)
-    else:
-        _prune(store, _days(given.get("days")))
+    days = _days(given.get("days"))
+    with step(f"looking through {root}"):
+        if action == "ls":
+            _ls(store)
+        elif action == "verify":
+            _verify(store)
+        else:
+            _prune(store, days)
 
 
 def _ls(store: Store) -> None:
@@ -59,10 +62,10 @@ def _ls(store: Store) -> None:
         size = sum(size for size, _ in manifest.get("files", {}).values())
         age = time.time() - (folder / MANIFEST).stat().st_mtime
         steps.setdefault(folder.parent.name, []).append((size, age))
-    for step, found in steps.items():
+    for name, found in steps.items():
         sizes, ages = zip(*found)
         print(
-            f"{step:<12}{len(found):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
+            f"{name:<12}{len(found):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
             f"   last used {min(ages) / 86400:.0f} to {max(ages) / 86400:.0f} days ago"
         )
     for path in store.leftovers():

@@ -17,6 +17,7 @@ from gradbench.cli.hydra_app import at_home, check_overrides, in_a_sentence, lau
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
 from gradbench.errors import GradbenchError
+from gradbench.support.progress import step
 
 JOBS = ".jobs"
 """Folder in which every finished job leaves its name: jobs may run in other processes."""
@@ -63,7 +64,8 @@ def main(words: list[str]) -> None:
         with _deaths(base):
             launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
     finally:
-        merge(base, named=not swept <= set(SHOWN))
+        with step("joining the rows of the jobs"):
+            merge(base, named=not swept <= set(SHOWN))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gradbench.cli.tables_asked import Asked
 from gradbench.cli.words import config_dirs
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.progress import step
 
 if TYPE_CHECKING:
     from gradbench.reporting.papers.fill import Filling
@@ -45,7 +46,8 @@ def main(words: list[str]) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(HELP)
         return
-    from gradbench.reporting.papers.spec import read_table, table_files
+    with step("loading libraries"):
+        from gradbench.reporting.papers.spec import read_table, table_files
 
     rest = without_dirs(words)
     if rest[:1] in ([], ["list"]):
@@ -152,14 +154,19 @@ def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
     from gradbench.reporting.papers.fill import fill
     from gradbench.reporting.papers.runs import find_runs
 
-    runs = find_runs(asked.places)
+    with step(f"reading the runs under {' and '.join(map(str, asked.places))}"):
+        runs = find_runs(asked.places)
     wants = [t.name for t in tables if any(not one.hole for one in t.wanted)]
     if needed and not runs and wants:
         raise GradbenchError(
             f"no finished run under {' or '.join(map(str, asked.places))}: `gradbench tables "
             f"{wants[0]} --run` makes them, results=DIR names other folders"
         )
-    return [fill(table, runs, asked.dirs) for table in tables]
+    found = []
+    for table in tables:
+        with step(f"filling the table {table.name}"):
+            found.append(fill(table, runs, asked.dirs))
+    return found
 
 
 def _write(asked: Asked, fillings: list[Filling]) -> None:

@@ -13,7 +13,7 @@ from gradbench.planning.forecast import forecast
 from gradbench.reporting.papers.fill import Filling
 from gradbench.reporting.papers.missing import missing
 from gradbench.reporting.papers.orders import Order, orders
-from gradbench.support.progress import duration, say
+from gradbench.support.progress import duration, say, step
 
 
 def _orders(asked: Asked, fillings: list[Filling]) -> list[Order]:
@@ -54,7 +54,7 @@ def plan(asked: Asked, fillings: list[Filling]) -> None:
     for order in _orders(asked, fillings):
         words = order.words(asked.given)
         print(f"gradbench run {' '.join([*words, *asked.options])}")
-        with in_a_sentence(words):
+        with in_a_sentence(words), step(f"planning {order.experiment}"):
             seconds, notes = forecast(words, asked.dirs)
         if not order.cells:  # the reasons of the run itself say how to get the images
             reasons = notes or [f"will not be made: {reason}" for reason in order.absent]

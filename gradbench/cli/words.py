@@ -64,13 +64,20 @@ def config_dirs(words: Iterable[str]) -> list[Path]:
 
 
 def braced(word: str) -> str:
-    """Return a setting of a checkpoint of every seed in quotes: for Hydra a brace begins a mapping.
+    """Return a setting as Hydra takes it.
+
+    The name of a file of every seed goes into quotes, since a brace begins a mapping; and what a
+    network was trained on may be told though its file in `configs/backbone/` does not name that.
 
     >>> braced("backbone.checkpoint=f-{seed}.pt")
     "backbone.checkpoint='f-{seed}.pt'"
+    >>> braced("backbone.trained_on=names-{seed}.txt")
+    "++backbone.trained_on='names-{seed}.txt'"
     >>> braced("seeds=[0,1]")
     'seeds=[0,1]'
     """
     key, _, path = word.partition("=")
-    wanted = key == "backbone.checkpoint" and "{seed}" in path and path[0] not in "'\""
-    return f"{key}='{path}'" if wanted else word
+    of_seeds = key in ("backbone.checkpoint", "backbone.trained_on") and "{seed}" in path
+    if of_seeds and path[0] not in "'\"":
+        word = f"{key}='{path}'"
+    return f"++{word}" if key == "backbone.trained_on" else word

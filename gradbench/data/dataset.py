@@ -15,6 +15,7 @@ from gradbench.data.raw import Raw
 from gradbench.data.roles import hold_out
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.progress import step
 
 if TYPE_CHECKING:
     from gradbench.data.imageset import ImageSet
@@ -109,19 +110,20 @@ class Dataset(Downloads):
             split = self._download(splits, settings)
         from gradbench.data.dress import dress
 
-        images = dress(self, self.read(split, settings), split, splits[0])
-        if role != "challenge":  # of which labels are never asked
-            from gradbench.data.labels import check_labels
+        with step(f"loading {self.name} {split}"):
+            images = dress(self, self.read(split, settings), split, splits[0])
+            if role != "challenge":  # of which labels are never asked
+                from gradbench.data.labels import check_labels
 
-            check_labels(images, training=role == "train")
-        if self.exclude:
-            from gradbench.data.overlap import exclude, overlap
+                check_labels(images, training=role == "train")
+            if self.exclude:
+                from gradbench.data.overlap import exclude, overlap
 
-            images = exclude(images, overlap(self.exclude))
-        if role != "challenge" and self.shape is not None:
-            from gradbench.data.resample import fit_to
+                images = exclude(images, overlap(self.exclude))
+            if role != "challenge" and self.shape is not None:
+                from gradbench.data.resample import fit_to
 
-            images = fit_to(images, self.shape)
+                images = fit_to(images, self.shape)
         return images
 
     def ready(self, role: str, settings: DataSettings) -> str | None:
@@ -232,7 +234,8 @@ class Dataset(Downloads):
                 return self.mean * channels, self.std * channels
         from gradbench.data.imageset import channel_statistics
 
-        return channel_statistics(train)
+        with step(f"mean and deviation of {train.name} {train.split}"):
+            return channel_statistics(train)
 
     def _npz(self, split: str, settings: DataSettings) -> Path:
         return settings.root / self.name / f"{split}.npz"

@@ -16,7 +16,7 @@ from typing import Any
 from gradbench.data.unpack import ARCHIVES, extract
 from gradbench.errors import GradbenchError
 from gradbench.support.locks import held
-from gradbench.support.progress import Progress
+from gradbench.support.progress import Progress, step
 
 CHUNK = 2**20
 """Bytes received at a time, and the unit of the progress shown."""
@@ -136,7 +136,7 @@ def _append(url: str, part: Path, begun: int, timeout: float) -> None:
 
 def digest(path: Path, kind: str) -> str:
     """Return the checksum of a file; the kind is `md5` or `sha256`."""
-    with open(path, "rb") as stream:
+    with step(f"checksum of {path.name}"), open(path, "rb") as stream:
         return hashlib.file_digest(stream, kind).hexdigest()
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradbench.support.progress import step
+
 SHARD = 1000
 """Images in a shard: the unit in which products are digested, stored and resumed."""
 
@@ -100,7 +102,8 @@ class ImageSet:
         """SHA-256 of the pixels of every shard of 1,000 images, in order."""
         if isinstance(self.images, LazyImages) and self.images.digests is not None:
             return self.images.digests
-        return [digest_pixels(self.images[rows]) for rows in shards(len(self))]
+        with step(f"reading {self.name} {self.split} for its fingerprint"):
+            return [digest_pixels(self.images[rows]) for rows in shards(len(self))]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -14,6 +14,7 @@ from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.download import digest
 from gradbench.data.raw import UNLABELLED, Raw
 from gradbench.errors import GradbenchError
+from gradbench.support.progress import step
 
 BLOCK = 1000
 """Images that are read at a time."""
@@ -54,8 +55,9 @@ def verify(dataset: Dataset, settings: DataSettings) -> Iterator[Check]:
     for split in splits:
         yield from _published(dataset, split, settings)
         try:
-            raw = dataset.read(split, settings)
-            prints = _fingerprints(raw)
+            with step(f"reading {dataset.name} {split}"):
+                raw = dataset.read(split, settings)
+                prints = _fingerprints(raw)
         except FAULTS as fault:
             yield Check(split, "files", "differs", " ".join(str(fault).split()))
             continue
@@ -69,8 +71,9 @@ def verify(dataset: Dataset, settings: DataSettings) -> Iterator[Check]:
         if dataset.groups == "track":
             yield _tracks(dataset, split, raw)
         yield _repeats(split, prints)
-        for what, verdict, detail in dataset.own_checks(split, raw, settings):
-            yield Check(split, what, verdict, detail)
+        with step(f"checks of {dataset.name} {split}"):
+            own = list(dataset.own_checks(split, raw, settings))
+        yield from (Check(split, what, verdict, detail) for what, verdict, detail in own)
         if split in HALVES:
             seen[split] = prints
     if len(seen) == len(HALVES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -101,7 +102,7 @@ class Again:
 
                 def build(folder: Path, _: Path, mine: np.ndarray = mine) -> dict:
                     pixels = to_float(self.images.images[mine])
-                    found, halvings = self._passes(what, pixels)
+                    found, halvings = self._passes(what, pixels, progress.advance)
                     values = torch.cat(found).contiguous()
                     if not values.isfinite().all():
                         raise GradbenchError(
@@ -111,16 +112,24 @@ class Again:
                     save_file({"values": values}, str(folder / "shard.safetensors"))
                     return {"images": len(mine), "halvings": halvings, "set": title}
 
+                before = progress.done
                 product = self.store.make(key, build)
                 parts.append(load_file(str(product.path("shard.safetensors")))["values"])
-                progress.advance(len(mine))
+                progress.advance(len(mine) - (progress.done - before))
         return torch.cat(parts)
 
-    def _passes(self, what: Perturbed, pixels: Tensor) -> tuple[list[Tensor], int]:
+    def _passes(
+        self, what: Perturbed, pixels: Tensor, tell: Callable[[int], None]
+    ) -> tuple[list[Tensor], int]:
         if self.readers:
             return self.readers.passes(what, pixels)
-        device = self.backbone.device
-        return in_chunks(lambda batch: what(self.backbone, batch.to(device)), pixels, BATCH)
+
+        def look(batch: Tensor) -> Tensor:
+            values = what(self.backbone, batch.to(self.backbone.device))
+            tell(len(batch))
+            return values
+
+        return in_chunks(look, pixels, BATCH)
 
     def key(self, what: Perturbed, images: str, rows: np.ndarray) -> Key:
         """Return the key of a pass over some rows of one shard.

@@ -73,14 +73,16 @@ def extract(
     what = f"{images.name} {images.split}".strip()
     with Progress(f"outputs of {what}", len(images)) as progress:
         for digest, rows in zip(images.digests, shards(len(images))):
+            before = progress.done
             products = shard_products(
-                backbone, weights, digest, images, rows, names, store, also, readers
-            )
+                backbone, weights, digest, images, rows, names, store, also, readers,
+                progress.advance,
+            )  # fmt: skip
             for name in names:
                 found[name].append(
                     load_file(str(products[name].path("shard.safetensors")))["values"]
                 )
-            progress.advance(rows.stop - rows.start)
+            progress.advance(rows.stop - rows.start - (progress.done - before))
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
@@ -94,9 +96,13 @@ def shard_products(
     store: Store,
     also: Iterable[str] = (),
     readers: Reads | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> dict[str, Product]:
-    """Return the products of one shard by output, computing those that are missing together."""
-    work = readers.compute if readers else partial(compute, backbone)
+    """Return the products of one shard by output, computing those that are missing together.
+
+    `tell` is called with the number of images of each pass that is made in this process.
+    """
+    work = readers.compute if readers else partial(compute, backbone, tell=tell)
     keys = {name: shard_key(name, weights, digest) for name in names}
     products = {name: store.get(key) for name, key in keys.items()}
     if all(products.values()):
@@ -147,8 +153,16 @@ class Reads(Protocol):
         """Make perturbed passes; return their results by chunk, and how often one was halved."""
 
 
-def compute(backbone: Backbone, images: ImageSet, rows: slice, names: list[str]) -> Computed:
+def compute(
+    backbone: Backbone,
+    images: ImageSet,
+    rows: slice,
+    names: list[str],
+    tell: Callable[[int], None] | None = None,
+) -> Computed:
     """Compute outputs of some rows of a set, without the store.
+
+    `tell` is called with the number of images after every pass.
 
     Raises:
         GradbenchError: if an output is not finite.
@@ -171,6 +185,8 @@ def compute(backbone: Backbone, images: ImageSet, rows: slice, names: list[str])
         halvings += halved
         for name, tensor in found.items():
             parts[name].append(tensor)
+        if tell:
+            tell(len(pixels))
     values = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
     for name, tensor in values.items():
         if not torch.isfinite(tensor).all():

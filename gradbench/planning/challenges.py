@@ -29,9 +29,12 @@ from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.sides import noisy_copies, protocol
 from gradbench.run.trial import archive_for, brought, from_archive, source
 from gradbench.store import Store
+from gradbench.support.progress import step
 
 TRIED = 10
-"""Clean images on which an attack is timed whose images leave early."""
+"""Clean images, at most, on which an attack is timed whose images leave early."""
+PATIENCE = 5.0
+"""Seconds that this may take, if no image leaves."""
 
 
 @dataclass
@@ -131,16 +134,18 @@ class Challenges:
         missing, note = (count - present) * len(clean) / count, ""
         rate = self.each * getattr(how.challenge, "passes", 1 if how.network else 0.01)
         if missing and getattr(how.challenge, "leaves_early", False):
-            rate = self._tried(how, clean)
-            note = f"from {min(TRIED, len(clean))} images"
+            few = min(TRIED, len(clean), BATCH, int(PATIENCE / max(rate, 1e-9)))
+            rate = self._tried(how, clean, few) if few else rate
+            note = f"from {few} images" if few else "at most"
         yield Planned("challenge", what, count, present, missing * rate, note)
         digests = [p.about["digest"] if p else None for p in products]
         yield outputs(what, digests, len(clean), known, self.each, self.store)
 
-    def _tried(self, how: Source, clean: ImageSet) -> float:
+    def _tried(self, how: Source, clean: ImageSet, count: int) -> float:
         """Return the seconds an image takes of an attack, from a few spread over the set."""
-        few = np.unique(np.linspace(0, len(clean) - 1, min(TRIED, BATCH, len(clean))).astype(int))
-        return timed(lambda: how.make(clean, few), self.experiment.device, tries=1) / len(few)
+        few = np.unique(np.linspace(0, len(clean) - 1, count).astype(int))
+        with step(f"trying {how.name} on {len(few)} images"):
+            return timed(lambda: how.make(clean, few), self.experiment.device) / len(few)
 
     def _outputs(self, what: str, digests: list[str], size: int) -> Planned:
         return outputs(what, digests, size, self.f, self.each, self.store)

@@ -93,7 +93,8 @@ class Judgements:
     def remembered(self) -> list[Side]:
         """Return training images and hold-out of the memorisation."""
         wanted = self.experiment.config["controls"]
-        if not (wanted["memorisation"] and len(self.images.hold_out)):
+        known = self.images.known
+        if not (wanted["memorisation"] and len(self.images.hold_out) and known.unseen):
             return []
         both = self.images.train, self.images.hold_out
         return [self._side(part(images, wanted["limit"])) for images in both]

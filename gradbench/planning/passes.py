@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,10 @@ from gradbench.extraction.perturbed import Further, Perturbed
 from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Count, Side
 from gradbench.planning.judgements import Judgement, Judgements
-from gradbench.planning.planned import AFTER, Planned, timed
+from gradbench.planning.planned import AFTER, Planned, each
 from gradbench.run.fitting import clean
 from gradbench.run.judging import kept_state
+from gradbench.support.progress import step
 
 CHOSEN = "at most: steps are not chosen yet"
 
@@ -41,8 +42,12 @@ def lines(challenges: Challenges, seed: int) -> Iterator[Planned]:
     judgements = Judgements(challenges, seed)
 
     @cache
+    def first_and_next(source: str) -> tuple[float, float]:
+        return _seconds(challenges, source)
+
     def rate(source: str, steps: int) -> float:
-        return _seconds(challenges, source, steps)
+        first, more = first_and_next(source)
+        return first + (steps - 1) * more
 
     for name in challenges.experiment.detectors:
         if _asked(challenges, name):
@@ -156,15 +161,20 @@ def _asked(challenges: Challenges, name: str, bank=None) -> Sequence[Further]:
     return detector.further([n for n in names if n.startswith(f"{PREFIX}/")], bank)
 
 
-def _seconds(challenges: Challenges, source: str, steps: int) -> float:
-    """Return what a pass with so many steps takes of an image, from one and two of them."""
+def _seconds(challenges: Challenges, source: str) -> tuple[float, float]:
+    """Return what a pass with one step takes of an image, and what each further step adds."""
     images = challenges.images.normal
     pixels = to_float(images.images[slice(0, min(BATCH, len(images)))])
     pixels = pixels.to(challenges.backbone.device)
     device, f = challenges.experiment.device, challenges.backbone
-    passes = [Perturbed(source, _Itself(), (0.001,) * count) for count in (1, 2)]
-    one, two = (timed(partial(what, f, pixels), device) for what in passes)
-    return (one + (steps - 1) * max(two - one, 0.0)) / len(pixels)
+
+    def spent(steps: int) -> float:
+        what = Perturbed(source, _Itself(), (0.001,) * steps)
+        return each(lambda count: what(f, pixels[:count]), len(pixels), device)
+
+    with step(f"timing perturbed passes to {source}"):
+        one, two = spent(1), spent(2)
+    return one, max(two - one, 0.0)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.obtain import find, fresh
 from gradbench.backbones.training import seconds_left
-from gradbench.data.gather import InDistribution, gather, part
+from gradbench.data.gather import InDistribution, part
 from gradbench.data.imageset import ImageSet
 from gradbench.detectors.base import GIVEN
 from gradbench.extraction.feature_layers import expand
@@ -24,6 +24,7 @@ from gradbench.planning.planned import (
     seconds_an_image,
     would_come,
 )
+from gradbench.run.clean_images import clean_images
 from gradbench.run.experiment import Experiment
 from gradbench.store import Store
 
@@ -43,7 +44,7 @@ def plan(experiment: Experiment, store: Store) -> list[Planned]:
             reason = dataset.ready(role, experiment.data)
             note = f"{reason}: what comes after cannot be told before"
             return [Planned("images", f"{dataset.name} ({role})", 0, 0, note=note)]
-    images = gather(dataset, offline(experiment), experiment.config["limit"])
+    images = clean_images(experiment, offline(experiment))
     lines = []
     for seed in experiment.seeds:
         wanted = order(experiment, images, seed)
@@ -78,25 +79,26 @@ def _aside(
     """Yield what is read of images that are never measured."""
     controls = experiment.config["controls"]
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
+    remembered = controls["memorisation"] and len(images.hold_out) and images.known.unseen
 
     def read(what: str, some: ImageSet) -> Planned:
         return outputs(what, some.digests, len(some), f, each, store)
 
     for what, role, reads in (
         ("training images", images.train, "bank_reads"),
-        ("hold-out", images.hold_out, "hold_out_reads"),
+        (images.known.hold_out, images.hold_out, "hold_out_reads"),
     ):
         names = {n for d in detectors.values() for n in getattr(d, reads)}.difference(GIVEN)
         if names and len(role):
             spent = seconds_an_image(experiment, backbone, role, sorted(names))
             known = f and replace(f, names=expand(f.backbone, sorted(names)))
             yield outputs(what, role.digests, len(role), known, spent, store)
-        if controls["memorisation"] and len(images.hold_out):
+        if remembered:
             yield read(f"{what}, for the memorisation", part(role, controls["limit"]))
     some = part(images.hold_out, experiment.config["model"]["hold_out"])
-    shared = controls["memorisation"] and len(some) == len(part(images.hold_out, controls["limit"]))
+    shared = remembered and len(some) == len(part(images.hold_out, controls["limit"]))
     if experiment.config["model"]["hold_out"] and len(some) and not shared:
-        yield read("hold-out, for the thresholds", some)
+        yield read(f"{images.known.hold_out}, for the thresholds", some)
     for name, detector in detectors.items():
         own = experiment.own_cells(name)
         if own:

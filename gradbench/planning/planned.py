@@ -14,9 +14,12 @@ from gradbench.data.imageset import ImageSet
 from gradbench.extraction.extract import BATCH, compute, shard_key
 from gradbench.run.experiment import Experiment
 from gradbench.store import Store
+from gradbench.support.progress import step
 
 AT_MOST = "at most; not looked up"
 AFTER = "after training"
+ENOUGH = 0.5
+"""Seconds of a try that are enough to tell from; no larger one is made."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +79,40 @@ def seconds_an_image(
     experiment: Experiment, backbone: Backbone, images: ImageSet, names: list[str]
 ) -> float:
     """Return what reading outputs off one image takes."""
-    rows = slice(0, min(BATCH, len(images)))
-    return timed(lambda: compute(backbone, images, rows, names), experiment.device) / rows.stop
+    with step(f"timing what is read of {images.name} {images.split}"):
+        return each(
+            lambda count: compute(backbone, images, slice(0, count), names),
+            min(BATCH, len(images)),
+            experiment.device,
+        )
 
 
-def timed(work: Callable[[], object], device: torch.device, tries: int = 2) -> float:
-    """Return the seconds of the fastest of some tries."""
-    times = []
-    for _ in range(tries):
-        begun = time.monotonic()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.monotonic() - begun)
-    return min(times)
+def each(work: Callable[[int], object], most: int, device: torch.device) -> float:
+    """Return the seconds that a unit takes in a batch, from batches that grow while they are quick.
+
+    One unit goes first without being counted: a network that is read for the first time is looked
+    at.
+
+    Args:
+        work: on so many units.
+        most: units in the largest batch.
+        device: that works.
+    """
+    work(1)
+    count, spent = 1, timed(lambda: work(1), device)
+    while count < most and spent < ENOUGH:
+        count = min(most, 2 * count if spent > ENOUGH / 4 else 4 * count)
+        spent = timed(lambda count=count: work(count), device)
+    return spent / count
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that work takes."""
+    begun = time.monotonic()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - begun
 
 
 def offline(experiment: Experiment) -> DataSettings:

@@ -44,13 +44,15 @@ def write_models(results: Results, folder: Path) -> None:
             "resampling": asdict(Fit()),
             "feature_layers": list(backbone.feature_layers),
             "in_dist": experiment.dataset.name,
-            "accuracy": network.accuracy,
+            "accuracy": results.accuracy[seed],
             "weights": network.weights,
             "outputs": VERSIONS,
             "kept": KEPT,
+            "hold_out": results.hold_out,
             "detectors": [_detector(results, key, here) for key in _able(results, seed)],
         }
         described = {k: about[k] for k in ("classes", "mean", "std")} | {"seed": network.seed}
+        described["trained_on"] = dict(network.trained_on)
         checkpoint.save(here / "network.safetensors", backbone.network, described)
         about["sha256"] = {
             path.relative_to(here).as_posix(): file_digest(path)

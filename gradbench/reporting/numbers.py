@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
+from typing import Any
 
 DASH = "–"
 EXACT = "exact"
@@ -26,6 +27,17 @@ def number(value: float) -> str:
         if float(text) not in (0, 100):
             break
     return text
+
+
+def accuracies(about: Mapping[str, Any]) -> str:
+    """Return the test accuracy of a run's networks, and of how many images where that is told.
+
+    >>> accuracies({"accuracy": {"0": 0.92, "1": 0.934}, "n_accuracy": 2000})
+    '92.0, 93.4 % of 2,000 images'
+    """
+    values = ", ".join(number(100 * value) for value in about["accuracy"].values())
+    count = about.get("n_accuracy")
+    return f"{values} %" + (f" of {count:,} images" if count else "")
 
 
 def size(value: float) -> str:

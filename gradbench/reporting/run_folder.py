@@ -27,6 +27,7 @@ from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.store import Store
 from gradbench.support.on_demand import OnDemand
+from gradbench.support.progress import step
 
 
 class RunFolder:
@@ -69,7 +70,8 @@ class RunFolder:
         place = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:40]
         with store.lock(f"results-{place}", f"the results in {self.path}"):
             try:
-                self._write(results, store, command)
+                with step(f"writing results to {self.path}"):
+                    self._write(results, store, command)
             except OSError as fault:
                 raise self._refused(fault.strerror or str(fault)) from fault
             except SafetensorError as fault:  # safetensors' word for a full disk
@@ -90,7 +92,8 @@ class RunFolder:
         (part / "costs.md").write_text(text, encoding="utf-8")
         (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
         (part / "figures").mkdir()
-        _draw(results, rows, part / "figures")
+        with step("drawing figures"):
+            _draw(results, rows, part / "figures")
         write_models(results, part / "model")
         told = self._provenance(results, store, about)
         (part / "run.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
@@ -126,7 +129,12 @@ class RunFolder:
             "hardware": provenance.hardware(results.experiment.device),
             "data": results.sets,
             "networks": {
-                seed: {"accuracy": f.accuracy, "weights": f.weights, "origin": f.origin}
+                seed: {
+                    "accuracy": results.accuracy[seed],
+                    "weights": f.weights,
+                    "origin": f.origin,
+                    "trained_on": dict(f.trained_on),
+                }
                 for seed, f in results.networks.items()
             },
             "time": {
@@ -160,15 +168,17 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
         "in_dist": experiment.dataset.name,
         "backbone": backbone["name"],
         "width": backbone.get("width"),
-        "accuracy": {str(seed): f.accuracy for seed, f in results.networks.items()},
+        "accuracy": {str(seed): value for seed, value in results.accuracy.items()},
+        "n_accuracy": len(results.images.normal),
         "n_clean": len(results.images.normal),
+        "hold_out": results.hold_out,
         "protocol": protocol_name(experiment.protocol),
         "told": experiment.protocol.told,
         "left_out": dict(experiment.left_out),
         "detectors": {
             name: {
                 "supervision": detector.supervision,
-                "clean_seen": detector.clean_seen,
+                "clean_seen": results.images.known.named(detector.clean_seen),
                 "reads": list(detector.reads),
                 "passes": str(fitted[name].passes) if fitted[name] else "",
             }

@@ -78,8 +78,9 @@ def controls(view: View, names: Sequence[str]) -> Section | None:
         "*random_labels*: clean images against clean images, half of them called abnormal "
         "arbitrarily; a supervised detector must stay at chance. *round_trip:NAME*: clean images "
         "put through the resampling and compression of NAME, with NAME itself below; what is told "
-        "apart there is told by the processing, not by content. *memorisation*: images that f was "
-        "trained on against clean ones that it was not (the hold-out, the abnormal side); 50 for "
+        "apart there is told by the processing, not by content. *memorisation*: images of f's "
+        "training set against clean ones that it was not trained on (the hold-out, the abnormal "
+        "side); 50 for "
         "a score that does not know its training images, far from 50 also for one that was itself "
         "fitted on either."
     )

@@ -11,7 +11,7 @@ from gradbench.evaluation.protocols import Grouped
 from gradbench.reporting import across, grid, sections
 from gradbench.reporting.grid import Grid
 from gradbench.reporting.main_table import WIDEST, main
-from gradbench.reporting.numbers import number
+from gradbench.reporting.numbers import accuracies
 from gradbench.reporting.section import Block, Section, texts
 from gradbench.reporting.view import View
 
@@ -29,7 +29,8 @@ def markdown(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
     Args:
         frame: rows of the run as `evaluation.rows.frame` gives them, values in percent.
         about: `experiment`, `in_dist`, `backbone`, `width`, `accuracy` (fraction by seed),
-            `n_clean`, `protocol`, `told` (how a value comes about), `detectors` (name ->
+            `n_accuracy` (images that it is of), `n_clean`, `hold_out` (what is known of it),
+            `protocol`, `told` (how a value comes about), `detectors` (name ->
             `supervision`, `clean_seen`, `reads`, `passes`), `left_out` (name -> `supervision`),
             `remark` (a sentence for the head, or empty) and `command`.
     """
@@ -86,6 +87,7 @@ def _conventions(view: View, about: Mapping[str, Any]) -> tuple[str, ...]:
         f"Network f: {_network(about)} (seed{'s' * several} {seeds}).",
         f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().told}",
         _left_out(about),
+        f"Hold-out: {about['hold_out']}." if about.get("hold_out") else "",
         "Score: higher = more abnormal. Abnormal images are the positive class.",
         f"Command: `{about['command']}`",
     ]
@@ -100,9 +102,8 @@ def _left_out(about: Mapping[str, Any]) -> str:
 
 
 def _network(about: Mapping[str, Any]) -> str:
-    accuracy = ", ".join(number(100 * value) for value in about["accuracy"].values())
     width = f" of width {about['width']}" if about["width"] else ""
-    return f"{about['backbone']}{width}, test accuracy {accuracy} %"
+    return f"{about['backbone']}{width}, test accuracy {accuracies(about)}"
 
 
 def detectors_table(about: Mapping[str, Any]) -> Grid:

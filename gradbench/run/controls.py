@@ -31,6 +31,7 @@ from gradbench.run.judging import Judged, judge
 from gradbench.run.results import Results
 from gradbench.run.trial import Made, Seen, Trial
 from gradbench.store import Key
+from gradbench.support.progress import step
 
 TRIED = 200
 """Images on which a challenge of strength zero is tried."""
@@ -70,18 +71,21 @@ def identity(trial: Trial) -> None:
 
         (made_of,) = zero.keys(first)
         inputs = {"challenge": made_of.digest, "weights": trial.f.weights}
-        trial.store.make(Key("identity", 1, {"reads": experiment.reads}, inputs), build)
+        with step(f"identity control: {name} of strength zero on {len(first)} images"):
+            trial.store.make(Key("identity", 1, {"reads": experiment.reads}, inputs), build)
 
 
 def run(trial: Trial, results: Results) -> None:
     """Measure the controls of clean images, and add their rows to the results."""
     wanted = trial.experiment.config["controls"]
-    if wanted["identity"]:
-        _identity_rows(trial, results)
-    if wanted["random_labels"]:
-        _random_labels(trial, results)
-    if wanted["memorisation"]:
-        memorisation.measure(trial, results)
+    for name, measure in (
+        ("identity", _identity_rows),
+        ("random_labels", _random_labels),
+        ("memorisation", memorisation.measure),
+    ):
+        if wanted[name]:
+            with step(f"control {name}"):
+                measure(trial, results)
 
 
 def beside(
@@ -99,9 +103,11 @@ def beside(
     """
     wanted = trial.experiment.config["controls"]
     if wanted["round_trip"] and isinstance(cell.challenge, OtherSet):
-        _round_trip(trial, cell, made, results)
+        with step(f"control round_trip of {cell.title}"):
+            _round_trip(trial, cell, made, results)
     if wanted["random_split"] and trial.experiment.protocol.torn() is not None:
-        _random_split(trial, cell, normal, abnormal, results)
+        with step(f"control random_split of {cell.title}"):
+            _random_split(trial, cell, normal, abnormal, results)
 
 
 def _identity_rows(trial: Trial, results: Results) -> None:

@@ -21,7 +21,7 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.evaluation.protocols import Protocol, random_name
 from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
-from gradbench.run.settings import check_settings, levels, seeds
+from gradbench.run.settings import check_settings, check_trained_on, levels, seeds
 from gradbench.support.instantiate import instantiate
 from gradbench.workers.devices import several
 
@@ -125,10 +125,11 @@ class Experiment:
         return instantiate("dataset", name, content, drop=("_target_",), taken=OtherSet.OWN)
 
     def backbone(self, seed: int) -> dict[str, Any]:
-        """Return the configuration of the network of a seed, the checkpoint by its own name."""
+        """Return the configuration of the network of a seed, with the names of its own files."""
         content = dict(self.config["backbone"])
-        if content.get("checkpoint"):
-            content["checkpoint"] = content["checkpoint"].replace(SEED, str(seed))
+        for name in ("checkpoint", "trained_on"):
+            if content.get(name):
+                content[name] = content[name].replace(SEED, str(seed))
         return content
 
     @cached_property
@@ -169,6 +170,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             "another name"
         )
     check_settings(config)
+    check_trained_on(config["backbone"])
     for key in dataset.augment:
         if key not in ("pad", "flip"):
             raise unknown("setting of dataset.augment", key, ("pad", "flip"))

@@ -22,6 +22,7 @@ from gradbench.extraction.readers import version_of
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
+from gradbench.support.progress import step
 from gradbench.support.tensors import save_tensors
 
 FIT_VERSION = 1
@@ -60,7 +61,8 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
             save_tensors(state, folder / "state.safetensors")
             return {"detector": name}
 
-        product = trial.store.make(key, build)
+        with step(f"{name}: fit"):
+            product = trial.store.make(key, build)
     state = load_file(str(product.path("state.safetensors")))
     return detector.load(state), state
 
@@ -82,7 +84,8 @@ def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
             save_arrays({"scores": scores}, str(folder / "scores.safetensors"))
             return {"detector": name, "images": len(scores)}
 
-        product = trial.store.make(key, build)
+        with step(f"{name}: scores of {seen.images.name} {seen.images.split}".rstrip()):
+            product = trial.store.make(key, build)
     return load_arrays(str(product.path("scores.safetensors")))["scores"]
 
 

@@ -26,6 +26,7 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
+from gradbench.support.progress import step
 from gradbench.support.tensors import save_tensors
 
 SCORES_VERSION = 1
@@ -113,7 +114,8 @@ def judge(
             "seconds_of_passes": round(seconds_of_passes(trial.store) - before, 3),
         }
 
-    product = trial.store.make(key, fit)
+    with step(f"{name}: fit and scores on {abnormal.images.name}"):
+        product = trial.store.make(key, fit)
     kept = load_file(str(product.path("scores.safetensors")))
     scores = [Scores(*(kept[f"{i}/{part}"].numpy() for part in PARTS)) for i in range(len(folds))]
     groups = [
@@ -161,7 +163,8 @@ def resampled(trial: Trial, judged: Judged) -> Sampled:
         save_arrays(arrays, str(folder / "resamples.safetensors"))
         return {}
 
-    kept = trial.store.make(Key("resamples", SAMPLES_VERSION, settings, dict(judged.of)), draw)
+    with step(f"bootstrap: {settings['replicates']} resamples"):
+        kept = trial.store.make(Key("resamples", SAMPLES_VERSION, settings, dict(judged.of)), draw)
     found = load_arrays(str(kept.path("resamples.safetensors")))
     return Sampled(found["per_fold"], found["samples"])
 
@@ -195,7 +198,8 @@ def _measured(
         return {}
 
     config = drawn | {"half": folds[0].half} | ({"repeats": repeats} if repeats > 1 else {})
-    kept = trial.store.make(Key("measures", MEASURES_VERSION, config, dict(of)), evaluate)
+    with step(f"intervals from {settings['replicates']} resamples"):
+        kept = trial.store.make(Key("measures", MEASURES_VERSION, config, dict(of)), evaluate)
     return [
         Measured(**(m | {"per_fold": tuple(m["per_fold"])}))
         for m in json.loads(kept.path("measures.json").read_text())

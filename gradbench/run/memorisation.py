@@ -7,6 +7,7 @@ import numpy as np
 from gradbench.challenges.identity import Identity
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
+from gradbench.data.trained_on import Knowledge
 from gradbench.evaluation.metrics import auroc
 from gradbench.run.experiment import Cell
 from gradbench.run.fitting import image_scores, score
@@ -22,17 +23,22 @@ def measure(trial: Trial, results: Results) -> None:
     Up to `controls.limit` images of each, class-stratified: training images are the normal side
     and the hold-out the abnormal one, so 50 says that the score does not know its training images,
     more that they look more normal to it. Supervised detectors are those fitted on the first fold
-    of the first challenge; one that was fitted on none has no row.
+    of the first challenge; one that was fitted on none has no row. Where f may have been trained on
+    the hold-out too, a row says that there is nothing to compare.
     """
-    limit = trial.experiment.config["controls"]["limit"]
+    limit, about = trial.experiment.config["controls"]["limit"], trial.images.known
     train, hold_out = (part(s, limit) for s in (trial.images.train, trial.images.hold_out))
     if not len(hold_out):
         results.add_hole(trial.seed, CELL, "there is no hold-out", kind="control")
         return
+    if not about.unseen:
+        reason = "f may have been trained on the hold-out too"
+        results.add_hole(trial.seed, CELL, reason, kind="control")
+        return
     sides = [trial.look(images) for images in (train, hold_out)]
     for name in trial.experiment.detectors:
         detector = trial.experiment.detector(name)
-        note = _note(train, hold_out)
+        note = _note(train, hold_out, about)
         if detector.learns_from_challenges:
             title, state = next(
                 ((t, s) for (seed, t, n), s in results.states.items()
@@ -64,8 +70,10 @@ def _joined(normal: np.ndarray, abnormal: np.ndarray) -> tuple[np.ndarray, np.nd
     return scores, np.arange(len(scores)) >= len(normal)
 
 
-def _note(train: ImageSet, hold_out: ImageSet) -> str:
+def _note(train: ImageSet, hold_out: ImageSet, about: Knowledge) -> str:
+    was = "was" if about.trained else "may have been"
+    without = " without the hold-out" if about.role == "train" else ""
     return (
-        f"normal: {len(train)} images that f was trained on, {train.name}/{train.split} without "
-        f"the hold-out; abnormal: {len(hold_out)} of the hold-out"
+        f"normal: {len(train)} images that f {was} trained on, {train.name}/{train.split}{without};"
+        f" abnormal: {len(hold_out)} of the {about.hold_out}"
     )

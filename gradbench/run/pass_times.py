@@ -15,6 +15,7 @@ from gradbench.gradients.memory import in_chunks
 from gradbench.run.results import Results
 from gradbench.run.trial import Trial
 from gradbench.store import Key
+from gradbench.support.progress import step
 
 VERSION = 1
 
@@ -35,7 +36,8 @@ def measure(trial: Trial, results: Results) -> None:
             spent = seconds(trial.f.backbone, batch, detector)
             return {"images": len(batch), "pass_seconds": spent}
 
-        trial.store.make(Key("passes", VERSION, settings, inputs), build)
+        with step(f"{name}: timing the passes of {len(batch)} images"):
+            trial.store.make(Key("passes", VERSION, settings, inputs), build)
 
 
 def costliest(results: Results, name: str, seed: int | None = None) -> Detector | None:

@@ -48,6 +48,7 @@ class Results:
         images: the clean images.
         rows: tidy rows, see `evaluation.rows`.
         networks: by seed.
+        accuracy: of the networks on the normal images, by seed, in [0, 1].
         curves: by seed.
         profiles: by seed and set: mean squared norm of each parameter tensor, (d,).
         states: fitted on the first fold: (seed, challenge, detector) -> tensors; the challenge is
@@ -61,6 +62,7 @@ class Results:
     images: InDistribution
     rows: list[dict[str, Any]] = field(default_factory=list)
     networks: dict[int, Network] = field(default_factory=dict)
+    accuracy: dict[int, float] = field(default_factory=dict)
     curves: dict[int, Curves] = field(default_factory=dict)
     profiles: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     states: OnDemand = field(default_factory=OnDemand)
@@ -68,16 +70,22 @@ class Results:
     verdicts: dict[CellName, dict[str, dict[int, Verdict]]] = field(default_factory=dict)
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def hold_out(self) -> str:
+        """What is known of the hold-out, as a sentence without a full stop."""
+        return self.images.known.sentence(self.images.hold_out, self.images.test)
+
     def frame(self) -> pandas.DataFrame:
         """Return the rows as a table in their own order."""
         return frame(self.rows)
 
-    def add_network(self, seed: int, f: Network) -> None:
-        """Note a network and its accuracy on the clean test images."""
-        self.networks[seed] = f
+    def add_network(self, seed: int, f: Network, accuracy: float) -> None:
+        """Note a network and its accuracy on the clean test images that are measured."""
+        self.networks[seed], self.accuracy[seed] = f, accuracy
         self.curves[seed], self.profiles[seed] = {}, {}
-        test = self.images.test
-        right = round(f.accuracy * len(test))
+        test, known = self.images.normal, self.images.known
+        right = round(accuracy * len(test))
+        held = f"hold-out: {self.hold_out}" if known.why else ""
         interval = binomtest(right, len(test)).proportion_ci()
         self.rows.append(
             row(
@@ -88,12 +96,12 @@ class Results:
                 method="f",
                 fold="all",
                 metric="accuracy",
-                value=100 * f.accuracy,
+                value=100 * accuracy,
                 lo=100 * interval.low,
                 hi=100 * interval.high,
                 n_normal=len(test),
                 unit="percent",
-                note=f"network: {f.origin}",
+                note=join_notes(f"network: {f.origin}", held),
             )
         )
         self._note_set("train", self.images.train)
@@ -129,7 +137,7 @@ class Results:
             "source": images.status,
             "method": method,
             "supervision": detector.supervision,
-            "clean_seen": detector.clean_seen,
+            "clean_seen": self.images.known.named(detector.clean_seen),
             "protocol": judged.protocol,
         }
         related = relation(self.experiment.own_cells(name), cell)
@@ -232,7 +240,7 @@ class Results:
                 challenge=cell.name,
                 method=method,
                 supervision=detector.supervision,
-                clean_seen=detector.clean_seen,
+                clean_seen=self.images.known.named(detector.clean_seen),
                 protocol=protocol_name(self.experiment.protocol),
                 fold="all",
                 metric="auroc",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradbench.challenges.attacks.base import KEEP
+from gradbench.data.trained_on import ALL, KEY, WITHOUT
 from gradbench.errors import GradbenchError, unknown
 
 CONTROLS = ("identity", "random_labels", "round_trip", "random_split", "memorisation")
@@ -77,3 +78,23 @@ def check_settings(config: Mapping[str, Any]) -> None:
     confidence = config["evaluation"]["confidence"]
     if not isinstance(confidence, float) or not 0.5 <= confidence < 1:
         raise GradbenchError(f"evaluation.confidence={confidence}: between 0.5 and 1")
+
+
+def check_trained_on(backbone: Mapping[str, Any]) -> None:
+    """Refuse a `backbone.trained_on` that says nothing, or nothing that can be meant.
+
+    Raises:
+        GradbenchError: naming the valid choices.
+    """
+    said = backbone.get("trained_on")
+    if said is None:
+        return
+    if not isinstance(said, str) or not said:
+        raise GradbenchError(
+            f"{KEY}={said}: choose {ALL}, {WITHOUT}, or a file that lists the names of the images"
+        )
+    if not backbone.get("checkpoint"):
+        raise GradbenchError(
+            f"{KEY}={said} is said of a network from backbone.checkpoint=FILE, and there is none: "
+            "gradbench trains its own without the hold-out"
+        )

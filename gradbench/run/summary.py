@@ -185,7 +185,7 @@ def _add(results: Results, sources: Sources, cell: CellName, method: str, seed: 
                 "source": sources.get(cell, ""),
                 "method": method,
                 "supervision": detector.supervision,
-                "clean_seen": detector.clean_seen,
+                "clean_seen": results.images.known.named(detector.clean_seen),
                 "protocol": protocol_name(results.experiment.protocol),
                 "fold": "all",
                 "metric": "auroc",

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
+from gradbench.data.raw import join_notes
 from gradbench.data.roles import hold_out
 from gradbench.detectors.base import Detector
 from gradbench.run.fitting import fitted, image_scores, score
@@ -46,9 +47,11 @@ def measure(trial: Trial, results: Results) -> None:
         return
     many = trial.look(clean)
     few = many if len(clean) <= FEWER else many.select(fewer(clean))
+    of_all = trial.images.known.of_threshold
     for name in trial.experiment.detectors:
         detector = trial.experiment.detector(name)
         known = "fitted on these images among others" if _knows(detector) else ""
+        known = join_notes(of_all, known)
         if not detector.learns_from_challenges:
             key = (trial.seed, "", name)
             detector, state = fitted(trial, name)

@@ -92,6 +92,17 @@ class Trial:
         return self.crew and Readers(self.crew, self.f.backbone, self.f.weights)
 
     @cached_property
+    def accuracy(self) -> float:
+        """Share of the normal images whose class f names, in [0, 1].
+
+        Its logits are those that detectors read, kept by shards; where they are not there yet, all
+        else that detectors score is read in the same passes.
+        """
+        images = self.images.normal
+        logits = self.look(images, ["logits"], self.experiment.reads).outputs["logits"]
+        return float((logits.argmax(1).numpy() == images.labels).mean())
+
+    @cached_property
     def normal(self) -> Seen:
         """The normal side of every measurement."""
         return self.look(self.images.normal)

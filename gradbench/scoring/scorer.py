@@ -71,6 +71,7 @@ class Scorer:
         detectors: names of all detectors; `gradient@svhn` was fitted on the challenge svhn.
         default: names of those that learned from no challenge image given to them.
         thresholds: largest score called reliable, by detector; None where there was no hold-out.
+        hold_out: what is known of the hold-out, a sentence; empty where it was not recorded.
     """
 
     def __init__(self, kept: Kept, device: torch.device):
@@ -82,6 +83,7 @@ class Scorer:
             name: entry["threshold"] and entry["threshold"]["value"]
             for name, entry in kept.entries.items()
         }
+        self.hold_out = str(kept.about.get("hold_out") or "")
         self._fit = Fit(**kept.about["resampling"])
         self._built: dict[str, Detector] = {}
 

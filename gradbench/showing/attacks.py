@@ -92,7 +92,7 @@ def network(experiment: Experiment, store: Store) -> Network:
             f"settings, such as backbone.width), or train one with `gradbench run "
             f"dataset={dataset.name}`"
         )
-    return Network(f, digest(f), float("nan"), "", experiment.seeds[0], {})
+    return Network(f, digest(f), "", experiment.seeds[0], {})
 
 
 def answered(backbone: Backbone, pixels: np.ndarray, labels: np.ndarray) -> list[Panel]:

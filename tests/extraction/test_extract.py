@@ -34,9 +34,9 @@ def passes(monkeypatch):
     asked = []
     compute = module.compute
 
-    def counted(backbone, images, rows, names):
+    def counted(backbone, images, rows, names, **more):
         asked.append((rows.start, sorted(names)))
-        return compute(backbone, images, rows, names)
+        return compute(backbone, images, rows, names, **more)
 
     monkeypatch.setattr(module, "compute", counted)
     return asked
@@ -229,3 +229,25 @@ def test_equal_images_have_equal_outputs_anywhere_in_the_batch(store, f):
     data = grey(120, channels=1, size=8)
     found = extract(f, "w", data, ["logits"], store)["logits"].numpy()
     np.testing.assert_allclose(found, np.broadcast_to(found[0], found.shape), rtol=1e-5, atol=1e-6)
+
+
+def test_every_pass_of_a_shard_is_told(store, monkeypatch):
+    told = []
+    monkeypatch.setattr(module.Progress, "advance", lambda self, count: told.append(count))
+    f, data = network(), images(150)
+    for _ in range(2):
+        extract(f, "weights", data, ["logits"], store)
+    # nothing moves `done` here, so the shard counts for itself once more
+    assert told == [64, 64, 22, 150, 150]
+
+
+def test_progress_counts_every_image_once(store, monkeypatch):
+    done = []
+    leave = module.Progress.__exit__
+    monkeypatch.setattr(
+        module.Progress, "__exit__", lambda self, *a: (done.append(self.done), leave(self, *a))[1]
+    )
+    f, data = network(), images(150)
+    for _ in range(2):
+        extract(f, "weights", data, ["logits"], store)
+    assert done == [150, 150]

@@ -4,12 +4,14 @@ import re
 import shutil
 
 import pytest
+import torch
 from _runs import SMALL, copy_of, gradbench, kept, one_sentence, reference
 
 from gradbench.challenges.attacks.cw import CW as CarliniWagner
 from gradbench.config import compose
 from gradbench.data.dataset import Dataset
 from gradbench.planning.plan import plan
+from gradbench.planning.planned import each
 from gradbench.run.experiment import read
 from gradbench.store import Store
 
@@ -70,13 +72,34 @@ def test_what_is_missing_is_counted(finished, tmp_path):
 
 def test_the_command(finished, tmp_path):
     ran = gradbench("plan", *SMALL, cwd=tmp_path)
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
     assert re.search("network   small_cnn seed 0  +0 of 1 there", ran.out)
     assert "2 epochs" in ran.out
     assert not list(tmp_path.iterdir())
     ran = gradbench("plan", *SMALL, cwd=finished)
     assert re.search("network   small_cnn seed 0  +1 of 1 there\n", ran.out)
     assert ran.out.splitlines()[-1].endswith("in all, then fitting and measuring")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tried"),
+    [
+        (0.001, [1, 1, 4, 16, 64]),
+        (0.01, [1, 1, 4, 16, 32, 64]),
+        (0.2, [1, 1, 2, 4]),
+        (1.0, [1, 1]),
+    ],
+)
+def test_what_is_timed_grows_while_it_is_quick(monkeypatch, seconds, tried):
+    now, asked = [0.0], []
+    monkeypatch.setattr("gradbench.planning.planned.time.monotonic", lambda: now[0])
+
+    def work(count):
+        asked.append(count)
+        now[0] += count * seconds
+
+    assert each(work, 64, torch.device("cpu")) == pytest.approx(seconds)
+    assert asked == tried
 
 
 def test_missing_images_are_one_sentence(tmp_path):
@@ -143,9 +166,19 @@ def test_attacks_whose_images_leave_early_are_timed_on_a_few(finished, tmp_path,
 
     monkeypatch.setattr(CarliniWagner, "attack", noted)
     monkeypatch.setattr("gradbench.planning.challenges.timed", three_seconds)
+    monkeypatch.setattr("gradbench.planning.plan.seconds_an_image", lambda *_: 0.001)
     line = planned(finished, CW)["challenge", "cw"]
     assert (line.note, attacked) == ("from 10 images", [10])
     assert line.seconds == pytest.approx(200 * 3 / 10)
+    # a network that takes a second for an image is not attacked for minutes: 20 passes at most
+    monkeypatch.setattr("gradbench.planning.plan.seconds_an_image", lambda *_: 0.1)
+    line = planned(finished, CW)["challenge", "cw"]
+    assert (line.note, attacked) == ("from 2 images", [10, 2])
+    monkeypatch.setattr("gradbench.planning.plan.seconds_an_image", lambda *_: 1.0)
+    line = planned(finished, CW)["challenge", "cw"]
+    assert (line.note, attacked) == ("at most", [10, 2])
+    assert (line.parts, line.present) == (1, 0)
+    assert line.seconds == pytest.approx(200 * 20)
 
 
 def test_noisy_copies_are_listed_once_and_found_after_a_run(finished, tmp_path):

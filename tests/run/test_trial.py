@@ -1,12 +1,19 @@
-"""How a run takes the images of the published archives."""
+"""How a run takes the images of the published archives, and how well f names clean ones."""
 
 from types import SimpleNamespace
 
 import pytest
+import torch
+from _dummies import images, network
 
+from gradbench.backbones.obtain import Network
+from gradbench.data import imageset
+from gradbench.data.gather import InDistribution, part
 from gradbench.evaluation.presets import Access2023, Icip2020
 from gradbench.evaluation.protocols import Grouped
+from gradbench.extraction import extract
 from gradbench.run import trial
+from gradbench.store import Store
 
 
 @pytest.mark.parametrize("kind", [Grouped, Icip2020, Access2023])
@@ -17,3 +24,48 @@ def test_a_random_split_of_any_protocol_needs_no_twins(kind, split, monkeypatch)
     experiment = SimpleNamespace(protocol=kind(split=split))
     given = trial.from_archive(experiment, cell, None, "images", None)
     assert given[given.index("images") + 1] is (split == "grouped")
+
+
+class Stopped(Exception):
+    pass
+
+
+def world(store, limit=None, reads=("logits",)):
+    data = images(150, seed=3)
+    roles = InDistribution(data, data, data, part(data, limit))
+    return trial.Trial(
+        SimpleNamespace(reads=list(reads)), roles, Network(network(), "w", "f.pt", 0, {}), 0, store
+    )
+
+
+def test_accuracy_is_of_the_images_that_are_measured(store):
+    f, data = network(), images(150, seed=3)
+    with torch.inference_mode():
+        right = f(torch.from_numpy(data.images) / 255).argmax(1).numpy() == data.labels
+    assert 0 < right.mean() < 1
+    assert world(store).accuracy == right.mean()
+    few = part(data, 30)
+    chosen = [place in few.sources for place in data.sources]
+    assert world(store, limit=30).accuracy == right[chosen].mean()
+
+
+def test_accuracy_is_kept_by_shards_with_what_detectors_read(store, monkeypatch):
+    monkeypatch.setattr(imageset, "SHARD", 50)
+    whole = world(Store(store.root / "whole")).accuracy
+    compute, asked = extract.compute, []
+
+    def killed(*args, **more):
+        asked.append(args[2].start)
+        if len(asked) == 3:
+            raise Stopped
+        return compute(*args, **more)
+
+    monkeypatch.setattr(extract, "compute", killed)
+    reads = ("squared_norms/ones/bce", "logits")
+    with pytest.raises(Stopped):
+        _ = world(store, reads=reads).accuracy
+    assert world(store, reads=reads).accuracy == whole
+    assert asked == [0, 50, 100, 100]
+    # the detectors' pass was the same one
+    assert "squared_norms/ones/bce" in world(store, reads=reads).normal.outputs
+    assert asked == [0, 50, 100, 100]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradbench.reporting.numbers import number
+from gradbench.reporting.numbers import accuracies
 from gradbench.reporting.papers.fill import Filled, Filling
 from gradbench.reporting.papers.runs import Run
 
@@ -58,13 +58,12 @@ def _distinct(runs: list[Run]) -> list[Run]:
 
 
 def _network(run: Run) -> str:
-    accuracies = ", ".join(number(100 * value) for value in run.about["accuracy"].values())
     width = f" of width {run.about['width']}" if run.about["width"] else ""
     seeds = ", ".join(run.about["accuracy"])
     several = "s" if "," in seeds else ""
     return (
         f"Network f: {run.backbone}{width}, trained on {run.in_dist}, seed{several} {seeds}, "
-        f"test accuracy {accuracies} %."
+        f"test accuracy {accuracies(run.about)}."
     )
 
 

@@ -25,6 +25,7 @@ from gradbench.reporting.report.pictures import pictures
 from gradbench.reporting.report.source import Source
 from gradbench.reporting.section import Section
 from gradbench.reporting.table import detectors_table, tables
+from gradbench.support.progress import Progress, step
 
 SPACES = re.compile(r"[^a-z0-9]+")
 
@@ -63,20 +64,22 @@ def report(sources: Sequence[Source], command: str, dirs: Sequence[Path] = ()) -
     Raises:
         GradbenchError: if a run is damaged.
     """
-    chapters = [
-        _chapter(f"run-{place}-{_slug(source.about['experiment'])}", source)
-        for place, source in enumerate(sources, 1)
-    ]
+    chapters = []
+    with Progress("chapters of the report", len(sources), "runs") as progress:
+        for place, source in enumerate(sources, 1):
+            chapters.append(_chapter(f"run-{place}-{_slug(source.about['experiment'])}", source))
+            progress.advance(1)
     days = sorted(source.run.begun[:10] for source in sources)
     template = environment().get_template("report.html.jinja")
-    return template.render(
-        chapters=chapters,
-        days=" to ".join(dict.fromkeys((days[0], days[-1]))),
-        sets=", ".join(dict.fromkeys(source.about["in_dist"] for source in sources)),
-        papers=_papers(sources, dirs),
-        command=command,
-        version=__version__,
-    ) + "\n"  # fmt: skip
+    with step("writing the report"):
+        return template.render(
+            chapters=chapters,
+            days=" to ".join(dict.fromkeys((days[0], days[-1]))),
+            sets=", ".join(dict.fromkeys(source.about["in_dist"] for source in sources)),
+            papers=_papers(sources, dirs),
+            command=command,
+            version=__version__,
+        ) + "\n"  # fmt: skip
 
 
 def _chapter(ident: str, source: Source) -> Chapter:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradbench.errors import GradbenchError
-from gradbench.reporting.numbers import number
+from gradbench.reporting.numbers import accuracies
 from gradbench.reporting.papers.chosen import narrower
 from gradbench.reporting.papers.marks import images
 from gradbench.reporting.papers.runs import Run, find_runs
@@ -59,7 +59,7 @@ class Source:
     @property
     def accuracy(self) -> str:
         """Test accuracy of each network in percent."""
-        return ", ".join(number(100 * value) for value in self.about["accuracy"].values())
+        return accuracies(self.about)
 
     @property
     def place(self) -> str:

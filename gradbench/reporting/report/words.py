@@ -33,10 +33,11 @@ def conventions(source: Source) -> list[tuple[str, str]]:
     left = ", ".join(f"{name} ({seen})" for name, seen in (about.get("left_out") or {}).items())
     found = [
         ("Normal images", f"{about['in_dist']}, {_measured(source)} test images measured"),
-        ("Network f", f"{source.network}; test accuracy {source.accuracy} %"),
+        ("Network f", f"{source.network}; test accuracy {source.accuracy}"),
         ("Marked", "; ".join(source.marks)),
         ("Protocol", f"`{about['protocol']}`. {about.get('told') or Grouped().told}"),
         ("Left out", f"{left}, for they see challenges" if left else ""),
+        ("Hold-out", about.get("hold_out") or ""),
         ("Units", "percent, where a column does not name another unit"),
         ("Positive side", SIDES),
         ("Balance", f"normal : abnormal images measured: {_balance(source)}"),

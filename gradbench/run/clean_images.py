@@ -1,0 +1,48 @@
+"""The clean images of a run by role, from what is known of the networks' training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gradbench.backbones import checkpoint
+from gradbench.backbones.obtain import own_prints
+from gradbench.data.gather import InDistribution, gather
+from gradbench.data.settings import DataSettings
+from gradbench.data.trained_on import ALL, WITHOUT, TrainedOn, read_names
+from gradbench.run.experiment import Experiment
+from gradbench.support.progress import step
+
+
+def clean_images(experiment: Experiment, data: DataSettings | None = None) -> InDistribution:
+    """Load the in-distribution images; no network of the run was trained on the hold-out.
+
+    Where that cannot be had, `known` says so; see `gather`.
+
+    Args:
+        experiment: what is asked for.
+        data: where images are looked for, if elsewhere than the experiment says.
+
+    Raises:
+        GradbenchError: if images, a checkpoint or a list of training images cannot be read.
+    """
+    networks = tuple(trained_on(experiment))
+    limit = experiment.config["limit"]
+    return gather(experiment.dataset, data or experiment.data, limit, networks)
+
+
+def trained_on(experiment: Experiment) -> Iterator[TrainedOn]:
+    """Yield what is known of the training images of every network."""
+    for seed in experiment.seeds:
+        config = experiment.backbone(seed)
+        path, said = config.get("checkpoint"), config.get("trained_on")
+        if not path:
+            yield TrainedOn()
+        elif said in (ALL, WITHOUT):
+            yield TrainedOn(said)
+        elif said is not None:
+            yield TrainedOn(names=read_names(said), file=said)
+        else:
+            with step(f"reading {path}"):
+                prints = own_prints(checkpoint.read(path)[1])
+            yield replace(TrainedOn(ALL, sure=False), prints=prints or None)
