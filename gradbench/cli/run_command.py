@@ -48,18 +48,18 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
     """
     from gradbench.pipeline import run
     from gradbench.reporting import provenance
-    from gradbench.reporting.run_folder import RunFolder
+    from gradbench.reporting.run_folder import RunFolder, terminal
     from gradbench.run.experiment import read
     from gradbench.store import Store
     from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
     experiment = read(composed(cfg), composed_dirs())
-    folder = RunFolder(out)  # an unwritable folder is told before hours of work
+    folder = RunFolder(out, experiment.config)  # told before hours of work: unwritable, another run
     store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)
     folder.write(results, store, command(sys.argv[1:] if words is None else words))
-    print(folder.terminal())
+    print(terminal(out))
 
 
 def command(words: Sequence[str]) -> str:

@@ -92,7 +92,7 @@ class ScoresFile:
         """Write all parts, and put the file in its place.
 
         Raises:
-            GradbenchError: if it cannot be written.
+            GradbenchError: if it cannot be written, or not one of the pictures can be read.
         """
         summary = Summary(self.path)
         for frame in frames:
@@ -106,12 +106,22 @@ class ScoresFile:
             except OSError as fault:
                 raise self._refused(fault) from fault
             summary.add(frame)
+        if summary.unreadable == summary.pictures:
+            raise self._no_picture(summary)
         try:
             self._stream.close()
             os.replace(self._part, self.path)
         except OSError as fault:
             raise self._refused(fault) from fault
         return summary
+
+    def _no_picture(self, summary: Summary) -> GradbenchError:
+        of = "" if summary.pictures == 1 else f" of {summary.pictures} files, the first of them"
+        path, reason = (summary.reasons or [("nothing", "no files were named")])[0]
+        return GradbenchError(
+            f"no picture could be read{of} {shown(path)} ({reason}): {shown(self.path)} is not "
+            "written"
+        )
 
     def _remove_left(self) -> None:
         """Remove parts that killed processes left; a living one holds the lock of its part."""

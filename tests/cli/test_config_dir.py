@@ -170,7 +170,7 @@ def test_a_checkpoint_of_the_users_network(project, suffix):
     else:
         save_file(state, path)
     before = kept(project)
-    ran = gradbench("run", *WORDS, f"backbone.checkpoint={path.name}", "out=other", cwd=project)
+    ran = gradbench("run", *WORDS, f"backbone.checkpoint={path.name}", f"out={suffix}", cwd=project)
     assert ran.code == 0, ran.err
     assert kept(project) == before
 

@@ -5,6 +5,8 @@ import os
 import pytest
 from _runs import copy_of, gradbench, one_sentence, reference
 
+from gradbench.reporting.manifest import seal
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -57,12 +59,13 @@ def test_what_cannot_be_shown(outputs, tmp_path_factory):
 
 def test_a_run_whose_files_are_damaged(outputs):
     (outputs / "outputs/first/run.json").write_text("{")
-    assert "holds no finished run" in one_sentence(gradbench("show", "first", cwd=outputs))
+    assert "first/run.json is damaged" in one_sentence(gradbench("show", "first", cwd=outputs))
     (outputs / "outputs/second/results.csv").write_text("a,b\n")
+    seal(outputs / "outputs/second")
     assert "is no table of results" in one_sentence(gradbench("show", "second", cwd=outputs))
 
 
 def test_all_tables_without_their_file(outputs):
     (outputs / "outputs/first/table.md").unlink()
     sentence = one_sentence(gradbench("show", "first", "--all", cwd=outputs))
-    assert sentence.startswith("outputs/first holds no table.md")
+    assert sentence.startswith("outputs/first/table.md is missing: ")

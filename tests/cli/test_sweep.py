@@ -31,7 +31,7 @@ def lines(path):
 
 def test_every_job_has_its_folder(swept):
     out = swept / "of several, jobs"
-    assert {p.name for p in out.iterdir()} == {*JOBS, *MERGED, "multirun.yaml"}
+    assert {p.name for p in out.iterdir()} == {*JOBS, *MERGED, "sweep.json"}
     for job in JOBS:
         for name in ("results.csv", "table.md", "run.json", "costs.csv", "model"):
             assert (out / job / name).exists()

@@ -61,8 +61,8 @@ def read_costs(path: Path) -> tuple[Costs, dict[str, int]]:
 def times(source: Source) -> tuple[dict[str, float], list[str]]:
     """Return milliseconds for an image with all passes, and the detectors that have none told."""
     found: dict[str, float] = {}
-    path = source.path / "costs.csv"
-    costs, backward = read_costs(path) if path.is_file() else ({}, {})
+    there = source.run.has("costs.csv")
+    costs, backward = read_costs(source.run.file("costs.csv")) if there else ({}, {})
     for name, what in source.about["detectors"].items():
         scoring = scoring_of(costs, name)
         speed = scoring.with_passes or _of_before(scoring, costs, what["reads"], backward.get(name))
