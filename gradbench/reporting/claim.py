@@ -170,6 +170,9 @@ def place(folder: Path) -> None:
             if path.is_file() and file_digest(path) == before[name]["sha256"]:
                 path.unlink()
                 _remove_empty(path.parent, folder)
+    for inside in part.iterdir():
+        if inside.is_dir():  # where nothing was drawn there is an empty one
+            (folder / inside.name).mkdir(exist_ok=True)
     os.replace(part / NAME, folder / NAME)
     shutil.rmtree(part, ignore_errors=True)
 

@@ -48,9 +48,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]):
         self.path, self._config = Path(path), config
         self.begun = time.time()
-        dropped = claim.check(self.path, config)
-        if dropped:
-            say(f"{shown(path)}: replaces a call of this run that had also {'; '.join(dropped)}")
+        claim.check(self.path, config)
         trial = self.path / f".trial-{os.getpid()}"
         try:
             absent = [one for one in (self.path, *self.path.parents) if not one.exists()]
@@ -74,7 +72,7 @@ class RunFolder:
                 if (self._part / NAME).is_file():  # whole, of a call that was killed moving it
                     claim.place(self.path)
                 try:
-                    self._write(results, store, command)
+                    dropped = self._write(results, store, command)
                     claim.place(self.path)
                 finally:
                     if not (self._part / NAME).is_file():
@@ -84,7 +82,11 @@ class RunFolder:
         except SafetensorError as fault:  # safetensors' word for a full disk
             raise self._refused(str(fault)) from fault
 
-    def _write(self, results: Results, store: Store, command: str) -> None:
+        if dropped:
+            say(f"{shown(self.path)}: no longer holds {'; '.join(dropped)}, as a former call did")
+
+    def _write(self, results: Results, store: Store, command: str) -> list[str]:
+        """Write all beside its place; return what `claim.check` does."""
         detectors = {name: costliest(results, name) for name in results.experiment.detectors}
         about = describe(results, command, detectors)
         rows = results.frame()
@@ -101,8 +103,9 @@ class RunFolder:
         write_models(results, part / "model")
         made = (path for path in sorted(part.rglob("*")) if path.is_file())
         files = listed(part, [path.relative_to(part).as_posix() for path in made])
-        claim.check(self.path, self._config, files)
+        dropped = claim.check(self.path, self._config, files)
         write_told(part, self._provenance(results, store, about) | {"files": files})
+        return dropped
 
     @property
     def _part(self) -> Path:
