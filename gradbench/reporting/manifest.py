@@ -25,18 +25,18 @@ Files = Mapping[str, Mapping[str, Any]]
 COUNTED = "results.csv"
 FIXED = (COUNTED, "costs.csv", "costs.md", "table.md")
 PATTERNS = (
-    *FIXED,
     *(f"figures/{name}.png" for name in ("roc*", "scores_*", "gradient_profile*", "levels")),
     *(f"model/s*/{name}" for name in ("model.json", "network.safetensors")),
     "model/s*/detectors/*.safetensors",
 )
-"""What a run writes besides its `run.json`."""
+"""What a run writes besides `FIXED` and its `run.json`."""
 
 
 def written(folder: Path) -> list[str]:
     """Return what stands in a folder where a run writes, whoever wrote it."""
     found = (path for pattern in PATTERNS for path in folder.glob(pattern))
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    fixed = [name for name in FIXED if os.path.lexists(folder / name)]
+    return sorted([*fixed, *(path.relative_to(folder).as_posix() for path in found)])
 
 
 def listed(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -81,7 +81,8 @@ def check(folder: Path, files: Files, name: str) -> Path:
         size = path.stat().st_size
         if size == due["bytes"] and file_digest(path) == due["sha256"]:
             return path
-        lost = (due.get("rows") or 0) - rows(path) if "rows" in due else 0
+        counted = due.get("rows") is not None and size < due["bytes"]
+        lost = due["rows"] - rows(path) if counted else 0
     except csv.Error:
         lost = 0
     except OSError as fault:

@@ -143,7 +143,9 @@ def read_told(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        return read(path, Told)
+        told = read(path, Told)
+        about = {"told": "", "remark": "", "left_out": {}} | told["about"]
+        return {"versions": {}, "hardware": {}} | told | {"about": about}
     except Damaged as fault:
         if fault.missing:
             raise GradbenchError(
