@@ -116,12 +116,11 @@ class ScoresFile:
         return summary
 
     def _no_picture(self, summary: Summary) -> GradbenchError:
-        of = "" if summary.pictures == 1 else f" of {summary.pictures} files, the first of them"
-        path, reason = (summary.reasons or [("nothing", "no files were named")])[0]
-        return GradbenchError(
-            f"no picture could be read{of} {shown(path)} ({reason}): {shown(self.path)} is not "
-            "written"
-        )
+        path, reason = summary.reasons[0] if summary.reasons else ("nothing", "no files named")
+        what = f"{shown(path)} is no picture that can be read ({reason})"
+        if summary.pictures > 1:
+            what = f"none of {summary.pictures} files can be read, the first of them: {what}"
+        return GradbenchError(f"{what}: {shown(self.path)} is not written")
 
     def _remove_left(self) -> None:
         """Remove parts that killed processes left; a living one holds the lock of its part."""

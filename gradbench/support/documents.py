@@ -59,10 +59,12 @@ def content(path: Path, largest: int) -> bytes:
         Damaged: if it cannot be read, is no plain file, or is larger than allowed.
     """
     try:
-        if not os.path.isfile(path):
-            raise Damaged("there is no such file")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise Damaged("it is no plain file")
         with open(path, "rb") as stream:
             found = stream.read(largest + 1)
+    except Damaged:
+        raise
     except (OSError, ValueError) as fault:
         raise Damaged(getattr(fault, "strerror", None) or str(fault)) from fault
     if len(found) > largest:

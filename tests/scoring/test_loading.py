@@ -155,6 +155,16 @@ def test_damage_is_seen(run, name):
     assert f"{name} is damaged" in refused(run)
 
 
+def test_a_model_json_that_is_not_the_runs(run, folder):
+    (run / "run.json").write_bytes((folder / "run/run.json").read_bytes())
+    assert package.load(run).choose(["msp"]) == ["msp"]
+    change(run, lambda about: about["classes"].reverse())
+    assert "model.json was " in refused(run)
+    assert "carry out its command" in refused(run)
+    (run / "run.json").write_text("[")
+    assert "run.json is damaged" in refused(run)
+
+
 def test_a_model_json_that_is_not_one(run):
     path = run / "model/s0/model.json"
     whole = path.read_text()

@@ -73,8 +73,10 @@ def test_a_missing_field_is_named(refused):
 
 def test_what_is_no_plain_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name in ("pipe", "none", "n" * 300, "a\0"):
-        with pytest.raises(Damaged, match="there is no such file"):
+    told = {"pipe": "it is no plain file", "none": "No such file", "n" * 300: "too long",
+            ".": "it is no plain file", "a\0": "null byte"}  # fmt: skip
+    for name, said in told.items():
+        with pytest.raises(Damaged, match=said):
             read(tmp_path / name, Outer)
 
 
