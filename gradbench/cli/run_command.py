@@ -13,7 +13,8 @@ gradbench run [key=value ...]
 
 Carries out one experiment and writes results.csv, costs.csv, table.md, run.json, figures/ and
 model/ to out=DIR. What the store holds already is not computed again, so the same command after a
-kill goes on, and one more challenge, level or detector costs only itself.
+kill goes on, and one more challenge, level or detector costs only itself. A folder that holds a run
+of another configuration, or files of yours where results would go, is refused before any work.
 
   experiment=NAME                   `gradbench list experiments` tells which
   backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE

@@ -34,8 +34,9 @@ Writes one CSV row a picture:
   --seed N         which network, of a run with several; the first without it
   --device D       auto, cpu, cuda, cuda:1, mps
   --trust MODULE   build this module's classes too, may be repeated: a run with a network or a
-                   detector of your own needs it. Otherwise only classes that gradbench and
-                   torchvision define are built, and nothing in the run's folder is executed
+                   detector of your own needs it (PYTHONPATH=DIR names its folder). Otherwise only
+                   classes that gradbench and torchvision define are built, and nothing in the
+                   run's folder is executed
 
   gradbench score outputs/quickstart photos
   gradbench score quickstart a.png b.jpg --detector msp,gradient@fgsm --out scores.csv

@@ -108,8 +108,9 @@ def seal(folder: str | Path) -> bool:
     folder = Path(folder)
     if not os.path.isfile(folder / NAME):
         return False
-    told = read_told(folder) | {"files": listed(folder)}
-    write_told(folder, told)
+    read_told(folder)
+    told = json.loads((folder / NAME).read_text(encoding="utf-8"))  # in its own order
+    write_told(folder, told | {"files": listed(folder)})
     return True
 
 
