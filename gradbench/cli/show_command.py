@@ -27,11 +27,12 @@ def main(words: list[str]) -> None:
         if word.startswith("-") and word != "--all":
             raise GradbenchError(f"show knows no {word}: --all, --help")
     from gradbench.reporting.finished import Finished
-    from gradbench.reporting.papers.runs import jobs
+    from gradbench.reporting.papers.runs import is_run, jobs
 
     for folder in _places(names[0]) if names else ():
-        inside = jobs(folder)
-        if inside:
+        if is_run(folder):
+            break
+        if inside := jobs(folder):
             print(f"{shown(folder)} is the folder of a sweep, its runs are:")
             print("\n".join(f"  gradbench show {shlex.quote(shown(job))}" for job in inside))
             return

@@ -100,7 +100,7 @@ class Run(Finished):
 
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds the files of a finished run."""
-    return all((folder / name).is_file() for name in NEEDED)
+    return all(os.path.isfile(folder / name) for name in NEEDED)
 
 
 def jobs(folder: Path) -> list[Path]:
