@@ -20,14 +20,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
+from gradbench.support.documents import Damaged, read
 from gradbench.support.locks import held
 from gradbench.support.peak import Peaks
 from gradbench.support.progress import say
 
 MANIFEST = "product.json"
+
+
+class Manifest(Struct):
+    """What a product's manifest must say for its files to be found."""
+
+    files: dict[str, tuple[int, str]]
+    about: dict[str, Any]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -170,8 +180,8 @@ class Store:
             found = [p for p in step.iterdir() if p.suffix != ".part" and (p / MANIFEST).is_file()]
             for folder in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime):
                 try:
-                    yield folder, json.loads((folder / MANIFEST).read_text())
-                except ValueError:
+                    yield folder, read(folder / MANIFEST, Manifest)
+                except Damaged:
                     yield folder, {}
 
     def leftovers(self) -> list[Path]:
@@ -244,19 +254,22 @@ class Store:
 def check(folder: Path) -> str | None:
     """Return what is wrong with a product's files, None if nothing is."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = read(folder / MANIFEST, Manifest)
+    except Damaged:
         return "its manifest cannot be read"
-    if manifest.get("sha256") != _seal_of(manifest):
+    if manifest["sha256"] != _seal_of(manifest):
         return "its manifest has another checksum"
-    for name, (size, sha) in files:
+    for name, (size, sha) in manifest["files"].items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if file_digest(path) != sha:
+        try:
+            same = file_digest(path) == sha
+        except OSError as fault:
+            return f"{name} cannot be read ({fault.strerror})"
+        if not same:
             return f"{name} has another checksum"
     return None
 

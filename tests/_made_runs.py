@@ -3,6 +3,7 @@
 import json
 
 from gradbench.evaluation.rows import frame, hole, row, write_csv
+from gradbench.reporting.manifest import seal
 
 TABLE = """
 title: Made up
@@ -129,4 +130,5 @@ def write_run(folder, rows, name="ood_cifar10", begun="2026-05-01T10:00:00+0000"
     }
     (folder / "run.json").write_text(json.dumps(told))
     write_csv(frame(rows), folder / "results.csv")
+    assert seal(folder)
     return folder

@@ -4,6 +4,7 @@ import json
 from html.parser import HTMLParser
 
 from gradbench.evaluation.rows import frame, write_csv
+from gradbench.reporting.manifest import seal
 
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 ABOUT = {
@@ -68,6 +69,7 @@ def write(folder, rows, costs=COSTS, seeds=("0",), **more):
     write_csv(frame(rows), folder / "results.csv")
     if costs:
         (folder / "costs.csv").write_text(costs)
+    assert seal(folder)
     return folder
 
 

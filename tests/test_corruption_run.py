@@ -1,5 +1,7 @@
 """Runs with corruptions: what sweep and run share, what rows say, where images are from."""
 
+import shutil
+
 import numpy as np
 import pytest
 from _runs import gradbench, kept, one_sentence, rows
@@ -26,6 +28,7 @@ def test_sweep_and_run_share_their_products(tmp_path):
     ran = gradbench("sweep", *DIGITS, "level=2,5", cwd=tmp_path)
     assert ran.code == 0, ran.err
     before = kept(tmp_path)
+    (tmp_path / "run").rename(tmp_path / "swept")
     ran = gradbench("run", *DIGITS, "levels=[2,5]", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert kept(tmp_path) == before
@@ -88,6 +91,7 @@ def test_published_images_are_taken_where_they_are(home, tmp_path, monkeypatch):
     assert planned.code == 0, planned.err
     results = {}
     for source in ("auto", "generated", "archive"):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)  # of another configuration
         ran = gradbench("run", *words(home, f"challenge.source={source}"), cwd=tmp_path)
         assert ran.code == 0, ran.err
         found = rows(tmp_path, metric="auroc", fold="all", method="gradient_logistic", level="3")

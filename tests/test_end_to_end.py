@@ -201,6 +201,7 @@ def test_again_makes_nothing_and_gives_the_same_bytes(finished, tmp_path):
 def test_challenges_may_stay_off_the_grid_and_the_rows_say_so(finished, tmp_path):
     here = copy_of(finished, tmp_path)
     words = ("challenges=[fgsm]", "detectors=[msp]", "challenge.quantise=false")
+    (here / "run").rename(here / "rounded")
     assert gradbench("run", *SMALL, *words, cwd=here).code == 0
     (row,) = measured(here, challenge="fgsm", protocol="grouped")
     assert row["note"].startswith("not rounded to the 1/255 grid")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def base(tmp_path_factory):
 
 
 def run(base: Path, protocol: str, *words: str):
+    shutil.rmtree(base / protocol, ignore_errors=True)  # of another configuration
     ran = gradbench("run", *WORDS, f"protocol={protocol}", MANY, *words, f"out={protocol}",
                     cwd=base)  # fmt: skip
     assert ran.code == 0, ran.err

@@ -30,6 +30,7 @@ def finished(tmp_path_factory):
 def added(finished, place: Path, *words: str) -> dict[str, int]:
     """Run with changed settings on a copy of the finished run; return what was made, by step."""
     here = copy_of(finished, place)
+    (here / "run").rename(here / "before")  # what differs in more than its lists has its own folder
     ran = gradbench("run", *SMALL, *words, cwd=here)
     assert ran.code == 0, ran.err
     made = kept(here) - kept(finished)
@@ -143,7 +144,7 @@ MOMENTS = {
     "with a product sealed and not renamed": ("gradbench.store.Store._seal", 20, ""),
     "with the rows written and no table": ("gradbench.reporting.table.markdown", 0, ""),
     "in the middle of moving the results": (
-        *("gradbench.reporting.run_folder.os.replace", 3, "", "run/.part/"),
+        *("gradbench.reporting.run_folder.os.replace", 5, "", "run/.gradbench-part/"),
     ),
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gradbench.errors import GradbenchError
+from gradbench.support.paths import where_to_look
 
 OWN_FIELDS = (
     "_target_",
@@ -55,7 +56,10 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         make = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
-        raise GradbenchError(f"backbone._target_={target} cannot be imported: {reason}") from fault
+        hint = where_to_look(reason)
+        raise GradbenchError(
+            f"backbone._target_={target} cannot be imported: {reason}{hint}"
+        ) from fault
     try:
         network = make(**config["arguments"])
     except (TypeError, ValueError, RuntimeError) as fault:

@@ -6,9 +6,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from gradbench import __version__
+from gradbench.cli.folders import leave_out_here
 from gradbench.cli.words import COMMANDS, braced, config_dirs, fail
 from gradbench.errors import GradbenchError, unknown
 
@@ -29,6 +29,8 @@ Exit codes: 0 done, 2 wrong input or a fault (said in one sentence), 1 damage th
 found, 130 stopped by Ctrl-C.
 Shell completion: eval "$(gradbench -sc install=bash)"
 """
+BUILDERS = ("run", "sweep", "plan", "list")
+"""Commands that build a user's own classes: they find them in the folders of --config-dir."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     if hasattr(sys.stdout, "reconfigure"):  # a terminal may lack signs that names of files hold
         sys.stdout.reconfigure(errors="backslashreplace")
+    if argv is None:  # of a program that calls this, the path is its own affair
+        leave_out_here()
     try:
         _dispatch(words)
     except GradbenchError as fault:
@@ -63,7 +67,7 @@ def _dispatch(words: list[str]) -> None:
         return
     if words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
-    # classes that a user's YAML names stand beside it, or in the working folder
-    sys.path += [str(folder.absolute()) for folder in (*config_dirs(words), Path())]
+    if words[0] in BUILDERS:  # classes that a user's YAML names stand beside it
+        sys.path += [str(folder.absolute()) for folder in config_dirs(words)]
     module = importlib.import_module(f"gradbench.cli.{words[0]}_command")
     module.main([braced(word) for word in words[1:]])

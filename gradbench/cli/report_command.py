@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from gradbench.cli.tables_command import without_dirs
 from gradbench.cli.words import config_dirs
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.paths import expanded
 from gradbench.support.progress import step
 
 HELP = """\
@@ -18,8 +20,8 @@ Writes one HTML file that needs nothing else: what was run, all tables with thei
 intervals, the figures, the controls, the papers' tables that the runs fill, where everything came
 from and how to repeat it. It is light or dark as the reader's system is, and can be printed.
 
-  RUN             folder of a finished run, or its name under outputs/ (default: every run under
-                  results/, or in the folders of results=)
+  RUN             folder of a finished run or of a sweep, or its name under outputs/ (default:
+                  every run under results/, or in the folders of results=)
   out=FILE        default: outputs/report.html
 """
 KEYS = ("results", "out")
@@ -42,7 +44,7 @@ def main(words: list[str]) -> None:
         sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)
     text = report(sources, shlex.join(["gradbench", "report", *words]), dirs)
     try:
-        out.write_text(text, encoding="utf-8")
+        out.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as fault:
         raise GradbenchError(f"cannot write out={out}: {fault.strerror}") from fault
     print(f"{out}: {len(sources)} run{'s' * (len(sources) > 1)}, {len(text) / 2**20:.1f} MiB")
@@ -90,5 +92,5 @@ def _out(given: str) -> Path:
 
 def _place(name: str) -> Path:
     """Return the folder of a run by its path or its name under outputs/."""
-    own, usual = Path(name).expanduser(), Path("outputs") / name
-    return usual if not own.exists() and usual.is_dir() else own
+    own, usual = expanded(name), Path("outputs") / name
+    return usual if not os.path.lexists(own) and os.path.isdir(usual) else own

@@ -13,7 +13,8 @@ gradbench run [key=value ...]
 
 Carries out one experiment and writes results.csv, costs.csv, table.md, run.json, figures/ and
 model/ to out=DIR. What the store holds already is not computed again, so the same command after a
-kill goes on, and one more challenge, level or detector costs only itself.
+kill goes on, and one more challenge, level or detector costs only itself. A folder that holds a run
+of another configuration, or files of yours where results would go, is refused before any work.
 
   experiment=NAME                   `gradbench list experiments` tells which
   backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
@@ -52,18 +53,18 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
     with step("loading libraries"):
         from gradbench.pipeline import run
         from gradbench.reporting import provenance
-        from gradbench.reporting.run_folder import RunFolder
+        from gradbench.reporting.run_folder import RunFolder, terminal
         from gradbench.run.experiment import read
         from gradbench.store import Store
         from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
     experiment = read(composed(cfg), composed_dirs())
-    folder = RunFolder(out)  # an unwritable folder is told before hours of work
+    folder = RunFolder(out, experiment.config)  # told before hours of work: unwritable, another run
     store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)
     folder.write(results, store, command(sys.argv[1:] if words is None else words))
-    print(folder.terminal())
+    print(terminal(out))
 
 
 def command(words: Sequence[str]) -> str:

@@ -39,8 +39,9 @@ Bytes of a file name that are no UTF-8 are written like \\xe9.
   --seed N         which network, of a run with several; the first without it
   --device D       auto, cpu, cuda, cuda:1, mps
   --trust MODULE   build this module's classes too, may be repeated: a run with a network or a
-                   detector of your own needs it. Otherwise only classes that gradbench and
-                   torchvision define are built, and nothing in the run's folder is executed
+                   detector of your own needs it (PYTHONPATH=DIR names its folder). Otherwise only
+                   classes that gradbench and torchvision define are built, and nothing in the
+                   run's folder is executed
 
   --bits N         bits of grey values (8 to 16) in files that hold them in 16 or 32 and do not say
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from gradbench.errors import GradbenchError
@@ -13,7 +14,7 @@ HELP = """\
 gradbench show [RUN] [--all]
 
 Prints the main table of a run's folder (default: the latest under outputs/); --all prints
-table.md, with every metric and the controls.
+table.md, with every metric and the controls. Of the folder of a sweep it lists the runs.
 """
 
 
@@ -26,20 +27,24 @@ def main(words: list[str]) -> None:
     for word in words:
         if word.startswith("-") and word != "--all":
             raise GradbenchError(f"show knows no {word}: --all, --help")
+    from gradbench.reporting.finished import Finished
+    from gradbench.reporting.papers.runs import is_run, jobs
+
+    for folder in _places(names[0]) if names else ():
+        if is_run(folder):
+            break
+        if inside := jobs(folder):
+            print(f"{shown(folder)} is the folder of a sweep, its runs are:")
+            print("\n".join(f"  gradbench show {shlex.quote(shown(job))}" for job in inside))
+            return
     folder = find(names[0]) if names else latest()
     if "--all" in words:
-        try:
-            print((folder / "table.md").read_text(encoding="utf-8"), end="")
-        except OSError as fault:
-            raise GradbenchError(
-                f"{folder} holds no table.md ({fault.strerror}): `gradbench show {folder}` prints "
-                "the main table, and the run's command makes it anew"
-            ) from fault
+        print(Finished(folder).text("table.md"), end="")
         return
     with step(f"reading {shown(folder)}"):
-        from gradbench.reporting.run_folder import RunFolder
+        from gradbench.reporting.run_folder import terminal
 
-        text = RunFolder.open(folder).terminal()
+        text = terminal(folder)
     print(text)
 
 
@@ -55,7 +60,7 @@ def find(name: str) -> Path:
     Raises:
         GradbenchError: if there is none, naming those that there are.
     """
-    for folder in (expanded(name), Path("outputs") / name):
+    for folder in _places(name):
         if os.path.isfile(folder / "run.json"):  # whatever the name: too long ones too
             return folder
     there = ", ".join(shown(p) for p in runs()) or "none yet"
@@ -73,3 +78,8 @@ def latest() -> Path:
         raise GradbenchError("no finished run under outputs/: start with `gradbench run "
                              "experiment=quickstart`, or name a folder")  # fmt: skip
     return there[-1]
+
+
+def _places(name: str) -> tuple[Path, Path]:
+    """Return where a run is looked for by its path or its name."""
+    return expanded(name), Path("outputs") / name

@@ -11,6 +11,7 @@ from pathlib import Path
 from gradbench.errors import GradbenchError, unknown
 from gradbench.store import MANIFEST, Store, check
 from gradbench.support.locks import held_if_free
+from gradbench.support.paths import shown
 from gradbench.support.progress import step
 
 ACTIONS = ("ls", "verify", "prune")
@@ -65,11 +66,11 @@ def _ls(store: Store) -> None:
     for name, found in steps.items():
         sizes, ages = zip(*found)
         print(
-            f"{name:<12}{len(found):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
+            f"{shown(name):<12}{len(found):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
             f"   last used {min(ages) / 86400:.0f} to {max(ages) / 86400:.0f} days ago"
         )
     for path in store.leftovers():
-        print(f"unfinished: {path}")
+        print(f"unfinished: {shown(path)}")
 
 
 def _verify(store: Store) -> None:
@@ -79,7 +80,7 @@ def _verify(store: Store) -> None:
         fault = check(folder)
         if fault:
             damaged.append(folder)
-            print(f"{folder}: {fault}")
+            print(shown(f"{folder}: {fault}"))
     print(f"{total} products, {len(damaged)} damaged")
     if damaged:
         print(

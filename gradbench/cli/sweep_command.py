@@ -7,9 +7,10 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from traceback import walk_tb
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -17,10 +18,14 @@ from gradbench.cli.hydra_app import at_home, check_overrides, in_a_sentence, lau
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
 from gradbench.errors import GradbenchError
+from gradbench.reporting import sweep_json
+from gradbench.reporting.claim import locked
+from gradbench.support.paths import shown
 from gradbench.support.progress import step
 
-JOBS = ".jobs"
-"""Folder in which every finished job leaves its name: jobs may run in other processes."""
+JOBS = ".gradbench-jobs"
+"""Folder in which every finished job leaves its name: jobs may run in other processes. What Hydra
+writes of a sweep goes there too (`hydra.sweep.dir`), and with it in the end."""
 SHOWN = (
     *("seed", "seeds", "level", "levels", "challenges", "detectors", "backbone", "backbone.width"),
     *("dataset", "protocol", "experiment", "name", "challenge.seed", "detector.seed"),
@@ -31,10 +36,10 @@ SHOWN = (
 HELP = """\
 gradbench sweep [key=a,b,c ...]
 
-Runs every combination of the comma lists (Hydra multirun). Each job writes to <out>/<job>, the
-rows of all jobs to <out>/results.csv (of several levels, their picture to <out>/levels.png); all
-jobs share one store. A job that fails leaves the others running and is told at the end; the same
-command again does only what is missing.
+Runs every combination of the comma lists (Hydra multirun). Each job writes to <out>/<job>; rows of
+all jobs go to <out>/results.csv (of several levels, their picture to <out>/levels.png), settings
+and names of the jobs to <out>/sweep.json. All jobs share one store. A job that fails leaves the
+others running and is told at the end; the same command again does only what is missing.
 
   gradbench sweep experiment=quickstart seed=0,1,2
   gradbench sweep experiment=quickstart level=1,2,3,4,5 launcher=joblib
@@ -53,19 +58,55 @@ def main(words: list[str]) -> None:
     check_overrides(words, multirun=True)
     fixed = _fixed(words)
     with in_a_sentence(words):
-        base = Path(compose(fixed, config_dirs(words))["out"]).expanduser()
+        config = compose(fixed, config_dirs(words))
+    base = Path(config["out"]).expanduser()
+    sweep_json.check(base, config)  # before any work
     # jobs are named after what differs between them
     keys = ["out", *(w.split("=", 1)[0].lstrip("+~") for w in fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
     swept = {w.split("=", 1)[0].lstrip("+~") for w in words if "=" in w and w[:1] != "-"}
     swept = {key for key in swept - set(keys) if not key.startswith("hydra")}
-    shutil.rmtree(base / JOBS, ignore_errors=True)
+    with _alone(base):
+        try:
+            with _deaths(base):
+                launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
+        finally:
+            with _writing(base), step("joining the rows of the jobs"):
+                merge(base, config, named=not swept <= set(SHOWN))
+
+
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """Hold the folder of a sweep, which begins and ends without names of finished jobs.
+
+    Raises:
+        GradbenchError: if it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(base):
+            stack.callback(_remove_if_empty, base)
+            stack.enter_context(locked(base))
+        stack.callback(shutil.rmtree, base / JOBS, ignore_errors=True)
+        shutil.rmtree(base / JOBS, ignore_errors=True)
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def _writing(base: Path) -> Iterator[None]:
+    """Put into one sentence that the folder of a sweep cannot be written."""
     try:
-        with _deaths(base):
-            launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
-    finally:
-        with step("joining the rows of the jobs"):
-            merge(base, named=not swept <= set(SHOWN))
+        yield
+    except OSError as fault:
+        raise GradbenchError(
+            f"the rows of the sweep cannot be written to {shown(base)} "
+            f"({fault.strerror or fault}): make room or rights there, or name another folder with "
+            "out=DIR; jobs and products that were finished are kept"
+        ) from fault
 
 
 @contextlib.contextmanager
@@ -115,7 +156,7 @@ def task(cfg) -> None:
     with _where_the_sweep_began(hydra.runtime.cwd):
         # workers that a launcher starts know nothing of the folders that the command line named
         dirs = composed_dirs()
-        sys.path += [p for p in map(str, (*dirs, Path.cwd())) if p not in sys.path]
+        sys.path += [str(p.absolute()) for p in dirs if str(p.absolute()) not in sys.path]
         out = Path(cfg.out).expanduser()
         carry_out(cfg, out / name, alone(hydra.overrides.task, out / name, dirs))
         (out / JOBS).mkdir(parents=True, exist_ok=True)
@@ -144,11 +185,12 @@ def _where_the_sweep_began(folder: str) -> Iterator[None]:
         yield
 
 
-def merge(base: Path, named: bool) -> None:
+def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     """Write the rows of the jobs that this sweep finished to one results.csv.
 
     Args:
         base: folder of the sweep.
+        config: what is the same in all jobs.
         named: put the job's name into the column `variant`, where jobs differ in something that
             is no column; also done where two jobs have different numbers in one place.
     """
@@ -157,7 +199,6 @@ def merge(base: Path, named: bool) -> None:
     from gradbench.evaluation.rows import COLUMNS, REAL, frame, read_csv, write_csv
 
     names = sorted({json.loads(path.read_text()) for path in (base / JOBS).glob("*.json")})
-    shutil.rmtree(base / JOBS, ignore_errors=True)
     if not names:
         return
     parts = [read_csv(base / name / "results.csv") for name in names]
@@ -168,11 +209,12 @@ def merge(base: Path, named: bool) -> None:
             part["variant"] = [f"{own}; {name}" if own else name for own in part["variant"]]
         rows = pandas.concat(parts)
     merged = frame(rows.astype(object).where(rows.notna(), None).to_dict("records"))
-    write_csv(merged, base / "results.csv")
+    write_csv(merged, base / JOBS / "results.csv")
     told = f"{len(parts)} jobs, rows in {base / 'results.csv'}"
     if merged["level"].nunique() > 2:  # no level and at least two of them
         from gradbench.reporting import figures
 
-        figures.levels(base / "levels.png", "AUROC against level", merged)
+        figures.levels(base / JOBS / "levels.png", "AUROC against level", merged)
         told += f", picture: {base / 'levels.png'}"
+    sweep_json.place(base, base / JOBS, config, names)
     print(told, file=sys.stderr)

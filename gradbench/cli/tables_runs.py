@@ -10,6 +10,7 @@ from gradbench.cli.tables_asked import Asked
 from gradbench.config import compose
 from gradbench.data.settings import DataSettings
 from gradbench.planning.forecast import forecast
+from gradbench.reporting.claim import free
 from gradbench.reporting.papers.fill import Filling
 from gradbench.reporting.papers.missing import missing
 from gradbench.reporting.papers.orders import Order, orders
@@ -36,7 +37,8 @@ def make(asked: Asked, fillings: list[Filling]) -> list[str]:
             continue
         words = order.words(asked.given)
         with in_a_sentence(words):
-            out = order.out(asked.places[0], asked.given, asked.dirs)
+            usual = order.out(asked.places[0], asked.given, asked.dirs)
+            out = free(usual, compose(words, asked.dirs))
         words = [*words, f"out={out}", *asked.options]
         say(f"gradbench run {' '.join(words)}")
         try:

@@ -16,6 +16,7 @@ from gradbench.config import group_files, read_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.raw import standing
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.paths import where_to_look
 
 UNCOUNTED = "files, not counted"
 SHOWN = 3
@@ -108,7 +109,10 @@ def known(
     try:
         make = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError, ValueError) as fault:
-        raise GradbenchError(f"dataset {name}: {target} cannot be imported ({fault})") from fault
+        hint = where_to_look(str(fault))
+        raise GradbenchError(
+            f"dataset {name}: {target} cannot be imported ({fault}){hint}"
+        ) from fault
     takes = getattr(make, "__dataclass_fields__", content)
     for key in changes or {}:
         if key not in takes:

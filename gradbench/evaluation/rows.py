@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.documents import Damaged, content
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +30,8 @@ WHOLE = (
     *("width", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
     *("n_normal", "n_abnormal"),
 )
+LARGEST = 2**28
+"""Bytes of a file that is read, at most."""
 DIGITS = 6
 """Decimals of the real numbers."""
 FEW = 500
@@ -129,21 +133,28 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
     """Return the table that `write_csv` wrote.
 
     Raises:
-        GradbenchError: if the file cannot be read or has other columns.
+        GradbenchError: if the file cannot be read, has other columns, a row that is longer or
+            shorter, or no number where one is due.
     """
+    path = Path(path)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            names, rows = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise GradbenchError(f"cannot read {path}: {reason}") from error
+        text = content(path, LARGEST).decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        names, rows = tuple(reader.fieldnames or ()), list(reader)
+    except (Damaged, UnicodeDecodeError, csv.Error) as error:
+        raise GradbenchError(f"cannot read {path}: {error}") from error
     if names != COLUMNS:
         wrong = sorted(set(names) ^ set(COLUMNS)) or ["their order"]
         raise GradbenchError(
             f"{path} is no table of results: columns that differ: {', '.join(wrong)}"
         )
-    return frame(rows)
+    for number, one in enumerate(rows, 1):
+        if None in one or None in one.values():
+            raise GradbenchError(f"{path} is damaged: row {number} has not {len(COLUMNS)} columns")
+    try:
+        return frame(rows)
+    except GradbenchError as error:
+        raise GradbenchError(f"{path} is damaged: {error}") from error
 
 
 def _cell(column: str, value: Any) -> Any:
@@ -160,12 +171,12 @@ def _cell(column: str, value: Any) -> Any:
         if column in REAL:
             # The added zero turns -0.0 into 0.0.
             return round(float(value), DIGITS) + 0.0
-        if float(value) == int(value):
+        if float(value) == int(value) and abs(int(value)) < 2**63:
             return int(value)
     except (TypeError, ValueError, OverflowError):
         pass
     kind = "a number" if column in REAL else "a whole number"
-    raise GradbenchError(f"column {column} holds '{value}', which is not {kind}")
+    raise GradbenchError(f"column {column} holds '{str(value)[:40]}', which is not {kind}")
 
 
 def _text(value: Any) -> str:

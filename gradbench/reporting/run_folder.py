@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,32 +15,40 @@ from typing import Any
 from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.rows import read_csv, write_csv
-from gradbench.reporting import figures, provenance, selection, table
+from gradbench.evaluation.rows import write_csv
+from gradbench.reporting import claim, figures, provenance, selection, table
 from gradbench.reporting.costs import Detectors, costs_table, write_costs
+from gradbench.reporting.finished import PART, Finished
+from gradbench.reporting.manifest import listed, write_told
 from gradbench.reporting.model_folder import write_models
+from gradbench.reporting.run_json import NAME
 from gradbench.reporting.view import View
 from gradbench.run.experiment import protocol_name
 from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.store import Store
 from gradbench.support.on_demand import OnDemand
-from gradbench.support.progress import step
+from gradbench.support.paths import shown
+from gradbench.support.progress import say, step
 
 
 class RunFolder:
     """Where a run writes; everything is written beside its place and moved there when whole.
 
+    Files that are not the run's own stay: see `claim` for what is replaced.
+
     Args:
         path: the folder, made if it is not there.
+        config: of the run.
 
     Raises:
-        GradbenchError: if it cannot be written.
+        GradbenchError: if it cannot be written, or holds another run or files of somebody else.
     """
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
+    def __init__(self, path: Path, config: Mapping[str, Any]):
+        self.path, self._config = Path(path), config
         self.begun = time.time()
+        claim.check(self.path, config)
         trial = self.path / f".trial-{os.getpid()}"
         try:
             absent = [one for one in (self.path, *self.path.parents) if not one.exists()]
@@ -54,32 +60,33 @@ class RunFolder:
         except OSError as fault:
             raise self._refused(fault.strerror or str(fault)) from fault
 
-    @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """Return the folder of a finished run, to read."""
-        folder = cls.__new__(cls)
-        folder.path = Path(path)
-        return folder
-
     def write(self, results: Results, store: Store, command: str) -> None:
         """Write everything that the run found.
 
         Raises:
-            GradbenchError: if the folder cannot be written; what was there before stays.
+            GradbenchError: if the folder cannot be written, or has become that of another run
+                meanwhile; what was there before stays.
         """
-        place = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:40]
-        with store.lock(f"results-{place}", f"the results in {self.path}"):
-            try:
-                with step(f"writing results to {self.path}"):
-                    self._write(results, store, command)
-            except OSError as fault:
-                raise self._refused(fault.strerror or str(fault)) from fault
-            except SafetensorError as fault:  # safetensors' word for a full disk
-                raise self._refused(str(fault)) from fault
-            finally:
-                shutil.rmtree(self._part, ignore_errors=True)
+        try:
+            with claim.locked(self.path), step(f"writing results to {shown(self.path)}"):
+                if (self._part / NAME).is_file():  # whole, of a call that was killed moving it
+                    claim.place(self.path)
+                try:
+                    dropped = self._write(results, store, command)
+                    claim.place(self.path)
+                finally:
+                    if not (self._part / NAME).is_file():
+                        shutil.rmtree(self._part, ignore_errors=True)
+        except OSError as fault:
+            raise self._refused(fault.strerror or str(fault)) from fault
+        except SafetensorError as fault:  # safetensors' word for a full disk
+            raise self._refused(str(fault)) from fault
 
-    def _write(self, results: Results, store: Store, command: str) -> None:
+        if dropped:
+            say(f"{shown(self.path)}: no longer holds {'; '.join(dropped)}, as a former call did")
+
+    def _write(self, results: Results, store: Store, command: str) -> list[str]:
+        """Write all beside its place; return what `claim.check` does."""
         detectors = {name: costliest(results, name) for name in results.experiment.detectors}
         about = describe(results, command, detectors)
         rows = results.frame()
@@ -95,30 +102,15 @@ class RunFolder:
         with step("drawing figures"):
             _draw(results, rows, part / "figures")
         write_models(results, part / "model")
-        told = self._provenance(results, store, about)
-        (part / "run.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        for item in sorted(part.iterdir()):
-            place = self.path / item.name
-            if place.is_dir():
-                shutil.rmtree(place)
-            os.replace(item, place)
-
-    def terminal(self) -> str:
-        """Return the main table as text, and where the rest is.
-
-        Raises:
-            GradbenchError: if the folder holds no finished run.
-        """
-        try:
-            about = json.loads((self.path / "run.json").read_text())["about"]
-        except (OSError, ValueError, KeyError) as fault:
-            raise GradbenchError(f"{self.path} holds no finished run: {fault}") from fault
-        text = table.terminal(read_csv(self.path / "results.csv"), about)
-        return f"{text}\n\nall tables: {self.path / 'table.md'}, pictures: {self.path / 'figures'}"
+        made = (path for path in sorted(part.rglob("*")) if path.is_file())
+        files = listed(part, [path.relative_to(part).as_posix() for path in made])
+        dropped = claim.check(self.path, self._config, files)
+        write_told(part, self._provenance(results, store, about) | {"files": files})
+        return dropped
 
     @property
     def _part(self) -> Path:
-        return self.path / ".part"
+        return self.path / PART
 
     def _provenance(self, results: Results, store: Store, about: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -150,6 +142,18 @@ class RunFolder:
             f"the results cannot be written to {self.path} ({reason}): make room "
             "or rights there, or name another folder with out=DIR; products in the store are kept"
         )
+
+
+def terminal(folder: Path) -> str:
+    """Return the main table of a finished run as text, and where the rest is.
+
+    Raises:
+        GradbenchError: if the folder holds no finished run, or a file is broken off or edited.
+    """
+    run = Finished(folder)
+    text = table.terminal(run.frame, run.told["about"])
+    all_tables, pictures = (shown(run.path / name) for name in ("table.md", "figures"))
+    return f"{text}\n\nall tables: {all_tables}, pictures: {pictures}"
 
 
 def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gradbench.errors import GradbenchError
+from gradbench.reporting.manifest import check
+from gradbench.reporting.run_json import NAME, read_told
 from gradbench.scoring import model_json
 from gradbench.scoring.loading import Kept
 from gradbench.support.paths import expanded, shown
@@ -39,7 +41,20 @@ def open_run(run: str | Path, seed: int | None = None, trusted: Iterable[str] = 
         raise GradbenchError(
             f"{shown(folder)} has no network of seed {shown(chosen)}: {shown(', '.join(seeds))}"
         )
-    return Kept(found[chosen], model_json.read(found[chosen] / "model.json"), trusted)
+    return Kept(found[chosen], model_json.read(_as_written(folder, chosen)), trusted)
+
+
+def _as_written(folder: Path, seed: str) -> Path:
+    """Return the `model.json` of a network, which must be as the run wrote it where that is told.
+
+    A `model/` that was copied without the run's `run.json`, or is of an older version, is taken
+    as it is: `model.json` holds the checksums of its own folder.
+    """
+    name = f"model/s{seed}/model.json"
+    if not os.path.lexists(folder / NAME):
+        return folder / name
+    files = read_told(folder).get("files")
+    return folder / name if files is None else check(folder, files, name)
 
 
 def listed(what: str, given: str | Iterable[str]) -> tuple[str, ...]:

@@ -43,9 +43,11 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
         found = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
+        where = ": PYTHONPATH=DIR names the folder in which it lies"
+        hint = where if "No module named" in reason else ""
         raise GradbenchError(
-            f"the run wants {shown(target)}, which cannot be imported ({reason})"
-        ) from (fault)
+            f"the run wants {shown(target)}, which cannot be imported ({shown(reason)}){hint}"
+        ) from fault
     home = getattr(found, "__module__", None) or ""
     if isinstance(found, type):
         allowed = issubclass(found, base) and _inside(home, ("gradbench", *trusted))

@@ -90,7 +90,7 @@ class ScoresFile:
         """Write all parts, and put the file in its place.
 
         Raises:
-            GradbenchError: if it cannot be written.
+            GradbenchError: if it cannot be written, or not one of the pictures can be read.
         """
         summary = Summary(self.path)
         for frame in frames:
@@ -104,12 +104,21 @@ class ScoresFile:
             except OSError as fault:
                 raise self._refused(fault) from fault
             summary.add(frame)
+        if summary.unreadable == summary.pictures:
+            raise self._no_picture(summary)
         try:
             self._stream.close()
             os.replace(self._part, self.path)
         except OSError as fault:
             raise self._refused(fault) from fault
         return summary
+
+    def _no_picture(self, summary: Summary) -> GradbenchError:
+        path, reason = summary.reasons[0] if summary.reasons else ("nothing", "no files named")
+        what = f"{shown(path)} is no picture that can be read ({reason})"
+        if summary.pictures > 1:
+            what = f"none of {summary.pictures} files can be read, the first of them: {what}"
+        return GradbenchError(f"{what}: {shown(self.path)} is not written")
 
     def _remove_left(self) -> None:
         """Remove parts that killed processes left; a living one holds the lock of its part."""

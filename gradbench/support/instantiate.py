@@ -9,6 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.paths import where_to_look
 
 NOT_ARGUMENTS = ("_target_", "description")
 
@@ -39,7 +40,10 @@ def instantiate(
         make = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
-        raise GradbenchError(f"{group} {name}: {target} cannot be imported ({reason})") from fault
+        hint = where_to_look(reason)
+        raise GradbenchError(
+            f"{group} {name}: {target} cannot be imported ({reason}){hint}"
+        ) from fault
     arguments = {k: v for k, v in content.items() if k not in drop}
     signature = inspect.signature(make)
     try:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 
 from gradbench.errors import GradbenchError
+from gradbench.support.text import printable
 
 
 def shown(name: str | os.PathLike) -> str:
-    r"""Return a text on one line; what would steer a terminal is written as Python writes it.
-
-    >>> print(shown("two\nlines, \x1b[1mbold\x1b[0m"))
-    two\nlines, \x1b[1mbold\x1b[0m
-    """
-    return "".join(
-        c.encode("unicode_escape").decode() if _steers(unicodedata.category(c)) else c
-        for c in str(name)
-    )
+    """Return a name, or any text with names in it, as it can be printed; see `printable`."""
+    return printable(str(name))
 
 
 def as_text(name: str | os.PathLike) -> str:
@@ -28,11 +21,6 @@ def as_text(name: str | os.PathLike) -> str:
     caf\xe9.png
     """
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _steers(category: str) -> bool:
-    """Tell controls, invisible signs, halves of signs and breaks of lines from what is printed."""
-    return category[0] == "C" or category in ("Zl", "Zp")
 
 
 def expanded(place: str | os.PathLike) -> Path:
@@ -47,3 +35,13 @@ def expanded(place: str | os.PathLike) -> Path:
         raise GradbenchError(
             f"{shown(place)}: there is no user of that name here, write the whole path"
         ) from fault
+
+
+def where_to_look(reason: str) -> str:
+    """Return what to do about a module that is not found, "" for another reason."""
+    if "No module named" not in reason:
+        return ""
+    return (
+        ": PYTHONPATH=DIR names the folder in which it lies, as --config-dir DIR does for run, "
+        "sweep, plan and list"
+    )

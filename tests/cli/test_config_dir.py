@@ -172,7 +172,7 @@ def test_a_checkpoint_of_the_users_network(project, suffix):
     before = kept(project)
     # the file does not say what it was trained on, so that we must
     own = (f"backbone.checkpoint={path.name}", "backbone.trained_on=without_hold_out")
-    ran = gradbench("run", *WORDS, *own, "out=other", cwd=project)
+    ran = gradbench("run", *WORDS, *own, f"out={suffix}", cwd=project)
     assert ran.code == 0, ran.err
     assert kept(project) == before
 

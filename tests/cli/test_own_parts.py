@@ -53,9 +53,14 @@ def test_one_file_as_in_distribution_set(tmp_path):
     assert max(int(row["n_normal"]) for row in found if row["value"]) == 40
 
 
-def test_a_network_of_ones_own(tmp_path):
+def test_a_network_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "own_net.py").write_text(NET)
     words = ("run", *WORDS, "challenges=[gaussian_noise]", "backbone=custom")
+    # what lies in the working folder is not imported unless its folder is named
+    sentence = one_sentence(gradbench(*words, "backbone._target_=own_net.Net", cwd=tmp_path))
+    assert "No module named 'own_net'" in sentence
+    assert "PYTHONPATH=DIR names the folder in which it lies" in sentence
+    monkeypatch.syspath_prepend(tmp_path)
     ran = gradbench(*words, "backbone._target_=own_net.Net", "+backbone.depth=2", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert {row["backbone"] for row in rows(tmp_path, metric="auroc")} == {"custom"}

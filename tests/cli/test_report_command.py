@@ -5,6 +5,8 @@ from _reported import parsed, write
 from _runs import gradbench, one_sentence
 from made_rows import whole_run
 
+from gradbench.reporting.manifest import seal
+
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory):
@@ -16,7 +18,8 @@ def there(tmp_path_factory):
     (place / "half").mkdir()
     (place / "half/results.csv").write_text("")
     write(place / "moved", whole_run())
-    (place / "moved/.part").mkdir()
+    (place / "moved/.gradbench-part").mkdir()
+    (place / "moved/.gradbench-part/run.json").write_text("{}")
     return place
 
 
@@ -56,7 +59,7 @@ def test_results_names_other_folders(there, tmp_path):
         (["results/weights"], "results/weights is no folder of a run: name one that `run` wrote"),
         (["half"], "the run in half is only half-written (run.json missing): the command that "
                    "made it goes on from where it stopped"),
-        (["moved"], "the run in moved is only half-written (.part is left): "),
+        (["moved"], "the run in moved is only half-written (.gradbench-part is left): "),
         (["out=no/such/r.html"], "out=no/such/r.html: there is no folder no/such to write to"),
         (["out=results"], "out=results is a folder: name a file in it, as out=results/report.html"),
         (["format=pdf"], "no setting of report named 'format': valid choices are out, results"),
@@ -80,6 +83,8 @@ def test_what_cannot_be_reported(there, words, sentence):
 def test_a_damaged_run(tmp_path, name, text, word):
     folder = write(tmp_path / "run", whole_run())
     (folder / name).write_text(text)
+    if name != "run.json":
+        seal(folder)
     assert word in one_sentence(gradbench("report", "run", "out=r.html", cwd=tmp_path))
     assert not (tmp_path / "r.html").exists()
 
@@ -88,5 +93,6 @@ def test_a_damaged_picture(tmp_path):
     folder = write(tmp_path / "run", whole_run())
     (folder / "figures").mkdir()
     (folder / "figures/roc.png").write_text("no picture")
+    seal(folder)
     said = one_sentence(gradbench("report", "run", "out=r.html", cwd=tmp_path))
     assert "run/figures/roc.png cannot be read" in said

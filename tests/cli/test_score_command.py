@@ -99,6 +99,14 @@ def test_detectors_and_place_are_chosen(here):
         (("mine", "photos", "--seed", "first"), "--seed first: write the number of a network"),
         (("mine", "photos", "--seed", "1"), "has no network of seed 1: 0"),
         (("mine", "photos", "--device", "tpu"), "device=tpu is not here"),
+        (
+            ("mine", "outputs/mine/table.md"),
+            "outputs/mine/table.md is no picture that can be read ",
+        ),
+        (
+            ("mine", "outputs/mine/table.md", "photos/broken.jpg"),
+            "none of 2 files can be read, the",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(here, words, told):

@@ -1,9 +1,12 @@
 """`gradbench show`: the latest run, one by name, all tables."""
 
+import json
 import os
 
 import pytest
 from _runs import copy_of, gradbench, one_sentence, reference
+
+from gradbench.reporting.manifest import seal
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +60,44 @@ def test_what_cannot_be_shown(outputs, tmp_path_factory):
 
 def test_a_run_whose_files_are_damaged(outputs):
     (outputs / "outputs/first/run.json").write_text("{")
-    assert "holds no finished run" in one_sentence(gradbench("show", "first", cwd=outputs))
+    assert "first/run.json is damaged" in one_sentence(gradbench("show", "first", cwd=outputs))
     (outputs / "outputs/second/results.csv").write_text("a,b\n")
+    seal(outputs / "outputs/second")
     assert "is no table of results" in one_sentence(gradbench("show", "second", cwd=outputs))
+
+
+def test_a_copy_that_broke_off_and_other_run_jsons(outputs):
+    path = outputs / "outputs/first/results.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:9]))
+    sentence = one_sentence(gradbench("show", "first", cwd=outputs))
+    lost = f"{len(lines) - 9} of its {len(lines) - 1} rows are missing"
+    assert sentence.startswith(f"outputs/first/results.csv is broken off or shortened: {lost}: ")
+    for text in ("null", "", "[]", "{}", '{"about": {"experiment": 3}}'):
+        (outputs / "outputs/first/run.json").write_text(text)
+        for words in (["show", "first"], ["show", "first", "--all"], ["report", "first"]):
+            sentence = one_sentence(gradbench(*words, cwd=outputs))
+            assert sentence.startswith("outputs/first/run.json is damaged")
+    told = json.loads((outputs / "outputs/second/run.json").read_text())
+    del told["files"]
+    (outputs / "outputs/second/run.json").write_text(json.dumps(told))
+    ran = gradbench("show", "second", cwd=outputs)
+    assert ran.out.startswith("second: digits in")
+    assert ran.err.startswith("outputs/second was written by an older gradbench, which noted no ")
+    assert ran.err.count("\n") == 1
+
+
+def test_text_of_strangers_reaches_no_terminal_as_it_is(outputs):
+    first = outputs / "outputs/first"
+    text = (first / "run.json").read_text()
+    (first / "run.json").write_text(text.replace('"first"', '"\\u001b[31mred\\u0007"'))
+    (first / "table.md").write_text("\x1b]0;title\x07 a\n")
+    seal(first)
+    assert gradbench("show", "first", cwd=outputs).out.startswith(r"\x1b[31mred\x07: digits in; ")
+    assert gradbench("show", "first", "--all", cwd=outputs).out == "\\x1b]0;title\\x07 a\n"
 
 
 def test_all_tables_without_their_file(outputs):
     (outputs / "outputs/first/table.md").unlink()
     sentence = one_sentence(gradbench("show", "first", "--all", cwd=outputs))
-    assert sentence.startswith("outputs/first holds no table.md")
+    assert sentence.startswith("outputs/first/table.md is missing: ")

@@ -31,7 +31,7 @@ def lines(path):
 
 def test_every_job_has_its_folder(swept):
     out = swept / "of several, jobs"
-    assert {p.name for p in out.iterdir()} == {*JOBS, *MERGED, "multirun.yaml"}
+    assert {p.name for p in out.iterdir()} == {*JOBS, *MERGED, "sweep.json"}
     for job in JOBS:
         for name in ("results.csv", "table.md", "run.json", "costs.csv", "model"):
             assert (out / job / name).exists()
@@ -82,6 +82,46 @@ def test_jobs_that_differ_in_no_column_are_named(swept, tmp_path):
     names = {row["variant"].split("; ")[-1] for row in merged}
     assert names == {"training.epochs=1", "training.epochs=2"}
     assert len(merged) == 2 * len(own)
+
+
+def test_the_folder_of_a_sweep_stands_for_its_runs(swept, tmp_path):
+    ran = gradbench("show", "of several, jobs", cwd=swept)
+    assert (ran.code, ran.err) == (0, "")
+    commands = [f"  gradbench show 'of several, jobs/{job}'" for job in JOBS]
+    assert ran.out.splitlines() == ["of several, jobs is the folder of a sweep, its runs are:",
+                                    *commands]  # fmt: skip
+    ran = gradbench("report", "of several, jobs", f"out={tmp_path}/r.html", cwd=swept)
+    assert (ran.code, ran.err) == (0, "")
+    assert ": 2 runs, " in ran.out
+
+
+def test_a_killed_sweep_leaves_what_an_undisturbed_one_does(swept, tmp_path):
+    here = copy_of(swept, tmp_path)
+    out = here / "of several, jobs"
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    (out / ".gradbench-jobs").mkdir()  # what it had begun
+    (out / ".gradbench-jobs/multirun.yaml").write_text("hydra: {}\n")
+    (out / ".gradbench-jobs/7.json").write_text('"level=9"')
+    (out / ".gradbench-lock").write_text("")
+    (out / "levels.png").unlink()
+    ran = gradbench("sweep", *TINY, "level=1,3", "out='of several, jobs'", cwd=here)
+    assert ran.code == 0, ran.err
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+    assert {p.name for p in out.iterdir()} == {*JOBS, *MERGED, "sweep.json"}
+
+
+def test_a_sweep_leaves_files_of_others_alone(swept, tmp_path):
+    here = copy_of(swept, tmp_path)
+    (here / "mine").mkdir()
+    (here / "mine/results.csv").write_text("mine")
+    sentence = one_sentence(gradbench("sweep", *TINY, "level=1,3", "out=mine", cwd=here))
+    assert sentence.startswith("mine holds results.csv, of which no sweep.json of gradbench speaks")
+    words = [word for word in TINY if not word.startswith("training.epochs")]
+    words += ["training.epochs=3", "level=1,3", "out='of several, jobs'"]
+    sentence = one_sentence(gradbench("sweep", *words, cwd=here))
+    assert sentence.startswith("of several, jobs holds the sweep quickstart, and this sweep, ")
+    assert "training.epochs=2 there and 3 here" in sentence
+    assert [path.name for path in (here / "mine").iterdir()] == ["results.csv"]
 
 
 @pytest.mark.parametrize("words", [("level=1,3", "trainig.epochs=2"), ("detector=msp,gradient",)])

@@ -11,6 +11,7 @@ import pytest
 from _made_runs import measured, own_table, write_run
 from _runs import gradbench, one_sentence
 
+from gradbench.reporting.manifest import seal
 from gradbench.reporting.papers.spec import table_files
 
 QUICK = """
@@ -145,6 +146,9 @@ def test_bad_input_is_a_sentence(tmp_path, words, said):
 
 def test_damaged_rows_are_a_sentence(runs):
     (runs / "results" / "a" / "results.csv").write_text("a,b\n")
+    sentence = one_sentence(gradbench("tables", "ood", cwd=runs))
+    assert sentence.startswith("results/a/results.csv is broken off or shortened: 2 of its 2 rows")
+    seal(runs / "results" / "a")
     sentence = one_sentence(gradbench("tables", "ood", cwd=runs))
     assert sentence.startswith("results/a/results.csv is no table of results")
 

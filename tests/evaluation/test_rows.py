@@ -120,6 +120,32 @@ def test_faulty_files_are_one_sentence(rows, tmp_path):
         read_csv(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("percent,", "percent,,,", r"row \d has not \d+ columns"),
+        (",percent", "", r"row \d has not \d+ columns"),
+        (",10,", ",", r"row \d has not \d+ columns"),
+        (",5,", f",{2**63},", "column n_normal holds '9223372036854775808', which is not a whole"),
+        (",5,", f",{'9' * 5000},", "column n_normal holds '9{40}', which"),
+        (",5,", ",5x,", "column n_normal holds '5x', which is not a whole number"),
+        ("99.123457", "\x1b[1m", r"column value holds '\x1b\[1m', which is not a number"),
+        ("percent", '"percent', "unexpected end of data"),
+    ],
+)
+def test_damaged_rows_are_one_sentence(rows, tmp_path, old, new, said):
+    path = tmp_path / "a.csv"
+    write_csv(frame(rows), path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(GradbenchError, match=rf"a\.csv.*{said}"):
+        read_csv(path)
+    path.write_bytes(text.encode("latin-1", "replace"))
+    with pytest.raises(GradbenchError, match=r"cannot read .*a\.csv"):
+        read_csv(path)
+
+
 def test_a_failed_write_leaves_the_old_file(rows, tmp_path, monkeypatch):
     path = tmp_path / "a.csv"
     write_csv(frame(rows), path)

@@ -1,6 +1,7 @@
 """The report: a page that is whole by itself, whose numbers are those of the rows."""
 
 import base64
+import json
 import re
 from io import BytesIO
 
@@ -10,6 +11,7 @@ from made_rows import auroc, everything, whole_run
 from PIL import Image
 
 from gradbench.evaluation.rows import read_csv
+from gradbench.reporting.manifest import seal
 from gradbench.reporting.report.document import report
 from gradbench.reporting.report.source import read
 
@@ -21,6 +23,7 @@ def one(tmp_path_factory):
     (folder / "figures").mkdir()
     for name in ("roc", "scores_msp", "gradient_profile", "levels"):
         Image.linear_gradient("L").convert("RGB").save(folder / "figures" / f"{name}.png")
+    seal(folder)
     return folder
 
 
@@ -245,6 +248,7 @@ def test_pictures_of_several_networks_name_theirs(tmp_path):
     (folder / "figures").mkdir()
     for seed in ("0", "7"):
         Image.new("RGB", (9, 9)).save(folder / "figures" / f"scores_msp_s{seed}.png")
+    seal(folder)
     page = parsed(report(read([folder]), ""))
     told = [image.attributes["alt"] for image in page.all("img")]
     assert ["network of seed 0" in told[0], "network of seed 7" in told[1]] == [True, True]
@@ -281,9 +285,9 @@ def test_warnings_are_said_first(tmp_path):
 
 def test_marks_of_a_narrow_network_and_of_a_part(tmp_path):
     folder = write(tmp_path / "run", whole_run(), backbone="resnet18", width=32)
-    text = (folder / "run.json").read_text()
-    text = text.replace('"name": "small_cnn", "width": 16', '"name": "resnet18", "width": 32')
-    (folder / "run.json").write_text(text.replace('"limit": null', '"limit": 360'))
+    told = json.loads((folder / "run.json").read_text())
+    told["config"] |= {"backbone": {"name": "resnet18", "width": 32}, "limit": 360}
+    (folder / "run.json").write_text(json.dumps(told))
     page = parsed(report(read([folder]), ""))
     (marks,) = page.all("ul", id="run-1-quickstart-auroc-marks")
     assert "resnet18 of width 32 instead of 64" in marks.text

@@ -19,6 +19,7 @@ def test_a_difference_has_the_source_of_its_challenge(finished):
 
 def test_a_mean_has_a_source_where_its_challenges_have_one(finished, tmp_path):
     here = copy_of(finished, tmp_path)
+    (here / "run").rename(here / "before")
     words = ("levels=[1,5]", "controls.memorisation=false", "model.hold_out=0")
     assert gradbench("run", *SMALL, *words, cwd=here, figures=True).code == 0
     assert (here / "run/figures/levels.png").exists()

@@ -13,9 +13,13 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from gradbench.errors import GradbenchError
 from gradbench.evaluation.comparison import LEVEL
+from gradbench.reporting.finished import Finished
+from gradbench.reporting.manifest import COUNTED
+from gradbench.reporting.run_json import NAME
 
+NEEDED = (COUNTED, NAME)
+"""Files without which a folder holds no finished run."""
 DEEPEST = 4
 """Folders below the one named in which runs are looked for."""
 NO_RUNS = ("store", "model", "figures")
@@ -24,34 +28,21 @@ KINDS = ("ood", "corruption", "adversarial")
 HOLM = re.compile(r"Holm ([^\s;,]+)")
 
 
-class Run:
-    """The folder of a finished run.
-
-    Args:
-        path: of the folder.
-
-    Raises:
-        GradbenchError: if its run.json is damaged.
-    """
+class Run(Finished):
+    """The folder of a finished run as a source of cells; arguments and faults as `Finished`."""
 
     def __init__(self, path: Path):
-        self.path = path
-        try:
-            told = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            self.about: Mapping[str, Any] = told["about"]
-            self.config: Mapping[str, Any] = told["config"]
-            self.data: Mapping[str, Any] = told["data"]
-            self.begun: str = told["time"]["begun"]
-            self.commit: str = told["code"]["commit"] or told["code"]["version"]
-            weights = {seed: one["weights"] for seed, one in told["networks"].items()}
-            self.name, self.in_dist = self.about["experiment"], self.about["in_dist"]
-            self.backbone, self.protocol = self.about["backbone"], self.about["protocol"]
-            seeds = (self.config["evaluation"]["seed"], self.config["challenge"])
-        except (OSError, ValueError, KeyError, TypeError) as fault:
-            raise GradbenchError(
-                f"{path / 'run.json'} is damaged ({type(fault).__name__}: {fault}): take the "
-                "folder away, or name others with results=DIR"
-            ) from fault
+        super().__init__(path)
+        told = self.told
+        self.about: Mapping[str, Any] = told["about"]
+        self.config: Mapping[str, Any] = told["config"]
+        self.data: Mapping[str, Any] = told["data"]
+        self.begun: str = told["time"]["begun"]
+        self.commit: str = told["code"].get("commit") or told["code"]["version"]
+        weights = {seed: one["weights"] for seed, one in told["networks"].items()}
+        self.name, self.in_dist = self.about["experiment"], self.about["in_dist"]
+        self.backbone, self.protocol = self.about["backbone"], self.about["protocol"]
+        seeds = (self.config["evaluation"]["seed"], self.config["challenge"])
         footing = (weights, self.protocol, self.config.get("limit"), seeds)
         self.footing = json.dumps(footing, sort_keys=True)
         """Equal for runs whose numbers may stand in one table: network, images, protocol."""
@@ -88,17 +79,6 @@ class Run:
         return [part for part in row.note.split("; ") if part and not part.startswith(own)]
 
     @cached_property
-    def frame(self):
-        """The rows of the run.
-
-        Raises:
-            GradbenchError: if results.csv is damaged.
-        """
-        from gradbench.evaluation.rows import read_csv
-
-        return read_csv(self.path / "results.csv")
-
-    @cached_property
     def _rows(self) -> dict[tuple, list[Any]]:
         found: dict[tuple, list[Any]] = defaultdict(list)
         rows = self.frame
@@ -118,6 +98,18 @@ class Run:
         return found
 
 
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder holds the files of a finished run."""
+    return all(os.path.isfile(folder / name) for name in NEEDED)
+
+
+def jobs(folder: Path) -> list[Path]:
+    """Return the folders of the runs of a sweep by its folder, none where it is no sweep's."""
+    if os.path.isfile(folder / NAME) or not os.path.isfile(folder / COUNTED):
+        return []
+    return sorted(path for path in folder.iterdir() if is_run(path))
+
+
 def find_runs(folders: Iterable[Path]) -> list[Run]:
     """Return the finished runs in folders and below, the newest first, then by path.
 
@@ -127,7 +119,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     paths: dict[Path, Path] = {}
     for folder in folders:
         for place, inside, files in os.walk(folder):
-            if {"run.json", "results.csv"} <= set(files):
+            if set(NEEDED) <= set(files):
                 paths.setdefault(Path(place).resolve(), Path(place))
                 inside.clear()
             deep = len(Path(place).relative_to(folder).parts) >= DEEPEST
@@ -140,5 +132,5 @@ def moment(begun: str) -> float:
     """Return when a run began in seconds, 0 where that cannot be told."""
     try:
         return datetime.fromisoformat(begun).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

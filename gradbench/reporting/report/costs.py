@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from math import isnan
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gradbench.reporting.costs import (
     scoring_of,
     together,
 )
+from gradbench.reporting.finished import LARGEST
 from gradbench.reporting.numbers import with_interval
 from gradbench.reporting.report.plot import (
     Axis,
@@ -26,6 +28,7 @@ from gradbench.reporting.report.plot import (
 )
 from gradbench.reporting.report.source import Source
 from gradbench.reporting.view import MEAN, Line, View
+from gradbench.support.documents import content
 
 WIDTH, HEIGHT = 330, 236
 LEFT, RIGHT, TOP, BOTTOM = 38, 322, 24, 198
@@ -44,25 +47,37 @@ def read_costs(path: Path) -> tuple[Costs, dict[str, int]]:
     costs: Costs = {}
     backward: dict[str, int] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            for line in csv.DictReader(stream):
-                images = int(line["images"] or 0)
-                rate = float(line["images_per_second"] or 0)
-                seconds = images / rate if rate else float(line["seconds"])
-                cost = costs[line["step"], line["what"]] = Cost(images, seconds)
-                cost.with_passes = float(line.get("with_passes_per_second") or 0) or None
-                if line["step"] in SCORING and line.get("forward_passes"):
-                    backward[line["what"].partition("@")[0]] = int(line["backward_passes"])
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+        text = content(path, LARGEST).decode("utf-8")
+        for line in csv.DictReader(io.StringIO(text, newline=""), strict=True):
+            images = int(_number(line["images"]))
+            rate = _number(line["images_per_second"])
+            seconds = images / rate if rate else _number(line["seconds"])
+            cost = costs[line["step"], line["what"]] = Cost(images, seconds)
+            cost.with_passes = _number(line.get("with_passes_per_second")) or None
+            if line["step"] in SCORING and line.get("forward_passes"):
+                backward[line["what"].partition("@")[0]] = int(line["backward_passes"])
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as fault:
         raise GradbenchError(f"{path} cannot be read: {type(fault).__name__}: {fault}") from fault
     return costs, backward
+
+
+def _number(text: str | None) -> float:
+    """Return a number of costs, 0 where none was noted.
+
+    Raises:
+        ValueError: if it is none, or none that a machine takes.
+    """
+    value = float(text or 0)
+    if value and not 1e-9 < value < 1e15:
+        raise ValueError(f"'{text}' is no number of images, seconds or images per second")
+    return value
 
 
 def times(source: Source) -> tuple[dict[str, float], list[str]]:
     """Return milliseconds for an image with all passes, and the detectors that have none told."""
     found: dict[str, float] = {}
-    path = source.path / "costs.csv"
-    costs, backward = read_costs(path) if path.is_file() else ({}, {})
+    there = source.run.has("costs.csv")
+    costs, backward = read_costs(source.run.file("costs.csv")) if there else ({}, {})
     for name, what in source.about["detectors"].items():
         scoring = scoring_of(costs, name)
         speed = scoring.with_passes or _of_before(scoring, costs, what["reads"], backward.get(name))

@@ -87,7 +87,7 @@ def _chapter(ident: str, source: Source) -> Chapter:
     names = view.methods(source.about["detectors"])
     taken, untimed = times(source)
     told_apart, of = selection.detectors(view, [name for name in names if "@" not in name])
-    drawn = pictures(source.path / "figures", len(source.seeds) > 1)
+    drawn = pictures(source.run, len(source.seeds) > 1)
     figures = {
         "levels": levels(view, told_apart),
         "heat": heat(view, names),

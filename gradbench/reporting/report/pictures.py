@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gradbench.errors import GradbenchError
+from gradbench.reporting.finished import Finished
 
 COLOURS = 128
 """Enough for lines and their soft edges; a picture takes a third of its bytes."""
@@ -38,22 +39,23 @@ class Picture:
     height: int
 
 
-def pictures(folder: Path, several: bool) -> list[Picture]:
+def pictures(run: Finished, several: bool) -> list[Picture]:
     """Return the pictures of a run whose data are not in its rows, by name.
 
     Args:
-        folder: of the pictures.
+        run: the run; pictures in its folder that it did not draw are left out.
         several: whether there is one of each for every network, named after its seed.
 
     Raises:
-        GradbenchError: if one cannot be read.
+        GradbenchError: if one cannot be read, is broken off or edited.
     """
     found = []
-    for path in sorted(folder.glob("*.png")):
+    for path in sorted((run.path / "figures").glob("*.png")):
         at = SEED.search(path.stem) if several else None
         stem = path.stem[: at.start()] if at else path.stem
         kind, _, of = stem.partition("_") if stem.startswith("scores_") else (stem, "", "")
-        if kind in ("roc", "scores", "gradient_profile"):
+        if kind in ("roc", "scores", "gradient_profile") and run.has(f"figures/{path.name}"):
+            run.file(f"figures/{path.name}")
             found.append(Picture(kind, of, at[1] if at else "", *_embedded(path)))
     return found
 
@@ -68,6 +70,6 @@ def _embedded(path: Path) -> tuple[str, int, int]:
                 COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
             )
             few.save(buffer, "PNG", optimize=True)
-    except (OSError, UnidentifiedImageError) as fault:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
         raise GradbenchError(f"the picture {path} cannot be read: {fault}") from fault
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", *size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,8 @@ from gradbench.errors import GradbenchError
 from gradbench.reporting.numbers import accuracies
 from gradbench.reporting.papers.chosen import narrower
 from gradbench.reporting.papers.marks import images
-from gradbench.reporting.papers.runs import Run, find_runs
+from gradbench.reporting.papers.runs import NEEDED, Run, find_runs, jobs
 from gradbench.reporting.view import View
-
-NEEDED = ("results.csv", "run.json")
-"""Files without which a folder holds no finished run."""
-PART = ".part"
-"""Where a run writes before it moves all to its place: what is there was not moved."""
 
 
 class Source:
@@ -34,10 +29,10 @@ class Source:
         self.about: Mapping[str, Any] = run.about
         self._dirs = dirs
 
-    @cached_property
+    @property
     def told(self) -> Mapping[str, Any]:
         """Everything in run.json: about, config, versions, code, hardware, data, networks, time."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return self.run.told
 
     @cached_property
     def view(self) -> View:
@@ -93,33 +88,30 @@ def find(folders: Sequence[Path], dirs: Sequence[Path] = ()) -> list[Source]:
             "experiment=quickstart out=results/quickstart` makes one, results=DIR names another "
             "folder"
         )
-    for run in runs:
-        _check(run.path)
     return [Source(run, dirs) for run in runs]
 
 
 def read(paths: Sequence[Path], dirs: Sequence[Path] = ()) -> list[Source]:
-    """Return the runs in these very folders, each once.
+    """Return the runs in these very folders, each once; the folder of a sweep stands for its runs.
 
     Raises:
         GradbenchError: for a folder that is not there, holds no run, or only a part of one.
     """
-    there = {path.resolve(): path for path in paths}
+    every = (run for path in paths for run in jobs(path) or [path])
+    there = {os.path.realpath(path): path for path in every}
     for path in there.values():
         _check(path)
     return [Source(Run(path), dirs) for path in there.values()]
 
 
 def _check(path: Path) -> None:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise GradbenchError(f"{path}: there is no such folder, nor a run named so in outputs/")
-    missing = [name for name in NEEDED if not (path / name).is_file()]
-    half = (path / PART).is_dir()
-    if half or len(missing) == 1:
-        what = f"{' and '.join(missing)} missing" if missing else f"{PART} is left"
+    missing = [name for name in NEEDED if not os.path.isfile(path / name)]
+    if len(missing) == 1:
         raise GradbenchError(
-            f"the run in {path} is only half-written ({what}): the command that made it goes on "
-            "from where it stopped"
+            f"the run in {path} is only half-written ({missing[0]} missing): the command that made "
+            "it goes on from where it stopped"
         )
     if not missing:
         return

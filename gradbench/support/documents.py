@@ -1,0 +1,124 @@
+"""JSON files that may be anybody's: read whole or refused, and checked against a typed schema."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+LARGEST = 2**24
+"""Bytes of a JSON file, at most: those of runs and networks hold some kilobytes."""
+DEEPEST = 50
+"""Levels of lists and mappings in each other, at most."""
+TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+
+
+class Damaged(ValueError):
+    """What is wrong with a file, in words that follow its name; `missing` names absent fields."""
+
+    missing: str = ""
+
+
+def read(path: Path, schema: Any, largest: int = LARGEST) -> Any:
+    """Return the content of a JSON file as plain data that fits a schema.
+
+    Args:
+        path: of the file.
+        schema: a type as msgspec takes it, usually a `msgspec.Struct`; other fields are kept.
+        largest: bytes that it may have.
+
+    Raises:
+        Damaged: if it cannot be read, is no JSON, too large or too deep, names a field twice,
+            holds halves of signs (lone surrogates; bytes of file names that are no text are none),
+            or a field is missing or of another type than the schema says.
+    """
+    try:
+        text = content(path, largest).decode("utf-8")
+        found = json.loads(text, object_pairs_hook=_once)
+        _check(found)
+        msgspec.convert(found, schema)
+    except msgspec.ValidationError as fault:
+        raise _told(str(fault)) from fault
+    except Damaged:
+        raise
+    except RecursionError as fault:
+        raise Damaged(TOO_DEEP) from fault
+    except (ValueError, OverflowError) as fault:
+        raise Damaged(" ".join(str(fault).split())[:120]) from fault
+    return found
+
+
+def content(path: Path, largest: int) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        Damaged: if it cannot be read, is no plain file, or is larger than allowed.
+    """
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise Damaged("it is no plain file")
+        with open(path, "rb") as stream:
+            found = stream.read(largest + 1)
+    except Damaged:
+        raise
+    except (OSError, ValueError) as fault:
+        raise Damaged(getattr(fault, "strerror", None) or str(fault)) from fault
+    if len(found) > largest:
+        raise Damaged(f"it is larger than {largest // 2**20} MiB")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a mapping of which no name stands twice: readers differ in which of them they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Damaged(f"it names '{twice[:40]}' twice")
+    return found
+
+
+def _check(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = []
+        for one in level:
+            if isinstance(one, str):
+                _check_text(one)
+            elif isinstance(one, dict):
+                inside += [*one, *one.values()]
+            elif isinstance(one, list):
+                inside += one
+        level = inside
+        if not level:
+            return
+    raise Damaged(TOO_DEEP)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as fault:
+        raise Damaged(f"'{text[:40]}' holds half a sign, a lone surrogate") from fault
+
+
+def _told(text: str) -> Damaged:
+    """Return the error for a message of msgspec, with the field in front, written a.0.b."""
+    reason, _, where = text.partition(" - at ")
+    place = re.sub(r"\[(\d+)\]", r".\1", where.strip("`").removeprefix("$")).lstrip(".")
+    absent = re.search(r"missing required field `(.+)`", reason)
+    if absent:
+        fault = Damaged(f"{'.'.join(filter(None, (place, absent[1])))} is missing")
+        fault.missing = ".".join(filter(None, (place, absent[1])))
+        return fault
+    reason = reason.replace("`", "").replace("array", "list").replace("object", "mapping")
+    due, expected, found = reason.removeprefix("Expected ").partition(", got ")
+    if due != reason:
+        return Damaged(f"{place or 'it'} must be {due}" + (f", not {found}" if expected else ""))
+    if " must be " in reason:  # of a schema's own check, which names the field
+        return Damaged(f"{place}.{reason}" if place else reason)
+    return Damaged(f"{place} is wrong: {reason[:1].lower()}{reason[1:]}" if place else reason)
