@@ -28,8 +28,8 @@ from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
 
 SCORES_VERSION = 1
-MEASURES_VERSION = 1
-SAMPLES_VERSION = 1
+MEASURES_VERSION = 2
+SAMPLES_VERSION = 2
 
 
 @dataclass(frozen=True)
