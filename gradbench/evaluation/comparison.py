@@ -45,7 +45,8 @@ def compare(
     takes the pairs given together. An interval is the difference and z deviations to both sides,
     z for the level at which Holm's procedure decided: it holds zero if, and only if, the difference
     was not found. It is cut to what the intervals of the two detectors leave possible, so that
-    detectors whose own intervals do not meet always differ.
+    detectors whose own intervals do not meet always differ (an interval of no width counts as
+    none: equal resamples say nothing of the spread).
 
     Args:
         pairs: detectors measured in the same resamples, the first less the second.
@@ -73,9 +74,10 @@ def decide(
     width = norm.isf(level / 2) * np.asarray(deviations, dtype=np.float64)
     compared = []
     for i, ((lo, hi), (lo_other, hi_other)) in enumerate(intervals):
-        low = max(gaps[i] - width[i], lo - hi_other)
-        high = min(gaps[i] + width[i], hi - lo_other)
-        compared.append(Compared(gaps[i], low, high, float(p[i]), float(corrected[i])))
+        low, high = gaps[i] - width[i], gaps[i] + width[i]
+        if min(hi - lo, hi_other - lo_other) > 1e-9:
+            low, high = max(low, lo - hi_other), min(high, hi - lo_other)
+        compared.append(Compared(*map(float, (gaps[i], low, high, p[i], corrected[i]))))
     return compared
 
 

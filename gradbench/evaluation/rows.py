@@ -1,4 +1,4 @@
-"""The tidy row: one measured or published number with everything that names it."""
+"""The tidy row: one measured number with everything that names it."""
 
 from __future__ import annotations
 
