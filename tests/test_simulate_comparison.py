@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,23 @@ def test_the_rows_kept_are_those_of_the_settings(script):
     assert settings == [(design, level, n) for design in script.DESIGNS for level in (90, 99)
                         for n in script.REPETITIONS]  # fmt: skip
     assert {int(row["replicates"]) for row in rows} == {script.REPLICATES}
+
+
+def test_what_is_said_of_the_shares_is_what_was_measured():
+    """Ranges over all settings stand in FOOTGUNS.md, rounded outwards."""
+    with open(ROOT / "results" / "simulation_comparison.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = " ".join((ROOT / "FOOTGUNS.md").read_text(encoding="utf-8").split())
+    for name, words in {
+        "row_2": "in {} of rows of two",
+        "row_10": "in {} of ten",
+        "row_20": "in {} of twenty",
+        "coverage": "holds the true one of these fits in {} of simulations",
+        "coverage_fits": "over all fits it held in {}",
+        "folds_2": "two equal ones differ in {}",
+    }.items():
+        shares = [float(row[name]) for row in rows if row[name]]
+        said = words.format(f"{floor(min(shares))} to {ceil(max(shares))} %")
+        assert said in text
+    most = max(float(row["fixed_20"]) for row in rows)
+    assert f"in at most {ceil(most)} % where the one to compare with was named" in text
