@@ -21,7 +21,7 @@ class Compared(NamedTuple):
 
     Attributes:
         value: of the difference.
-        lo: lower end of its interval, above zero or at most zero as the test decides.
+        lo: lower end of its interval, at the level at which Holm's procedure decided.
         hi: upper end.
         p: two-sided, that there is none.
         p_holm: the same after Holm's correction over the differences compared with it.

@@ -162,12 +162,12 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
         wrong = sorted(set(names) ^ set(COLUMNS)) or ["their order"]
         older = {"paper", "table"} <= set(names)
         kind = (
-            "results of an older gradbench (run the same command again; what is in the store is "
-            "not computed anew)"
+            "holds results of an older gradbench (run the same command again; what is in the "
+            "store is not computed anew)"
             if older
-            else "no table of results"
+            else "is no table of results"
         )
-        raise GradbenchError(f"{path} is {kind}: columns that differ: {', '.join(wrong)}")
+        raise GradbenchError(f"{path} {kind}: columns that differ: {', '.join(wrong)}")
     return frame(rows)
 
 

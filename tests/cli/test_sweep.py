@@ -36,7 +36,7 @@ def test_every_job_has_its_folder(swept):
         for name in ("results.csv", "table.md", "run.json", "costs.csv", "model"):
             assert (out / job / name).exists()
         levels = {row["level"] for row in lines(out / job / "results.csv")}
-        assert levels == {"", job[-1]}
+        assert levels == {"0", job[-1]}
 
 
 def test_the_rows_of_all_jobs_stand_together(swept):
