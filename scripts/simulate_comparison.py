@@ -18,7 +18,8 @@ a setting, its columns are shares of repetitions in percent, of intervals of 95 
 
 `coverage`, `row_2` and `folds_2` are means over ten pairs in a repetition, `row_10` over two
 halves. Resamples are drawn as `gradbench.evaluation.replicates.sampled` draws them, all detectors
-of a setting with the same weights, and compared with it in the first repetition.
+of a setting with the same weights, and compared with it in the first repetition. All settings take
+about a quarter of an hour of one core.
 """
 
 from __future__ import annotations
