@@ -20,16 +20,24 @@ from pathlib import Path
 import pandas as pd
 
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.rows import NETWORKS, read_csv
+from gradbench.evaluation.rows import CHANCES, NETWORKS, read_csv
+from gradbench.reporting.across import P_FOLDS
 from gradbench.reporting.papers import check as papers
-from gradbench.reporting.view import ATTACKS, AUROC, COLUMNS, RANGE, Line, Measure
+from gradbench.reporting.view import (
+    ATTACKS,
+    AUROC,
+    COLUMNS,
+    DIFFERENCE,
+    RANGE,
+    Line,
+    Measure,
+)
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]*\w)")
-P_VALUES = re.compile(r"(?:p [=<]|Holm) (\S+?)[;,]?(?:\s|$)")
 WORDS = ("challenge", "control", "level", "split", "detector", "source", "passes of an image")
 """Headers of the columns that say what is measured."""
-MEASURES = COLUMNS | ATTACKS
+MEASURES = COLUMNS | ATTACKS | {P_FOLDS: DIFFERENCE}
 SEVERAL = {"mean": AUROC, "interval over images": AUROC, "range over networks": RANGE}
 """Headers of the section on several networks."""
 
@@ -96,8 +104,7 @@ def _cells(
     of_challenge = defaultdict(list)
     for one in every:
         of_challenge[one.challenge].append(one)
-    names = ["challenge_set", "challenge", "level"]
-    places = {line.title: line for line in (Line(*row) for row in rows[names].to_numpy())}
+    places = {line.title: line for line in map(Line.of, every)}
     for line in table[1:]:
         of_line = {name: _plain(cell) for name, cell in zip(header, line) if name in WORDS}
         for column, cell in zip(header, line):
@@ -125,7 +132,7 @@ def _candidates(rows: Sequence, wanted: dict[str, str], column: str) -> set[floa
         row for row in rows
         if row.fold in folds
         and (row.protocol == split if split else row.protocol != "random")
-        and (level is None or row.level == level)
+        and (level is None or Line.of(row).level == level)
     ]  # fmt: skip
     if column.startswith("n "):
         return {float(n) for row in rows if pd.notna(n := getattr(row, column.replace(" ", "_")))}
@@ -143,8 +150,8 @@ def _candidates(rows: Sequence, wanted: dict[str, str], column: str) -> set[floa
         same = (row.challenge, row.level, row.method, row.protocol)
         networks[*same, row.metric, row.side, row.threshold_rule].append(row.value)
     found |= {sum(v) / len(v) for each in networks.values() if (v := [x for x in each if x == x])}
-    notes = (n for row in rows for n in P_VALUES.findall(row.note))
-    return found | {float(n) for n in notes}
+    chances = (getattr(row, name) for row in rows for name in CHANCES)
+    return found | {float(p) for p in chances if pd.notna(p)}
 
 
 def _is_there(shown: str, found: set[float]) -> bool:

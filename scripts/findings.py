@@ -12,15 +12,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from gradbench.evaluation.rows import MEAN, NETWORKS, read_csv
+from gradbench.evaluation.rows import NETWORKS, NO_LEVEL, is_mean, read_csv
 
 BLOCK = re.compile(r"(<!-- findings: (\S+) -->\n)(.*?)(<!-- /findings -->)", re.DOTALL)
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")
-HOLM = re.compile(r"Holm ([\d.e-]+)")
 OURS = ("gradient_fused", "gradient_fused_knn", "gradient_oneclass")
 PAIRS = (
     *((ours, other) for ours in OURS for other in ("knn", "vim", "rmds", "energy")),
@@ -69,8 +69,8 @@ def main(root: Path, check: bool) -> int:
 
 def means(results: Path, name: str) -> list[str]:
     """Return the mean AUROC of every detector over the challenges of a run, highest first."""
-    rows = _auroc(read_csv(results / name / "results.csv"))
-    line = rows[rows["challenge"] == MEAN]
+    rows = _auroc(_rows(results / name))
+    line = rows[rows["challenge"].map(is_mean)]
     seeds = sorted(line["train_seed"].dropna().unique())
     head = ["detector", "mean", "interval over images", *(f"network {s}" for s in seeds)]
     found = []
@@ -104,8 +104,8 @@ def overview(results: Path, names: str) -> list[str]:
 
 def _means(results: Path, name: str) -> pd.Series:
     """Return the mean AUROC of every detector of a run, over its networks."""
-    rows = _auroc(read_csv(results / name / "results.csv"))
-    line = rows[rows["challenge"] == MEAN]
+    rows = _auroc(_rows(results / name))
+    line = rows[rows["challenge"].map(is_mean)]
     whole = line[line["fold"] == (NETWORKS if line["train_seed"].nunique() > 1 else "all")]
     return whole.set_index("method")["value"]
 
@@ -120,65 +120,70 @@ def _bold(value: float, best: float) -> str:
 
 def cells(results: Path, name: str) -> list[str]:
     """Return the AUROC of every detector on every challenge of a run, mean over its networks."""
-    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = _auroc(_rows(results / name))
     rows = rows[(rows["fold"] == "all") & (rows["protocol"] != "random")]
     rows = rows[rows["challenge_set"].isin(["ood", "corruption", "adversarial"])]
     wide = rows.pivot_table("value", "method", ["challenge", "level"], "mean", sort=False)
-    head = ["detector", *(" ".join(str(w) for w in c if w != "").strip() for c in wide.columns)]
+    head = ["detector", *(" ".join(w for w in c if w != NO_LEVEL) for c in wide.columns)]
     return _table(
         head, [[f"`{method}`", *(f"{v:.1f}" for v in line)] for method, line in wide.iterrows()]
     )
 
 
 def pairs(results: Path, name: str) -> list[str]:
-    """Return the gaps that the hypotheses speak of and those to the controls, p after Holm."""
-    rows = read_csv(results / name / "results.csv")
+    """Return the gaps that the hypotheses speak of and those to the controls.
+
+    The interval is at the level at which Holm's procedure over all pairs of the mean decided.
+    """
+    rows = _rows(results / name)
     rows = rows[rows["metric"] == "auroc_gap"]
     found = []
     for ours, other in PAIRS:
-        own = rows[(rows["method"] == ours) & (rows["variant"] == f"minus {other}")]
+        own = rows[(rows["method"] == ours) & (rows["compared_with"] == other)]
         for row in own.itertuples():
             found.append([f"`{ours}` minus `{other}`", f"{row.value:+.1f}",
-                          f"{row.lo:+.1f} to {row.hi:+.1f}", _p(row)])  # fmt: skip
-    return _table(["pair", "points", "interval over images", "after Holm"], found)
+                          f"{row.lo:+.1f} to {row.hi:+.1f}", _p(row.p_holm)])  # fmt: skip
+    return _table(["pair", "points", "interval after Holm", "p after Holm"], found)
 
 
 def hypotheses(results: Path, _name: str) -> list[str]:
-    """Return the gaps of the hypotheses with p by either test, see `HYPOTHESES`."""
+    """Return the gaps of the hypotheses, without folds and in folds, see `HYPOTHESES`."""
     found = []
     for hypothesis, run, ours, other in HYPOTHESES:
-        by_images = _gap(results, f"{run}_unsupervised", ours, other)
-        by_folds = _gap(results, run, ours, other)
+        whole = _gap(results, f"{run}_unsupervised", ours, other)
+        folds = _gap(results, run, ours, other)
         found.append([f"{hypothesis}, `{run}`", f"`{ours}` minus `{other}`",
-                      f"{by_images.value:+.1f}", _p(by_images), _p(by_folds)])  # fmt: skip
-    head = ["hypothesis and run", "pair", "points", "p, other images", "p, folds"]
+                      f"{whole.value:+.1f}", f"{whole.lo:+.1f} to {whole.hi:+.1f}",
+                      _p(whole.p_holm), _p(folds.p_holm), _p(folds.p_folds)])  # fmt: skip
+    head = ["hypothesis and run", "pair", "points", "interval", "p", "p, run in folds", "t-test"]
     return _table(head, found)
 
 
 def _gap(results: Path, name: str, ours: str, other: str):
     """Return the row of a gap on means, turned round where it stands the other way."""
-    rows = read_csv(results / name / "results.csv")
+    rows = _rows(results / name)
     rows = rows[rows["metric"] == "auroc_gap"]
     for a, b, sign in ((ours, other, 1), (other, ours, -1)):
-        own = rows[(rows["method"] == a) & (rows["variant"] == f"minus {b}")]
+        own = rows[(rows["method"] == a) & (rows["compared_with"] == b)]
         if len(own):
             row = own.iloc[0].copy()
-            row["value"] *= sign
+            row["lo"], row["value"], row["hi"] = sorted(
+                sign * row[name] for name in ("lo", "value", "hi")
+            )
             return row
     raise SystemExit(f"{name} does not compare {ours} with {other}")
 
 
-def _p(row) -> str:
-    p = float(HOLM.search(row.note)[1])
+def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def transfer(results: Path, name: str) -> list[str]:
     """Return the AUROC of supervised detectors on the challenge they saw and on the others."""
-    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = _auroc(_rows(results / name))
     rows = rows[rows["method"].str.contains("@") & (rows["fold"] == "all")]
-    rows = rows[(rows["challenge"] != MEAN) & ~rows["challenge_set"].isin(["control", "clean"])]
-    rows = rows.assign(place=(rows["challenge"] + " " + rows["level"]).str.strip())
+    rows = rows[~rows["challenge"].map(is_mean) & ~rows["challenge_set"].isin(["control", "clean"])]
+    rows = rows.assign(place=_titles(rows))
     head = ["fitted on", "on it", "mean of the others", "fitted on them", "loss", "lowest of them"]
     each = rows.groupby(["method", "place"], sort=False)["value"].mean()
     found = []
@@ -197,7 +202,7 @@ def roundtrips(results: Path, name: str) -> list[str]:
 
     A detector is ahead where none of its supervision (fitted on the challenge, or not) is better.
     """
-    rows = _auroc(read_csv(results / name / "results.csv"))
+    rows = _auroc(_rows(results / name))
     rows = rows[(rows["fold"] == "all") & (rows["protocol"] != "random")]
     each = rows.groupby(["supervision", "challenge", "method"])["value"].mean()
     trips = sorted(c for c in rows["challenge"].unique() if c.startswith("round_trip:"))
@@ -221,10 +226,10 @@ def roundtrips(results: Path, name: str) -> list[str]:
 
 def unseen(results: Path, name: str) -> list[str]:
     """Return what every detector of a transfer has on the challenge it saw, and on all others."""
-    rows = _auroc(read_csv(results / name / "results.csv"))
-    rows = rows[(rows["fold"] == "all") & (rows["challenge"] != MEAN)]
+    rows = _auroc(_rows(results / name))
+    rows = rows[(rows["fold"] == "all") & ~rows["challenge"].map(is_mean)]
     rows = rows[~rows["challenge_set"].isin(["control", "clean"])]
-    place = (rows["challenge"] + " " + rows["level"]).str.strip()
+    place = _titles(rows)
     parts = rows["method"].str.partition("@")
     own = (parts[2] == place) & (parts[1] == "@")
     values = rows.assign(detector=parts[0], kind=own.map({True: "own", False: "other"}))
@@ -243,8 +248,8 @@ def unseen(results: Path, name: str) -> list[str]:
 
 def unrelated(results: Path, name: str) -> list[str]:
     """Return the mean AUROC over the challenges that are no relatives of `gradient_synthetic`'s."""
-    rows = _auroc(read_csv(results / name / "results.csv"))
-    rows = rows[(rows["fold"] == "all") & (rows["challenge"] != MEAN)]
+    rows = _auroc(_rows(results / name))
+    rows = rows[(rows["fold"] == "all") & ~rows["challenge"].map(is_mean)]
     rows = rows[rows["challenge_set"].isin(["ood", "corruption", "adversarial"])]
     rows = rows[rows["protocol"] != "random"]
     notes = rows["note"].str.contains("gradient_synthetic: fitted on")
@@ -311,6 +316,21 @@ def fusions(results: Path, name: str) -> list[str]:
     return _table(head, [line for _, line in sorted(found, key=lambda one: -one[0])])
 
 
+def simulation(results: Path, name: str) -> list[str]:
+    """Return what the comparison of detectors does where the truth is known, in percent."""
+    rows = pd.read_csv(results / f"{name}.csv", dtype=str, keep_default_na=False)
+    head = ["design", "AUROC", "images a side", "interval holds the difference", "of all fits",
+            "two equal ones differ", "of 10", "of 20", "20 with one named before",
+            "two, t-test over folds"]  # fmt: skip
+    shown = [c for c in rows.columns if c not in ("repetitions", "replicates")]
+    found = []
+    for line in rows[shown].to_numpy():
+        design, level, images, *shares = line
+        shares = [f"{float(share):.1f}" if share else "" for share in shares]
+        found.append([design, f"{float(level):.0f}", f"{int(images):,}", *shares])
+    return _table(head, found)
+
+
 TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "overview": overview,
     "means": means,
@@ -324,7 +344,19 @@ TABLES: dict[str, Callable[[Path, str], list[str]]] = {
     "costs": costs,
     "layers": layers,
     "fusions": fusions,
+    "simulation": simulation,
 }
+
+
+@cache
+def _rows(folder: Path) -> pd.DataFrame:
+    """Return the rows of a run, read once."""
+    return read_csv(folder / "results.csv")
+
+
+def _titles(rows: pd.DataFrame) -> pd.Series:
+    """Return challenge and level of every row in words."""
+    return (rows["challenge"] + " " + rows["level"].replace(NO_LEVEL, "")).str.strip()
 
 
 def _auroc(rows: pd.DataFrame) -> pd.DataFrame:

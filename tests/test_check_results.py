@@ -1,10 +1,12 @@
+import csv
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
-from gradbench.evaluation.rows import frame, row, write_csv
+from gradbench.evaluation.rows import frame, read_csv, row, write_csv
 from gradbench.reporting.table import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,7 @@ def rows(seeds=(0,)):
                     made.append(row(**leak, **bounds, metric="auroc", value=value + 9))
     control = {"challenge_set": "control", "challenge": "random_labels", "method": "gradient"}
     more = {"protocol": "grouped", "fold": "all", "metric": "auroc", "unit": "percent"}
-    made.append(row(**control, **more, value=51.0, note="p = 0.0123, Holm 4.6e-05"))
+    made.append(row(**control, **more, value=51.0, p=0.0123, p_holm=4.6e-05))
     named = {"challenge_set": "adversarial", "challenge": "fgsm", "method": "f", "unit": "pixels"}
     return [*made, row(**named, fold="all", metric="l2", value=0.8126)]
 
@@ -186,6 +188,46 @@ def test_weights_must_have_their_checksum(check, tmp_path, capsys):
     (folder / "a.safetensors").unlink()
     assert check(tmp_path) == 1
     assert "not there" in capsys.readouterr().err
+
+
+RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/results.csv"))
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_no_mark_of_the_committed_results_contradicts_an_interval(folder):
+    """The interval of a difference holds zero where Holm's procedure found none, and only there.
+
+    Detectors whose own intervals do not meet differ whatever it found.
+    """
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if r["challenge_set"] not in ("clean", "control")]
+    several = any(row["fold"] == "networks" for row in rows)
+    own = {
+        (row["challenge"], row["level"], row["method"]): tuple(
+            float(row[end] or "nan") for end in ("lo", "hi")
+        )
+        for row in rows
+        if row["metric"] == "auroc" and row["fold"] == ("networks" if several else "all")
+        and row["protocol"] != "random"
+    }  # fmt: skip
+    gaps = [row for row in rows if row["metric"] in ("auroc_difference", "auroc_gap")]
+    assert gaps
+    for gap in gaps:
+        place = gap["challenge"], gap["level"]
+        one, other = own[*place, gap["method"]], own[*place, gap["compared_with"]]
+        apart = one[0] < one[1] < other[0] < other[1] or other[0] < other[1] < one[0] < one[1]
+        alike = float(gap["lo"]) <= 0 <= float(gap["hi"])
+        assert alike == (float(gap["p_holm"]) >= 0.05 and not apart), gap
+        assert float(gap["lo"]) <= float(gap["value"]) <= float(gap["hi"])
+        assert gap["test"] == "paired bootstrap over sources"
+
+
+@pytest.mark.parametrize("name", ["quickstart", "ood_cifar10", "ood_cifar10_near"])
+def test_committed_tables_are_what_their_rows_give(name):
+    folder = ROOT / "results" / name
+    about = json.loads((folder / "run.json").read_text())["about"]
+    table = markdown(read_csv(folder / "results.csv"), about)
+    assert table == (folder / "table.md").read_text(encoding="utf-8")
 
 
 def test_what_is_committed_here_passes(check, capsys):

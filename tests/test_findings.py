@@ -53,23 +53,23 @@ def auroc(challenge, method, value, seed=0, fold="all", **more):
 
 @pytest.fixture
 def root(tmp_path):
-    far = [auroc("mean", "gradient_fused", v, seed) for seed, v in enumerate((96.04, 94.16))]
-    far += [auroc("mean", "knn", v, seed) for seed, v in enumerate((92.0, 97.0))]
-    far += [auroc("mean", m, v, None, "networks") for m, v in
+    far = [auroc("mean:ood", "gradient_fused", v, seed) for seed, v in enumerate((96.04, 94.16))]
+    far += [auroc("mean:ood", "knn", v, seed) for seed, v in enumerate((92.0, 97.0))]
+    far += [auroc("mean:ood", m, v, None, "networks") for m, v in
             (("gradient_fused", 95.1), ("knn", 94.5))]  # fmt: skip
-    far += [auroc("mean", "gradient_fused", 0.6, None, metric="auroc_gap", variant="minus knn",
-                  note="p = 0.0123, Holm 0.0246; paired bootstrap over sources")]  # fmt: skip
+    far += [auroc("mean:ood", "gradient_fused", 0.6, None, metric="auroc_gap",
+                  compared_with="knn", p=0.0123, p_holm=0.0246)]  # fmt: skip
     across = [auroc(c, f"gradient@{s}", v) for s, c, v in
               (("svhn", "svhn", 99.0), ("svhn", "fgsm", 61.0), ("svhn", "fog", 70.2))]  # fmt: skip
     across += [auroc(c, f"gradient@{s}", v) for s, c, v in
                (("fgsm", "fgsm", 91.0), ("fgsm", "svhn", 80.0), ("fgsm", "fog", 60.0),
                 ("fog", "fog", 80.2), ("fog", "svhn", 70.0), ("fog", "fgsm", 50.0))]  # fmt: skip
-    across += [auroc(c, "msp", v) for c, v in (("svhn", 70.0), ("fgsm", 66.0), ("mean", 68.0))]
+    across += [auroc(c, "msp", v) for c, v in (("svhn", 70.0), ("fgsm", 66.0), ("mean:ood", 68.0))]
     relative = "constants: cifar; gradient_synthetic: fitted on a relative: gaussian_noise 3"
     own = [auroc("fog", "gradient_synthetic", 60.0), auroc("snow", "gradient_synthetic", 64.0),
            auroc("shot_noise", "gradient_synthetic", 99.0, note=relative),
            auroc("fog", "msp", 61.0), auroc("snow", "msp", 62.0), auroc("shot_noise", "msp", 50.0),
-           auroc("mean", "msp", 57.0)]  # fmt: skip
+           auroc("mean:ood", "msp", 57.0)]  # fmt: skip
     trips = [auroc(c, m, v, supervision=s) for c, m, v, s in
              (("svhn", "gradient_fused", 96.0, "none"), ("svhn", "knn", 95.0, "none"),
               ("svhn", "gradient", 99.0, "training"), ("svhn", "lid", 99.5, "training"),

@@ -57,16 +57,17 @@ def test_transfer_names_what_was_fitted_on_and_measures_it_on_all_others(base):
         name, _, level = title.partition(" ")
         for fitted in titles:
             method = f"gradient_logistic@{fitted}"
-            (row,) = auroc(rows, challenge=name, level=level, method=method)
+            (row,) = auroc(rows, challenge=name, level=level or "0", method=method)
             assert row["protocol"] == ("grouped" if fitted == title else "transfer")
             assert row["supervision"] == "training"
-        assert not auroc(rows, challenge=name, level=level, method="gradient_logistic")
-        (own,) = auroc(rows, challenge=name, level=level, method="msp")
-        others = auroc(rows, challenge=name, level=level, protocol="transfer")
+        of = {"challenge": name, "level": level or "0"}
+        assert not auroc(rows, **of, method="gradient_logistic")
+        (own,) = auroc(rows, **of, method="msp")
+        others = auroc(rows, **of, protocol="transfer")
         assert {(r["n_normal"], r["n_abnormal"]) for r in others} == (
             {(own["n_normal"], own["n_abnormal"])}
         )
-    (mean,) = auroc(rows, challenge="mean", method="gradient_logistic@patches")
+    (mean,) = auroc(rows, challenge="mean:corruption", method="gradient_logistic@patches")
     values = [
         float(
             auroc(rows, challenge="gaussian_noise", level=level, method=mean["method"])[0]["value"]
@@ -109,7 +110,7 @@ def test_unsupervised_leaves_out_and_names_what_learns_from_challenges(base):
     assert own == {"all"}  # the only fold is no row of its own
     gaps = [r for r in rows if r["metric"] == "auroc_difference" and r["challenge"] == "patches"]
     assert len(gaps) == 2
-    assert len({r["variant"] for r in gaps}) == 1
+    assert len({r["compared_with"] for r in gaps}) == 1
     ran = gradbench("run", *WORDS, "protocol=unsupervised", "detectors=[gradient]", cwd=base)
     assert "gradient learn from challenges" in one_sentence(ran)
 
@@ -122,19 +123,23 @@ def test_differences_and_means_have_rows_that_add_up(base):
         gaps = [r for r in rows if r["metric"] == "auroc_difference" and r["level"] == level]
         assert len(gaps) == 3
         for gap in gaps:
-            best = gap["variant"].removeprefix("minus ")
+            best = gap["compared_with"]
             assert own[best] == max(own.values())
             expected = own[gap["method"]] - own[best]
             assert float(gap["value"]) == pytest.approx(expected, abs=2e-6)
-            assert "corrected t-test over folds" in gap["note"]
-    own = {r["method"]: float(r["value"]) for r in auroc(rows, challenge="mean")}
+            assert gap["test"] == "paired bootstrap over sources"
+            assert 0 <= float(gap["p"]) <= float(gap["p_holm"]) <= 1
+            assert 0 <= float(gap["p_folds"]) <= 1
+            assert (float(gap["lo"]) <= 0 <= float(gap["hi"])) == (float(gap["p_holm"]) >= 0.05)
+            assert "p =" not in gap["note"]
+    own = {r["method"]: float(r["value"]) for r in auroc(rows, challenge="mean:corruption")}
     pairs = [r for r in rows if r["metric"] == "auroc_gap"]
     assert len(pairs) == 6  # every pair of four detectors once, on the mean alone
-    assert {r["challenge"] for r in pairs} == {"mean"}
+    assert {r["challenge"] for r in pairs} == {"mean:corruption"}
     for pair in pairs:
-        expected = own[pair["method"]] - own[pair["variant"].removeprefix("minus ")]
+        expected = own[pair["method"]] - own[pair["compared_with"]]
         assert float(pair["value"]) == pytest.approx(expected, abs=2e-6)
-        assert "Holm" in pair["note"]
+        assert 0 <= float(pair["p_holm"]) <= 1
 
 
 def test_access2023_counts_every_image_once_and_shows_accuracy_as_in_the_article(base):
@@ -146,11 +151,18 @@ def test_access2023_counts_every_image_once_and_shows_accuracy_as_in_the_article
     assert len(folds) == 10
     article = table.partition("## Detection accuracy as in the article")[2].partition("\n## ")[0]
     lines = [line for line in article.splitlines() if line.startswith("| ")]
-    filled = {name: {tuple(map(bool, map(str.strip, line.split("|")[-3:-1])))
+    filled = {name: {tuple(map(bool, map(str.strip, line.split("|")[-4:-2])))
               for line in lines if f" {name} " in line}
               for name in ("msp", "mahalanobis_fe", "gradient_logistic")}  # fmt: skip
     best, half = {(False, True)}, {(True, False)}
     assert filled == {"msp": best, "mahalanobis_fe": best, "gradient_logistic": half}
+    tested = {(r["challenge"], r["level"]): r for r in rows if r["metric"] == "auroc_difference"
+              and r["method"] == "msp"}  # fmt: skip
+    (shown,) = (
+        line.split("|")[-2].strip() for line in lines if "patches" in line and " msp " in line
+    )
+    p = float(tested["patches", "0"]["p_folds"])
+    assert shown == f"{p:.3g}"
 
 
 @pytest.mark.parametrize(("protocol", "measured"), [("icip2020", 40), ("reference", 180)])
@@ -190,7 +202,7 @@ def test_every_number_of_these_tables_is_in_a_row(base):
         (["protocol=icip2020", "protocol.split=rand"], ["did you mean random"]),
         (["protocol.folds=2"], ["protocol.folds=2", "at least 3"]),
         (["protocol.folds=300"], ["300 folds need", "protocol.folds lower"]),
-        (["challenges=[{use: gaussian_noise, name: mean}]"], ["'mean' is the name of the mean"]),
+        (["challenges=[{use: gaussian_noise, name: mean}]"], ["'mean' is the name of a mean"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )

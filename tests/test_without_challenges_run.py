@@ -49,7 +49,7 @@ def test_relatives_of_what_was_fitted_on_are_marked(folder):
     assert f"gradient_synthetic: {own}" in notes["gradient_synthetic", "gaussian_noise"]
     assert f"gradient_synthetic: {relative}" in notes["gradient_synthetic", "shot_noise"]
     marked = {key for key, note in notes.items() if "fitted on" in note and "memor" not in key[1]}
-    places = ("gaussian_noise", "shot_noise", "mean")
+    places = ("gaussian_noise", "shot_noise", "mean:corruption")
     assert marked == {("gradient_synthetic", place) for place in places}
     (line,) = (
         line
@@ -59,15 +59,17 @@ def test_relatives_of_what_was_fitted_on_are_marked(folder):
     assert f"gradient_synthetic: {relative}" in line
 
 
+SYNTHETIC = "gradient_synthetic"
+
+
 def test_the_mark_stands_in_every_row_that_speaks_of_the_challenge(folder):
     found = [
-        *rows(folder, metric="auroc", fold="all", challenge="mean", method="gradient_synthetic"),
+        *rows(folder, metric="auroc", fold="all", challenge="mean:corruption", method=SYNTHETIC),
         *rows(folder, metric="auroc_difference", challenge="shot_noise"),
     ]
     assert len(found) > 2
-    marked = "gradient_synthetic: fitted on"
-    of = {"gradient_synthetic", "minus gradient_synthetic"}
-    about = [row for row in found if of & {row["method"], row["variant"]}]
+    marked = f"{SYNTHETIC}: fitted on"
+    about = [row for row in found if SYNTHETIC in (row["method"], row["compared_with"])]
     assert {row["metric"] for row in about} == {"auroc", "auroc_difference"}
     assert all(marked in row["note"] for row in about)
     assert "gaussian_noise, shot_noise" in about[0]["note"]

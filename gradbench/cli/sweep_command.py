@@ -196,15 +196,14 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     """
     import pandas
 
-    from gradbench.evaluation.rows import COLUMNS, REAL, frame, read_csv, write_csv
+    from gradbench.evaluation.rows import NAMING, frame, read_csv, write_csv
 
     names = sorted({json.loads(path.read_text()) for path in (base / JOBS).glob("*.json")})
     if not names:
         return
     parts = [read_csv(base / name / "results.csv") for name in names]
     rows = pandas.concat(parts).drop_duplicates()
-    naming = [c for c in COLUMNS if c not in (*REAL, "n_normal", "n_abnormal", "unit", "note")]
-    if named or rows.duplicated(naming).any():
+    if named or rows.duplicated([*NAMING]).any():
         for name, part in zip(names, parts):
             part["variant"] = [f"{own}; {name}" if own else name for own in part["variant"]]
         rows = pandas.concat(parts)

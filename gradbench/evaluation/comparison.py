@@ -6,58 +6,79 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, rankdata, t
+from scipy.stats import norm, t
 
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.controls import holm
+from gradbench.evaluation.replicates import Sampled, combined
 
-LEVEL = 0.05
-"""One detector is better than another where p, after Holm within a table, is below this."""
+BOOTSTRAP = "paired bootstrap over sources"
+"""The test of `compare`, as the rows name it."""
 
 
-class DeLong(NamedTuple):
-    """Two AUROCs on the same images, after DeLong et al. (1988).
+class Compared(NamedTuple):
+    """The difference of two detectors on the same images.
 
     Attributes:
-        a: AUROC of detector a.
-        b: AUROC of detector b.
-        covariance: (2, 2) of both.
-        p: two-sided, that they are equal.
+        value: of the difference.
+        lo: lower end of its interval, at the level at which Holm's procedure decided.
+        hi: upper end.
+        p: two-sided, that there is none.
+        p_holm: the same after Holm's correction over the differences compared with it.
     """
 
-    a: float
-    b: float
-    covariance: np.ndarray
+    value: float
+    lo: float
+    hi: float
     p: float
+    p_holm: float
 
 
-def delong(scores_a: np.ndarray, scores_b: np.ndarray, abnormal: np.ndarray) -> DeLong:
-    """Compare two AUROCs on images none of which shares its source with another.
+def compare(
+    pairs: Sequence[tuple[Sampled, Sampled]],
+    intervals: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+    confidence: float = 0.95,
+) -> list[Compared]:
+    """Compare two detectors of each pair by the spread of their paired resamples.
 
-    DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44: the covariance of the placements, here
-    from midranks (Sun and Xu 2014, IEEE Signal Processing Letters 21), ties counting one half.
+    p is that of a normal difference whose deviation is that of the resamples. Holm's correction
+    takes the pairs given together. An interval is the difference and z deviations to both sides,
+    z for the level at which Holm's procedure decided: it holds zero if, and only if, the difference
+    was not found. It is cut to what the intervals of the two detectors leave possible, so that
+    detectors whose own intervals do not meet always differ (an interval of no width counts as
+    none: equal resamples say nothing of the spread).
 
     Args:
-        scores_a: (n,) scores of detector a.
-        scores_b: (n,) of detector b for the same images.
-        abnormal: (n,) bool, at least two images of each side.
-
-    Raises:
-        GradbenchError: if a side has fewer than two images.
+        pairs: detectors measured in the same resamples, the first less the second.
+        intervals: lo and hi of both detectors of each pair, as they are printed.
+        confidence: of all intervals of the pairs together.
     """
-    abnormal = np.asarray(abnormal, dtype=bool)
-    m, n = int(abnormal.sum()), int((~abnormal).sum())
-    if min(m, n) < 2:
-        raise GradbenchError(f"DeLong's test needs 2 images of each side, and there are {n} + {m}")
-    of_abnormal, of_normal = [], []
-    for scores in (np.asarray(scores_a), np.asarray(scores_b)):
-        ranks = rankdata(scores)
-        of_abnormal.append((ranks[abnormal] - rankdata(scores[abnormal])) / n)
-        of_normal.append(1 - (ranks[~abnormal] - rankdata(scores[~abnormal])) / m)
-    covariance = np.cov(of_abnormal) / m + np.cov(of_normal) / n
-    a, b = (float(np.mean(placed)) for placed in of_abnormal)
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    return DeLong(a, b, covariance, normal_p(a - b, max(variance, 0) ** 0.5))
+    gaps = [combined(pair, [1, -1]) for pair in pairs]
+    spreads = [float(gap.samples.std(ddof=1)) for gap in gaps]
+    return decide([gap.value for gap in gaps], spreads, intervals, confidence)
+
+
+def decide(
+    gaps: Sequence[float],
+    deviations: Sequence[float],
+    intervals: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+    confidence: float = 0.95,
+) -> list[Compared]:
+    """Return what `compare` does for differences whose standard deviations are known."""
+    p = np.array([normal_p(gap, deviation) for gap, deviation in zip(gaps, deviations)])
+    corrected = holm(p)
+    order = np.argsort(p, kind="stable")
+    found = int((corrected < 1 - confidence).sum())
+    level = np.empty(len(p))
+    level[order] = (1 - confidence) / (len(p) - np.minimum(np.arange(len(p)), found))
+    width = norm.isf(level / 2) * np.asarray(deviations, dtype=np.float64)
+    compared = []
+    for i, ((lo, hi), (lo_other, hi_other)) in enumerate(intervals):
+        low, high = gaps[i] - width[i], gaps[i] + width[i]
+        if min(hi - lo, hi_other - lo_other) > 1e-9:
+            low, high = max(low, lo - hi_other), min(high, hi - lo_other)
+        compared.append(Compared(*map(float, (gaps[i], low, high, p[i], corrected[i]))))
+    return compared
 
 
 def normal_p(difference: float, deviation: float) -> float:
@@ -88,28 +109,3 @@ def corrected_t_p(differences: np.ndarray, ratio: float) -> float:
     if abs(d.mean()) < 1e-12:
         return 1.0
     return float(2 * t.sf(abs(d.mean()) / deviation, len(d) - 1)) if deviation > 1e-12 else 0.0
-
-
-def holm_pairs(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Correct the p-values of all pairs in all rows of a table for their number, by Holm.
-
-    All pairs count, though a table shows only those with the best: which one is the best is known
-    from the same numbers. Counting only those that are shown, some of ten equal detectors would be
-    called worse than the best of them in more than 10 % of all tables.
-
-    Args:
-        tables: (m, m) symmetric p-values of the m detectors in each row of a table.
-
-    Returns:
-        The same after correction, 1 on the diagonal.
-    """
-    corners = [np.triu_indices(len(table), 1) for table in tables]
-    flat = holm(np.concatenate([table[c] for table, c in zip(tables, corners)]))
-    found = []
-    for table, corner in zip(tables, corners):
-        whole = np.ones_like(table, dtype=np.float64)
-        own, flat = flat[: len(corner[0])], flat[len(corner[0]) :]
-        whole[corner] = own
-        whole[corner[::-1]] = own
-        found.append(whole)
-    return found

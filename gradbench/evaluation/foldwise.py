@@ -40,9 +40,6 @@ def evaluate(
 ) -> tuple[dict[Measure, np.ndarray], dict[Measure, np.ndarray]]:
     """Return for each measure its value in every fold (F,) and its mean in every resample (R,).
 
-    A fold that lost a side in a resample, possible only where few sources stand in several folds,
-    is left out of that mean.
-
     Raises:
         GradbenchError: if a score is not a number.
     """
@@ -62,9 +59,7 @@ def evaluate(
     for rows, weights in sources.resample(replicates, seed):
         chunk = values([np.concatenate(sides, axis=1) for sides in weights])
         for what, parts in chunk.items():
-            kept = ~np.isnan(parts)
-            with np.errstate(invalid="ignore"):
-                samples[what][rows] = np.where(kept, parts, 0).sum(axis=0) / kept.sum(axis=0)
+            samples[what][rows] = parts.mean(axis=0)
     return per_fold, samples
 
 

@@ -25,8 +25,8 @@ def measure(
 
     A value is the mean of the values of the folds: scores of different folds come from differently
     fitted detectors and are never pooled. The interval is the percentile bootstrap over sources
-    within folds (`Sources.resample`), always wide enough to hold the value. It speaks of other
-    images for the same fitted detectors, not of other fits.
+    (`Sources.resample`), always wide enough to hold the value. It speaks of other images for the
+    same fitted detectors, not of other fits.
 
     - Best threshold: as the largest of many accuracies it is optimistic, and more so in resamples,
       so the interval also covers the percentiles mirrored at the value. It stays optimistic with
@@ -79,7 +79,7 @@ def _interval(
 ) -> tuple[float, float, float]:
     """Return value, lo and hi of the percentile bootstrap, wide enough to hold the value."""
     value = float(per_fold.mean())
-    lo, hi = np.nanquantile(sample, [(1 - confidence) / 2, (1 + confidence) / 2])
+    lo, hi = np.quantile(sample, [(1 - confidence) / 2, (1 + confidence) / 2])
     # Means of equal numbers may differ in the last bit; that is no interval.
     if hi - lo < 1e-12 and abs(value - lo) < 1e-12:
         return value, value, value

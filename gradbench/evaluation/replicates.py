@@ -1,24 +1,15 @@
-"""AUROC in resamples that belong together: one source weighs the same wherever it stands.
-
-The weights of a resample are those of the Bayesian bootstrap (Rubin 1981, Annals of Statistics 9):
-exponential with mean 1, independent between sources, and here a function of the seed, the number of
-the resample and the *name* of the source alone. So detectors, challenges, folds and networks can be
-measured one by one, and kept; differences and means of their resamples are still paired.
-"""
+"""AUROC in resamples that belong together, and what is made of them: means and differences."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gradbench.evaluation.curve import Weighted
+from gradbench.evaluation.curve import MEASURES
+from gradbench.evaluation.foldwise import evaluate
 from gradbench.evaluation.resampling import FoldScores, Sources
-
-_CELLS = 2**20
-"""Weights held at a time: resamples of a chunk times sources."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ class Sampled:
 
 
 def sampled(folds: Sequence[FoldScores], replicates: int = 1000, seed: int = 0) -> Sampled:
-    """Return AUROC in every fold and its mean over folds in every resample.
+    """Return AUROC in every fold and its mean over folds in every resample, those of `measure`.
 
     Args:
         folds: scores of every fold.
@@ -55,25 +46,9 @@ def sampled(folds: Sequence[FoldScores], replicates: int = 1000, seed: int = 0) 
     Raises:
         GradbenchError: if a fold has an empty side or a score is not a number.
     """
-    sources = Sources(folds)
-    keys = _keys(sources.names, seed)
-    curves = [
-        Weighted(
-            np.concatenate([fold.normal, fold.abnormal]),
-            np.arange(len(fold.normal) + len(fold.abnormal)) >= len(fold.normal),
-        )
-        for fold in folds
-    ]
-    places = [np.concatenate(sides) for sides in zip(sources.normal, sources.abnormal)]
-    per_fold = np.array([curve.curve().auroc()[0] for curve in curves])
-    samples = np.empty(replicates)
-    step = max(1, _CELLS // len(keys))
-    for start in range(0, replicates, step):
-        rows = np.arange(start, min(start + step, replicates))
-        weights = _exponential(keys, rows)
-        found = [curve.curve(weights[:, place]).auroc() for curve, place in zip(curves, places)]
-        samples[rows] = np.mean(found, axis=0)
-    return Sampled(per_fold, samples)
+    auroc = MEASURES[0]
+    per_fold, samples = evaluate(folds, Sources(folds), [auroc], {}, replicates, seed)
+    return Sampled(per_fold[auroc], samples[auroc])
 
 
 def combined(parts: Sequence[Sampled], shares: Sequence[float] | None = None) -> Sampled:
@@ -91,23 +66,3 @@ def combined(parts: Sequence[Sampled], shares: Sequence[float] | None = None) ->
         return Sampled(sum(s * part.per_fold for s, part in zip(shares, parts)), samples)
     value = sum(share * part.value for share, part in zip(shares, parts))
     return Sampled(np.array([value]), samples)
-
-
-def _keys(names: np.ndarray, seed: int) -> np.ndarray:
-    """Return 64 bits for every name."""
-    salted = (f"{seed}\n{name}".encode() for name in names.tolist())
-    return np.array(
-        [int.from_bytes(hashlib.sha256(text).digest()[:8], "little") for text in salted],
-        dtype=np.uint64,
-    )
-
-
-def _exponential(keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return (R, G) exponential weights, from the counter-based generator SplitMix64."""
-    turns = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    bits = keys[None, :] + turns[:, None]
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        bits ^= bits >> np.uint64(shift)
-        bits *= np.uint64(factor)
-    bits ^= bits >> np.uint64(31)
-    return -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)

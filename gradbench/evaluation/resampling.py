@@ -1,7 +1,14 @@
-"""Which measured images share a source, and resamples of the sources."""
+"""Which measured images share a source, and resamples of the sources.
+
+The weights of a resample are those of the Bayesian bootstrap (Rubin 1981, Annals of Statistics 9):
+exponential with mean 1, independent between sources, and here a function of the seed, the number of
+the resample and the *name* of the source alone. So detectors, challenges, folds and networks can be
+measured one by one, and kept; differences and means of their resamples are still paired.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +17,7 @@ import numpy as np
 from gradbench.errors import GradbenchError
 
 _CELLS = 2**20
-"""Weights held at a time: replicates of a chunk times images."""
+"""Weights held at a time: resamples of a chunk times images."""
 
 
 @dataclass(frozen=True)
@@ -63,49 +70,56 @@ class Sources:
         self.names, index = np.unique(np.concatenate(parts), return_inverse=True)
         places = np.split(index, np.cumsum([len(groups) for groups in parts])[:-1])
         self.normal, self.abnormal = places[0::2], places[1::2]
-        self._strata = self._alike(places)
 
     def resample(
         self, replicates: int, seed: int
     ) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
         """Yield the weights that resampled sources give to the images, a chunk at a time.
 
-        Sources are drawn with replacement among those that stand in the same places (the same
-        folds and sides), so every fold keeps its size and twins are drawn together, in whichever
-        folds they stand. Of n sources n - 1 are drawn, with weight n / (n - 1): this makes the
-        variance of a mean unbiased, which matters in folds of a few images (Rao & Wu 1988,
-        Resampling inference with complex survey data, JASA 83). The draws depend on the names of
-        the sources and the seed, never on the scores.
+        A source weighs the same wherever it stands, so twins do, in whichever folds they are. The
+        weights of a side of a fold are scaled to its number of images: a resample has the classes
+        in the same proportion. They depend on the names of the sources and the seed, never on the
+        scores.
 
         Yields:
             The replicates of the chunk, and for each fold the weights of its normal images (R, n)
             and of its abnormal images (R, m).
         """
-        generators = [np.random.default_rng([seed, i]) for i in range(len(self._strata))]
+        keys = _keys(self.names, seed)
         images = sum(map(len, self.normal)) + sum(map(len, self.abnormal))
         step = max(1, _CELLS // images)
         for start in range(0, replicates, step):
             rows = slice(start, min(start + step, replicates))
-            counts = np.empty((rows.stop - start, len(self.names)), dtype=np.float64)
-            for generator, members in zip(generators, self._strata):
-                counts[:, members] = _draw(generator, len(counts), len(members))
-            yield rows, [(counts[:, n], counts[:, a]) for n, a in zip(self.normal, self.abnormal)]
-
-    def _alike(self, places: list[np.ndarray]) -> list[np.ndarray]:
-        """Return sets of sources that stand in the same places; lone ones make one set together."""
-        present = np.zeros((len(self.names), len(places)), dtype=np.uint8)
-        for place, members in enumerate(places):
-            present[members, place] = 1
-        _, kind = np.unique(np.packbits(present, axis=1), axis=0, return_inverse=True)
-        kind = kind.reshape(-1)
-        kind = np.where(np.bincount(kind)[kind] > 1, kind, -1)
-        return [np.flatnonzero(kind == value) for value in np.unique(kind)]
+            weights = _exponential(keys, np.arange(rows.start, rows.stop))
+            yield (
+                rows,
+                [
+                    (_scaled(weights[:, n]), _scaled(weights[:, a]))
+                    for n, a in zip(self.normal, self.abnormal)
+                ],
+            )
 
 
-def _draw(generator: np.random.Generator, replicates: int, count: int) -> np.ndarray:
-    """Return (R, count) weights of `count - 1` draws, scaled to sum to `count`."""
-    draws = max(count - 1, 1)
-    drawn = generator.integers(0, count, size=(replicates, draws))
-    drawn += np.arange(replicates)[:, None] * count
-    counts = np.bincount(drawn.reshape(-1), minlength=replicates * count)
-    return counts.reshape(replicates, count) * (count / draws)
+def _scaled(weights: np.ndarray) -> np.ndarray:
+    """Return (R, n) weights that have the mean 1 in every resample."""
+    return weights / weights.mean(axis=1, keepdims=True)
+
+
+def _keys(names: np.ndarray, seed: int) -> np.ndarray:
+    """Return 64 bits for every name."""
+    salted = (f"{seed}\n{name}".encode() for name in names.tolist())
+    return np.array(
+        [int.from_bytes(hashlib.sha256(text).digest()[:8], "little") for text in salted],
+        dtype=np.uint64,
+    )
+
+
+def _exponential(keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return (R, G) exponential weights, from the counter-based generator SplitMix64."""
+    turns = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    bits = keys[None, :] + turns[:, None]
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits ^= bits >> np.uint64(shift)
+        bits *= np.uint64(factor)
+    bits ^= bits >> np.uint64(31)
+    return -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)

@@ -1,4 +1,4 @@
-"""The tidy row: one measured or published number with everything that names it."""
+"""The tidy row: one measured number with everything that names it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from gradbench.evaluation.intervals import Measured
 
 COLUMNS = (
-    *("paper", "table", "experiment", "backbone", "width", "in_dist", "challenge_set", "challenge"),
-    *("level", "source", "method", "variant", "supervision", "clean_seen", "protocol", "fold"),
-    *("train_seed", "detector_seed", "split_seed", "challenge_seed"),
-    *("metric", "side", "threshold_rule", "value", "lo", "hi", "n_normal", "n_abnormal"),
-    *("unit", "note"),
+    *("experiment", "backbone", "width", "in_dist", "challenge_set", "challenge", "level"),
+    *("source", "method", "compared_with", "variant", "supervision", "clean_seen", "protocol"),
+    *("fold", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
+    *("metric", "side", "threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds", "test"),
+    *("n_normal", "n_abnormal", "unit", "note"),
 )
-REAL = ("value", "lo", "hi")
+CHANCES = ("p", "p_holm", "p_folds")
+"""Probabilities by a test: as it gave them, after Holm, and of the t-test over folds."""
+REAL = ("value", "lo", "hi", *CHANCES)
 WHOLE = (
     *("width", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
     *("n_normal", "n_abnormal"),
@@ -33,19 +35,36 @@ WHOLE = (
 LARGEST = 2**28
 """Bytes of a file that is read, at most."""
 DIGITS = 6
-"""Decimals of the real numbers."""
+"""Decimals of the real numbers; significant digits of the probabilities."""
 FEW = 500
 """A row with fewer abnormal images is marked as indicative."""
 MEAN = "mean"
-"""In the column `challenge`: the mean over the challenges (and levels) of a challenge_set."""
+"""In the column `challenge`, `mean:SET`: over the challenges (and levels) of a challenge_set."""
+NO_LEVEL = "0"
+"""In the column `level`: the challenge has no levels. An empty cell would be no number to pandas,
+whose pivots and groups leave such rows out."""
 NETWORKS = "networks"
 """In the column `fold`: over all networks, whose `train_seed` is then empty."""
 INDICATIVE = f"indicative: fewer than {FEW} abnormal images"
-_NAMING = tuple(c for c in COLUMNS if c not in (*REAL, "n_normal", "n_abnormal", "unit", "note"))
+_SAID = (*REAL, "test", "n_normal", "n_abnormal", "unit", "note")
+NAMING = tuple(c for c in COLUMNS if c not in _SAID)
+"""The columns that name a number."""
+
+
+def mean_of(challenge_set: str) -> str:
+    """Return what the mean over a challenge_set is called in the column `challenge`."""
+    return f"{MEAN}:{challenge_set}"
+
+
+def is_mean(challenge: str) -> bool:
+    """Tell whether a name in the column `challenge` is that of a mean."""
+    return challenge.partition(":")[0] == MEAN
 
 
 def row(**values: Any) -> dict[str, Any]:
     """Return a row with all columns in order, empty (None) where nothing is given.
+
+    Nothing given as `level` is `NO_LEVEL` in the table.
 
     Raises:
         GradbenchError: for an unknown column.
@@ -70,7 +89,7 @@ def measured_row(measured: Measured, **values: Any) -> dict[str, Any]:
     return row(
         **values,
         **{name: getattr(measured, name) for name in names},
-        **{name: 100 * getattr(measured, name) for name in REAL},
+        **{name: 100 * getattr(measured, name) for name in ("value", "lo", "hi")},
         unit="percent",
         note="; ".join(note for note in notes if note),
     )
@@ -88,8 +107,9 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
     ascending, so equal rows give equal tables whatever order they were measured in.
 
     Returns:
-        The columns of `REAL` as float64 rounded to 6 decimals, those of `WHOLE` as Int64, both
-        with missing values; all others as str, "" where empty (so level 1 is "1").
+        The columns of `REAL` as float64 rounded to 6 decimals (probabilities to 6 digits), those of
+        `WHOLE` as Int64, both with missing values; all others as str, "" where empty. A level is
+        str too: "1", and "0" where there are no levels.
 
     Raises:
         GradbenchError: for an unknown column, or a value that is no number where one is due.
@@ -97,7 +117,7 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
     import pandas
 
     cells = [{c: _cell(c, v) for c, v in row(**given).items()} for given in rows]
-    cells.sort(key=lambda one: [_rank(one[name]) for name in _NAMING])
+    cells.sort(key=lambda one: [_rank(one[name]) for name in NAMING])
     kinds = {c: "float64" if c in REAL else "Int64" if c in WHOLE else "str" for c in COLUMNS}
     return pandas.DataFrame(
         {c: pandas.Series([one[c] for one in cells], dtype=kinds[c]) for c in COLUMNS}
@@ -145,9 +165,14 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
         raise GradbenchError(f"cannot read {path}: {error}") from error
     if names != COLUMNS:
         wrong = sorted(set(names) ^ set(COLUMNS)) or ["their order"]
-        raise GradbenchError(
-            f"{path} is no table of results: columns that differ: {', '.join(wrong)}"
+        older = {"paper", "table"} <= set(names)
+        kind = (
+            "holds results of an older gradbench (run the same command again; what is in the "
+            "store is not computed anew)"
+            if older
+            else "is no table of results"
         )
+        raise GradbenchError(f"{path} {kind}: columns that differ: {', '.join(wrong)}")
     for number, one in enumerate(rows, 1):
         if None in one or None in one.values():
             raise GradbenchError(f"{path} is damaged: row {number} has not {len(COLUMNS)} columns")
@@ -163,11 +188,13 @@ def _cell(column: str, value: Any) -> Any:
     empty = value is None or str(value) in ("", "nan", "<NA>")
     if column not in REAL and column not in WHOLE:
         if empty:
-            return ""
+            return NO_LEVEL if column == "level" else ""
         return f"{value:.12g}" if isinstance(value, float) else str(value)
     if empty:
         return None
     try:
+        if column in CHANCES:
+            return float(f"{float(value):.{DIGITS}g}")
         if column in REAL:
             # The added zero turns -0.0 into 0.0.
             return round(float(value), DIGITS) + 0.0

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gradbench.evaluation.protocols import RANDOM
+from gradbench.evaluation.rows import NO_LEVEL
 from gradbench.reporting import style
 from gradbench.reporting.profile import profile
 
@@ -112,7 +113,8 @@ def levels(path: str | Path, title: str, frame: pd.DataFrame) -> None:
     Raises:
         GradbenchError: if the picture cannot be written.
     """
-    rows = frame[(frame["metric"] == "auroc") & (frame["fold"] == "all") & (frame["level"] != "")]
+    rows = frame[(frame["metric"] == "auroc") & (frame["fold"] == "all")]
+    rows = rows[rows["level"] != NO_LEVEL]
     torn = rows["protocol"].str.endswith(RANDOM)
     rows = rows[(~torn | torn.all()) & (rows["challenge_set"] != "control")]
     rows = rows.assign(level=rows["level"].astype(int))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradbench.evaluation.comparison import LEVEL
-from gradbench.evaluation.rows import INDICATIVE, MEAN
+from gradbench.evaluation.rows import INDICATIVE
 from gradbench.reporting.draft import Draft, many
 from gradbench.reporting.grid import ALIKE, plain
 from gradbench.reporting.section import Block
@@ -23,9 +22,10 @@ SOURCES = {
 """Foot-notes of the column `source`."""
 INDICATED = ", indicative"
 ALIKE_NOTE = (
-    f"{ALIKE}: not distinguishable from the highest of the same challenge: p that they do not "
-    f"differ is at least {LEVEL} after Holm over all pairs of detectors in this table (rows of "
-    "`auroc_difference`, which name the test). The highest is better than all that have no mark."
+    f"{ALIKE}: not distinguishable from the highest of the same challenge: the interval of their "
+    "difference holds zero (rows of `auroc_difference`: paired bootstrap over source images, Holm "
+    "over the comparisons with the highest of that challenge). The highest is better than all that "
+    "have no mark, on other images for these networks and fitted detectors."
 )
 LABELS = ("challenge", "level", "n abnormal", "source")
 
@@ -53,7 +53,7 @@ def main(
     draft = Draft(LABELS, tuple(names))
     for line in lines:
         cells = [view.cell(line, name) for name in names]
-        if line.challenge == MEAN and len(view.remarks(line)) > 1:
+        if line.is_mean and len(view.remarks(line)) > 1:
             draft.add(_labels(view, line), cells)  # means over different challenges are not ranked
         else:
             alike = [view.alike(line, name) for name in names]

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from gradbench.evaluation.rows import MEAN
-
 if TYPE_CHECKING:
     from gradbench.reporting.view import View
     from gradbench.run.experiment import Cell
@@ -49,7 +47,7 @@ def detectors(view: View, names: Sequence[str]) -> tuple[list[str], str]:
     """
     if len(names) <= CURVES:
         return list(names), ""
-    single = [line for line in view.lines() if line.challenge != MEAN]
+    single = [line for line in view.lines() if not line.is_mean]
     means = {
         name: fmean(spread[0] for spread in found)
         for name in names

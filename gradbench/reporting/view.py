@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import isnan
@@ -10,8 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradbench.evaluation.comparison import LEVEL
-from gradbench.evaluation.rows import INDICATIVE, MEAN, NETWORKS
+from gradbench.evaluation.rows import INDICATIVE, NETWORKS, NO_LEVEL, is_mean
 from gradbench.reporting.numbers import (
     DASH,
     EXACT,
@@ -25,7 +23,6 @@ from gradbench.reporting.numbers import (
 HOLE = "not measured: "
 KINDS = ("ood", "corruption", "adversarial")
 """Challenges of the main table, in its order."""
-P_VALUE = re.compile(r"p [=<] (\S+), Holm (\S+)")
 
 
 class Measure(NamedTuple):
@@ -70,11 +67,20 @@ class Line(NamedTuple):
     challenge: str
     level: str
 
+    @classmethod
+    def of(cls, row: Any) -> Line:
+        """Return the line that a row belongs to."""
+        level = "" if row.level == NO_LEVEL else row.level
+        return cls(row.challenge_set, row.challenge, level)
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean over the challenges of a set."""
+        return is_mean(self.challenge)
+
     @property
     def title(self) -> str:
-        """Name and level as text; which set a mean is of."""
-        if self.challenge == MEAN:
-            return f"{MEAN}, {self.kind}"
+        """Name and level as text."""
         return f"{self.challenge} {self.level}".strip()
 
 
@@ -101,7 +107,7 @@ class View:
         self._lines: dict[Line, list[Any]] = defaultdict(list)
         self._networks = {
             (
-                Line(row.challenge_set, row.challenge, row.level),
+                Line.of(row),
                 row.method,
                 Measure(row.metric, row.side, row.threshold_rule),
             ): row
@@ -109,7 +115,7 @@ class View:
         }
         kept = frame[frame["fold"].isin(["all", ""])]
         for row in kept.itertuples(index=False):
-            line = Line(row.challenge_set, row.challenge, row.level)
+            line = Line.of(row)
             measure = Measure(row.metric, row.side, row.threshold_rule)
             method = "" if measure in ATTACKS.values() else row.method
             self._rows[line, method, measure, row.protocol or protocol].append(row)
@@ -120,7 +126,7 @@ class View:
         return [
             line
             for kind in kinds
-            for line in sorted(self._lines, key=lambda line: line.challenge == MEAN)
+            for line in sorted(self._lines, key=lambda line: line.is_mean)
             if line.kind == kind
         ]
 
@@ -134,9 +140,9 @@ class View:
         ]
 
     def alike(self, line: Line, method: str) -> bool:
-        """Tell whether a detector cannot be told from the best one of a challenge."""
-        found = self.p_value(line, method, DIFFERENCE)
-        return found is not None and found[1] >= LEVEL
+        """Tell whether the interval of a detector's difference from the best holds zero."""
+        rows = self._rows.get((line, method, DIFFERENCE, self.protocol), [])
+        return any(row.lo <= 0 <= row.hi for row in rows)
 
     def networks(self, line: Line, method: str) -> list[Cell]:
         """Return the mean of several networks, its interval over images, and their range."""
@@ -190,17 +196,21 @@ class View:
         values = [row.value for row in found]
         return sum(values) / len(values), min(values), max(values)
 
-    def p_value(
-        self, line: Line, method: str, measure: Measure = AUROC
-    ) -> tuple[str, float] | None:
-        """Return the p-values in the notes as text and as number after Holm: the smallest."""
-        rows = self._rows.get((line, method, measure, self.protocol), [])
-        found = [match for row in rows if (match := P_VALUE.search(row.note))]
+    def p_value(self, line: Line, method: str) -> tuple[str, float] | None:
+        """Return the p-values of a control as text and as number after Holm: the smallest."""
+        rows = self._rows.get((line, method, AUROC, self.protocol), [])
+        found = [row for row in rows if not isnan(row.p_holm)]
         if not found:
             return None
-        match = min(found, key=lambda match: _number(match[2]))
-        text = match[0].rstrip(".,;)")
-        return (text if len(found) == 1 else f"smallest {text}"), _number(match[2])
+        row = min(found, key=lambda row: row.p_holm)
+        text = f"p = {row.p:.3g}, Holm {row.p_holm:.3g}"
+        return (text if len(found) == 1 else f"smallest {text}"), row.p_holm
+
+    def p_folds(self, line: Line, method: str) -> Cell:
+        """Return p of the t-test over folds that a detector's AUROC is that of the best."""
+        rows = self._rows.get((line, method, DIFFERENCE, self.protocol), [])
+        found = [row.p_folds for row in rows if not isnan(row.p_folds)]
+        return Cell(f"{found[0]:.3g}", found[0]) if found else Cell("")
 
     def count(self, line: Line, column: str) -> str:
         """Return `n_normal` or `n_abnormal`, as a range where it differs between networks."""
@@ -224,7 +234,7 @@ class View:
 
     def remarks(self, line: Line) -> list[str]:
         """Return what the notes tell of the images, each remark once."""
-        own = (EXACT, HOLE, "no interval", "p ", INDICATIVE)
+        own = (EXACT, HOLE, "no interval", INDICATIVE)
         notes = [
             part
             for row in self._lines[line]
@@ -245,7 +255,3 @@ class View:
             if row.note.startswith(HOLE):
                 return row.note.removeprefix(HOLE)
         return ""
-
-
-def _number(text: str) -> float:
-    return float(text.rstrip(".,;)"))

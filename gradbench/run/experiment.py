@@ -19,7 +19,7 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.detectors.base import GIVEN, Detector
 from gradbench.errors import GradbenchError, unknown
 from gradbench.evaluation.protocols import Protocol, random_name
-from gradbench.evaluation.rows import MEAN
+from gradbench.evaluation.rows import is_mean
 from gradbench.extraction.readers import check
 from gradbench.run.settings import check_settings, check_trained_on, levels, seeds
 from gradbench.support.instantiate import instantiate
@@ -164,9 +164,9 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
                 check(output)
     protocol = instantiate("protocol", config["protocol"]["name"], config["protocol"])
     left_out = _left_out(protocol, detectors)
-    if MEAN in challenges:
+    for name in filter(is_mean, challenges):
         raise GradbenchError(
-            f"challenges: '{MEAN}' is the name of the mean over challenges in tables; give yours "
+            f"challenges: '{name}' is the name of a mean over challenges in tables; give yours "
             "another name"
         )
     check_settings(config)

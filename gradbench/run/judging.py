@@ -30,8 +30,8 @@ from gradbench.support.progress import step
 from gradbench.support.tensors import save_tensors
 
 SCORES_VERSION = 1
-MEASURES_VERSION = 1
-SAMPLES_VERSION = 1
+MEASURES_VERSION = 2
+SAMPLES_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,12 @@ class Results:
         judged: Judged,
         kind: str | None = None,
         note: str = "",
+        tested: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add the rows of a detector on a challenge; `NAME@CHALLENGE` was fitted elsewhere."""
+        """Add the rows of a detector on a challenge; `NAME@CHALLENGE` was fitted elsewhere.
+
+        `tested` goes into the row of AUROC: the columns `p`, `p_holm` and `test`.
+        """
         name = method.partition("@")[0]
         detector = self.experiment.detector(name)
         common = self.common(seed) | {
@@ -144,7 +148,8 @@ class Results:
         related = related and f"{method}: {related}"
         note = join_notes(images.note, note, related)
         for measured in judged.measured:
-            self.rows.append(measured_row(measured, **common, fold="all", note=note))
+            more = tested if tested and measured.metric == "auroc" else {}
+            self.rows.append(measured_row(measured, **common, **more, fold="all", note=note))
             if len(measured.per_fold) == 1 or measured.metric != "auroc":
                 continue  # a single fold is all of them; others than AUROC are never compared
             for fold, value in enumerate(measured.per_fold):
@@ -175,13 +180,11 @@ class Results:
     ) -> None:
         """Note what is compared and averaged at the end, see `summary`."""
         counts = (sum(len(getattr(s, side)) for s in judged.scores) for side in SIDES)
-        (groups, *more) = (np.concatenate(pair) for pair in judged.groups)
-        alone = not more and len(np.unique(groups)) == len(groups)
+        (auroc,) = (m for m in judged.measured if m.metric == "auroc")
         of_cell = self.verdicts.setdefault((cell.challenge.kind, cell.name, cell.level), {})
         related = relation(self.experiment.own_cells(method.partition("@")[0]), cell)
-        verdict = Verdict(
-            sampled, tuple(counts), alone, judged.product, _digest(judged.groups), related
-        )
+        interval, folds = (auroc.lo, auroc.hi), _digest(judged.groups)
+        verdict = Verdict(sampled, tuple(counts), interval, folds, related)
         of_cell.setdefault(method, {})[seed] = verdict
 
     def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
@@ -214,12 +217,12 @@ class Results:
     ) -> None:
         """Add the control with arbitrary labels, and warn where a detector beats chance."""
         for (name, judgement), p, corrected in zip(judged.items(), p_values, holm(p_values)):
-            note = f"p = {p:.3g}, Holm {corrected:.3g}"
-            self.add(seed, cell, images, name, judgement, kind="control", note=note)
+            tested = {"p": p, "p_holm": corrected, "test": "Mann-Whitney over sources"}
+            self.add(seed, cell, images, name, judgement, kind="control", tested=tested)
             if corrected < LEVEL:
                 say(
-                    f"warning: {name} tells clean images with arbitrary labels apart ({note}); "
-                    "its other numbers are in doubt"
+                    f"warning: {name} tells clean images with arbitrary labels apart "
+                    f"(p = {p:.3g}, {corrected:.3g} after Holm); its other numbers are in doubt"
                 )
 
     def add_memorisation(

@@ -1,10 +1,11 @@
 """What is said of several numbers at once: means over challenges, networks, and differences.
 
-Rows of `metric` auroc with the challenge `mean`: the mean over the challenges and levels of a
+Rows of `metric` auroc with the challenge `mean:SET`: the mean over the challenges and levels of a
 challenge_set. With several networks, rows of `fold` networks and no train_seed: their mean with the
 interval over images (auroc), and their range (auroc_range; lo and hi are the extremes). Rows of
-auroc_difference: what separates a detector from the best one of its challenge, with the p-value
-that nothing does. Rows of auroc_gap: the same of every pair of detectors, on means alone.
+auroc_difference: what separates a detector from the best one of its challenge (compared_with), with
+p that nothing does; Holm's correction counts the other detectors of that challenge. Rows of
+auroc_gap: the same of every pair of detectors, on means alone; Holm's counts all pairs of the mean.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from gradbench.data.raw import join_notes
-from gradbench.evaluation.comparison import holm_pairs
 from gradbench.evaluation.replicates import Sampled, combined
-from gradbench.evaluation.rows import MEAN, NETWORKS, row
-from gradbench.run.differences import behind, cells_of, p_values
+from gradbench.evaluation.rows import NETWORKS, is_mean, mean_of, row
+from gradbench.run.differences import behind, cells_of, compared
 from gradbench.run.experiment import protocol_name
 from gradbench.run.results import Results
 from gradbench.run.verdict import CellName, Verdict
@@ -55,7 +55,7 @@ def _means(
         cells = [cell for cell in lines if cell[0] == kind]
         if len(cells) < 2:
             continue
-        mean = (kind, MEAN, None)
+        mean = (kind, mean_of(kind), None)
         (*others, first) = {sources.get(cell, "") for cell in cells}
         sources[mean] = "" if others else first
         for method in dict.fromkeys(m for cell in cells for m in lines[cell]):
@@ -88,43 +88,23 @@ def _add_networks(
 
 
 def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: Sources) -> None:
-    """Compare all pairs of detectors on every challenge, and add those with the best one."""
-    compared, tables = [], []
+    """Compare the detectors of every challenge with the best one, and of means all pairs."""
+    seeds = results.experiment.seeds
     for cell, line in lines.items():
-        whole = {m: combined(list(seeds.values())) for m, seeds in line.items()
-                 if len(seeds) == len(results.experiment.seeds)}  # fmt: skip
-        if cell[1] == MEAN and len({cells_of(results, cell[0], m) for m in whole}) > 1:
+        whole = {m: combined(list(of.values())) for m, of in line.items() if len(of) == len(seeds)}
+        if is_mean(cell[1]) and len({cells_of(results, cell[0], m) for m in whole}) > 1:
             continue  # means over different challenges are not compared
-        if len(whole) > 1:
-            compared.append((cell, whole))
-            tables.append(p_values(results, cell, whole))
-    if not compared:
-        return
-    for (cell, whole), (raw, test), after in zip(
-        compared, tables, holm_pairs([p for p, _ in tables])
-    ):
-        names = list(whole)
-        best = max(range(len(names)), key=lambda place: round(whole[names[place]].value, 9))
-        pairs = [("auroc_difference", place, best) for place in range(len(names)) if place != best]
-        if cell[1] == MEAN:
-            pairs += [("auroc_gap", b, a) for a, b in combinations(range(len(names)), 2)]
-        seeds = results.experiment.seeds
-        for metric, a, b in pairs:
-            related = [_related(results, cell, names[place]) for place in (a, b)]
-            _add(
-                results,
-                sources,
-                cell,
-                names[a],
-                seeds[0] if len(seeds) == 1 else None,
-                combined([whole[names[a]], whole[names[b]]], [1, -1]),
-                metric=metric,
-                variant=f"minus {names[b]}",
-                unit="percentage points",
-                note=join_notes(
-                    f"p = {raw[a, b]:.3g}, Holm {after[a, b]:.3g}; {test[a, b]}", *related
-                ),
-            )
+        if len(whole) < 2:
+            continue
+        best = max(whole, key=lambda name: round(whole[name].value, 9))
+        asked = {"auroc_difference": [(name, best) for name in whole if name != best]}
+        if is_mean(cell[1]):
+            asked["auroc_gap"] = [(b, a) for a, b in combinations(whole, 2)]
+        for metric, pairs in asked.items():
+            for pair, said in zip(pairs, compared(results, cell, whole, pairs)):
+                note = join_notes(*(_related(results, cell, name) for name in pair))
+                seed = seeds[0] if len(seeds) == 1 else None
+                _add(results, sources, cell, pair[0], seed, None, metric=metric, note=note, **said)
 
 
 def _related(results: Results, cell: CellName, method: str) -> str:
@@ -137,7 +117,7 @@ def _related(results: Results, cell: CellName, method: str) -> str:
     ]
     if not found:
         return ""
-    if cell[1] != MEAN:
+    if not is_mean(cell[1]):
         return f"{method}: {found[0][1]}"
     names = dict.fromkeys(name for (_, name, _), _ in found)
     return f"{method}: fitted on {', '.join(names)}, or on what is like them"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gradbench.evaluation.replicates import Sampled
-from gradbench.store import Product
 
 CellName = tuple[str, str, int | None]
 """Challenge_set, challenge and level."""
@@ -18,16 +17,14 @@ class Verdict(NamedTuple):
     Attributes:
         sampled: AUROC and its resamples.
         counts: measured scores of all folds, (normal, abnormal).
-        alone: there is one fold, in which every image has a source of its own.
-        product: where the scores are kept.
+        interval: of AUROC, as its row prints it, fractions.
         folds: digest of the groups of the images that each fold measures.
         related: what is fitted on of the detector's own challenges, "" where nothing is alike.
     """
 
     sampled: Sampled
     counts: tuple[int, int]
-    alone: bool
-    product: Product
+    interval: tuple[float, float]
     folds: str = ""
     related: str = ""
 

@@ -118,7 +118,7 @@ def test_everything_of_the_user_is_measured(project):
     }
     assert found == {
         *(("corruption", "darker", "3", method) for method in ("margin", "msp")),
-        *(("ood", "stripes", "", method) for method in ("margin", "msp")),
+        *(("ood", "stripes", "0", method) for method in ("margin", "msp")),
     }
     (accuracy,) = rows(project, method="f")
     assert (accuracy["in_dist"], accuracy["backbone"]) == ("halves", "flat")

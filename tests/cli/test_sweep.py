@@ -36,7 +36,7 @@ def test_every_job_has_its_folder(swept):
         for name in ("results.csv", "table.md", "run.json", "costs.csv", "model"):
             assert (out / job / name).exists()
         levels = {row["level"] for row in lines(out / job / "results.csv")}
-        assert levels == {"", job[-1]}
+        assert levels == {"0", job[-1]}
 
 
 def test_the_rows_of_all_jobs_stand_together(swept):
@@ -64,7 +64,7 @@ def test_a_job_that_fails_leaves_the_others_running(finished, tmp_path):
     assert "Traceback" not in ran.err
     assert ran.err.splitlines()[-1].startswith("gradbench: gaussian_noise has no level 9")
     assert [p.name for p in (here / "jobs").glob("*/results.csv")] == ["results.csv"]
-    assert {row["level"] for row in lines(here / "jobs/results.csv")} == {"", "1"}
+    assert {row["level"] for row in lines(here / "jobs/results.csv")} == {"0", "1"}
 
 
 def test_jobs_that_differ_in_no_column_are_named(swept, tmp_path):
@@ -73,7 +73,7 @@ def test_jobs_that_differ_in_no_column_are_named(swept, tmp_path):
     # what lies there from another sweep is not merged again
     ran = gradbench("sweep", *TINY, "level=1", "out='of several, jobs'", cwd=here)
     assert "1 jobs, rows in" in ran.err
-    assert {row["level"] for row in lines(old / "results.csv")} == {"", "1"}
+    assert {row["level"] for row in lines(old / "results.csv")} == {"0", "1"}
     words = [word for word in TINY if not word.startswith("training.epochs")]
     ran = gradbench("sweep", *words, "training.epochs=1,2", "out=jobs", cwd=here)
     assert ran.code == 0, ran.err

@@ -1,14 +1,14 @@
 """Tests between detectors, against hand-worked examples, brute force and known answers."""
 
-from itertools import product
-
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.comparison import LEVEL, corrected_t_p, delong, holm_pairs, normal_p
+from gradbench.evaluation.comparison import compare, corrected_t_p, decide, normal_p
 from gradbench.evaluation.metrics import auroc
+from gradbench.evaluation.replicates import combined, sampled
+from gradbench.evaluation.resampling import FoldScores
 
 
 def two_detectors(seed, n=40, m=30, shift=1.0, ties=False):
@@ -19,33 +19,19 @@ def two_detectors(seed, n=40, m=30, shift=1.0, ties=False):
     return (np.round(a), np.round(b), abnormal) if ties else (a, b, abnormal)
 
 
+def measured(a, b, abnormal, replicates=1000):
+    """Return both detectors in the same resamples of images none of which has a twin."""
+    names = np.array([f"image/{i}" for i in range(len(a))])
+    return [
+        sampled([FoldScores(s[~abnormal], names[~abnormal], s[abnormal], names[abnormal])],
+                replicates)
+        for s in (a, b)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("ties", [False, True])
-def test_delong_equals_its_definition_pair_by_pair(ties):
-    a, b, abnormal = two_detectors(0, ties=ties)
-    found = delong(a, b, abnormal)
-    of_abnormal, of_normal = [], []
-    for scores in (a, b):
-        psi = np.array([[(x > y) + (x == y) / 2 for y in scores[~abnormal]]
-                        for x in scores[abnormal]])  # fmt: skip
-        of_abnormal.append(psi.mean(1))
-        of_normal.append(psi.mean(0))
-    expected = np.cov(of_abnormal) / 30 + np.cov(of_normal) / 40
-    assert found.covariance == pytest.approx(expected)
-    assert (found.a, found.b) == pytest.approx((auroc(a, abnormal), auroc(b, abnormal)))
-
-
-def test_delong_by_hand():
-    # normal 1 2, abnormal 2 3: placements of the abnormal 3/4, 1, of the normal 1, 3/4.
-    scores, abnormal = np.array([1.0, 2, 2, 3]), np.array([False, False, True, True])
-    found = delong(scores, -scores, abnormal)
-    assert (found.a, found.b) == pytest.approx((7 / 8, 1 / 8))
-    # variances of both placements are 1/32, each divided by 2 images
-    assert found.covariance == pytest.approx(np.array([[1, -1], [-1, 1]]) / 32)
-
-
-def test_delong_is_near_the_jackknife_over_images():
-    a, b, abnormal = two_detectors(1, 60, 50)
-    found = delong(a, b, abnormal)
+def test_the_spread_of_paired_resamples_is_near_the_jackknife_over_images(ties):
+    a, b, abnormal = two_detectors(1, 60, 50, ties=ties)
     variance = 0.0
     for side in (False, True):
         rows = np.flatnonzero(abnormal == side)
@@ -54,14 +40,86 @@ def test_delong_is_near_the_jackknife_over_images():
             kept = np.arange(len(a)) != row
             gaps.append(auroc(a[kept], abnormal[kept]) - auroc(b[kept], abnormal[kept]))
         variance += (len(rows) - 1) ** 2 / len(rows) * np.var(gaps, ddof=1)
-    own = found.covariance
-    assert own[0, 0] + own[1, 1] - 2 * own[0, 1] == pytest.approx(variance, rel=1e-6)
+    gap = combined(measured(a, b, abnormal, 4000), [1, -1])
+    assert gap.samples.std(ddof=1) == pytest.approx(variance**0.5, rel=0.05)
 
 
-def test_delong_finds_nothing_in_5_percent_where_there_is_nothing():
-    p = np.array([delong(*two_detectors(seed)).p for seed in range(600)])
-    assert 0.03 < (p < 0.05).mean() < 0.075
-    assert delong(*(two_detectors(3)[i] for i in (0, 0, 2))).p == 1
+def test_nothing_is_found_in_about_5_percent_where_there_is_nothing():
+    found = []
+    for seed in range(400):
+        both = measured(*two_detectors(seed), replicates=200)
+        (one,) = compare([both], [[x.interval(0.95) for x in both]])
+        found.append(one.p)
+        assert (one.lo <= 0 <= one.hi) == (one.p >= 0.05)
+    assert 0.03 < (np.array(found) < 0.05).mean() < 0.085
+    same = measured(*two_detectors(3))[0]
+    (none,) = compare([(same, same)], [[same.interval(0.95)] * 2])
+    assert none == (0, 0, 0, 1, 1)
+
+
+WIDE = ((0.0, 1.0), (0.0, 1.0))
+"""Own intervals that leave everything possible."""
+
+
+def test_intervals_of_holms_procedure_by_hand():
+    # p of 3 and 2.2 deviations: 0.0027 and 0.0278; of 1 and 1.5: 0.317 and 0.134
+    found = decide([0.10, 0.03, 0.15, 0.22], [0.1] * 4, [WIDE] * 4)
+    assert [one.p for one in found] == pytest.approx([0.31731, 0.76418, 0.13361, 0.02781], abs=1e-5)
+    # 0.0278 * 4 > 0.05: nothing is found, and all intervals are those of the first comparison
+    z = norm.isf(0.05 / 4 / 2)
+    assert [one.hi - one.value for one in found] == pytest.approx([0.1 * z] * 4)
+    found = decide([0.10, 0.27, 0.22], [0.1, 0.1, 0.08], [WIDE] * 3)
+    # ordered: 0.00596 * 3 and 0.00693 * 2 (raised to the one before) are found, 0.317 is not
+    assert [one.p_holm for one in found] == pytest.approx([0.31731, 0.01787, 0.01787], abs=1e-5)
+    z = [norm.isf(0.05 / count / 2) for count in (1, 2, 3)]
+    width = [one.value - one.lo for one in found]
+    assert width == pytest.approx([0.1 * z[0], 0.1 * z[1], 0.08 * z[2]])
+
+
+def test_an_interval_holds_zero_exactly_where_the_difference_was_not_found():
+    rng = np.random.default_rng(0)
+    counted = [0, 0]
+    for _ in range(500):
+        count = int(rng.integers(1, 12))
+        spread = rng.exponential(0.02, count)
+        gaps = rng.normal(0, 2.5, count) * spread * rng.integers(0, 2, count)
+        confidence = float(rng.choice([0.8, 0.95, 0.99]))
+        for one in decide(gaps, spread, [((-9, 9), (-9, 9))] * count, confidence):
+            holds = one.lo <= 0 <= one.hi
+            assert holds == (one.p_holm >= 1 - confidence)
+            assert one.lo <= one.value <= one.hi
+            assert one.p <= one.p_holm
+            counted[holds] += 1
+    assert min(counted) > 200
+
+
+def test_detectors_whose_own_intervals_do_not_meet_always_differ():
+    """With many comparisons Holm alone would call some of them equal."""
+    rng = np.random.default_rng(1)
+    apart = undecided = 0
+    count = 20
+    for _ in range(300):
+        values = np.append(rng.uniform(0.5, 0.9, count), 0.93)
+        own = [(v - 0.03 * rng.random(), min(v + 0.03 * rng.random(), 1)) for v in values]
+        spread = np.full(count, 0.02)
+        best = own[-1]
+        pairs = decide(values[:-1] - values[-1], spread, [(each, best) for each in own[:-1]])
+        for each, one in zip(own, pairs):
+            assert one.lo <= one.value <= one.hi
+            if each[1] < best[0]:
+                apart += 1
+                undecided += one.p_holm >= 0.05
+                assert one.hi < 0
+            else:
+                assert (one.lo <= 0 <= one.hi) == (one.p_holm >= 0.05)
+    assert apart > undecided > 5
+
+
+def test_equal_resamples_are_no_interval_that_another_could_lie_below():
+    """The bootstrap cannot see errors that did not happen: 100 is not 100 to 100."""
+    (one,) = decide([-0.0002], [0.0002], [((0.9995, 0.9999), (1.0, 1.0))])
+    assert one.hi > 0
+    assert one.p == pytest.approx(0.317, abs=1e-3)
 
 
 def test_corrected_t_by_hand():
@@ -116,35 +174,7 @@ def test_equal_detectors_are_called_different_about_as_often_as_said_and_far_mor
     assert naive > 0.12
 
 
-def test_holm_over_pairs_by_hand():
-    one = np.array([[1, 0.01, 0.04], [0.01, 1, 0.03], [0.04, 0.03, 1]])
-    two = np.array([[1, 0.005], [0.005, 1]])
-    # ordered 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 * 1 raised to the one before
-    first, second = holm_pairs([one, two])
-    assert second[0, 1] == second[1, 0] == pytest.approx(0.02)
-    assert first[0] == pytest.approx([1, 0.03, 0.06])
-    assert first[2] == pytest.approx([0.06, 0.06, 1])
-    assert holm_pairs([np.ones((1, 1))])[0] == 1
-
-
-def test_choosing_the_best_of_many_equal_detectors_makes_none_of_the_others_worse():
-    rng = np.random.default_rng(0)
-    found = {"all pairs": 0, "those with the best alone": 0}
-    for _ in range(300):
-        values = rng.normal(size=10)
-        best = values.argmax()
-        p = np.array([[normal_p(a - b, 2**0.5) for b in values] for a in values])
-        found["all pairs"] += (np.delete(holm_pairs([p])[0][best], best) < LEVEL).any()
-        found["those with the best alone"] += (9 * np.delete(p[best], best) < LEVEL).any()
-    assert found["all pairs"] / 300 < 0.07
-    assert found["those with the best alone"] / 300 > 0.1
-
-
 def test_faulty_comparisons_are_named():
     with pytest.raises(GradbenchError, match="at least 2 folds"):
         corrected_t_p([0.1], 0.25)
-    for sides in product([True, False], repeat=2):
-        abnormal = np.array([*sides, True])
-        if min(abnormal.sum(), (~abnormal).sum()) < 2:
-            with pytest.raises(GradbenchError, match="2 images of each side"):
-                delong(np.arange(3.0), np.arange(3.0), abnormal)
+    assert compare([], []) == []

@@ -135,11 +135,14 @@ def test_weights_keep_the_size_of_each_side_and_give_twins_the_same():
     seen = 0
     for _, weights in sources.resample(500, seed=0):
         for fold, (normal, abnormal) in enumerate(weights):
-            assert (normal[:, :10] == abnormal).all()
+            shares = normal[:, :10] / abnormal
+            assert shares == pytest.approx(np.repeat(shares[:, :1], 10, axis=1))
+            # the classes stay in proportion, or AUPR would vary with them
             assert normal.sum(axis=1) == pytest.approx(13 if fold == 0 else 10)
+            assert abnormal.sum(axis=1) == pytest.approx(10)
         seen += len(weights[0][0])
-        # One source fewer is drawn, so that the variance of a mean is not too small.
-        assert weights[1][0].var() == pytest.approx(10 / 9 * 0.9, rel=0.2)
+        # of weights that are exponential before they are divided by their mean: (n - 1) / (n + 1)
+        assert weights[1][0].var() == pytest.approx(9 / 11, rel=0.2)
     assert seen == 500
 
 

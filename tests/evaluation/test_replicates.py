@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from gradbench.evaluation.curve import Weighted
 from gradbench.evaluation.intervals import measure
 from gradbench.evaluation.metrics import auroc
-from gradbench.evaluation.replicates import _exponential, _keys, combined, sampled
-from gradbench.evaluation.resampling import FoldScores
+from gradbench.evaluation.replicates import combined, sampled
+from gradbench.evaluation.resampling import FoldScores, _exponential, _keys
 
 
 def pair(seed, n=100, gap=0.0, twins=True, folds=5):
@@ -57,11 +58,32 @@ def test_a_resample_is_the_weighted_auroc_of_every_fold():
     assert found.value == pytest.approx(measure(folds, 20)[0].value)
 
 
+def drawn(folds, replicates=1000):
+    """Return AUROC, mean over folds, of sources drawn with replacement within folds."""
+    rng = np.random.default_rng(0)
+    found = np.zeros(replicates)
+    for fold in folds:
+        scores = np.concatenate([fold.normal, fold.abnormal])
+        groups = np.concatenate([fold.normal_groups, fold.abnormal_groups])
+        names, place = np.unique(groups, return_inverse=True)
+        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), replicates)
+        side = np.arange(len(scores)) >= len(fold.normal)
+        found += Weighted(scores, side).curve(counts[:, place].astype(float)).auroc()
+    return found / len(folds)
+
+
 def test_the_interval_agrees_with_the_bootstrap_by_drawing():
     for twins in (True, False):
         folds, _ = pair(3, 1000, twins=twins)
-        own, other = sampled(folds).interval(0.95), measure(folds)[0]
-        assert own == pytest.approx((other.lo, other.hi), abs=0.004)
+        lo, hi = np.quantile(drawn(folds), [0.025, 0.975])
+        assert sampled(folds).interval(0.95) == pytest.approx((lo, hi), abs=0.004)
+
+
+def test_the_interval_of_auroc_is_that_of_the_resamples_which_differences_are_taken_of():
+    folds, _ = pair(4, 200)
+    own = measure(folds, 300, seed=3)[0]
+    assert (own.lo, own.hi) == sampled(folds, 300, seed=3).interval(0.95)
+    assert own.value == sampled(folds, 300, seed=3).value
 
 
 def test_differences_are_paired_whatever_was_measured_before():

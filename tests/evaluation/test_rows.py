@@ -10,6 +10,8 @@ from gradbench.evaluation.rows import (
     COLUMNS,
     frame,
     hole,
+    is_mean,
+    mean_of,
     measured_row,
     read_csv,
     row,
@@ -30,10 +32,10 @@ def rows():
 
 
 def test_columns_are_those_of_the_architecture():
-    assert COLUMNS[:4] == ("paper", "table", "experiment", "backbone")
-    assert COLUMNS[-8:] == ("threshold_rule", "value", "lo", "hi", "n_normal", "n_abnormal",
-                            "unit", "note")  # fmt: skip
-    assert len(set(COLUMNS)) == len(COLUMNS) == 30
+    assert COLUMNS[:3] == ("experiment", "backbone", "width")
+    assert COLUMNS[-12:] == ("threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds",
+                             "test", "n_normal", "n_abnormal", "unit", "note")  # fmt: skip
+    assert len(set(COLUMNS)) == len(COLUMNS) == 33
     assert tuple(row()) == COLUMNS
 
 
@@ -45,7 +47,7 @@ def test_an_unknown_column_is_named_with_its_neighbours():
 def test_frames_are_typed_and_sorted_with_levels_as_numbers(rows):
     table = frame(rows)
     assert tuple(table.columns) == COLUMNS
-    assert table["level"].tolist() == ["2", "2", "10", ""]
+    assert table["level"].tolist() == ["2", "2", "10", "0"]
     assert table["method"].tolist() == ["gradient", "msp", "msp", "inf"]
     assert table["value"].dtype == "float64"
     assert table["train_seed"].dtype == "Int64"
@@ -69,7 +71,7 @@ def test_files_round_trip_byte_for_byte(rows, tmp_path):
     assert text.splitlines()[0] == ",".join(COLUMNS)
     assert "\r" not in text
     assert ",0.333333," in text
-    assert ",99.123457,0.0,100.0,5," in text
+    assert ",99.123457,0.0,100.0,,,,,5," in text
     assert sorted(os.listdir(tmp_path)) == ["a.csv", "b.csv"]
 
 
@@ -118,6 +120,34 @@ def test_faulty_files_are_one_sentence(rows, tmp_path):
     (tmp_path / "a.csv").write_text("paper,value\nx,1\n")
     with pytest.raises(GradbenchError, match="no table of results: columns that differ: backbone"):
         read_csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("paper,table,experiment,note\n,,a,p = 0.1\n")
+    with pytest.raises(GradbenchError, match=r"of an older gradbench .run the same command again"):
+        read_csv(tmp_path / "a.csv")
+
+
+def test_no_challenge_vanishes_from_a_pivot_for_want_of_levels(tmp_path):
+    made = [("ood", "svhn", None, 90), ("ood", "gtsrb", None, 80),
+            ("ood", mean_of("ood"), None, 85),
+            ("corruption", "fog", 1, 60), ("corruption", "fog", 5, 70),
+            ("corruption", mean_of("corruption"), None, 65)]  # fmt: skip
+    table = frame([row(challenge_set=kind, challenge=name, level=level, method="msp", value=value)
+                   for kind, name, level, value in made])  # fmt: skip
+    write_csv(table, tmp_path / "a.csv")
+    for read in (table, read_csv(tmp_path / "a.csv"), pandas.read_csv(tmp_path / "a.csv")):
+        wide = read.pivot_table("value", index=["challenge", "level"], columns="method")
+        assert len(wide) == len(made)
+        assert sorted(wide["msp"]) == sorted(value for *_, value in made)
+    # a level stays a number to pandas
+    assert pandas.read_csv(tmp_path / "a.csv")["level"].tolist() == [1, 5, 0, 0, 0, 0]
+    assert [*map(is_mean, ("mean:ood", "mean", "meanwhile", "svhn"))] == [True, True, False, False]
+
+
+def test_probabilities_keep_their_digits_however_small(tmp_path):
+    table = frame([row(p=1.23456789e-17, p_holm=np.float64(0.5), p_folds=None, value=0.5)])
+    write_csv(table, tmp_path / "a.csv")
+    back = read_csv(tmp_path / "a.csv")
+    assert (back["p"][0], back["p_holm"][0]) == (1.23457e-17, 0.5)
+    assert np.isnan(back["p_folds"][0])
 
 
 @pytest.mark.parametrize(

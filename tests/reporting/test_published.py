@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.rows import frame
 from gradbench.reporting import published
 from gradbench.reporting.papers.spec import read_table, table_files
 from gradbench.reporting.published import NAMING
@@ -80,16 +79,6 @@ def test_the_origin_of_all_decks_and_papers_is_told():
     for _, one in everything():
         assert f"| `{one.paper}` |" in told
         assert all(f"| `{deck}` |" in told for deck in one.source.split(";"))
-
-
-def test_published_numbers_are_rows_of_the_kind_that_runs_have():
-    numbers = [one for name, one in everything() if name == "ood"]
-    rows = frame(published.as_rows(numbers))
-    assert len(rows) == 90
-    kept = rows[(rows["in_dist"] == "SVHN") & (rows["challenge"] == "LSUN")]
-    assert kept[(kept["method"] == "Ours") & (kept["metric"] == "auroc")]["value"].item() == 99.93
-    assert set(rows["unit"]) == {"percent"}
-    assert rows["note"].str.startswith("printed on short_course_2023").all()
 
 
 HEAD = ",".join(published.Printed._fields)

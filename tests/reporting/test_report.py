@@ -14,6 +14,7 @@ from gradbench.evaluation.rows import read_csv
 from gradbench.reporting.manifest import seal
 from gradbench.reporting.report.document import report
 from gradbench.reporting.report.source import read
+from gradbench.reporting.view import Line
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_the_main_table_holds_the_numbers_of_the_rows(one, page):
         for name in ("msp", "gradient"):
             shown[told["challenge"], told["level"], name] = told[name]
     for row in rows.itertuples():
-        text = shown.pop((row.challenge, row.level, row.method))
+        text = shown.pop((row.challenge, Line.of(row).level, row.method))
         if row.value == 100:
             assert text == f"100 (≥ {row.lo:.1f})"
         else:
@@ -270,7 +271,7 @@ def test_warnings_are_said_first(tmp_path):
     rows = [
         *everything("ood", "patches", "msp", 41.2),
         *everything("ood", "patches", "gradient", 90.0),
-        auroc("control", "random_labels", "gradient", 70.0, note="p = 1e-05, Holm 2e-05"),
+        auroc("control", "random_labels", "gradient", 70.0, p=1e-05, p_holm=2e-05),
         auroc("control", "round_trip:patches", "gradient", 95.0),
         auroc("control", "round_trip:patches", "msp", 49.0),
     ]

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from gradbench.reporting.selection import CURVES, LINES, PANELS, detectors, lines, panels
+from gradbench.reporting.view import Line
 
 
 def cells(families: int, levels=(1, 2, 3, 4, 5)):
@@ -65,10 +66,10 @@ class Measured:
         self.aurocs = aurocs
 
     def lines(self):
-        return [SimpleNamespace(challenge=name) for name in ("svhn", "textures", "mean")]
+        return [Line("ood", name, "") for name in ("svhn", "textures", "mean:ood")]
 
     def spread(self, line, name):
-        value = self.aurocs[name] if line.challenge != "mean" else 100 - self.aurocs[name]
+        value = self.aurocs[name] if not line.is_mean else 100 - self.aurocs[name]
         return None if value is None else (value, value, value)
 
 

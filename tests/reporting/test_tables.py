@@ -1,7 +1,9 @@
+import re
+
 import pytest
 from made_rows import ABOUT, auroc, missing, run_frame, whole_run
 
-from gradbench.evaluation.rows import frame, hole, read_csv, write_csv
+from gradbench.evaluation.rows import frame, hole, mean_of, read_csv, write_csv
 from gradbench.reporting.numbers import number, with_interval, with_range
 from gradbench.reporting.table import markdown, terminal
 from gradbench.reporting.view import Line, View
@@ -163,8 +165,8 @@ def test_identity_has_no_interval():
 
 def test_random_labels_that_are_told_apart_are_marked():
     rows = [
-        auroc("control", "random_labels", "gradient", 58.0, note="p = 1e-05, Holm 2e-05"),
-        auroc("control", "random_labels", "msp", 50.0, note="p = 0.001, Holm 0.001"),
+        auroc("control", "random_labels", "gradient", 58.0, p=1e-05, p_holm=2e-05),
+        auroc("control", "random_labels", "msp", 50.0, p=0.001, p_holm=0.001),
     ]
     table = section(markdown(frame(rows), ABOUT), "Controls")
     assert cells(table, "random_labels")[1:] == (
@@ -194,8 +196,8 @@ def test_several_networks_are_shown_with_mean_and_range():
         for name, value in zip(ABOUT["detectors"], values):
             more = {"seed": seed, "n_abnormal": 300 + seed}
             rows.append(auroc("adversarial", "fgsm", name, value, **more))
-        note = f"p = 0.{seed + 1}, Holm 0.{seed + 2}"
-        rows.append(auroc("control", "random_labels", "gradient", 50 + seed, seed=seed, note=note))
+        p = {"p": (seed + 1) / 10, "p_holm": (seed + 2) / 10}
+        rows.append(auroc("control", "random_labels", "gradient", 50 + seed, seed=seed, **p))
     text = markdown(frame(rows), about)
     main = section(text, "AUROC")
     assert cells(main, "fgsm")[1:] == (
@@ -229,3 +231,37 @@ def test_the_terminal_shows_the_main_table_in_line():
 def test_a_bar_in_a_name_does_not_break_the_table():
     main = section(markdown(frame([auroc("ood", "a|b", "msp", 90.0)]), ABOUT), "AUROC")
     assert "| a\\|b" in main
+
+
+def gap(challenge_set, challenge, method, best, lo, hi):
+    ends = {"lo": lo, "hi": hi, "metric": "auroc_difference", "compared_with": best}
+    return auroc(challenge_set, challenge, method, (lo + hi) / 2, **ends)
+
+
+def test_no_two_rows_are_called_the_same_where_two_sets_have_a_mean():
+    rows = whole_run()
+    for kind, value in (("ood", 70.0), ("corruption", 60.0)):
+        rows += [auroc(kind, mean_of(kind), name, value + i)
+                 for i, name in enumerate(ABOUT["detectors"])]  # fmt: skip
+    text = markdown(frame(rows), ABOUT)
+    assert cells(section(text, "AUROC"), "mean:ood")[-2:] == [
+        "70.0 69.0–71.0",
+        "**71.0** 70.0–72.0",
+    ]
+    assert cells(section(text, "AUROC"), "mean:corruption")[-1] == "**61.0** 60.0–62.0"
+    assert not re.search(r"^\| mean +\|", text, re.MULTILINE)
+    told = terminal(frame(rows), ABOUT)
+    assert "mean:ood" in told
+    assert "mean:corruption" in told
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "mark"), [(-2.0, 0.5, "≈"), (-2.0, 0.0, "≈"), (-2.0, -0.001, "")]
+)
+def test_a_mark_is_an_interval_of_the_difference_that_holds_zero(lo, hi, mark):
+    """Whatever p says beside it."""
+    rows = [auroc("ood", "svhn", "msp", 89.0), auroc("ood", "svhn", "gradient", 90.0)]
+    rows.append(gap("ood", "svhn", "msp", "gradient", lo, hi) | {"p": 0.04, "p_holm": 0.9})
+    text = markdown(frame(rows), ABOUT)
+    assert cells(text, "svhn")[-2] == f"89.0{mark} 88.0–90.0"
+    assert ("not distinguishable from the highest" in text) == bool(mark)

@@ -1,5 +1,6 @@
-"""Which test compares two detectors, and that it compares the same images."""
+"""What is compared on a challenge or a mean, and by which test."""
 
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,52 +8,69 @@ import pytest
 
 from gradbench.evaluation.comparison import corrected_t_p, normal_p
 from gradbench.evaluation.replicates import Sampled, combined
-from gradbench.run.differences import p_values
+from gradbench.evaluation.rows import mean_of
+from gradbench.run.differences import compared
 from gradbench.run.verdict import Verdict
 
 CELL = ("adversarial", "fgsm", None)
 OTHER = ("adversarial", "bim", None)
-MEAN = ("adversarial", "mean", None)
+MEAN = ("adversarial", mean_of("adversarial"), None)
 FOLDS, REPLICATES, RATIO = 5, 400, 0.25
 
 
-def drawn(seed: int) -> Sampled:
+def drawn(seed: int, value: float = 0.8) -> Sampled:
     rng = np.random.default_rng(seed)
-    return Sampled(0.8 + 0.05 * rng.random(FOLDS), 0.8 + 0.02 * rng.standard_normal(REPLICATES))
+    folds = value + 0.05 * rng.random(FOLDS)
+    return Sampled(folds, folds.mean() + 0.02 * rng.standard_normal(REPLICATES))
 
 
 def results(folds: dict, ratio: float | None = RATIO):
-    """Return results of two detectors; `folds` tells by challenge which images theirs measure."""
+    """Return results of detectors; `folds` tells by challenge which images theirs measure."""
     verdicts = {
         cell: {
-            name: {0: Verdict(drawn(i), (50, 50), False, None, digest)}
-            for i, (name, digest) in enumerate(both.items())
+            name: {0: Verdict(drawn(i), (50, 50), drawn(i).interval(0.95), digest)}
+            for i, (name, digest) in enumerate(of.items())
         }
-        for cell, both in folds.items()
+        for cell, of in folds.items()
     }
     protocol = SimpleNamespace(ratio=ratio)
-    return SimpleNamespace(verdicts=verdicts, experiment=SimpleNamespace(protocol=protocol))
+    experiment = SimpleNamespace(protocol=protocol, config={"evaluation": {"confidence": 0.95}})
+    return SimpleNamespace(verdicts=verdicts, experiment=experiment)
 
 
 WHOLE = {"a": drawn(0), "b": drawn(1)}
 GAP = combined([*WHOLE.values()], [1, -1])
+PAIR = [("a", "b")]
 
 
-def test_folds_of_the_same_images_are_compared_fold_by_fold():
-    p, test = p_values(results({CELL: {"a": "x", "b": "x"}}), CELL, WHOLE)
-    assert test[0, 1] == "corrected t-test over folds"
-    assert p[0, 1] == corrected_t_p(GAP.per_fold, RATIO)
+@pytest.mark.parametrize("ratio", [RATIO, None])
+def test_every_protocol_has_the_paired_bootstrap(ratio):
+    (said,) = compared(results({CELL: {"a": "x", "b": "x"}}, ratio), CELL, WHOLE, PAIR)
+    assert said["test"] == "paired bootstrap over sources"
+    assert said["compared_with"] == "b"
+    assert said["p"] == said["p_holm"] == normal_p(GAP.value, float(GAP.samples.std(ddof=1)))
+    # one protocol has a single rotation, and nothing can be said of its spread
+    assert said["p_folds"] == (None if ratio is None else corrected_t_p(GAP.per_fold, RATIO))
 
 
 @pytest.mark.parametrize("cell", [CELL, MEAN])
 def test_folds_of_other_images_are_not_compared_fold_by_fold(cell):
     """Of a mean, one challenge with other images is enough."""
     folds = {CELL: {"a": "x", "b": "y"}, OTHER: {"a": "z", "b": "z"}}
-    p, test = p_values(results(folds), cell, WHOLE)
-    assert test[0, 1] == test[1, 0] == "paired bootstrap over sources"
-    assert p[0, 1] == normal_p(GAP.value, float(GAP.samples.std(ddof=1)))
+    (said,) = compared(results(folds), cell, WHOLE, PAIR)
+    assert said["p_folds"] is None
+    assert said["p"] == normal_p(GAP.value, float(GAP.samples.std(ddof=1)))
 
 
-def test_without_refits_folds_are_no_repetitions():
-    _, test = p_values(results({CELL: {"a": "x", "b": "x"}}, ratio=None), CELL, WHOLE)
-    assert test[0, 1] == "paired bootstrap over sources"
+def test_holm_counts_the_pairs_given_together():
+    """So those with the best of a row by themselves, and not those of other challenges."""
+    whole = {str(i): drawn(i, 0.8 + 0.02 * i) for i in range(4)}
+    run = results({CELL: dict.fromkeys(whole, "x")})
+    with_best = [(name, "3") for name in "012"]
+    every = [*combinations(whole, 2)]
+    of_row, of_all = (compared(run, CELL, whole, pairs) for pairs in (with_best, every))
+    least = min(of_row, key=lambda said: said["p"])
+    assert least["p_holm"] == pytest.approx(3 * least["p"])
+    same = next(x for x, pair in zip(of_all, every) if pair == ("0", "3"))
+    assert (same["p"], same["p_holm"]) == pytest.approx((least["p"], 6 * least["p"]))
+    assert same["hi"] - same["lo"] > least["hi"] - least["lo"]

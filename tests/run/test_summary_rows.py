@@ -23,6 +23,6 @@ def test_a_mean_has_a_source_where_its_challenges_have_one(finished, tmp_path):
     words = ("levels=[1,5]", "controls.memorisation=false", "model.hold_out=0")
     assert gradbench("run", *SMALL, *words, cwd=here, figures=True).code == 0
     assert (here / "run/figures/levels.png").exists()
-    means = rows(here, challenge="mean")
+    means = rows(here, challenge="mean:corruption")
     assert {r["metric"] for r in means} >= {"auroc", "auroc_difference"}
     assert {(r["challenge_set"], r["source"]) for r in means} == {("corruption", "generated")}

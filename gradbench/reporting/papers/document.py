@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import fill as wrap
 
-from gradbench.evaluation.comparison import LEVEL
 from gradbench.reporting import grid
 from gradbench.reporting.grid import ALIKE
 from gradbench.reporting.markup import framed, html, html_text, latex, latex_text
@@ -17,8 +16,8 @@ from gradbench.reporting.papers.verdict import verdict
 
 BOLD = "the best of its group"
 NEAR = (
-    f"{ALIKE}: not distinguishable from the best by the test of the run (rows of "
-    f"`auroc_difference`), p at least {LEVEL} after Holm over the run"
+    f"{ALIKE}: not distinguishable from the best: the interval of their difference in the run "
+    "holds zero (rows of `auroc_difference`)"
 )
 WIDTH = 100
 """Columns of a terminal that a table should fit in."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -13,7 +12,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from gradbench.evaluation.comparison import LEVEL
+from gradbench.evaluation.rows import NO_LEVEL
 from gradbench.reporting.finished import Finished
 from gradbench.reporting.manifest import COUNTED
 from gradbench.reporting.run_json import NAME
@@ -25,7 +24,6 @@ DEEPEST = 4
 NO_RUNS = ("store", "model", "figures")
 """Folders that hold no runs, and in the case of the store very many files."""
 KINDS = ("ood", "corruption", "adversarial")
-HOLM = re.compile(r"Holm ([^\s;,]+)")
 
 
 class Run(Finished):
@@ -48,7 +46,10 @@ class Run(Finished):
         """Equal for runs whose numbers may stand in one table: network, images, protocol."""
 
     def value(self, *keys: Any) -> list[Any]:
-        """Return the rows of (challenge, level, method, metric, side, rule), one for each seed."""
+        """Return the rows of (challenge, level, method, metric, side, rule), one for each seed.
+
+        The level is "" where there are none.
+        """
         return [row for row in self._rows.get(keys, ()) if not isnan(row.value)]
 
     def reason(self, challenge: str, level: str, method: str) -> str:
@@ -57,25 +58,22 @@ class Run(Finished):
         A hole without level or method speaks of all of them.
         """
         for row in self._holes.get(challenge, ()):
-            if row.level in ("", level) and row.method in ("", method):
+            if row.level in (NO_LEVEL, level) and row.method in ("", method):
                 return row.note.removeprefix("not measured: ")
         return ""
 
     def alike(self, challenge: str, level: str, method: str, best: str) -> bool:
         """Tell whether the paired test of a run cannot tell a detector's AUROC from the best one.
 
-        Read from the rows of `auroc_difference`, whose variant names the best of the run; where
-        that is a detector which the table does not hold, there is no test.
+        Read from the rows of `auroc_difference`, which name the best of the run; where that is a
+        detector which the table does not hold, there is no test.
         """
-        for row in self.value(challenge, level, method, "auroc_difference", "", ""):
-            found = HOLM.search(row.note)
-            if row.variant == f"minus {best}" and found:
-                return float(found[1]) >= LEVEL
-        return False
+        rows = self.value(challenge, level, method, "auroc_difference", "", "")
+        return any(row.compared_with == best and row.lo <= 0 <= row.hi for row in rows)
 
     def remarks(self, row: Any) -> list[str]:
         """Return what the note of a row tells of the images."""
-        own = ("exact", "not measured: ", "no interval", "indicative", "p ")
+        own = ("exact", "not measured: ", "no interval", "indicative")
         return [part for part in row.note.split("; ") if part and not part.startswith(own)]
 
     @cached_property
@@ -84,7 +82,8 @@ class Run(Finished):
         rows = self.frame
         rows = rows[(rows["fold"] == "all") & rows["challenge_set"].isin(KINDS)]
         for row in rows[rows["protocol"] == self.protocol].itertuples(index=False):
-            key = (row.challenge, row.level, row.method, row.metric, row.side, row.threshold_rule)
+            level = "" if row.level == NO_LEVEL else row.level
+            key = (row.challenge, level, row.method, row.metric, row.side, row.threshold_rule)
             found[key].append(row)
         return found
 

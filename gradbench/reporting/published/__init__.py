@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradbench.errors import GradbenchError, unknown
 
@@ -82,19 +81,3 @@ def load(path: Path) -> tuple[Printed, ...]:
             raise GradbenchError(f"{path}, line {place}: the same number as in a line before it")
         found[key] = printed
     return tuple(found.values())
-
-
-def as_rows(numbers: Iterable[Printed]) -> list[dict[str, Any]]:
-    """Return published numbers as tidy rows, the kind that a run has; see `evaluation.rows`."""
-    from gradbench.evaluation.rows import row
-
-    same = NAMING[:10]
-    return [
-        row(
-            **{name: getattr(one, name) for name in same},
-            value=one.number,
-            unit=one.unit,
-            note="; ".join(part for part in (f"printed on {one.source}", one.note) if part),
-        )
-        for one in numbers
-    ]

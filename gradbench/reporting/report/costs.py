@@ -27,7 +27,7 @@ from gradbench.reporting.report.plot import (
     milliseconds,
 )
 from gradbench.reporting.report.source import Source
-from gradbench.reporting.view import MEAN, Line, View
+from gradbench.reporting.view import Line, View
 from gradbench.support.documents import content
 
 WIDTH, HEIGHT = 330, 236
@@ -118,7 +118,7 @@ def costs(source: Source, taken: dict[str, float], names: list[str]) -> list[Pan
 
 def _shown(view: View) -> list[Line]:
     lines = view.lines()
-    means = {line.kind: line for line in lines if line.challenge == MEAN}
+    means = {line.kind: line for line in lines if line.is_mean}
     single = [line for line in lines if line.kind not in means]
     return [*means.values(), *(single if len(single) <= MOST else [])]
 

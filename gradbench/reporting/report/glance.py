@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradbench.evaluation.rows import MEAN
 from gradbench.reporting.numbers import number
 from gradbench.reporting.sections import ALARM
 from gradbench.reporting.view import Line, View
@@ -20,7 +19,7 @@ def glance(view: View, names: Sequence[str]) -> list[str]:
         view: rows of the run.
         names: detectors as they stand in the rows.
     """
-    lines = [line for line in view.lines() if line.challenge != MEAN]
+    lines = [line for line in view.lines() if not line.is_mean]
     return [
         *_highest(view, lines, names),
         *_beside_controls(view, names),

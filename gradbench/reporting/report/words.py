@@ -8,11 +8,10 @@ from typing import Any
 import yaml
 
 from gradbench.evaluation.protocols import Grouped
-from gradbench.evaluation.rows import MEAN
 from gradbench.reporting.grid import Grid
 from gradbench.reporting.numbers import DASH
 from gradbench.reporting.report.source import Source
-from gradbench.reporting.view import HOLE
+from gradbench.reporting.view import HOLE, Line
 
 SIDES = (
     "Abnormal images are the positive class, higher scores mean more abnormal; AUPR and FPR95 name "
@@ -59,7 +58,7 @@ def measured(source: Source) -> str:
 
 def challenges(source: Source) -> str:
     """Return the names of the challenges, means left out."""
-    return ", ".join(dict.fromkeys(x.challenge for x in source.view.lines() if x.challenge != MEAN))
+    return ", ".join(dict.fromkeys(x.challenge for x in source.view.lines() if not x.is_mean))
 
 
 def holes(source: Source) -> list[str]:
@@ -68,7 +67,7 @@ def holes(source: Source) -> list[str]:
     notes = frame[frame["note"].str.startswith(HOLE)]
     found = {}
     for row in notes.itertuples(index=False):
-        what = " ".join(filter(None, (row.challenge, row.level, row.method and f"by {row.method}")))
+        what = " ".join(filter(None, (Line.of(row).title, row.method and f"by {row.method}")))
         found.setdefault(row.note.removeprefix(HOLE), {})[what] = None
     return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
 
@@ -150,7 +149,7 @@ def _balance(source: Source) -> str:
     pairs: dict[str, list[str]] = {}
     for line in view.lines():
         normal, abnormal = view.count(line, "n_normal"), view.count(line, "n_abnormal")
-        if normal and abnormal and line.challenge != MEAN:
+        if normal and abnormal and not line.is_mean:
             pairs.setdefault(f"{normal} : {abnormal}", []).append(line.title)
     told = [
         f"{pair} ({', '.join(names) if len(names) <= 4 else f'{len(names)} cells'})"
