@@ -10,9 +10,11 @@ from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution, gather
+from gradbench.errors import Faulty
 from gradbench.evaluation.transfer import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring
 from gradbench.run.experiment import Experiment
+from gradbench.run.faults import check_some, others_go_on
 from gradbench.run.judging import judge, resampled
 from gradbench.run.results import Results
 from gradbench.run.sides import sides
@@ -53,6 +55,7 @@ def run(experiment: Experiment, store: Store) -> Results:
             controls.run(trial, results)
             thresholds.measure(trial, results)
             pass_times.measure(trial, results)
+    check_some(results)
     summary.add(results)
     return results
 
@@ -113,17 +116,20 @@ def measure(trial: Trial, results: Results) -> None:
             if made.attack is not None:
                 results.add_attack(trial.seed, cell, made.attack)
             normal, abnormal = sides(trial, cell, made)  # step 3
-        except MissingData as reason:
+        except (MissingData, Faulty) as reason:
             results.add_hole(trial.seed, cell, str(reason))
             say(f"{cell.title}: not measured: {reason}")
             continue
         results.add_outputs(trial.seed, abnormal)
+        for name, reason in trial.experiment.refused.items():
+            results.add_hole(trial.seed, cell, reason, method=name)
         for name in trial.experiment.detectors:
             if across and trial.experiment.detector(name).learns_from_challenges:
                 continue  # see `transferring`
-            judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
-            results.add(trial.seed, cell, abnormal.images, name, judged)
-            results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))
+            with others_go_on(results, trial.seed, cell, name):
+                judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
+                results.add(trial.seed, cell, abnormal.images, name, judged)
+                results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))
         controls.beside(trial, cell, made, normal, abnormal, results)
 
 

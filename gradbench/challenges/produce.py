@@ -11,10 +11,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.challenges import checked
 from gradbench.challenges.base import Derived, clean_batch
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
 from gradbench.store import Key, Store
 from gradbench.support.progress import Progress
+from gradbench.support.sources import told
 
 BATCH = 100
 """Images a pass: fixed, since it is part of what an attack gives bit for bit."""
@@ -59,15 +61,27 @@ class Source:
     network: Backbone | None = None
     weights: str = ""
 
-    def make(self, clean: ImageSet, rows: np.ndarray) -> np.ndarray:
-        """Return the challenge images of the given rows of the clean set."""
+    def make(self, clean: ImageSet, rows: np.ndarray, look: bool = False) -> np.ndarray:
+        """Return the challenge images of the given rows of the clean set.
+
+        Args:
+            clean: the clean set.
+            rows: of it.
+            look: also look whether images depend on each other, see `checked.perturb`.
+
+        Raises:
+            Faulty: if a class from outside does not what a challenge must.
+        """
         device = self.network.device if self.network is not None else torch.device("cpu")
         made = []
-        for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
-            about = clean.labels[part], clean.sources[part]
-            batch = clean_batch(clean.images[part], *about, device, self.quantise)
-            grey = self.challenge.perturb(batch, self.strength, self.seed, self.network)
-            made.append(self.challenge.to_pixels(grey, batch))
+        how = (self.strength, self.seed, self.network)
+        with checked.left_as_it_came(self.challenge, self.name, self.network):
+            for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
+                about = clean.labels[part], clean.sources[part]
+                batch = clean_batch(clean.images[part], *about, device, self.quantise)
+                first = look and not made
+                grey = checked.perturb(self.challenge, self.name, batch, *how, look=first)
+                made.append(checked.pixels(self.challenge, self.name, grey, batch))
         return np.concatenate(made)
 
     def keys(self, clean: ImageSet) -> list[Key]:
@@ -87,6 +101,7 @@ class Source:
                 "seed": self.seed,
                 "quantise": self.quantise,
                 **challenge.settings(),
+                **told(challenge),
             }
             keys.append(Key("challenge", challenge.version, config, inputs))
         return keys
@@ -110,7 +125,7 @@ def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, At
             index = np.arange(rows.start, rows.stop)
 
             def build(folder: Path, _: Path, index: np.ndarray = index) -> dict:
-                pixels = source.make(clean, index)
+                pixels = source.make(clean, index, look=True)
                 if source.challenge.uses_network:
                     done = _measure(source, clean, index, pixels)
                     save_file({"images": pixels, **vars(done)}, str(folder / "shard.safetensors"))

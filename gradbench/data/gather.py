@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradbench.data import checked
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import hold_out
@@ -44,11 +45,11 @@ def gather(dataset: Dataset, settings: DataSettings, limit: int | None = None) -
         MissingData: if images are missing, or too few of the training set are at hand.
         GradbenchError: if the set has no such role or its files are damaged.
     """
-    whole = dataset.load("train", settings)
+    whole = checked.load(dataset, "train", settings)
     if reason := scarce(dataset, whole.split, len(whole), settings):
         raise MissingData(reason)
-    test = dataset.load("test", settings)
-    kept = dataset.held_out(whole)
+    test = checked.load(dataset, "test", settings)
+    kept = checked.check_held_out(dataset, dataset.held_out(whole), len(whole))
     return InDistribution(
         train=whole.select(np.flatnonzero(~kept)),
         hold_out=whole.select(np.flatnonzero(kept), "hold-out"),

@@ -63,9 +63,12 @@ def write_models(results: Results, folder: Path) -> None:
 def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:
     """Yield the keys of a network's detectors that can score: fitted ones, and those without fit.
 
-    Where no challenge was at hand, those that learn from challenges have nothing to score with.
+    Where no challenge was at hand, those that learn from challenges have nothing to score with;
+    one from outside that was found to have a fault scores nothing.
     """
     for name in results.experiment.detectors:
+        if name in results.faults:
+            continue
         yield from (key for key in results.states if (key[0], key[2]) == (seed, name))
         detector = results.experiment.detector(name)
         if not (detector.learns_from_challenges or learns(detector)):

@@ -165,6 +165,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
         "protocol": protocol_name(experiment.protocol),
         "told": experiment.protocol.told,
         "left_out": dict(experiment.left_out),
+        "refused": dict(experiment.refused),
         "detectors": {
             name: {
                 "supervision": detector.supervision,

@@ -31,6 +31,7 @@ def markdown(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
         about: `experiment`, `in_dist`, `backbone`, `width`, `accuracy` (fraction by seed),
             `n_clean`, `protocol`, `told` (how a value comes about), `detectors` (name ->
             `supervision`, `clean_seen`, `reads`, `passes`), `left_out` (name -> `supervision`),
+            `refused` (name of a detector that could not be measured at all -> why),
             `remark` (a sentence for the head, or empty) and `command`.
     """
     view = View(frame, about["protocol"])
@@ -70,6 +71,7 @@ def terminal(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
         f"{about['experiment']}: {about['in_dist']} in; {_network(about)}",
         about["remark"],
         _left_out(about),
+        *refused(about),
         f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
     ]
     blocks = main(view, view.methods(about["detectors"]), about, WIDEST)
@@ -86,6 +88,7 @@ def _conventions(view: View, about: Mapping[str, Any]) -> tuple[str, ...]:
         f"Network f: {_network(about)} (seed{'s' * several} {seeds}).",
         f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().told}",
         _left_out(about),
+        *refused(about),
         "Score: higher = more abnormal. Abnormal images are the positive class.",
         f"Command: `{about['command']}`",
     ]
@@ -97,6 +100,11 @@ def _left_out(about: Mapping[str, Any]) -> str:
     left = about.get("left_out") or {}
     names = ", ".join(f"{name} ({supervision})" for name, supervision in left.items())
     return f"Left out, for they see challenges: {names}." if left else ""
+
+
+def refused(about: Mapping[str, Any]) -> list[str]:
+    """Return why detectors could not be measured at all, a sentence each."""
+    return [f"Not measured: {reason}." for reason in (about.get("refused") or {}).values()]
 
 
 def _network(about: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
 from gradbench.detectors.base import GIVEN, Detector, Samples
-from gradbench.detectors.scoring import Clean, one_thread
+from gradbench.detectors.checked import check_state
+from gradbench.detectors.scoring import TRIED, Clean, one_thread
+from gradbench.errors import Faulty
 from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import version_of
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
+from gradbench.support.instantiate import found
+from gradbench.support.sources import told
 
 FIT_VERSION = 1
 IMAGE_SCORES_VERSION = 1
@@ -45,6 +50,8 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
     if not learns(detector):
         nothing = Samples.normal({})
         return detector.fit({}, nothing, nothing, _seed(trial)), detector.state()
+    if name in trial.unfit:
+        raise Faulty(trial.unfit[name])
 
     key = fit_key(trial, name)
     product = trial.store.get(key)
@@ -58,9 +65,16 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
                 state = detector.fit(given.bank, *parts, _seed(trial)).state()
             tensors = {n: t.contiguous() for n, t in state.items()}
             save_file(tensors, str(folder / "state.safetensors"))
+            few = trial.normal.select(np.arange(min(TRIED, len(trial.normal.images))))
+            make = partial(trial.experiment.detector, name)
+            check_state(detector, make, lambda d: score(trial, d, few))
             return {"detector": name}
 
-        product = trial.store.make(key, build)
+        try:
+            product = trial.store.make(key, build)
+        except Faulty as fault:
+            trial.unfit[name] = str(fault)
+            raise
     state = load_file(str(product.path("state.safetensors")))
     return detector.load(state), state
 
@@ -99,11 +113,13 @@ def described(trial: Trial, name: str) -> dict[str, Any]:
     experiment = trial.experiment
     detector = experiment.detector(name)
     reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
+    target = experiment.detectors[name]["_target_"]
     return {
         "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "detector_version": detector.version,
         "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": _seed(trial),
+        **told(found(target, f"detector {name}: {target}"), detector),
     }
 
 

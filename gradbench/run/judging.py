@@ -26,6 +26,7 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
+from gradbench.support.sources import told
 
 SCORES_VERSION = 1
 MEASURES_VERSION = 1
@@ -219,6 +220,7 @@ def scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, pr
         **described(trial, name),
         "folds": {
             **protocol.settings(),
+            **told(protocol),
             "split_seed": experiment.config["evaluation"]["seed"],
         },
     }

@@ -1,0 +1,239 @@
+"""The door of challenges: what they declare, what they are given, and what they hand back.
+
+One whose class is from outside gets copies, its images must not depend on what is made beside them,
+and the network that it attacks is left as it came; a fault in it is one sentence, and the run goes
+on with the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.challenges.base import Asked, Challenge, Clean, Derived, Given
+from gradbench.data.checked import looked_at, read_only
+from gradbench.data.imageset import ImageSet
+from gradbench.errors import Faulty, unknown
+from gradbench.store import canonical
+from gradbench.support.calling import calling, reseeded
+from gradbench.support.sources import outside
+
+KINDS = ("ood", "corruption", "adversarial")
+GREY = 0.5
+"""Grey levels by which an image may differ between batches: less than a level on the grid."""
+TURNED = 0.25
+"""Share of the pixels of an attack that may differ by more: rounding turns signs of gradients."""
+
+
+class Unusable(Given):
+    """A challenge from outside that cannot be measured; it becomes a row that says why.
+
+    Args:
+        kind: column `challenge_set` of the row.
+        reason: in a sentence.
+    """
+
+    kind = "ood"
+
+    def __init__(self, kind: str, reason: str):
+        self.kind, self.reason = kind, reason
+
+    def find(self, asked: Asked) -> ImageSet:
+        """Raise the reason."""
+        raise Faulty(self.reason)
+
+
+def usable(name: str, challenge: Challenge) -> Challenge:
+    """Return a challenge, or what stands for it where its class from outside is no challenge."""
+    if not outside(challenge):
+        return challenge
+    try:
+        with calling(f"challenge {name}: {type(challenge).__qualname__}"):
+            _check_declared(name, challenge)
+    except Faulty as fault:
+        kind = getattr(challenge, "kind", None)
+        usual = "corruption" if isinstance(challenge, Derived) else "ood"
+        return Unusable(kind if kind in KINDS else usual, str(fault))
+    return challenge
+
+
+def perturb(
+    challenge: Derived, name: str, clean: Clean, strength, seed: int, network, look: bool
+) -> Tensor:
+    """Return the grey levels (B, C, H, W) that a challenge makes of clean images.
+
+    Args:
+        challenge: what is done.
+        name: of the challenge in rows.
+        clean: the images.
+        strength: of the level.
+        seed: of its random numbers.
+        network: f, for attacks.
+        look: make some images again by themselves, where the class is from outside.
+
+    Raises:
+        Faulty: if a class from outside raises, changes what it is given, or gives no such images.
+    """
+    if not outside(challenge):
+        return challenge.perturb(clean, strength, seed, network)
+    member = f"challenge {name}: {type(challenge).__qualname__}.perturb"
+
+    def make(given: Clean, state: int | None = None) -> Tensor:
+        copy = Clean(given.grey.clone(), given.labels.clone(), given.sources.copy(), given.quantise)
+        with calling(member):
+            if state is not None:
+                reseeded(state)
+            found = challenge.perturb(copy, strength, seed, network)
+        _check_left(member, given, copy)
+        return _grey_levels(member, found, given.grey)
+
+    whole = make(clean)
+    count = len(whole)
+    for rows in ([count - 1], [count // 2, 0]) if look else ():
+        few = replace(clean, grey=clean.grey[rows], labels=clean.labels[rows],
+                      sources=clean.sources[rows])  # fmt: skip
+        alone = make(few)
+        changed = ((alone - whole[rows]).abs() > GREY).double().mean()
+        if changed > (TURNED if network is not None else 0):
+            drawn = not torch.equal(make(few, state=count), alone)
+            raise Faulty(
+                f"{member} makes another image of the same one "
+                + ("the second time" if drawn else f"among {len(rows)} than among {count}")
+                + ": an image may depend on its own pixels, label, source and the seed alone, "
+                "random numbers come from challenges/counter.py"
+            )
+    return whole
+
+
+def pixels(challenge: Derived, name: str, grey: Tensor, clean: Clean) -> np.ndarray:
+    """Return grey levels as pixels, see `Derived.to_pixels`."""
+    found = challenge.to_pixels(grey, clean)
+    due = (tuple(clean.grey.shape), np.dtype(np.uint8 if clean.quantise else np.float32))
+    if outside(challenge) and (getattr(found, "shape", ()), getattr(found, "dtype", None)) != due:
+        raise Faulty(
+            f"challenge {name}: {type(challenge).__qualname__}.to_pixels gives "
+            f"{getattr(found, 'dtype', type(found).__name__)} {getattr(found, 'shape', '')}: "
+            f"{due[1]} {due[0]} is due"
+        )
+    return found
+
+
+def find(challenge: Given, asked: Asked) -> ImageSet:
+    """Return the images of a challenge that are found or drawn, see `Given.find`.
+
+    Raises:
+        MissingData: if they are not at hand.
+        Faulty: if a class from outside raises, or gives what are no such images.
+    """
+    if not outside(challenge):
+        return challenge.find(asked)
+    member = f"challenge {asked.name}: {type(challenge).__qualname__}.find"
+    with calling(member):
+        found = challenge.find(replace(asked, clean=read_only(asked.clean)))
+    return looked_at(found, member, asked.clean.shape)
+
+
+@contextmanager
+def left_as_it_came(challenge: Derived, name: str, network: Backbone | None) -> Iterator[None]:
+    """Put modes and flags of f back after a challenge from outside, and refuse other weights.
+
+    Raises:
+        Faulty: if the challenge changes weights or buffers, which are put back too.
+    """
+    if network is None or not outside(challenge):
+        yield
+        return
+    modes = [(module, module.training) for module in network.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    before = {n: t.detach().clone() for n, t in network.network.state_dict().items()}
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, needed in flags:
+            parameter.requires_grad_(needed)
+            parameter.grad = None
+        after = network.network.state_dict()
+        changed = [n for n, t in before.items() if not torch.equal(after[n], t)]
+        if changed:
+            network.network.load_state_dict(before)
+    if changed:
+        raise Faulty(
+            f"challenge {name}: {type(challenge).__qualname__}.perturb changes the network "
+            f"({changed[0]}): it must leave weights and buffers as they are"
+        )
+
+
+def _check_declared(name: str, challenge: Challenge) -> None:
+    start = f"challenge {name}: {type(challenge).__qualname__}"
+    if not isinstance(challenge, Challenge):
+        raise Faulty(f"{start} is derived neither from Derived nor from Given (challenges/base.py)")
+    kind = getattr(challenge, "kind", None)
+    if kind not in KINDS:
+        raise Faulty(f"{start}: {unknown('kind of challenge', str(kind), KINDS)}")
+    if isinstance(challenge, Derived):
+        if not isinstance(getattr(challenge, "family", None), str):
+            raise Faulty(f"{start}.family is missing: the name under which random numbers are drawn")
+        strengths = getattr(challenge, "strengths", None)
+        if not isinstance(strengths, Sequence) or not all(map(_strength, strengths or [None])):
+            raise Faulty(
+                f"{start}.strengths is {strengths!r}: a list with a number for each level is due, "
+                "of one for a challenge without levels"
+            )
+        canonical(challenge.settings())
+    levels = challenge.levels
+    if not isinstance(levels, tuple) or not all(type(level) is int for level in levels):
+        raise Faulty(f"{start}.levels is {levels!r}: a tuple of whole numbers is due")
+
+
+def _strength(value) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_strength, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_left(member: str, given: Clean, copy: Clean) -> None:
+    same = {
+        "grey": torch.equal(given.grey, copy.grey),
+        "labels": torch.equal(given.labels, copy.labels),
+        "sources": np.array_equal(given.sources, copy.sources),
+    }
+    for what, kept in same.items():
+        if not kept:
+            raise Faulty(
+                f"{member} changes the clean images in place (clean.{what}): it must leave them "
+                "as they are, work on a clone()"
+            )
+
+
+def _grey_levels(member: str, found, like: Tensor) -> Tensor:
+    """Return grey levels without a graph, on the device of the clean images, checked."""
+    if isinstance(found, np.ndarray) and found.dtype.kind in "fiu":
+        found = torch.from_numpy(np.array(found))
+    if not torch.is_tensor(found) or found.is_complex() or found.dtype == torch.bool:
+        raise Faulty(f"{member} gives {type(found).__name__}: a tensor of grey levels is due")
+    if found.shape != like.shape:
+        raise Faulty(
+            f"{member} gives images of shape {tuple(found.shape)}: {tuple(like.shape)} is due, one "
+            "image for each clean one in their order"
+        )
+    found = found.detach().to(like.device)
+    found = found if found.is_floating_point() else found.float()
+    if not found.isfinite().all():
+        raise Faulty(f"{member} gives grey levels that are NaN or infinite")
+    low, high = float(found.min()), float(found.max())
+    if low < 0 or high > 255:
+        raise Faulty(
+            f"{member} gives grey levels from {low:.4g} to {high:.4g}: 0 to 255 are due, "
+            ".clamp(0, 255) cuts them"
+        )
+    if high <= 1 < float(like.max()) and not torch.equal(found, found.round()):
+        raise Faulty(f"{member} gives grey levels up to {high:.4g}: 0 to 255 are due, not 0 to 1")
+    return found
