@@ -15,12 +15,15 @@ from safetensors.torch import load_file
 from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
+from gradbench.backbones.checked import in_a_sentence, try_out
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.together import train_together
 from gradbench.backbones.training import accuracy, train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
+from gradbench.support.instantiate import found
+from gradbench.support.sources import told
 from gradbench.workers.crew import Crew
 
 VERSION = 1
@@ -79,6 +82,7 @@ class Order:
             "seed": self.seed,
             "mean": list(self.mean),
             "std": list(self.std),
+            **told(found(self.config["_target_"])),
         }
         return Key("network", VERSION, config, {"images": train.fingerprint})
 
@@ -118,6 +122,7 @@ def obtain(
         product = store.make(order.key(train_images), _trainer(order, backbone, train_images, crew))
         history = _take(backbone, product)
     backbone.to(order.device).eval()
+    try_out(backbone, test, tell=False)
     weights = digest(backbone)
     return Network(
         backbone,
@@ -184,10 +189,11 @@ def _trainer(order: Order, backbone: Backbone, images: ImageSet, crew: Crew | No
         width, less = order.config.get("width"), order.config.get("narrower")
         narrower = f"backbone.width={less}" if width and less and width > less else ""
         what = (backbone, images, order.recipe, order.seed, scratch)
-        if crew:
-            history = train_together(crew, *what, narrower)
-        else:
-            history = train(*what, order.device, narrower)
+        with in_a_sentence(backbone):
+            if crew:
+                history = train_together(crew, *what, narrower)
+            else:
+                history = train(*what, order.device, narrower)
         about = {
             "recipe": asdict(order.recipe),
             "seed": order.seed,
@@ -210,21 +216,3 @@ def _accuracy(backbone: Backbone, weights: str, test: ImageSet, store: Store) ->
         return {"accuracy": accuracy(backbone, test)}
 
     return store.make(key, build).about["accuracy"]
-
-
-def try_out(backbone: Backbone, test: ImageSet) -> None:
-    """Raise a GradbenchError unless the network gives one logit per class for a test image."""
-    _, pixels = next(test.batches(1))
-    try:
-        with torch.inference_mode():
-            logits = backbone(pixels.to(backbone.device))
-    except RuntimeError as fault:
-        raise GradbenchError(
-            f"the backbone cannot take images of shape {test.shape} from {test.name}: "
-            f"{str(fault).splitlines()[0]}"
-        ) from fault
-    if logits.shape != (1, len(backbone.classes)):
-        raise GradbenchError(
-            f"the backbone gives outputs of shape {tuple(logits.shape[1:])} for an image, "
-            f"{test.name} has {len(backbone.classes)} classes"
-        )

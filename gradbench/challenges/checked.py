@@ -27,8 +27,10 @@ from gradbench.support.sources import outside
 KINDS = ("ood", "corruption", "adversarial")
 GREY = 0.5
 """Grey levels by which an image may differ between batches: less than a level on the grid."""
+SLACK = 0.01
+"""Grey levels beyond 0 and 255 that rounding may leave."""
 TURNED = 0.25
-"""Share of the pixels of an attack that may differ by more: rounding turns signs of gradients."""
+"""Share of pixels of an attack that may differ by more: rounding turns signs of gradients."""
 
 
 class Unusable(Given):
@@ -75,7 +77,7 @@ def perturb(
         strength: of the level.
         seed: of its random numbers.
         network: f, for attacks.
-        look: make some images again by themselves, where the class is from outside.
+        look: make some images again among others, where the class is from outside.
 
     Raises:
         Faulty: if a class from outside raises, changes what it is given, or gives no such images.
@@ -94,33 +96,38 @@ def perturb(
         return _grey_levels(member, found, given.grey)
 
     whole = make(clean)
-    count = len(whole)
-    for rows in ([count - 1], [count // 2, 0]) if look else ():
-        few = replace(clean, grey=clean.grey[rows], labels=clean.labels[rows],
-                      sources=clean.sources[rows])  # fmt: skip
-        alone = make(few)
-        changed = ((alone - whole[rows]).abs() > GREY).double().mean()
-        if changed > (TURNED if network is not None else 0):
-            drawn = not torch.equal(make(few, state=count), alone)
+    if not look:
+        return whole
+    # the last image among three, and in the same place among copies of itself: whatever rounding
+    # does in a network, it does the same to both
+    rows = [len(whole) - 1, len(whole) // 2, 0]
+    few, other = make(_rows(clean, rows)), make(_rows(clean, rows[:1] * 3), state=len(whole))
+    if not torch.equal(make(_rows(clean, rows), state=len(whole)), few):
+        raise Faulty(
+            f"{member} makes other images of the same ones the second time: random numbers come "
+            "from challenges/counter.py, from the seed and each image's source"
+        )
+    room = TURNED if network is not None else 0
+    for alone, there, share in ((other[0], few[0], 0), (few[0], whole[-1], room)):
+        if ((alone - there).abs() > GREY).double().mean() > share:
             raise Faulty(
-                f"{member} makes another image of the same one "
-                + ("the second time" if drawn else f"among {len(rows)} than among {count}")
-                + ": an image may depend on its own pixels, label, source and the seed alone, "
-                "random numbers come from challenges/counter.py"
+                f"{member} makes another image of the same one when it is given with others: it "
+                "may depend on its own pixels, label and source and on the seed alone, images "
+                "stay in their order, random numbers come from challenges/counter.py"
             )
     return whole
 
 
 def pixels(challenge: Derived, name: str, grey: Tensor, clean: Clean) -> np.ndarray:
     """Return grey levels as pixels, see `Derived.to_pixels`."""
-    found = challenge.to_pixels(grey, clean)
-    due = (tuple(clean.grey.shape), np.dtype(np.uint8 if clean.quantise else np.float32))
-    if outside(challenge) and (getattr(found, "shape", ()), getattr(found, "dtype", None)) != due:
-        raise Faulty(
-            f"challenge {name}: {type(challenge).__qualname__}.to_pixels gives "
-            f"{getattr(found, 'dtype', type(found).__name__)} {getattr(found, 'shape', '')}: "
-            f"{due[1]} {due[0]} is due"
-        )
+    if not outside(challenge):
+        return challenge.to_pixels(grey, clean)
+    member = f"challenge {name}: {type(challenge).__qualname__}.to_pixels"
+    with calling(member):
+        found = challenge.to_pixels(grey, clean)
+    shape, kind = tuple(clean.grey.shape), np.dtype(np.uint8 if clean.quantise else np.float32)
+    if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (shape, kind):
+        raise Faulty(f"{member} gives {type(found).__name__}: an array of {kind} {shape} is due")
     return found
 
 
@@ -180,7 +187,7 @@ def _check_declared(name: str, challenge: Challenge) -> None:
         raise Faulty(f"{start}: {unknown('kind of challenge', str(kind), KINDS)}")
     if isinstance(challenge, Derived):
         if not isinstance(getattr(challenge, "family", None), str):
-            raise Faulty(f"{start}.family is missing: the name under which random numbers are drawn")
+            raise Faulty(f"{start}.family is missing: a name, for the seed of random numbers")
         strengths = getattr(challenge, "strengths", None)
         if not isinstance(strengths, Sequence) or not all(map(_strength, strengths or [None])):
             raise Faulty(
@@ -197,6 +204,10 @@ def _strength(value) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_strength, value))
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rows(clean: Clean, rows: list[int]) -> Clean:
+    return Clean(clean.grey[rows], clean.labels[rows], clean.sources[rows], clean.quantise)
 
 
 def _check_left(member: str, given: Clean, copy: Clean) -> None:
@@ -229,11 +240,11 @@ def _grey_levels(member: str, found, like: Tensor) -> Tensor:
     if not found.isfinite().all():
         raise Faulty(f"{member} gives grey levels that are NaN or infinite")
     low, high = float(found.min()), float(found.max())
-    if low < 0 or high > 255:
+    if low < -SLACK or high > 255 + SLACK:
         raise Faulty(
             f"{member} gives grey levels from {low:.4g} to {high:.4g}: 0 to 255 are due, "
             ".clamp(0, 255) cuts them"
         )
     if high <= 1 < float(like.max()) and not torch.equal(found, found.round()):
         raise Faulty(f"{member} gives grey levels up to {high:.4g}: 0 to 255 are due, not 0 to 1")
-    return found
+    return found.clamp(0, 255)

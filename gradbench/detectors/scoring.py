@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -130,7 +131,7 @@ def _fitted_by_fold(make, sides: list[Side], folds, seed, clean):
         found.append(Scores(*scores))
         if not number:
             first = detector.state()
-            check_state(detector, make, lambda d: sides[0].score(d, measured[0][:TRIED]))
+            check_state(detector, make, partial(sides[0].score, rows=measured[0][:TRIED]))
     return found, first
 
 

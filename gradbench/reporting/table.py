@@ -104,7 +104,7 @@ def _left_out(about: Mapping[str, Any]) -> str:
 
 def refused(about: Mapping[str, Any]) -> list[str]:
     """Return why detectors could not be measured at all, a sentence each."""
-    return [f"Not measured: {reason}." for reason in (about.get("refused") or {}).values()]
+    return [f"Left out: {reason}." for reason in (about.get("refused") or {}).values()]
 
 
 def _network(about: Mapping[str, Any]) -> str:

@@ -55,7 +55,8 @@ class Results:
         thresholds: of detectors on the hold-out, by the same keys, see `thresholds`.
         verdicts: of the main table: (challenge_set, challenge, level) -> detector -> seed.
         sets: fingerprint, size and provenance of every set of images that was looked at.
-        faults: the last fault of a detector from outside that was left out somewhere, by name.
+        faults: the last fault of a detector from outside that was left out somewhere, by the name
+            of its rows.
     """
 
     experiment: Experiment

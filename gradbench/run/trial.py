@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.obtain import Network
-from gradbench.challenges.archive import Archive, archive_of, published
 from gradbench.challenges import checked
+from gradbench.challenges.archive import Archive, archive_of, published
 from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.checked import load

@@ -107,7 +107,9 @@ LIBRARIES = tuple({Path(np.__file__).parents[1], Path(torch.__file__).parents[1]
 
 
 def _library(path: Path) -> bool:
-    return any(path.is_relative_to(folder) for folder in (HOME, *LIBRARIES, Path(sys.prefix) / "bin"))
+    return any(
+        path.is_relative_to(folder) for folder in (HOME, *LIBRARIES, Path(sys.prefix) / "bin")
+    )
 
 
 def _near(path: Path) -> Path:

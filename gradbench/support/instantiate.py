@@ -68,16 +68,17 @@ def instantiate(
         raise GradbenchError(f"{group} {name}: {fault}") from fault
 
 
-def found(target: str, what: str) -> Any:
+def found(target: str, what: str = "") -> Any:
     """Return the class or function of a path; what its module sets when imported is put back.
 
     Args:
         target: `package.module.Name`.
-        what: names it in messages.
+        what: names it in messages, where the path alone does not.
 
     Raises:
         GradbenchError: if it cannot be imported, or is nothing that builds an object.
     """
+    what = what or target
     try:
         with settings_kept():
             make = get_object(target)

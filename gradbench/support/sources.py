@@ -171,4 +171,3 @@ def _found(name: str) -> ModuleSpec | None:
         return importlib.util.find_spec(name)
     except (ImportError, ValueError, AttributeError):
         return None
-
