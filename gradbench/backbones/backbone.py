@@ -64,6 +64,11 @@ class Backbone(nn.Module):
         return self.mean.device
 
 
+def parts_of(network: nn.Module, target: str | None = None) -> list[Any]:
+    """Return the classes that a network is made of, and what its class path names."""
+    return [*{type(module) for module in network.modules()}, *([found(target)] if target else [])]
+
+
 def digest(backbone: Backbone) -> str:
     """Return the SHA-256 of a network's class, arguments, structure, weights and normalisation.
 
@@ -71,9 +76,8 @@ def digest(backbone: Backbone) -> str:
     """
     kind = type(backbone.network)
     about = [f"{kind.__module__}.{kind.__qualname__}", backbone.config, str(backbone.network)]
-    parts = {type(module) for module in backbone.network.modules()}
-    if source := told(*parts, *(found(t) for t in filter(None, [backbone.config.get("_target_")]))):
-        about.append(source)
+    if code := told(*parts_of(backbone.network, backbone.config.get("_target_"))):
+        about.append(code)
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     tensors = dict(backbone.network.state_dict(), mean=backbone.mean, std=backbone.std)
     for name in sorted(tensors):

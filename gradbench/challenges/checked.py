@@ -7,9 +7,10 @@ on with the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty, unknown
 from gradbench.store import canonical
 from gradbench.support.calling import calling, reseeded
-from gradbench.support.sources import outside
+from gradbench.support.sources import outside, told
 
 KINDS = ("ood", "corruption", "adversarial")
 GREY = 0.5
@@ -51,10 +52,17 @@ class Unusable(Given):
         raise Faulty(self.reason)
 
 
-def usable(name: str, challenge: Challenge) -> Challenge:
-    """Return a challenge, or what stands for it where its class from outside is no challenge."""
+def usable(name: str, challenge: Challenge, configured: Mapping[str, Any]) -> Challenge:
+    """Return a challenge, or what stands for it where its class from outside is no challenge.
+
+    Args:
+        name: of the challenge in rows.
+        challenge: as it was built.
+        configured: content of its file, with the user's changes.
+    """
     if not outside(challenge):
         return challenge
+    object.__setattr__(challenge, "configured", dict(configured))
     try:
         with calling(f"challenge {name}: {type(challenge).__qualname__}"):
             _check_declared(name, challenge)
@@ -63,6 +71,15 @@ def usable(name: str, challenge: Challenge) -> Challenge:
         usual = "corruption" if isinstance(challenge, Derived) else "ood"
         return Unusable(kind if kind in KINDS else usual, str(fault))
     return challenge
+
+
+def in_keys(challenge: Derived) -> dict[str, Any]:
+    """Return what keys add for a class from outside: its source, and all settings of its file.
+
+    Its own `settings` may have forgotten one.
+    """
+    code = told(challenge)
+    return code and {**code, "configured": getattr(challenge, "configured", {})}
 
 
 def perturb(
@@ -98,8 +115,7 @@ def perturb(
     whole = make(clean)
     if not look:
         return whole
-    # the last image among three, and in the same place among copies of itself: whatever rounding
-    # does in a network, it does the same to both
+    # the last image among three, and in the same place among copies of itself
     rows = [len(whole) - 1, len(whole) // 2, 0]
     few, other = make(_rows(clean, rows)), make(_rows(clean, rows[:1] * 3), state=len(whole))
     if not torch.equal(make(_rows(clean, rows), state=len(whole)), few):
@@ -108,8 +124,8 @@ def perturb(
             "from challenges/counter.py, from the seed and each image's source"
         )
     room = TURNED if network is not None else 0
-    for alone, there, share in ((other[0], few[0], 0), (few[0], whole[-1], room)):
-        if ((alone - there).abs() > GREY).double().mean() > share:
+    for alone, there in ((other[0], few[0]), (few[0], whole[-1])):
+        if ((alone - there).abs() > GREY).double().mean() > room:
             raise Faulty(
                 f"{member} makes another image of the same one when it is given with others: it "
                 "may depend on its own pixels, label and source and on the seed alone, images "

@@ -16,7 +16,6 @@ from gradbench.challenges.base import Derived, clean_batch
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
 from gradbench.store import Key, Store
 from gradbench.support.progress import Progress
-from gradbench.support.sources import told
 
 BATCH = 100
 """Images a pass: fixed, since it is part of what an attack gives bit for bit."""
@@ -101,7 +100,7 @@ class Source:
                 "seed": self.seed,
                 "quantise": self.quantise,
                 **challenge.settings(),
-                **told(challenge),
+                **checked.in_keys(challenge),
             }
             keys.append(Key("challenge", challenge.version, config, inputs))
         return keys

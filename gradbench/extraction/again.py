@@ -133,8 +133,7 @@ class Again:
         """
         config = {
             "source": what.source,
-            "loss": what.loss.settings(),
-            **told(what.loss),
+            "loss": {**what.loss.settings(), **told(what.loss)},
             "magnitudes": list(what.magnitudes),
             "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
             "dtype": "float32",

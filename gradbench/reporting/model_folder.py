@@ -13,12 +13,15 @@ from safetensors.torch import save_file
 
 from gradbench import __version__
 from gradbench.backbones import checkpoint
+from gradbench.backbones.backbone import parts_of
 from gradbench.data.picture import Fit
 from gradbench.extraction.readers import VERSIONS
 from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
+from gradbench.support.instantiate import found
+from gradbench.support.sources import UNREAD, told
 
 
 def write_models(results: Results, folder: Path) -> None:
@@ -47,6 +50,7 @@ def write_models(results: Results, folder: Path) -> None:
             "in_dist": experiment.dataset.name,
             "accuracy": network.accuracy,
             "weights": network.weights,
+            "code": code_of(*parts_of(backbone.network, backbone.config.get("_target_"))),
             "outputs": VERSIONS,
             "kept": KEPT,
             "detectors": [_detector(results, key, here) for key in _able(results, seed)],
@@ -91,11 +95,21 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
         "column": column,
         "config": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "version": detector.version,
+        "code": code_of(found(experiment.detectors[name]["_target_"]), detector),
         "supervision": detector.supervision,
         "fitted_on": title,
         "state": place,
         "threshold": None if threshold is None else asdict(threshold),
     }
+
+
+def code_of(*things: Any) -> str:
+    """Return the digest of the source of what is not gradbench's, "" where all is or it has none.
+
+    A class that was edited since would not judge as it did in the run.
+    """
+    code = told(*things).get("code", "")
+    return "" if code.startswith(UNREAD) else code
 
 
 def _file_name(text: str) -> str:

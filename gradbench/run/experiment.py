@@ -112,7 +112,9 @@ class Experiment:
         """
         cells = []
         for own, level in self.detector(name).synthetic.items():
-            challenge = instantiate("challenge", own, load_member("challenge", own, self.dirs))
+            challenge = _challenge(own, load_member("challenge", own, self.dirs))
+            if isinstance(challenge, Unusable):
+                raise Faulty(challenge.reason)
             if not isinstance(challenge, Derived):
                 raise GradbenchError(
                     f"detector {name}: challenge {own} is not made from clean images; choose "
@@ -215,7 +217,7 @@ def protocol_name(protocol: Protocol) -> str:
 def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
     """Build a challenge; one from outside that cannot be measured becomes a row that says why."""
     try:
-        return usable(name, instantiate("challenge", name, content))
+        return usable(name, instantiate("challenge", name, content), content)
     except Faulty as fault:
         return Unusable("ood", str(fault))
 

@@ -28,9 +28,7 @@ def measure(trial: Trial, results: Results) -> None:
     inputs = {"weights": trial.f.weights, "images": batch.fingerprint}
     for name in trial.experiment.detectors:
         detector = costliest(results, name, trial.seed)
-        if name in results.faults or detector is None:
-            continue
-        if not (settings := passes_settings(detector)):
+        if detector is None or not (settings := passes_settings(detector)):
             continue
 
         def build(_folder: Path, _: Path, detector: Detector = detector) -> dict:

@@ -25,6 +25,8 @@ from gradbench.support.progress import say
 OWN = ("gradbench", "torch", "torchvision")
 """Packages whose classes have a version, or weights and structure, in the keys already."""
 INSTALLED = ("site-packages", "dist-packages")
+UNREAD = "unread-"
+"""Start of the digest of what has no source: it is another one in every process."""
 
 _SEEN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a reloaded module has other classes
 
@@ -37,7 +39,7 @@ def outside(*things: Any) -> bool:
 def told(*things: Any) -> dict[str, str]:
     """Return what keys add for classes, functions or objects: nothing where all of it is OWN.
 
-    `source` covers the file of every class from outside, its bases from outside included, and of
+    `code` covers the file of every class from outside, its bases from outside included, and of
     what these files import from the same folder or top-level package; of an installed package all
     of its Python. Where there is no source (a prompt, a compiled module) it is a random word, so
     that products are not used by another run, and that is said.
@@ -45,7 +47,8 @@ def told(*things: Any) -> dict[str, str]:
     found = sorted({_digest(one) for thing in things for one in _foreign(thing)})
     if not found:
         return {}
-    return {"source": hashlib.sha256("\n".join(found).encode()).hexdigest()[:40]}
+    start = UNREAD if any(digest.startswith(UNREAD) for digest in found) else ""
+    return {"code": start + hashlib.sha256("\n".join(found).encode()).hexdigest()[:40]}
 
 
 def _foreign(thing: Any) -> Iterator[Any]:
@@ -65,7 +68,7 @@ def _digest(one: Any) -> str:
     if one not in _SEEN:
         files = _files(one)
         if files is None:
-            _SEEN[one] = uuid.uuid4().hex
+            _SEEN[one] = UNREAD + uuid.uuid4().hex
             name = shown(f"{one.__module__}.{one.__qualname__}")
             say(f"the source of {name} cannot be read: what it makes is not kept for other runs")
         else:
