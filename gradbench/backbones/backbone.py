@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradbench.backbones.feature_layers import feature_layers as layers_of
 from gradbench.backbones.logits import logits_of
-from gradbench.support.instantiate import found
+from gradbench.support.instantiate import behind
 from gradbench.support.sources import told
 
 
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
 
 def parts_of(network: nn.Module, target: str | None = None) -> list[Any]:
     """Return the classes that a network is made of, and what its class path names."""
-    return [*{type(module) for module in network.modules()}, *([found(target)] if target else [])]
+    return [*{type(module) for module in network.modules()}, *behind(target)]
 
 
 def digest(backbone: Backbone) -> str:

@@ -22,7 +22,7 @@ from gradbench.backbones.training import accuracy, train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
-from gradbench.support.instantiate import found
+from gradbench.support.instantiate import behind
 from gradbench.support.sources import told
 from gradbench.workers.crew import Crew
 
@@ -82,7 +82,7 @@ class Order:
             "seed": self.seed,
             "mean": list(self.mean),
             "std": list(self.std),
-            **told(found(self.config["_target_"])),
+            **told(*behind(self.config["_target_"])),
         }
         return Key("network", VERSION, config, {"images": train.fingerprint})
 

@@ -20,7 +20,7 @@ from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
-from gradbench.support.instantiate import found
+from gradbench.support.instantiate import behind
 from gradbench.support.sources import UNREAD, told
 
 
@@ -95,7 +95,7 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
         "column": column,
         "config": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "version": detector.version,
-        "code": code_of(found(experiment.detectors[name]["_target_"]), detector),
+        "code": code_of(*behind(experiment.detectors[name]["_target_"]), detector),
         "supervision": detector.supervision,
         "fitted_on": title,
         "state": place,

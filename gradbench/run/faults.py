@@ -9,7 +9,7 @@ from gradbench.errors import Faulty, GradbenchError
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.results import Results
 from gradbench.support.calling import foreign_line, said
-from gradbench.support.instantiate import found
+from gradbench.support.instantiate import behind
 from gradbench.support.progress import say
 from gradbench.support.sources import outside
 
@@ -43,7 +43,7 @@ def from_outside(experiment: Experiment, name: str) -> bool:
     """Tell whether a detector, or what builds it, is not gradbench's."""
     base = name.partition("@")[0]
     target = experiment.detectors[base]["_target_"]
-    return outside(found(target, f"detector {base}: {target}"), experiment.detector(base))
+    return outside(*behind(target), experiment.detector(base))
 
 
 def check_some(results: Results) -> None:

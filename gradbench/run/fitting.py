@@ -25,7 +25,7 @@ from gradbench.extraction.readers import version_of
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
-from gradbench.support.instantiate import found
+from gradbench.support.instantiate import behind
 from gradbench.support.sources import told
 
 FIT_VERSION = 1
@@ -113,13 +113,13 @@ def described(trial: Trial, name: str) -> dict[str, Any]:
     experiment = trial.experiment
     detector = experiment.detector(name)
     reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
-    target = experiment.detectors[name]["_target_"]
+    content = experiment.detectors[name]
     return {
-        "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
+        "detector": {k: v for k, v in content.items() if k != "description"},
         "detector_version": detector.version,
         "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": _seed(trial),
-        **told(found(target, f"detector {name}: {target}"), detector),
+        **told(*behind(content.get("_target_")), detector),
     }
 
 

@@ -24,7 +24,7 @@ from gradbench.extraction import readers
 from gradbench.scoring import trust
 from gradbench.scoring.model_json import ANEW, damaged
 from gradbench.store import file_digest
-from gradbench.support.instantiate import found, instantiate
+from gradbench.support.instantiate import behind, instantiate
 from gradbench.support.paths import shown
 from gradbench.support.sources import told
 
@@ -96,7 +96,7 @@ class Kept:
         _same_version(column, entry["version"], detector.version, self.folder)
         check_declared(entry["name"], detector)
         target = entry["config"]["_target_"]
-        self._same_code(target, entry.get("code"), found(target), detector)
+        self._same_code(target, entry.get("code"), *behind(target), detector)
         detector = checked(entry["name"], detector)
         if not entry["state"]:
             return detector

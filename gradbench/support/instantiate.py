@@ -68,6 +68,14 @@ def instantiate(
         raise GradbenchError(f"{group} {name}: {fault}") from fault
 
 
+def behind(target: str | None) -> list[Any]:
+    """Return the class or function of a path alone in a list, an empty one where there is none."""
+    try:
+        return [found(target)] if target else []
+    except GradbenchError:
+        return []
+
+
 def found(target: str, what: str = "") -> Any:
     """Return the class or function of a path; what its module sets when imported is put back.
 

@@ -98,13 +98,13 @@ def _files(one: Any) -> dict[str, bytes] | None:
     path = _file(one)
     if path is None or path.suffix != ".py" or not path.is_file():
         return None
-    if library := _installed(path):
-        return {"": _whole(library).encode()}
     if one.__module__ == "__main__":
         try:  # or typed at the prompt that follows a script
             inspect.getsource(one)
         except (OSError, TypeError):
             return None
+    if library := _installed(path):
+        return {"": _whole(library).encode()}
     return _followed(one.__module__, path)
 
 
