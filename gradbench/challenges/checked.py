@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.base import Asked, Challenge, Clean, Derived, Given
+from gradbench.challenges.other_set import OtherSet
 from gradbench.data.checked import looked_at, read_only
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty, unknown
@@ -196,7 +197,7 @@ def left_as_it_came(challenge: Derived, name: str, network: Backbone | None) -> 
 
 def _check_declared(name: str, challenge: Challenge) -> None:
     start = f"challenge {name}: {type(challenge).__qualname__}"
-    if not isinstance(challenge, Challenge):
+    if not isinstance(challenge, Derived | Given | OtherSet):
         raise Faulty(f"{start} is derived neither from Derived nor from Given (challenges/base.py)")
     kind = getattr(challenge, "kind", None)
     if kind not in KINDS:
