@@ -37,6 +37,8 @@ def run(experiment: Experiment, store: Store) -> Results:
             identity control fails.
     """
     exact_arithmetic()
+    for reason in experiment.refused.values():
+        say(f"left out: {reason}")
     check_checkpoints(experiment)
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
     results = Results(experiment, images)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -164,35 +165,24 @@ def find(challenge: Given, asked: Asked) -> ImageSet:
 
 
 @contextmanager
-def left_as_it_came(challenge: Derived, name: str, network: Backbone | None) -> Iterator[None]:
-    """Put modes and flags of f back after a challenge from outside, and refuse other weights.
+def lent(challenge: Derived, name: str, network: Backbone | None) -> Iterator[Backbone | None]:
+    """Lend f to a challenge; one from outside gets a copy, whose weights it must leave alone.
 
     Raises:
-        Faulty: if the challenge changes weights or buffers, which are put back too.
+        Faulty: if it changes them, since images would then depend on those before.
     """
     if network is None or not outside(challenge):
-        yield
+        yield network
         return
-    modes = [(module, module.training) for module in network.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    before = {n: t.detach().clone() for n, t in network.network.state_dict().items()}
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, needed in flags:
-            parameter.requires_grad_(needed)
-            parameter.grad = None
-        after = network.network.state_dict()
-        changed = [n for n, t in before.items() if not torch.equal(after[n], t)]
-        if changed:
-            network.network.load_state_dict(before)
-    if changed:
-        raise Faulty(
-            f"challenge {name}: {type(challenge).__qualname__}.perturb changes the network "
-            f"({changed[0]}): it must leave weights and buffers as they are"
-        )
+    copy = deepcopy(network)
+    yield copy
+    after = copy.state_dict()
+    for part, tensor in network.state_dict().items():
+        if not torch.equal(after[part], tensor):
+            raise Faulty(
+                f"challenge {name}: {type(challenge).__qualname__}.perturb changes the network "
+                f"({part}): it must leave weights and buffers as they are"
+            )
 
 
 def _check_declared(name: str, challenge: Challenge) -> None:

@@ -73,13 +73,13 @@ class Source:
         """
         device = self.network.device if self.network is not None else torch.device("cpu")
         made = []
-        how = (self.strength, self.seed, self.network)
-        with checked.left_as_it_came(self.challenge, self.name, self.network):
+        with checked.lent(self.challenge, self.name, self.network) as network:
             for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
                 about = clean.labels[part], clean.sources[part]
                 batch = clean_batch(clean.images[part], *about, device, self.quantise)
                 first = look and not made
-                grey = checked.perturb(self.challenge, self.name, batch, *how, look=first)
+                how = (self.strength, self.seed, network, first)
+                grey = checked.perturb(self.challenge, self.name, batch, *how)
                 made.append(checked.pixels(self.challenge, self.name, grey, batch))
         return np.concatenate(made)
 

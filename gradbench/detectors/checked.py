@@ -83,7 +83,7 @@ class _Looked(Detector):
 class _Guarded(Detector):
     """A detector whose class is from outside."""
 
-    _inside = False
+    _inside = _alike = False
 
     @contextmanager
     def _calling(self, method: str):
@@ -112,8 +112,9 @@ class _Guarded(Detector):
         if self._inside:
             return super().score(outputs)
         whole, count = self._scores(outputs), _count(outputs)
-        if count:
+        if count > 1 and not self._alike:  # once for each object: it is the same code every time
             self._check_alone(outputs, whole)
+            object.__setattr__(self, "_alike", True)
         return whole
 
     def state(self) -> dict[str, Tensor]:

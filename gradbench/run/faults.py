@@ -60,6 +60,6 @@ def check_some(results: Results) -> None:
 def _note(results: Results, seed, cell: Cell | None, name: str, kind, reason: str) -> None:
     if cell is not None:
         results.add_hole(seed, cell, reason, kind, name)
-    if results.faults.get(name) != reason:
+    if name not in results.faults:
         say(f"{name} is left out{f' on {cell.title}' if cell else ''}: {reason}")
     results.faults[name] = reason
