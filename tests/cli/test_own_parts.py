@@ -8,6 +8,9 @@ import pytest
 from _runs import TINY, gradbench, kept, one_sentence, rows
 from PIL import Image
 
+from gradbench import load
+from gradbench.errors import GradbenchError
+
 NET = """
 import torch
 
@@ -236,7 +239,7 @@ def test_a_run_in_which_no_detector_is_left_says_why(project):
     assert ran.err.splitlines()[-1].startswith("gradbench: detector clamps: Clamps.score changes")
 
 
-def test_edited_code_gives_new_numbers_and_plans_know(project):
+def test_edited_code_gives_new_numbers_and_plans_and_models_know(project, monkeypatch):
     words = ("detectors=[good,msp]", "challenges=[dark]", "backbone._target_=own_parts.Net")
     assert run(project, *words).code == 0
     first, made = numbers(project, "good"), kept(project)
@@ -244,7 +247,11 @@ def test_edited_code_gives_new_numbers_and_plans_know(project):
     assert kept(project) == made
     assert "1 of 1 there" in run(project, *words, command="plan").out.splitlines()[1]
 
+    monkeypatch.syspath_prepend(project)
+    assert "good" in load(project / "run", trust=["own_parts"]).choose()
     edit(project, "return scores\n", "return -scores\n")
+    with pytest.raises(GradbenchError, match=r"the code of own_parts\.Net is another than in the"):
+        load(project / "run", trust=["own_parts"])
     assert run(project, *words).code == 0
     turned = numbers(project, "good")
     assert turned["dark", "auroc", ""] != first["dark", "auroc", ""]
