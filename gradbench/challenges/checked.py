@@ -160,6 +160,7 @@ def find(challenge: Given, asked: Asked) -> ImageSet:
         return challenge.find(asked)
     member = f"challenge {asked.name}: {type(challenge).__qualname__}.find"
     with calling(member):
+        reseeded(asked.seed)  # what draws from the process' numbers is the same in every run
         found = challenge.find(replace(asked, clean=read_only(asked.clean)))
     return looked_at(found, member, asked.clean.shape)
 

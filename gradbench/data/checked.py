@@ -14,7 +14,7 @@ import numpy as np
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet, LazyImages
 from gradbench.errors import Faulty
-from gradbench.support.calling import calling
+from gradbench.support.calling import calling, reseeded
 from gradbench.support.sources import outside
 
 TRIED = 32
@@ -33,6 +33,7 @@ def load(dataset: Dataset, role: str, settings: DataSettings) -> ImageSet:
         return dataset.load(role, settings)
     member = f"dataset {dataset.name}: {type(dataset).__qualname__}.load({role!r})"
     with calling(member):
+        reseeded(0)  # what draws from the process' numbers is the same in every run
         found = dataset.load(role, settings)
     found = looked_at(found, member, grid=role != "challenge")
     if role != "challenge":

@@ -153,11 +153,13 @@ class _Guarded(Detector):
         """Refuse scores that are no function of an image's own outputs.
 
         Among three images, and in the same place among copies of itself, the last one has the same
-        score bit for bit, whatever rounding does; and about the one that it has among all.
+        score bit for bit, whatever rounding does; and alone about the one that it has among all.
         """
         rows = [len(whole) - 1, len(whole) // 2, 0]
-        three, copies = ({n: v[r] for n, v in outputs.items()} for r in (rows, rows[:1] * 3))
-        few = self._scores(three)
+        three, copies, one = (
+            {n: v[r] for n, v in outputs.items()} for r in (rows, rows[:1] * 3, rows[:1])
+        )
+        few, single = self._scores(three), self._scores(one)
         other, again = (self._scores(given, seed=len(whole)) for given in (copies, three))
         if not torch.equal(few, again):
             raise Faulty(
@@ -166,7 +168,11 @@ class _Guarded(Detector):
             )
         scale = max(float(v.abs().max()) for v in outputs.values() if v.numel())
         room = ROUGHLY * float(whole.abs().max()) + ROUNDING * scale
-        for alone, there, slack in ((other[0], few[0], 0.0), (few[0], whole[-1], room)):
+        for alone, there, slack in (
+            (other[0], few[0], 0.0),
+            (few[0], whole[-1], room),
+            (single[0], whole[-1], room),
+        ):
             if abs(float(alone - there)) > slack:
                 raise Faulty(
                     f"{self._member}.score gives an image {float(there):.6g} among some and "
@@ -190,13 +196,18 @@ def check_state(
     """
     if not isinstance(fitted, _Guarded):
         return
-    before, loaded = score(fitted), score(make().load(fitted.state()))
+    due = "all that fit learns belongs into state"
+    before = score(fitted)
+    try:
+        loaded = score(make().load(fitted.state()))
+    except Faulty as fault:
+        raise Faulty(f"{fault} once state() went through load(): {due}") from fault
     gap = np.abs(before - loaded)
     if gap.max(initial=0) > EXACT * np.abs(before).max(initial=0):
         worst = int(gap.argmax())
         raise Faulty(
             f"{fitted._member}.load(state()) gives a score of {loaded[worst]:.6g} where the "
-            f"fitted one gives {before[worst]:.6g}: all that fit learns belongs into state"
+            f"fitted one gives {before[worst]:.6g}: {due}"
         )
 
 

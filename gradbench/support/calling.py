@@ -1,11 +1,12 @@
 """Runs code from outside the package so that a fault in it is a sentence and touches nothing else.
 
 What such code sets for the whole process (random states, default type and device, gradients,
-threads, filters of warnings) would change the numbers of whatever comes after it.
+threads, filters of warnings, the working folder) would change whatever comes after it.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import traceback
@@ -30,6 +31,7 @@ SWITCHES = (
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     (torch.get_default_device, torch.set_default_device),
     (np.geterr, lambda kinds: np.seterr(**kinds)),
+    (os.getcwd, os.chdir),
 )
 """Pairs of a function that reads a setting of the process and one that sets it."""
 FLAGS = (

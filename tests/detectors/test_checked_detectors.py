@@ -38,6 +38,7 @@ def logits(count=40, seed=0):
     [
         (lambda s, e: e[:, None], r"scores of shape \(40, 1\) for 40 images: \(40,\) is due"),
         (lambda s, e: e[:-1], r"scores of shape \(39,\) for 40 images"),
+        (lambda s, e: e[:, None].squeeze(), r"scores of shape \(\) for 1 images"),
         (lambda s, e: None, r"gives None: a tensor \(40,\) is due"),
         (lambda s, e: e.tolist(), r"a tensor \(40,\) is due"),
         (lambda s, e: e.numpy().astype(str), "gives an array of <U"),
@@ -210,7 +211,15 @@ def test_a_state_that_does_not_hold_all_that_was_learned():
         make = lambda: checked("mine", kind())  # noqa: E731
         check_state(detector, make, lambda d: d.score(logits(3)).numpy())
 
+    class Keeps(Forgets):
+        mean = property(lambda self: vars(self)["kept"])
+
+        def fit(self, bank, fit, choose, seed=0):
+            vars(self)["kept"] = bank["logits"].mean(0)
+
     tried(Fitted)
+    with pytest.raises(Faulty, match=r"KeyError .* once state\(\) went through load\(\)"):
+        tried(Keeps)
     with pytest.raises(Faulty, match=r"Forgets.load\(state\(\)\) gives a score of .* where"):
         tried(Forgets)
 

@@ -1,5 +1,6 @@
 """Code from outside: what it sets is put back, what it raises is a sentence."""
 
+import os
 import random
 import warnings
 
@@ -23,6 +24,7 @@ def settings():
         torch.backends.cudnn.benchmark,
         np.geterr(),
         list(warnings.filters),
+        os.getcwd(),
         torch.rand(3).tolist(),
         np.random.rand(3).tolist(),
         random.random(),
@@ -39,6 +41,7 @@ def meddle():
     torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
     np.seterr(all="raise")
     warnings.simplefilter("error")
+    os.chdir("/")
     torch.manual_seed(5)
     np.random.seed(5)
     random.seed(5)
