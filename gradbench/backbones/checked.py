@@ -40,9 +40,10 @@ def try_out(backbone: Backbone, test: ImageSet, tell: bool = True) -> None:
             if tell:
                 _tell(backbone, pixels[:1])
         except RuntimeError as fault:
+            place = foreign_line(fault)
             raise GradbenchError(
                 f"the backbone cannot take images of shape {test.shape} from {test.name}: "
-                f"{str(fault).splitlines()[0]}"
+                f"{str(fault).splitlines()[0]}{f' in {place}' if place else ''}"
             ) from fault
         if first.shape != (1, len(backbone.classes)):
             raise GradbenchError(

@@ -64,7 +64,8 @@ def usable(name: str, challenge: Challenge, configured: Mapping[str, Any]) -> Ch
     """
     if not outside(challenge):
         return challenge
-    object.__setattr__(challenge, "configured", dict(configured))
+    settings = {key: value for key, value in configured.items() if key != "description"}
+    object.__setattr__(challenge, "configured", settings)
     try:
         with calling(f"challenge {name}: {type(challenge).__qualname__}"):
             _check_declared(name, challenge)

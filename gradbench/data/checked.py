@@ -91,12 +91,10 @@ def looked_at(
                 "an image other pixels the second time: draw random numbers from the image's own "
                 "number (challenges/counter.py)"
             )
-    # its content is read and digested here: what a class says of it itself could be of other code
-    return replace(
-        found,
-        images=LazyImages(reader, images.shape, dtype=images.dtype.name),
-        labels=labels.astype(np.int64),
-    )
+    if type(images) in (np.ndarray, LazyImages) or outside(images):
+        # read and digested here: what a class says of its content could be of another version
+        images = LazyImages(reader, images.shape, dtype=images.dtype.name)
+    return replace(found, images=images, labels=labels.astype(np.int64))
 
 
 def read_only(images: ImageSet) -> ImageSet:

@@ -70,8 +70,9 @@ def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:
     Where no challenge was at hand, those that learn from challenges have nothing to score with;
     one from outside that was found to have a fault scores nothing.
     """
+    faulty = {name.partition("@")[0] for name in results.faults}
     for name in results.experiment.detectors:
-        if name in results.faults:
+        if name in faulty:
             continue
         yield from (key for key in results.states if (key[0], key[2]) == (seed, name))
         detector = results.experiment.detector(name)

@@ -210,10 +210,10 @@ def _draw(results: Results, rows, folder: Path) -> None:
             title = f"Mean squared gradient norm of every parameter tensor{which}"
             kept = {name: means[name] for name in shown}
             figures.profile(folder / f"gradient_profile{end}.png", title, names, kept)
-    drawn = rows[rows["value"].notna()]
-    if results.curves and drawn["level"].nunique() > 2:  # "", and more than one point on a curve
+    found = rows[rows["value"].notna()]
+    if results.curves and found["level"].nunique() > 2:  # "", and more than one point on a curve
         title = f"AUROC against level: {in_dist} in{of}"
-        figures.levels(folder / "levels.png", title, drawn[drawn["method"].isin(methods)])
+        figures.levels(folder / "levels.png", title, found[found["method"].isin(methods)])
 
 
 def _of(curves: OnDemand, methods: Sequence[str]) -> OnDemand:

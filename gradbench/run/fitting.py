@@ -65,9 +65,8 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
                 state = detector.fit(given.bank, *parts, _seed(trial)).state()
             tensors = {n: t.contiguous() for n, t in state.items()}
             save_file(tensors, str(folder / "state.safetensors"))
-            few = trial.normal.select(np.arange(min(TRIED, len(trial.normal.images))))
-            make = partial(trial.experiment.detector, name)
-            check_state(detector, make, lambda d: score(trial, d, few))
+            make, scores = partial(trial.experiment.detector, name), partial(_of_some, trial)
+            check_state(detector, make, scores)
             return {"detector": name}
 
         try:
@@ -106,6 +105,12 @@ def score(trial: Trial, detector: Detector, seen: Seen) -> np.ndarray:
     moved = {name: again(what, rows) for name, what in detector.perturbed.items()}
     with one_thread():
         return detector.score({**seen.outputs, **moved}).double().numpy()
+
+
+def _of_some(trial: Trial, detector: Detector) -> np.ndarray:
+    """Return the scores of the first clean images."""
+    few = np.arange(min(TRIED, len(trial.images.normal)))
+    return score(trial, detector, trial.normal.select(few))
 
 
 def described(trial: Trial, name: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from hydra.utils import get_object
@@ -56,7 +58,7 @@ def instantiate(
         ]
         raise GradbenchError(f"{group} {name} needs a value for {', '.join(missing)}") from None
     try:
-        with settings_kept():
+        with settings_kept() if outside(make) else nullcontext():
             return make(**arguments)
     except GradbenchError:
         raise
@@ -88,7 +90,8 @@ def found(target: str, what: str = "") -> Any:
     """
     what = what or target
     try:
-        with settings_kept():
+        known = target.rpartition(".")[0] in sys.modules
+        with nullcontext() if known else settings_kept():
             make = get_object(target)
     except (Exception, SystemExit) as fault:
         reason = " ".join(str(fault).split())

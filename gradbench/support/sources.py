@@ -69,11 +69,15 @@ def _digest(one: Any) -> str:
         files = _files(one)
         if files is None:
             _SEEN[one] = UNREAD + uuid.uuid4().hex
-            name = shown(f"{one.__module__}.{one.__qualname__}")
-            say(f"the source of {name} cannot be read: what it makes is not kept for other runs")
+            _tell_unread(shown(f"{one.__module__}.{one.__qualname__}"))
         else:
             _SEEN[one] = _sum(files)
     return _SEEN[one]
+
+
+@cache
+def _tell_unread(name: str) -> None:
+    say(f"the source of {name} cannot be read: what it makes is not kept for other runs")
 
 
 def _sum(files: dict[str, bytes]) -> str:

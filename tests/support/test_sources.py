@@ -101,7 +101,7 @@ def test_the_place_of_files_does_not_count(load, tmp_path, monkeypatch):
 
 
 def test_a_class_without_source_is_never_found_again(capsys):
-    space = {"__name__": "__main__"}
+    space = {"__name__": "__main__"}  # as at a prompt
     exec("class Typed: pass", space)
     first = told(space["Typed"])
     assert told(space["Typed"]) == first
