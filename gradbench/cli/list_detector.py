@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gradbench.config import expand
 from gradbench.detectors.base import Detector, Passes
-from gradbench.detectors.checked import check_declared
+from gradbench.detectors.declared import check_declared
 from gradbench.reporting.table import SUPERVISION
 from gradbench.support.instantiate import instantiate
 

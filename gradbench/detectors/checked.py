@@ -1,4 +1,4 @@
-"""The door of detectors: what they declare, what they are given, and what they hand back.
+"""The door of detectors: what they are given, and what they hand back.
 
 Scores of every detector are looked at. One whose class is from outside gets copies of what others
 read too, its scores must not depend on what is scored beside an image, and a fault in it is one
@@ -7,7 +7,7 @@ sentence; the run goes on with the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.detectors.base import GIVEN, SUPERVISION, Detector, Info, Outputs, Samples
-from gradbench.errors import Faulty, GradbenchError, unknown
-from gradbench.extraction.readers import check
+from gradbench.detectors.base import Detector, Outputs, Samples
+from gradbench.errors import Faulty
 from gradbench.support.calling import calling, reseeded
 from gradbench.support.sources import outside
 
@@ -37,40 +36,6 @@ def checked(name: str, detector: Detector) -> Detector:
     object.__setattr__(detector, "__class__", _with(guard, kind))
     object.__setattr__(detector, "_member", f"detector {name}: {kind.__qualname__}")
     return detector
-
-
-def check_declared(name: str, detector: Detector) -> None:
-    """Check what the class of a detector declares.
-
-    Raises:
-        Faulty: naming the declaration, and what is valid.
-    """
-    start = f"detector {name}: {type(detector).__qualname__}"
-    if not isinstance(detector, Detector):
-        raise Faulty(f"{start} is not derived from gradbench.detectors.base.Detector")
-    if not isinstance(getattr(detector, "info", None), Info):
-        raise Faulty(f"{start}.info is missing: Info(title, venue, url) names the paper")
-    supervision = getattr(detector, "supervision", None)
-    if supervision not in SUPERVISION:
-        raise Faulty(f"{start}: {unknown('supervision', str(supervision), SUPERVISION)}")
-    if not hasattr(detector, "reads"):
-        raise Faulty(f"{start}.reads is missing: reads = ('logits',) names the outputs it scores")
-    for field, given in (("reads", ()), ("bank_reads", GIVEN), ("hold_out_reads", ("labels",))):
-        names = getattr(detector, field)
-        if isinstance(names, str) or not isinstance(names, Sequence):
-            raise Faulty(f"{start}.{field} is {names!r}: write a list of outputs, ('logits',)")
-        for output in set(names).difference(given):
-            try:
-                check(str(output))
-            except GradbenchError as fault:
-                raise Faulty(f"{start}.{field}: {fault}") from fault
-    if bool(detector.synthetic) != (supervision == "synthetic"):
-        raise Faulty(f"{start}: supervision = 'synthetic' and `synthetic` challenges go together")
-    with calling(start):
-        moved = bool(detector.perturbed) or bool(detector.further(("layer",)))
-        str(detector.passes), detector.clean_seen, detector.learns_from_challenges
-    if not (detector.reads or moved):
-        raise Faulty(f"{start}.reads is empty: name the outputs that it scores, ('logits',)")
 
 
 class _Looked(Detector):

@@ -13,12 +13,13 @@ import torch
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
-from gradbench.challenges.checked import Unusable, usable
+from gradbench.challenges.declared import Unusable, usable
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.detectors.base import Detector
-from gradbench.detectors.checked import check_declared, checked
+from gradbench.detectors.checked import checked
+from gradbench.detectors.declared import check_declared
 from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.evaluation.protocols import Protocol, random_name
 from gradbench.evaluation.rows import MEAN

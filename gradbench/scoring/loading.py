@@ -18,7 +18,8 @@ from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, parts_of
 from gradbench.backbones.build import build_network
 from gradbench.detectors.base import Detector
-from gradbench.detectors.checked import check_declared, checked
+from gradbench.detectors.checked import checked
+from gradbench.detectors.declared import check_declared
 from gradbench.errors import GradbenchError
 from gradbench.extraction import readers
 from gradbench.scoring import trust

@@ -8,9 +8,10 @@ import torch
 from _dummies import images, network
 
 from gradbench.challenges.base import Challenge, Derived, Given
-from gradbench.challenges.checked import Unusable, find, usable
+from gradbench.challenges.checked import find
 from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.counter import image_keys, normal
+from gradbench.challenges.declared import Unusable, usable
 from gradbench.challenges.produce import Source, produce
 from gradbench.data.imageset import ImageSet, LazyImages, source_ids
 from gradbench.errors import Faulty

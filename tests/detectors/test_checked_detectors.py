@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gradbench.detectors.base import Detector, Info, Samples
-from gradbench.detectors.checked import check_declared, check_state, checked
+from gradbench.detectors.checked import check_state, checked
+from gradbench.detectors.declared import check_declared
 from gradbench.detectors.msp import MSP
 from gradbench.errors import Faulty
 
