@@ -151,10 +151,9 @@ DETECTORS = ("Clamps", "Raises", "Centred", "Unfit", "Misspelt", "Built")
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path):
     """A folder with classes of one's own and their files."""
-    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
-    (tmp_path / "own_parts.py").write_text(PARTS)
+    (tmp_path / "my_parts.py").write_text(PARTS)
     for group, names in {
         "detector": ("Good", *DETECTORS),
         "challenge": ("Dark", "Broken", "Kindless"),
@@ -162,16 +161,17 @@ def project(tmp_path, monkeypatch):
         (tmp_path / "settings" / group).mkdir(parents=True)
         for name in names:
             place = tmp_path / "settings" / group / f"{name.lower()}.yaml"
-            place.write_text(f"_target_: own_parts.{name}\ndescription: mine\n")
-    return tmp_path
+            place.write_text(f"_target_: my_parts.{name}\ndescription: mine\n")
+    yield tmp_path
+    sys.modules.pop("my_parts", None)
 
 
 def edit(project, old, new):
     """Edit the classes of a project and have the next command read them anew."""
-    text = (project / "own_parts.py").read_text()
+    text = (project / "my_parts.py").read_text()
     assert text.count(old) == 1
-    (project / "own_parts.py").write_text(text.replace(old, new))
-    del sys.modules["own_parts"]
+    (project / "my_parts.py").write_text(text.replace(old, new))
+    del sys.modules["my_parts"]
 
 
 def run(project, *words, command="run"):
@@ -198,9 +198,9 @@ def test_faults_of_ones_own_parts_are_rows_and_leave_the_others_alone(project):
         "clamps": "detector clamps: Clamps.score changes its input in place (logits)",
         "raises": "detector raises: Raises.score raises AttributeError (",
         "centred": "detector centred: Centred.score gives an image ",
-        "unfit": "detector unfit: Unfit.fit raises RuntimeError (cannot be fitted) in own_parts.py",
+        "unfit": "detector unfit: Unfit.fit raises RuntimeError (cannot be fitted) in my_parts.py",
         "misspelt": "detector misspelt: Misspelt: no supervision named 'nun'",
-        "built": "detector built: own_parts.Built raises OSError (no such weights) in own_parts.py",
+        "built": "detector built: my_parts.Built raises OSError (no such weights) in my_parts.py",
     }
     for name, reason in reasons.items():
         assert not [row for row in rows(project, method=name) if row["value"]], name
@@ -240,7 +240,7 @@ def test_a_run_in_which_no_detector_is_left_says_why(project):
 
 
 def test_edited_code_gives_new_numbers_and_plans_and_models_know(project, monkeypatch):
-    words = ("detectors=[good,msp]", "challenges=[dark]", "backbone._target_=own_parts.Net")
+    words = ("detectors=[good,msp]", "challenges=[dark]", "backbone._target_=my_parts.Net")
     assert run(project, *words).code == 0
     first, made = numbers(project, "good"), kept(project)
     assert run(project, *words).code == 0
@@ -248,10 +248,10 @@ def test_edited_code_gives_new_numbers_and_plans_and_models_know(project, monkey
     assert "1 of 1 there" in run(project, *words, command="plan").out.splitlines()[1]
 
     monkeypatch.syspath_prepend(project)
-    assert "good" in load(project / "run", trust=["own_parts"]).choose()
+    assert "good" in load(project / "run", trust=["my_parts"]).choose()
     edit(project, "return scores\n", "return -scores\n")
-    with pytest.raises(GradbenchError, match=r"the code of own_parts\.Net is another than in the"):
-        load(project / "run", trust=["own_parts"])
+    with pytest.raises(GradbenchError, match=r"the code of my_parts\.Net is another than in the"):
+        load(project / "run", trust=["my_parts"])
     assert run(project, *words).code == 0
     turned = numbers(project, "good")
     assert turned["dark", "auroc", ""] != first["dark", "auroc", ""]
