@@ -8,6 +8,10 @@ class GradbenchError(Exception):
     """A fault of the input or of the machine; its text names the culprit and the valid choices."""
 
 
+class Faulty(GradbenchError):
+    """A fault of one class from outside the package: it is left out, and the run goes on."""
+
+
 MANY = 40
 """Of more choices than this only the nearest are named."""
 

@@ -14,10 +14,12 @@ from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution
 from gradbench.data.trained_on import KEY, WITHOUT
+from gradbench.errors import Faulty
 from gradbench.evaluation.transfer import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring
 from gradbench.run.clean_images import clean_images
 from gradbench.run.experiment import Cell, Experiment
+from gradbench.run.faults import check_some, others_go_on
 from gradbench.run.judging import judge, resampled
 from gradbench.run.results import Results
 from gradbench.run.sides import sides
@@ -43,6 +45,8 @@ def run(experiment: Experiment, store: Store) -> Results:
             identity control fails.
     """
     exact_arithmetic()
+    for reason in experiment.refused.values():
+        say(f"left out: {reason}")
     check_checkpoints(experiment)
     images = clean_images(experiment)
     results = Results(experiment, images)
@@ -69,6 +73,7 @@ def run(experiment: Experiment, store: Store) -> Results:
             with step("thresholds on the hold-out"):
                 thresholds.measure(trial, results)
             pass_times.measure(trial, results)
+    check_some(results)
     with step("means and differences of the detectors"):
         summary.add(results)
     return results
@@ -139,7 +144,7 @@ def look_at_challenges(experiment: Experiment, images: InDistribution) -> None:
             found = brought(experiment, cell, images.normal, experiment.data).images
             some = np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int)
             found.images[np.unique(some)]
-        except MissingData as reason:
+        except (MissingData, Faulty) as reason:
             say(f"{cell.title} will not be measured: {reason}")
 
 
@@ -159,17 +164,20 @@ def _measure_cell(trial: Trial, cell: Cell, across: bool, results: Results) -> N
         if made.attack is not None:
             results.add_attack(trial.seed, cell, made.attack)
         normal, abnormal = sides(trial, cell, made)  # step 3
-    except MissingData as reason:
+    except (MissingData, Faulty) as reason:
         results.add_hole(trial.seed, cell, str(reason))
         say(f"{cell.title}: not measured: {reason}")
         return
     results.add_outputs(trial.seed, abnormal)
+    for name, reason in trial.experiment.refused.items():
+        results.add_hole(trial.seed, cell, reason, method=name)
     for name in trial.experiment.detectors:
         if across and trial.experiment.detector(name).learns_from_challenges:
             continue  # see `transferring`
-        judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
-        results.add(trial.seed, cell, abnormal.images, name, judged)
-        results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))
+        with others_go_on(results, trial.seed, cell, name):
+            judged = judge(trial, name, normal, abnormal)  # steps 4 and 5
+            results.add(trial.seed, cell, abnormal.images, name, judged)
+            results.add_verdict(trial.seed, cell, name, judged, resampled(trial, judged))
     controls.beside(trial, cell, made, normal, abnormal, results)
 
 

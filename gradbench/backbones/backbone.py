@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.backbones.feature_layers import feature_layers as layers_of
+from gradbench.backbones.logits import logits_of
+from gradbench.support.instantiate import behind
+from gradbench.support.sources import told
 
 
 class Backbone(nn.Module):
     """Any classifier behind one door: pixels in [0, 1] in, logits out.
 
     Args:
-        network: module from normalised images (B, C, H, W) to logits (B, N).
+        network: module from normalised images (B, C, H, W) to logits (B, N), see `logits_of`.
         mean: mean of each channel in [0, 1].
         std: standard deviation of each channel in [0, 1].
         classes: names of the labels, in order.
@@ -52,7 +55,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, N)."""
-        return self.network((images - self.mean) / self.std)
+        output = self.network((images - self.mean) / self.std)
+        return logits_of(output, len(self.classes))
 
     @property
     def device(self) -> torch.device:
@@ -60,13 +64,20 @@ class Backbone(nn.Module):
         return self.mean.device
 
 
+def parts_of(network: nn.Module, target: str | None = None) -> list[Any]:
+    """Return the classes that a network is made of, and what its class path names."""
+    return [*{type(module) for module in network.modules()}, *behind(target)]
+
+
 def digest(backbone: Backbone) -> str:
     """Return the SHA-256 of a network's class, arguments, structure, weights and normalisation.
 
-    The source text of the class is not covered: one who changes its `forward` renames it.
+    Of classes from outside the package their source too, of all that the network is made of.
     """
     kind = type(backbone.network)
     about = [f"{kind.__module__}.{kind.__qualname__}", backbone.config, str(backbone.network)]
+    if code := told(*parts_of(backbone.network, backbone.config.get("_target_"))):
+        about.append(code)
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     tensors = dict(backbone.network.state_dict(), mean=backbone.mean, std=backbone.std)
     for name in sorted(tensors):

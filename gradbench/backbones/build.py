@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gradbench.errors import GradbenchError
-from gradbench.support.paths import where_to_look
+from gradbench.support.calling import said, settings_kept
+from gradbench.support.instantiate import found
+from gradbench.support.sources import outside
 
 OWN_FIELDS = (
     "_target_",
@@ -52,20 +53,20 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         GradbenchError: if the class is not found, refuses its arguments, or is not a module.
     """
     target = config["_target_"]
+    make = found(target, f"backbone._target_={target}")
     try:
-        make = get_object(target)
-    except Exception as fault:
-        reason = " ".join(str(fault).split())
-        hint = where_to_look(reason)
-        raise GradbenchError(
-            f"backbone._target_={target} cannot be imported: {reason}{hint}"
-        ) from fault
-    try:
-        network = make(**config["arguments"])
+        with settings_kept():
+            network = make(**config["arguments"])
     except (TypeError, ValueError, RuntimeError) as fault:
         raise GradbenchError(
             f"backbone {target} refuses its arguments ({fault}); it takes {inspect.signature(make)}"
         ) from fault
+    except GradbenchError:
+        raise
+    except Exception as fault:
+        if not outside(make):
+            raise
+        raise GradbenchError(f"backbone {target} {said(fault)}") from fault
     if not isinstance(network, nn.Module):
         raise GradbenchError(f"backbone._target_={target} gives no torch.nn.Module")
     _check(network, target)

@@ -15,13 +15,16 @@ from safetensors.torch import load_file
 from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
+from gradbench.backbones.checked import in_a_sentence, try_out
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.together import train_together
 from gradbench.backbones.training import train
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
+from gradbench.support.instantiate import behind
 from gradbench.support.progress import step
+from gradbench.support.sources import told
 from gradbench.workers.crew import Crew
 
 VERSION = 1
@@ -81,6 +84,7 @@ class Order:
             "seed": self.seed,
             "mean": list(self.mean),
             "std": list(self.std),
+            **told(*behind(self.config["_target_"])),
         }
         return Key("network", VERSION, config, {"images": train.fingerprint})
 
@@ -128,14 +132,15 @@ def obtain(
         build = _trainer(order, backbone, train_images, crew, prints)
         history = _take(backbone, store.make(order.key(train_images), build))
     backbone.to(order.device).eval()
+    try_out(backbone, test, tell=False)
     return Network(backbone, digest(backbone), origin, trained_with, history, prints)
 
 
 def own_prints(about: Mapping[str, Any]) -> dict[str, str]:
     """Return what a checkpoint's description tells of its training images, see `Network`."""
-    told = about.get("trained_on") if isinstance(about, Mapping) else None
-    told = told if isinstance(told, Mapping) else {}
-    return {name: told[name] for name in ("train", "hold_out") if isinstance(told.get(name), str)}
+    said = about.get("trained_on") if isinstance(about, Mapping) else None
+    said = said if isinstance(said, Mapping) else {}
+    return {name: said[name] for name in ("train", "hold_out") if isinstance(said.get(name), str)}
 
 
 def fresh(order: Order, train_images: ImageSet) -> Backbone:
@@ -198,10 +203,11 @@ def _trainer(
         width, less = order.config.get("width"), order.config.get("narrower")
         narrower = f"backbone.width={less}" if width and less and width > less else ""
         what = (backbone, images, order.recipe, order.seed, scratch)
-        if crew:
-            history = train_together(crew, *what, narrower)
-        else:
-            history = train(*what, order.device, narrower)
+        with in_a_sentence(backbone):
+            if crew:
+                history = train_together(crew, *what, narrower)
+            else:
+                history = train(*what, order.device, narrower)
         about = {
             "recipe": asdict(order.recipe),
             "seed": order.seed,
@@ -216,27 +222,3 @@ def _trainer(
         return told | ({"devices": len(crew)} if crew else {})
 
     return build
-
-
-def try_out(backbone: Backbone, test: ImageSet) -> None:
-    """Raise a GradbenchError unless the network gives one logit per class for a test image."""
-    _, pixels = next(test.batches(1))
-    before = set(backbone.network.state_dict())
-    try:
-        with step("trying the network on one image"), torch.inference_mode():
-            logits = backbone(pixels.to(backbone.device))
-    except RuntimeError as fault:
-        raise GradbenchError(
-            f"the backbone cannot take images of shape {test.shape} from {test.name}: "
-            f"{str(fault).splitlines()[0]}"
-        ) from fault
-    if new := sorted(set(backbone.network.state_dict()) - before):
-        raise GradbenchError(
-            f"the backbone registers {', '.join(new[:3])} in its first pass, too late for training "
-            "and loading: register it in __init__"
-        )
-    if logits.shape != (1, len(backbone.classes)):
-        raise GradbenchError(
-            f"the backbone gives outputs of shape {tuple(logits.shape[1:])} for an image, "
-            f"{test.name} has {len(backbone.classes)} classes"
-        )

@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.challenges import checked
 from gradbench.challenges.base import Derived, clean_batch
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
 from gradbench.store import Key, Store
@@ -61,21 +62,35 @@ class Source:
     weights: str = ""
 
     def make(
-        self, clean: ImageSet, rows: np.ndarray, tell: Callable[[int], None] | None = None
+        self,
+        clean: ImageSet,
+        rows: np.ndarray,
+        look: bool = False,
+        advance: Callable[[int], None] | None = None,
     ) -> np.ndarray:
         """Return the challenge images of the given rows of the clean set.
 
-        `tell` is called with the number of images after every batch.
+        Args:
+            clean: the clean set.
+            rows: of it.
+            look: also look whether images depend on each other, see `checked.perturb`.
+            advance: called with the number of images after every batch.
+
+        Raises:
+            Faulty: if a class from outside does not what a challenge must.
         """
         device = self.network.device if self.network is not None else torch.device("cpu")
         made = []
-        for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
-            about = clean.labels[part], clean.sources[part]
-            batch = clean_batch(clean.images[part], *about, device, self.quantise)
-            grey = self.challenge.perturb(batch, self.strength, self.seed, self.network)
-            made.append(self.challenge.to_pixels(grey, batch))
-            if tell:
-                tell(len(part))
+        with checked.lent(self.challenge, self.name, self.network) as network:
+            for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
+                about = clean.labels[part], clean.sources[part]
+                batch = clean_batch(clean.images[part], *about, device, self.quantise)
+                first = look and not made
+                how = (self.strength, self.seed, network, first)
+                grey = checked.perturb(self.challenge, self.name, batch, *how)
+                made.append(checked.pixels(self.challenge, self.name, grey, batch))
+                if advance:
+                    advance(len(part))
         return np.concatenate(made)
 
     def keys(self, clean: ImageSet) -> list[Key]:
@@ -95,6 +110,7 @@ class Source:
                 "seed": self.seed,
                 "quantise": self.quantise,
                 **challenge.settings(),
+                **checked.in_keys(challenge),
             }
             keys.append(Key("challenge", challenge.version, config, inputs))
         return keys
@@ -118,7 +134,7 @@ def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, At
             index = np.arange(rows.start, rows.stop)
 
             def build(folder: Path, _: Path, index: np.ndarray = index) -> dict:
-                pixels = source.make(clean, index, progress.advance)
+                pixels = source.make(clean, index, look=True, advance=progress.advance)
                 if source.challenge.uses_network:
                     done = _measure(source, clean, index, pixels)
                     save_file({"images": pixels, **vars(done)}, str(folder / "shard.safetensors"))

@@ -51,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as fault:
+        from gradbench.support.calling import foreign_line, said
+
+        if not foreign_line(fault):
+            raise
+        fail(GradbenchError(f"a class from outside {said(fault)}"))
 
 
 def _dispatch(words: list[str]) -> None:

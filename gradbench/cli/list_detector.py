@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradbench.config import expand
 from gradbench.detectors.base import Detector, Passes
+from gradbench.detectors.declared import check_declared
 from gradbench.reporting.table import SUPERVISION
 from gradbench.support.instantiate import instantiate
 
@@ -19,6 +20,7 @@ def describe(names: Sequence[str], dirs: Sequence[Path] = ()) -> Iterator[str]:
     """
     for name, content in expand("detector", list(dict.fromkeys(names)), dirs):
         detector = instantiate("detector", name, content)
+        check_declared(name, detector)
         lines = {"what": content.get("description"), **_origin(detector), **_needs(detector)}
         told = [f"  {key:<12}  {value}" for key, value in lines.items() if value]
         yield "\n".join([name, *told])

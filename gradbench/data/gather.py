@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from gradbench.data import checked
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.imageset import ImageSet
 from gradbench.data.labels import numbered_alike
@@ -64,13 +65,13 @@ def gather(
         GradbenchError: if the set has no such role, its files are damaged, the classes of the test
             images are not those of the training images, or a list of training images does not fit.
     """
-    whole = dataset.load("train", settings)
+    whole = checked.load(dataset, "train", settings)
     if reason := scarce(dataset, whole.split, len(whole), settings):
         raise MissingData(reason)
-    test = numbered_alike(dataset.load("test", settings), whole)
+    test = numbered_alike(checked.load(dataset, "test", settings), whole)
     for one in networks:
         one.check(whole, test)
-    kept = dataset.held_out(whole)
+    kept = checked.check_held_out(dataset, dataset.held_out(whole), len(whole))
     parts = whole.select(np.flatnonzero(~kept)), whole.select(np.flatnonzero(kept), "hold-out")
     seen, banks, sure = zip(*(one.masks(whole, kept, parts) for one in networks))
     bank, trained = np.logical_and.reduce(banks), all(sure)

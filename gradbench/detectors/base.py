@@ -196,7 +196,10 @@ class Detector(ABC):
 
     @abstractmethod
     def score(self, outputs: Outputs) -> Tensor:
-        """Return (N,) scores, higher = more likely abnormal."""
+        """Return (N,) scores, higher = more likely abnormal.
+
+        Each is finite and a function of the image's own outputs, which are left as they are.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """Return the fitted state, empty before `fit` and where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,9 +13,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from gradbench.detectors.base import Detector, Outputs, Samples
+from gradbench.detectors.checked import check_state
 from gradbench.extraction.again import Again
 from gradbench.extraction.perturbed import Perturbed
 
+TRIED = 3
+"""Images on which the state of a fitted detector is tried."""
 PARTS = ("normal", "abnormal", "choose_normal", "choose_abnormal")
 
 
@@ -125,7 +129,9 @@ def _fitted_by_fold(make, sides: list[Side], folds, seed, clean):
             for side, rows in zip(sides, part)
         ]
         found.append(Scores(*scores))
-        first = first if number else detector.state()
+        if not number:
+            first = detector.state()
+            check_state(detector, make, partial(sides[0].score, rows=measured[0][:TRIED]))
     return found, first
 
 

@@ -108,7 +108,7 @@ def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor
             _refuse_mixing(backbone, images[:2].clone(), source)
         pixels = images.clone().requires_grad_()
         values = read_until(backbone, pixels, source)
-        towards = loss.gradient(values.detach().cpu().double())
+        towards = loss.gradient(values.detach().cpu().double().clone())
         towards = towards / towards.abs().amax(1, keepdim=True).clamp_min(1e-300)
         gradient = _pull_back(values, pixels, towards.to(values))
     if not gradient.isfinite().all():

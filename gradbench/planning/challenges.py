@@ -14,6 +14,7 @@ from gradbench.challenges.produce import BATCH, Source
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, shards
+from gradbench.errors import Faulty
 from gradbench.extraction.feature_layers import expand
 from gradbench.planning.planned import (
     AFTER,
@@ -101,7 +102,7 @@ class Challenges:
                         return
                 images = brought(experiment, cell, normal, offline(experiment)).images
             digests = images.digests  # which decodes files
-        except MissingData as reason:
+        except (MissingData, Faulty) as reason:
             yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")
             return
         self.found[cell] = images

@@ -14,6 +14,7 @@ from gradbench.data.dataset import MissingData
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
 from gradbench.detectors.base import Detector
+from gradbench.errors import Faulty
 from gradbench.evaluation.controls import random_labels
 from gradbench.evaluation.protocols import Grouped, Protocol
 from gradbench.evaluation.transfer import Transfer
@@ -115,7 +116,8 @@ class Judgements:
         found, clean = {}, self.images.normal
         for cell, images in self.challenges.found.items():
             if cell in self.challenges.ready:
-                with contextlib.suppress(MissingData):  # too few images of an attack are kept
+                # too few images of an attack are kept, or a class from outside has a fault
+                with contextlib.suppress(MissingData, Faulty):
                     both = sides(self.trial, cell, self.trial.challenge(cell))
                     found[cell] = tuple(self._side(seen.images) for seen in both)
                 continue

@@ -45,7 +45,10 @@ def plan(experiment: Experiment, store: Store) -> list[Planned]:
             note = f"{reason}: what comes after cannot be told before"
             return [Planned("images", f"{dataset.name} ({role})", 0, 0, note=note)]
     images = clean_images(experiment, offline(experiment))
-    lines = []
+    lines = [
+        Planned("detector", name, 0, 0, note=f"will not be measured: {reason}")
+        for name, reason in experiment.refused.items()
+    ]
     for seed in experiment.seeds:
         wanted = order(experiment, images, seed)
         f = find(wanted, images.train, store)

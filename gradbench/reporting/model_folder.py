@@ -11,12 +11,15 @@ from typing import Any
 
 from gradbench import __version__
 from gradbench.backbones import checkpoint
+from gradbench.backbones.backbone import parts_of
 from gradbench.data.picture import Fit
 from gradbench.extraction.readers import VERSIONS
 from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
+from gradbench.support.instantiate import behind
+from gradbench.support.sources import UNREAD, told
 from gradbench.support.tensors import save_tensors
 
 
@@ -46,6 +49,7 @@ def write_models(results: Results, folder: Path) -> None:
             "in_dist": experiment.dataset.name,
             "accuracy": results.accuracy[seed],
             "weights": network.weights,
+            "code": code_of(*parts_of(backbone.network, backbone.config.get("_target_"))),
             "outputs": VERSIONS,
             "kept": KEPT,
             "hold_out": results.hold_out,
@@ -64,9 +68,13 @@ def write_models(results: Results, folder: Path) -> None:
 def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:
     """Yield the keys of a network's detectors that can score: fitted ones, and those without fit.
 
-    Where no challenge was at hand, those that learn from challenges have nothing to score with.
+    Where no challenge was at hand, those that learn from challenges have nothing to score with;
+    one from outside that was found to have a fault scores nothing.
     """
+    faulty = {name.partition("@")[0] for name in results.faults}
     for name in results.experiment.detectors:
+        if name in faulty:
+            continue
         yield from (key for key in results.states if (key[0], key[2]) == (seed, name))
         detector = results.experiment.detector(name)
         if not (detector.learns_from_challenges or learns(detector)):
@@ -89,11 +97,21 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
         "column": column,
         "config": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "version": detector.version,
+        "code": code_of(*behind(experiment.detectors[name]["_target_"]), detector),
         "supervision": detector.supervision,
         "fitted_on": title,
         "state": place,
         "threshold": None if threshold is None else asdict(threshold),
     }
+
+
+def code_of(*things: Any) -> str:
+    """Return the digest of the source of what is not gradbench's, "" where all is or it has none.
+
+    A class that was edited since would not judge as it did in the run.
+    """
+    code = told(*things).get("code", "")
+    return "" if code.startswith(UNREAD) else code
 
 
 def _file_name(text: str) -> str:

@@ -179,6 +179,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
         "protocol": protocol_name(experiment.protocol),
         "told": experiment.protocol.told,
         "left_out": dict(experiment.left_out),
+        "refused": dict(experiment.refused),
         "detectors": {
             name: {
                 "supervision": detector.supervision,
@@ -223,9 +224,10 @@ def _draw(results: Results, rows, folder: Path) -> None:
             title = f"Mean squared gradient norm of every parameter tensor{which}"
             kept = {name: means[name] for name in shown}
             figures.profile(folder / f"gradient_profile{end}.png", title, names, kept)
-    if results.curves and rows["level"].nunique() > 2:  # none, and more than one point on a curve
+    found = rows[rows["value"].notna()]
+    if results.curves and found["level"].nunique() > 2:  # none, and more than one point on a curve
         title = f"AUROC against level: {in_dist} in{of}"
-        figures.levels(folder / "levels.png", title, rows[rows["method"].isin(methods)])
+        figures.levels(folder / "levels.png", title, found[found["method"].isin(methods)])
 
 
 def _of(curves: OnDemand, methods: Sequence[str]) -> OnDemand:

@@ -59,6 +59,8 @@ class About(Struct, frozen=True):
     left_out: dict[str, str] = {}
     n_accuracy: Count | None = None
     hold_out: str = ""
+    refused: dict[str, str] = {}
+    shadows: list[str] = []
 
 
 class Evaluation(Struct, frozen=True):

@@ -32,6 +32,7 @@ def markdown(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
             `n_accuracy` (images that it is of), `n_clean`, `hold_out` (what is known of it),
             `protocol`, `told` (how a value comes about), `detectors` (name ->
             `supervision`, `clean_seen`, `reads`, `passes`), `left_out` (name -> `supervision`),
+            `refused` (name of a detector that could not be measured at all -> why),
             `remark` (a sentence for the head, or empty) and `command`.
     """
     view = View(frame, about["protocol"])
@@ -71,6 +72,7 @@ def terminal(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
         f"{about['experiment']}: {about['in_dist']} in; {_network(about)}",
         about["remark"],
         _left_out(about),
+        *refused(about),
         f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
     ]
     blocks = main(view, view.methods(about["detectors"]), about, WIDEST)
@@ -88,6 +90,7 @@ def _conventions(view: View, about: Mapping[str, Any]) -> tuple[str, ...]:
         f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().told}",
         _left_out(about),
         f"Hold-out: {about['hold_out']}." if about.get("hold_out") else "",
+        *refused(about),
         "Score: higher = more abnormal. Abnormal images are the positive class.",
         f"Command: `{about['command']}`",
     ]
@@ -99,6 +102,11 @@ def _left_out(about: Mapping[str, Any]) -> str:
     left = about.get("left_out") or {}
     names = ", ".join(f"{name} ({supervision})" for name, supervision in left.items())
     return f"Left out, for they see challenges: {names}." if left else ""
+
+
+def refused(about: Mapping[str, Any]) -> list[str]:
+    """Return why detectors could not be measured at all, a sentence each."""
+    return [f"Left out: {reason}." for reason in (about.get("refused") or {}).values()]
 
 
 def _network(about: Mapping[str, Any]) -> str:

@@ -21,12 +21,13 @@ from gradbench.challenges.other_set import OtherSet
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet, LazyImages, to_float
 from gradbench.data.resample import round_trip
-from gradbench.errors import GradbenchError
+from gradbench.errors import Faulty, GradbenchError
 from gradbench.evaluation.controls import assert_identical, mann_whitney_p, random_labels
 from gradbench.evaluation.protocols import Grouped
 from gradbench.extraction.extract import compute
 from gradbench.run import memorisation
 from gradbench.run.experiment import Cell
+from gradbench.run.faults import from_outside, others_go_on
 from gradbench.run.judging import Judged, judge
 from gradbench.run.results import Results
 from gradbench.run.trial import Made, Seen, Trial
@@ -40,7 +41,8 @@ TRIED = 200
 def identity(trial: Trial) -> None:
     """Stop the run unless every derived challenge of strength zero changes nothing.
 
-    Pixels must be equal bit for bit, and so must the outputs of f, computed afresh for both.
+    Pixels must be equal bit for bit, and so must the outputs of f, computed afresh for both. One
+    that makes no images at all is left out, see `Trial.faults`.
 
     Raises:
         GradbenchError: naming the challenge that changes something.
@@ -71,8 +73,11 @@ def identity(trial: Trial) -> None:
 
         (made_of,) = zero.keys(first)
         inputs = {"challenge": made_of.digest, "weights": trial.f.weights}
-        with step(f"identity control: {name} of strength zero on {len(first)} images"):
-            trial.store.make(Key("identity", 1, {"reads": experiment.reads}, inputs), build)
+        try:
+            with step(f"identity control: {name} of strength zero on {len(first)} images"):
+                trial.store.make(Key("identity", 1, {"reads": experiment.reads}, inputs), build)
+        except Faulty as fault:
+            trial.faults[name] = str(fault)  # said where it would be measured
 
 
 def run(trial: Trial, results: Results) -> None:
@@ -117,14 +122,16 @@ def _identity_rows(trial: Trial, results: Results) -> None:
     same = trial.look(made.images)
     grouped = Grouped(folds=_folds(trial))
     for name in trial.experiment.detectors:
-        judged = judge(trial, name, trial.normal, same, grouped)
-        results.add(trial.seed, cell, made.images, name, judged, kind="control")
-        (auroc,) = (m.value for m in judged.measured if m.metric == "auroc")
-        if abs(auroc - 0.5) > 1e-9:
-            raise GradbenchError(
-                f"identity control: {name} tells clean images from themselves (AUROC "
-                f"{100 * auroc:.2f} instead of 50), so its scores cannot be trusted"
-            )
+        with others_go_on(results, trial.seed, cell, name):
+            judged = judge(trial, name, trial.normal, same, grouped)
+            (auroc,) = (m.value for m in judged.measured if m.metric == "auroc")
+            if abs(auroc - 0.5) > 1e-9:
+                kind = Faulty if from_outside(trial.experiment, name) else GradbenchError
+                raise kind(
+                    f"identity control: {name} tells clean images from themselves (AUROC "
+                    f"{100 * auroc:.2f} instead of 50), so its scores cannot be trusted"
+                )
+            results.add(trial.seed, cell, made.images, name, judged, kind="control")
 
 
 def _random_labels(trial: Trial, results: Results) -> None:
@@ -132,9 +139,11 @@ def _random_labels(trial: Trial, results: Results) -> None:
     seed = trial.experiment.config["evaluation"]["seed"]
     ones = random_labels(trial.normal.images.groups, seed)
     normal, abnormal = (trial.normal.select(np.flatnonzero(rows)) for rows in (~ones, ones))
-    judged = {name: judge(trial, name, normal, abnormal) for name in _supervised(trial)}
+    cell, judged = Cell("random_labels", Identity()), {}
+    for name in _supervised(trial):
+        with others_go_on(results, trial.seed, cell, name):
+            judged[name] = judge(trial, name, normal, abnormal)
     p_values = [rank_p(judgement) for judgement in judged.values()]
-    cell = Cell("random_labels", Identity())
     results.add_random_labels(trial.seed, cell, abnormal.images, judged, p_values)
 
 
@@ -163,8 +172,9 @@ def _round_trip(trial: Trial, cell: Cell, made: Made, results: Results) -> None:
         return
     reference, other = trial.look(clean), trial.look(tripped)
     for name in trial.experiment.detectors:
-        judged = judge(trial, name, reference, other)
-        results.add(trial.seed, trip, tripped, name, judged, kind="control")
+        with others_go_on(results, trial.seed, trip, name, "control"):
+            judged = judge(trial, name, reference, other)
+            results.add(trial.seed, trip, tripped, name, judged, kind="control")
 
 
 def _tripped(trial: Trial, clean: ImageSet, made: Made, how: OtherSet) -> ImageSet | None:
@@ -198,8 +208,9 @@ def _random_split(trial: Trial, cell: Cell, normal: Seen, abnormal: Seen, result
         return
     protocol = trial.experiment.protocol.torn()
     for name in _supervised(trial):
-        judged = judge(trial, name, normal, abnormal, protocol)
-        results.add(trial.seed, cell, abnormal.images, name, judged)
+        with others_go_on(results, trial.seed, None, name):  # what is missing is said above
+            judged = judge(trial, name, normal, abnormal, protocol)
+            results.add(trial.seed, cell, abnormal.images, name, judged)
 
 
 def _supervised(trial: Trial) -> list[str]:

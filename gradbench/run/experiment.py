@@ -13,16 +13,19 @@ import torch
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
+from gradbench.challenges.declared import Unusable, usable
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.detectors.base import GIVEN, Detector
-from gradbench.errors import GradbenchError, unknown
+from gradbench.detectors.base import Detector
+from gradbench.detectors.checked import checked
+from gradbench.detectors.declared import check_declared
+from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.evaluation.protocols import Protocol, random_name
 from gradbench.evaluation.rows import is_mean
-from gradbench.extraction.readers import check
 from gradbench.run.settings import check_settings, check_trained_on, levels, seeds
 from gradbench.support.instantiate import instantiate
+from gradbench.support.sources import outside
 from gradbench.workers.devices import several
 
 SEED = "{seed}"
@@ -64,6 +67,7 @@ class Experiment:
         recipe: of training.
         devices: to train and extract on; all else is done on the first.
         left_out: supervision of each detector that the protocol does not measure.
+        refused: why a detector whose class is from outside cannot be measured at all.
     """
 
     config: Mapping[str, Any]
@@ -76,6 +80,7 @@ class Experiment:
     recipe: Recipe
     devices: tuple[torch.device, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -96,8 +101,8 @@ class Experiment:
         )
 
     def detector(self, name: str) -> Detector:
-        """Build a detector afresh."""
-        return instantiate("detector", name, self.detectors[name])
+        """Build a detector afresh; what it is given and hands back is looked at."""
+        return checked(name, instantiate("detector", name, self.detectors[name]))
 
     def own_cells(self, name: str) -> tuple[Cell, ...]:
         """Return the challenges that are made for a detector from the hold-out.
@@ -108,7 +113,9 @@ class Experiment:
         """
         cells = []
         for own, level in self.detector(name).synthetic.items():
-            challenge = instantiate("challenge", own, load_member("challenge", own, self.dirs))
+            challenge = _challenge(own, load_member("challenge", own, self.dirs))
+            if isinstance(challenge, Unusable):
+                raise Faulty(challenge.reason)
             if not isinstance(challenge, Derived):
                 raise GradbenchError(
                     f"detector {name}: challenge {own} is not made from clean images; choose "
@@ -147,7 +154,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
     dirs = tuple(Path(folder) for folder in dirs)
     dataset = instantiate("dataset", config["dataset"]["name"], config["dataset"], ("_target_",))
     challenges = {
-        name: instantiate("challenge", name, content)
+        name: _challenge(name, content)
         for name, content in expand("challenge", config["challenges"], dirs)
     }
     detectors = dict(expand("detector", config["detectors"], dirs))
@@ -155,13 +162,8 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         raise GradbenchError(
             "detectors=[]: name at least one; `gradbench list detectors` tells all"
         )
-    for name, content in detectors.items():
-        detector = instantiate("detector", name, content)
-        given = {*detector.bank_reads}.intersection(GIVEN)
-        given |= {*detector.hold_out_reads}.intersection(("labels",))
-        for output in (*detector.reads, *detector.bank_reads, *detector.hold_out_reads):
-            if output not in given or output in detector.reads:
-                check(output)
+    refused = _refused(detectors)
+    detectors = {name: what for name, what in detectors.items() if name not in refused}
     protocol = instantiate("protocol", config["protocol"]["name"], config["protocol"])
     left_out = _left_out(protocol, detectors)
     for name in filter(is_mean, challenges):
@@ -182,6 +184,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         detectors={name: what for name, what in detectors.items() if name not in left_out},
         protocol=protocol,
         left_out=left_out,
+        refused=refused,
         seeds=tuple(seeds(config)),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
         devices=several(find_device(config["device"]), config["device"], config["devices"]),
@@ -212,6 +215,34 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
 def protocol_name(protocol: Protocol) -> str:
     """Return a protocol's name in rows; `random` says that twins were not kept together."""
     return random_name(protocol.name) if protocol.split == "random" else protocol.name
+
+
+def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
+    """Build a challenge; one from outside that cannot be measured becomes a row that says why."""
+    try:
+        return usable(name, instantiate("challenge", name, content), content)
+    except Faulty as fault:
+        return Unusable("ood", str(fault))
+
+
+def _refused(detectors: Mapping[str, Mapping]) -> dict[str, str]:
+    """Return why detectors from outside cannot be measured; the others of the run can.
+
+    Raises:
+        GradbenchError: if none is left, or a detector is asked for in a way that no class takes.
+    """
+    refused = {}
+    for name, content in detectors.items():
+        try:
+            detector = instantiate("detector", name, content)
+            check_declared(name, detector)
+        except Faulty as fault:
+            if isinstance(fault.__cause__, GradbenchError) and not outside(detector):
+                raise fault.__cause__ from fault  # a setting that the user gave
+            refused[name] = str(fault)
+    if len(refused) == len(detectors):
+        raise GradbenchError("; ".join(refused.values()))
+    return refused
 
 
 def _left_out(protocol: Protocol, detectors: Mapping[str, Mapping]) -> dict[str, str]:

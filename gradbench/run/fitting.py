@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,18 @@ from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
 from gradbench.detectors.base import GIVEN, Detector, Samples
-from gradbench.detectors.scoring import Clean, one_thread
+from gradbench.detectors.checked import check_state
+from gradbench.detectors.scoring import TRIED, Clean, one_thread
+from gradbench.errors import Faulty
 from gradbench.extraction.feature_layers import expand
 from gradbench.extraction.head import head_tensors
 from gradbench.extraction.readers import version_of
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
+from gradbench.support.instantiate import behind
 from gradbench.support.progress import step
+from gradbench.support.sources import told
 from gradbench.support.tensors import save_tensors
 
 FIT_VERSION = 1
@@ -47,6 +52,8 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
     if not learns(detector):
         nothing = Samples.normal({})
         return detector.fit({}, nothing, nothing, _seed(trial)), detector.state()
+    if name in trial.unfit:
+        raise Faulty(trial.unfit[name])
 
     key = fit_key(trial, name)
     product = trial.store.get(key)
@@ -59,10 +66,16 @@ def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
             with one_thread():
                 state = detector.fit(given.bank, *parts, _seed(trial)).state()
             save_tensors(state, folder / "state.safetensors")
+            make, scores = partial(trial.experiment.detector, name), partial(_of_some, trial)
+            check_state(detector, make, scores)
             return {"detector": name}
 
-        with step(f"{name}: fit"):
-            product = trial.store.make(key, build)
+        try:
+            with step(f"{name}: fit"):
+                product = trial.store.make(key, build)
+        except Faulty as fault:
+            trial.unfit[name] = str(fault)
+            raise
     state = load_file(str(product.path("state.safetensors")))
     return detector.load(state), state
 
@@ -97,16 +110,24 @@ def score(trial: Trial, detector: Detector, seen: Seen) -> np.ndarray:
         return detector.score({**seen.outputs, **moved}).double().numpy()
 
 
+def _of_some(trial: Trial, detector: Detector) -> np.ndarray:
+    """Return the scores of the first clean images."""
+    few = np.arange(min(TRIED, len(trial.images.normal)))
+    return score(trial, detector, trial.normal.select(few))
+
+
 def described(trial: Trial, name: str) -> dict[str, Any]:
     """Return what keys of products tell of a detector: its settings, versions, reads and seed."""
     experiment = trial.experiment
     detector = experiment.detector(name)
     reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
+    content = experiment.detectors[name]
     return {
-        "detector": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
+        "detector": {k: v for k, v in content.items() if k != "description"},
         "detector_version": detector.version,
         "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": _seed(trial),
+        **told(*behind(content.get("_target_")), detector),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gradbench.challenges.identity import Identity
@@ -10,9 +12,10 @@ from gradbench.data.imageset import ImageSet
 from gradbench.data.trained_on import Knowledge
 from gradbench.evaluation.metrics import auroc
 from gradbench.run.experiment import Cell
+from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import image_scores, score
 from gradbench.run.results import Results
-from gradbench.run.trial import Trial
+from gradbench.run.trial import Seen, Trial
 
 CELL = Cell("memorisation", Identity())
 
@@ -36,33 +39,42 @@ def measure(trial: Trial, results: Results) -> None:
         results.add_hole(trial.seed, CELL, reason, kind="control")
         return
     sides = [trial.look(images) for images in (train, hold_out)]
+    counts = len(train), len(hold_out)
     for name in trial.experiment.detectors:
-        detector = trial.experiment.detector(name)
-        note = _note(train, hold_out, about)
-        if detector.learns_from_challenges:
-            title, state = next(
-                ((t, s) for (seed, t, n), s in results.states.items()
-                 if (seed, n) == (trial.seed, name)),
-                ("", {}),
-            )  # fmt: skip
-            if not state:
-                continue
-            detector.load(state)
-            scores = [score(trial, detector, side) for side in sides]
-            note += f"; {name}: fitted on {title}"
-        else:
-            scores = [image_scores(trial, name, side) for side in sides]
-            known = [
-                where
-                for where, reads in (
-                    ("these training images", detector.bank_reads),
-                    ("these hold-out images", detector.hold_out_reads or detector.synthetic),
-                )
-                if reads
-            ]
-            note += f"; {name}: fitted on {' and '.join(known)} among others" if known else ""
-        value = auroc(*_joined(*scores))
-        results.add_memorisation(trial.seed, CELL, name, value, (len(train), len(hold_out)), note)
+        with others_go_on(results, trial.seed, CELL, name):
+            found, note = _scores(trial, results, name, sides)
+            if found:
+                note = f"{_note(train, hold_out, about)}{note}"
+                value = auroc(*_joined(*found))
+                results.add_memorisation(trial.seed, CELL, name, value, counts, note)
+
+
+def _scores(
+    trial: Trial, results: Results, name: str, sides: Sequence[Seen]
+) -> tuple[list[np.ndarray], str]:
+    """Return a detector's scores of both sides and what it was fitted on; none if on nothing."""
+    detector = trial.experiment.detector(name)
+    if detector.learns_from_challenges:
+        title, state = next(
+            ((t, s) for (seed, t, n), s in results.states.items()
+             if (seed, n) == (trial.seed, name)),
+            ("", {}),
+        )  # fmt: skip
+        if not state:
+            return [], ""
+        detector.load(state)
+        note = f"; {name}: fitted on {title}"
+        return [score(trial, detector, side) for side in sides], note
+    known = [
+        where
+        for where, reads in (
+            ("these training images", detector.bank_reads),
+            ("these hold-out images", detector.hold_out_reads or detector.synthetic),
+        )
+        if reads
+    ]
+    note = f"; {name}: fitted on {' and '.join(known)} among others" if known else ""
+    return [image_scores(trial, name, side) for side in sides], note
 
 
 def _joined(normal: np.ndarray, abnormal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

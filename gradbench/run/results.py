@@ -56,6 +56,8 @@ class Results:
         thresholds: of detectors on the hold-out, by the same keys, see `thresholds`.
         verdicts: of the main table: (challenge_set, challenge, level) -> detector -> seed.
         sets: fingerprint, size and provenance of every set of images that was looked at.
+        faults: the last fault of a detector from outside that was left out somewhere, by the name
+            of its rows.
     """
 
     experiment: Experiment
@@ -69,6 +71,7 @@ class Results:
     thresholds: dict[tuple[int, str, str], Threshold] = field(default_factory=dict)
     verdicts: dict[CellName, dict[str, dict[int, Verdict]]] = field(default_factory=dict)
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def hold_out(self) -> str:
@@ -255,8 +258,10 @@ class Results:
             )
         )
 
-    def add_hole(self, seed: int, cell: Cell, reason: str, kind: str | None = None) -> None:
-        """Add a row that says why a challenge was not measured."""
+    def add_hole(
+        self, seed: int, cell: Cell, reason: str, kind: str | None = None, method: str = ""
+    ) -> None:
+        """Add a row that says why a challenge was not measured, by any detector or by one."""
         self.rows.append(
             hole(
                 reason,
@@ -264,6 +269,7 @@ class Results:
                 challenge_set=kind or cell.challenge.kind,
                 challenge=cell.name,
                 level=cell.level,
+                method=method,
             )
         )
 

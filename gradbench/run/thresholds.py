@@ -11,6 +11,7 @@ from gradbench.data.imageset import ImageSet
 from gradbench.data.raw import join_notes
 from gradbench.data.roles import hold_out
 from gradbench.detectors.base import Detector
+from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import fitted, image_scores, score
 from gradbench.run.results import Results
 from gradbench.run.trial import Seen, Trial
@@ -47,23 +48,27 @@ def measure(trial: Trial, results: Results) -> None:
         return
     many = trial.look(clean)
     few = many if len(clean) <= FEWER else many.select(fewer(clean))
-    of_all = trial.images.known.of_threshold
     for name in trial.experiment.detectors:
-        detector = trial.experiment.detector(name)
-        known = "fitted on these images among others" if _knows(detector) else ""
-        known = join_notes(of_all, known)
-        if not detector.learns_from_challenges:
-            key = (trial.seed, "", name)
-            detector, state = fitted(trial, name)
-            if state and key not in results.states:  # no challenge was at hand
-                results.states.add(key, partial(dict, state))
-            scores = image_scores(trial, name, _seen(detector, many, few))
-            results.thresholds[key] = _threshold(scores, known)
-            continue
-        for key in [k for k in results.states if (k[0], k[2]) == (trial.seed, name)]:
-            detector = trial.experiment.detector(name).load(results.states[key])
-            scores = score(trial, detector, _seen(detector, many, few))
-            results.thresholds[key] = _threshold(scores, known)
+        with others_go_on(results, trial.seed, None, name):
+            _of_detector(trial, results, name, many, few)
+
+
+def _of_detector(trial: Trial, results: Results, name: str, many: Seen, few: Seen) -> None:
+    detector = trial.experiment.detector(name)
+    known = "fitted on these images among others" if _knows(detector) else ""
+    known = join_notes(trial.images.known.of_threshold, known)
+    if not detector.learns_from_challenges:
+        key = (trial.seed, "", name)
+        detector, state = fitted(trial, name)
+        if state and key not in results.states:  # no challenge was at hand
+            results.states.add(key, partial(dict, state))
+        scores = image_scores(trial, name, _seen(detector, many, few))
+        results.thresholds[key] = _threshold(scores, known)
+        return
+    for key in [k for k in results.states if (k[0], k[2]) == (trial.seed, name)]:
+        detector = trial.experiment.detector(name).load(results.states[key])
+        scores = score(trial, detector, _seen(detector, many, few))
+        results.thresholds[key] = _threshold(scores, known)
 
 
 def fewer(clean: ImageSet) -> np.ndarray:

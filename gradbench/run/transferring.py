@@ -18,9 +18,11 @@ from torch import Tensor
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
 from gradbench.detectors.scoring import PARTS, Scores, Side, one_thread, score_folds
+from gradbench.errors import Faulty
 from gradbench.evaluation.transfer import Transfer
 from gradbench.extraction.again import seconds_of_passes
 from gradbench.run.experiment import Cell
+from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import clean
 from gradbench.run.judging import Judged, judge, judged_scores, kept_state, resampled, scores_key
 from gradbench.run.results import Results
@@ -28,6 +30,7 @@ from gradbench.run.sides import sides
 from gradbench.run.synthetic import relation
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product
+from gradbench.support.sources import told
 from gradbench.support.tensors import save_tensors
 
 FITS_VERSION = 1
@@ -60,24 +63,27 @@ def measure(trial: Trial, results: Results) -> None:
     for cell, normal, abnormal in _measurable(trial):
         fits = {}
         for name in names:
-            fits[name] = _fit(trial, name, normal, abnormal)
-            judged = judge(trial, name, normal, abnormal, within)
             method = f"{name}@{cell.title}"
-            results.add(trial.seed, cell, abnormal.images, method, judged)
-            read = partial(kept_state, judged.product)
-            results.states.add((trial.seed, cell.title, name), read)
+            with others_go_on(results, trial.seed, cell, method):
+                fit = _fit(trial, name, normal, abnormal)
+                judged = judge(trial, name, normal, abnormal, within)
+                results.add(trial.seed, cell, abnormal.images, method, judged)
+                read = partial(kept_state, judged.product)
+                results.states.add((trial.seed, cell.title, name), read)
+                fits[name] = fit
         fitted.append(Fitted(cell, (normal.images.groups, abnormal.images.groups), fits))
     for cell, normal, abnormal in _measurable(trial):
         for other in fitted:
             if other.cell == cell:
                 continue
             own = [other.cell] if isinstance(other.cell.challenge, Derived) else []
-            for name in names:
+            for name in other.fits:
                 method, related = f"{name}@{other.cell.title}", relation(own, cell)
-                judged = _across(trial, name, other, normal, abnormal)
-                note = f"{method}: {related}" if related else ""
-                results.add(trial.seed, cell, abnormal.images, method, judged, note=note)
-                results.add_verdict(trial.seed, cell, method, judged, resampled(trial, judged))
+                with others_go_on(results, trial.seed, cell, method):
+                    judged = _across(trial, name, other, normal, abnormal)
+                    note = f"{method}: {related}" if related else ""
+                    results.add(trial.seed, cell, abnormal.images, method, judged, note=note)
+                    results.add_verdict(trial.seed, cell, method, judged, resampled(trial, judged))
 
 
 def _detectors(trial: Trial) -> Iterator[tuple]:
@@ -89,7 +95,7 @@ def _measurable(trial: Trial) -> Iterator[tuple[Cell, Seen, Seen]]:
     for cell in trial.experiment.cells:
         try:
             yield cell, *sides(trial, cell, trial.challenge(cell))
-        except MissingData:
+        except (MissingData, Faulty):
             continue
 
 
@@ -144,7 +150,8 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
     groups = normal.images.groups, abnormal.images.groups
     seed = experiment.config["evaluation"]["seed"]
     rows = protocol.across(fitted.groups, groups, seed)
-    config = {"fits": fit_key.digest, "folds": {**protocol.settings(), "split_seed": seed}}
+    folds = {**protocol.settings(), **told(protocol), "split_seed": seed}
+    config = {"fits": fit_key.digest, "folds": folds}
     inputs = {"normal": normal.images.fingerprint, "abnormal": abnormal.images.fingerprint}
 
     def build(folder: Path, _: Path) -> dict:

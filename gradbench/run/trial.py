@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.obtain import Network
+from gradbench.challenges import checked
 from gradbench.challenges.archive import Archive, archive_of, published
 from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
+from gradbench.data.checked import load
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings, MissingData
-from gradbench.errors import GradbenchError
+from gradbench.errors import Faulty, GradbenchError
 from gradbench.extraction.again import Again
 from gradbench.extraction.extract import extract
 from gradbench.extraction.together import Readers
@@ -77,6 +79,8 @@ class Trial:
         seed: that the experiment names for it.
         store: where products lie.
         crew: workers that read f; none to do it in this process.
+        faults: why challenges from outside cannot be measured, by name.
+        unfit: why detectors from outside that see no challenge cannot be fitted, by name.
     """
 
     experiment: Experiment
@@ -85,6 +89,8 @@ class Trial:
     seed: int
     store: Store
     crew: Crew | None = None
+    faults: dict[str, str] = field(default_factory=dict)
+    unfit: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def readers(self) -> Readers | None:
@@ -135,7 +141,10 @@ class Trial:
 
         Raises:
             MissingData: if images of another dataset are not at hand.
+            Faulty: if its class is from outside and does not what a challenge must.
         """
+        if cell.name in self.faults:
+            raise Faulty(self.faults[cell.name])
         archive = archive_for(self.experiment, cell)
         if archive is not None:
             return Made(from_archive(self.experiment, cell, archive, self.images, self.store))
@@ -176,7 +185,7 @@ def brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSetti
         made = _brought(experiment, cell, clean, data)
         seed = experiment.config["evaluation"]["seed"]
         experiment.protocol.folds(clean.groups, made.images.groups, seed)
-    except MissingData:
+    except (MissingData, Faulty):
         raise
     except GradbenchError as fault:
         raise MissingData(str(fault)) from fault
@@ -188,9 +197,9 @@ def _brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSett
     if isinstance(challenge, Given):
         seed = experiment.config["challenge"]["seed"]
         asked = Asked(cell.title, cell.level, clean, experiment.dataset, data, seed)
-        return Made(challenge.find(asked))
+        return Made(checked.find(challenge, asked))
     dataset = experiment.other_dataset(challenge)
-    native = dataset.load("challenge", data)
+    native = load(dataset, "challenge", data)
     images = challenge.bring(native, clean.shape, cell.name)
     return Made(images, None, native.shape, dataset.processing_of(native))
 

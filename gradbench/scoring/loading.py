@@ -15,16 +15,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from gradbench.backbones import checkpoint
-from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.backbone import Backbone, parts_of
 from gradbench.backbones.build import build_network
 from gradbench.detectors.base import Detector
+from gradbench.detectors.checked import checked
+from gradbench.detectors.declared import check_declared
 from gradbench.errors import GradbenchError
 from gradbench.extraction import readers
-from gradbench.run.experiment import instantiate
 from gradbench.scoring import trust
 from gradbench.scoring.model_json import ANEW, damaged
 from gradbench.store import file_digest
+from gradbench.support.instantiate import behind, instantiate
 from gradbench.support.paths import shown
+from gradbench.support.sources import told
 
 DAMAGES = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
 """What a detector raises on tensors that are not its own."""
@@ -61,6 +64,8 @@ class Kept:
         path = self._whole("network.safetensors")
         with self._somebodys("network", f"the arguments of {config['_target_']}"):
             network = build_network(trust.without_downloads(config))
+        target = config["_target_"]
+        self._same_code(target, about.get("code"), *parts_of(network, target))
         checkpoint.load_into(network, path)
         told = (about[name] for name in ("mean", "std", "classes", "shape"))
         backbone = Backbone(network, *told, config, about["feature_layers"] or None)
@@ -90,6 +95,10 @@ class Kept:
         if not isinstance(detector, Detector):
             raise GradbenchError(f"{entry['config']['_target_']} gives no detector")
         _same_version(column, entry["version"], detector.version, self.folder)
+        check_declared(entry["name"], detector)
+        target = entry["config"]["_target_"]
+        self._same_code(target, entry.get("code"), *behind(target), detector)
+        detector = checked(entry["name"], detector)
         if not entry["state"]:
             return detector
         path = self._whole(entry["state"])
@@ -105,6 +114,14 @@ class Kept:
             kept = self.about["outputs"].get(kind)
             _same_version(f"output {kind}", kept, readers.version_of(name), self.folder)
         return detector
+
+    def _same_code(self, target: str, code: str | None, *things: Any) -> None:
+        """Refuse a class from outside that was edited since the run: it would judge otherwise."""
+        if code and code != told(*things).get("code"):
+            raise GradbenchError(
+                f"{shown(self.folder)}: the code of {shown(target)} is another than in the run: "
+                "carry out the run's command again"
+            )
 
     def _whole(self, name: str) -> Path:
         """Return the path of a file whose content is that of the run.

@@ -58,6 +58,7 @@ class Detector(Struct):
     supervision: str
     state: str
     threshold: Threshold | None
+    code: str = ""
 
     def __post_init__(self):
         path = PurePosixPath(self.state)
@@ -82,6 +83,7 @@ class Model(Struct):
     detectors: list[Detector]
     sha256: dict[str, str]
     hold_out: str = ""
+    code: str = ""
 
     def __post_init__(self):
         if self.shape[0] not in (1, 3):

@@ -16,7 +16,7 @@ from gradbench.data.imageset import ImageSet, source_ids, to_float
 from gradbench.data.picture import Fit
 from gradbench.detectors.base import Detector
 from gradbench.detectors.scoring import one_thread
-from gradbench.errors import GradbenchError, unknown
+from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.extraction.extract import BATCH, compute
 from gradbench.gradients.memory import in_chunks
 from gradbench.run.experiment import find_device
@@ -238,7 +238,7 @@ class Scorer:
         """Say which detector cannot work: what it learned may be another network's."""
         try:
             yield
-        except DAMAGES as fault:
+        except (Faulty, *DAMAGES) as fault:
             raise GradbenchError(
                 f"{name} of {shown(self.kept.folder)} cannot score these images ({brief(fault)}): "
                 "choose others with --detector (from Python detectors=[NAME])"

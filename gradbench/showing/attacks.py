@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from gradbench.backbones.backbone import Backbone, digest
-from gradbench.backbones.obtain import Network, find, try_out
+from gradbench.backbones.checked import try_out
+from gradbench.backbones.obtain import Network, find
 from gradbench.data.gather import InDistribution, gather
 from gradbench.data.imageset import to_float
 from gradbench.errors import GradbenchError

@@ -1,0 +1,116 @@
+"""What a network may give for an image, and that it does so whatever stands beside it."""
+
+from collections import OrderedDict, namedtuple
+from types import SimpleNamespace
+
+import pytest
+import torch
+from _dummies import CLASSES, TinyNet, images
+from torch import nn
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.checked import in_a_sentence, try_out
+from gradbench.errors import GradbenchError
+
+
+class Net(TinyNet):
+    """Gives what `turn` makes of its logits."""
+
+    def __init__(self, turn=None):
+        super().__init__()
+        self.turn = turn
+
+    def forward(self, x):
+        return self.turn(super().forward(x))
+
+
+def backbone(turn) -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(Net(turn), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
+
+
+Named = namedtuple("Named", "logits aux")
+Wide = namedtuple("Wide", "out aux")
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [
+        (lambda z: (z,), "[0]"),
+        (lambda z: [z, torch.zeros(len(z), 7)], "[0]"),
+        (lambda z: (torch.zeros(len(z), 7), z), "[1]"),
+        (lambda z: {"logits": z, "aux": z + 1}, "logits"),
+        (lambda z: OrderedDict(loss=None, out=z), "out"),
+        (lambda z: Named(z, z + 1), "logits"),
+        (lambda z: Wide(z, None), "out"),
+        (lambda z: SimpleNamespace(logits=z, hidden_states=(z, z)), "logits"),
+    ],
+)
+def test_logits_among_several_outputs(turn, name, capsys):
+    plain, mine = backbone(lambda z: z), backbone(turn)
+    pixels = torch.rand(5, 1, 8, 8)
+    assert torch.equal(mine(pixels), plain(pixels))
+    try_out(mine, images(20))
+    assert f": of it {name} is taken for the logits" in capsys.readouterr().err
+    try_out(plain, images(20))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("turn", "text"),
+    [
+        (
+            lambda z: (z, z + 1),
+            r"gives tuple of \[0\] \(1, 3\), \[1\] \(1, 3\), in which the logits",
+        ),
+        (lambda z: {"out": z[:, :2]}, r"gives dict of out \(1, 2\), in which"),
+        (lambda z: None, r"gives NoneType, in which the logits \(B, 3\) are not to be told"),
+        (lambda z: z[:, :2], r"outputs of shape \(2,\) for an image, toy has 3 classes"),
+        (lambda z: z.mean(0, keepdim=True), r"outputs of shape \(1, 3\) for 4 images"),
+        (lambda z: z / 0 * 0, "logits that are NaN or infinite"),
+        (lambda z: z - z.mean(0), "other logits alone than among 4 .*mixes the images of a batch"),
+        (lambda z: z.flip(0), "other logits alone"),
+        (lambda z: z + torch.rand_like(z), "other logits alone .*draws random numbers"),
+        (lambda z: z.view(7), "cannot take images of shape"),
+        (
+            lambda z: z.nothing,
+            r"backbone Net raises Attr.*test_checked_networks.py, line \d",
+        ),
+    ],
+)
+def test_outputs_that_are_none(turn, text):
+    with pytest.raises(GradbenchError, match=text) as caught:
+        try_out(backbone(turn), images(20))
+    assert "\n" not in str(caught.value)
+
+
+def test_batch_norm_without_statistics_is_refused_whatever_reads_it():
+    inner = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(),
+                          nn.Linear(64, 3))  # fmt: skip
+    mixed = Backbone(inner, [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
+    with pytest.raises(GradbenchError, match="batch norm without running statistics"):
+        try_out(mixed, images(20))
+
+
+def test_the_input_may_be_changed_in_place():
+    class Changes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(64, 3)
+
+        def forward(self, x):
+            return self.fc(x.mul_(2).flatten(1))
+
+    pixels = torch.rand(4, 1, 8, 8)
+    before = pixels.clone()
+    Backbone(Changes(), [0.0], [1.0], CLASSES, (1, 8, 8))(pixels)
+    assert torch.equal(pixels, before)
+
+
+def test_what_training_raises_is_a_sentence_of_ones_own_network_alone():
+    mine = backbone(lambda z: z)
+    with pytest.raises(GradbenchError, match="backbone Net raises"), in_a_sentence(mine):
+        raise KeyError("x")
+    own = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), [0.4], [0.3], CLASSES, (1, 8, 8))
+    with pytest.raises(KeyError), in_a_sentence(own):
+        raise KeyError("x")
