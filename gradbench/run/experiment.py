@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gradbench.backbones.build import check_network
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
@@ -17,11 +18,12 @@ from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.detectors.base import GIVEN, Detector
-from gradbench.errors import GradbenchError, unknown
+from gradbench.errors import GradbenchError
 from gradbench.evaluation.protocols import Protocol, random_name
 from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
-from gradbench.run.settings import check_settings, levels, seeds
+from gradbench.run.settings import levels, seeds
+from gradbench.settings import check_settings
 from gradbench.support.instantiate import instantiate
 from gradbench.workers.devices import several
 
@@ -97,7 +99,7 @@ class Experiment:
 
     def detector(self, name: str) -> Detector:
         """Build a detector afresh."""
-        return instantiate("detector", name, self.detectors[name])
+        return instantiate("detector", name, self.detectors[name], base=Detector)
 
     def own_cells(self, name: str) -> tuple[Cell, ...]:
         """Return the challenges that are made for a detector from the hold-out.
@@ -108,7 +110,8 @@ class Experiment:
         """
         cells = []
         for own, level in self.detector(name).synthetic.items():
-            challenge = instantiate("challenge", own, load_member("challenge", own, self.dirs))
+            content = load_member("challenge", own, self.dirs)
+            challenge = instantiate("challenge", own, content, base=Challenge)
             if not isinstance(challenge, Derived):
                 raise GradbenchError(
                     f"detector {name}: challenge {own} is not made from clean images; choose "
@@ -122,7 +125,7 @@ class Experiment:
         """Build the dataset of a challenge."""
         name = challenge.dataset
         content = load_member("dataset", name, self.dirs) | challenge.settings
-        return instantiate("dataset", name, content, drop=("_target_",), taken=OtherSet.OWN)
+        return instantiate("dataset", name, content, ("_target_",), OtherSet.OWN, Dataset)
 
     def backbone(self, seed: int) -> dict[str, Any]:
         """Return the configuration of the network of a seed, the checkpoint by its own name."""
@@ -144,9 +147,11 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         GradbenchError: for an unknown name, a wrong type or a value out of range.
     """
     dirs = tuple(Path(folder) for folder in dirs)
-    dataset = instantiate("dataset", config["dataset"]["name"], config["dataset"], ("_target_",))
+    check_settings(config)
+    name = config["dataset"].get("name") or "dataset"
+    dataset = instantiate("dataset", name, config["dataset"], ("_target_",), base=Dataset)
     challenges = {
-        name: instantiate("challenge", name, content)
+        name: instantiate("challenge", name, content, base=Challenge)
         for name, content in expand("challenge", config["challenges"], dirs)
     }
     detectors = dict(expand("detector", config["detectors"], dirs))
@@ -155,23 +160,21 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
             "detectors=[]: name at least one; `gradbench list detectors` tells all"
         )
     for name, content in detectors.items():
-        detector = instantiate("detector", name, content)
+        detector = instantiate("detector", name, content, base=Detector)
         given = {*detector.bank_reads}.intersection(GIVEN)
         given |= {*detector.hold_out_reads}.intersection(("labels",))
         for output in (*detector.reads, *detector.bank_reads, *detector.hold_out_reads):
             if output not in given or output in detector.reads:
                 check(output)
-    protocol = instantiate("protocol", config["protocol"]["name"], config["protocol"])
+    name = config["protocol"].get("name") or "protocol"
+    protocol = instantiate("protocol", name, config["protocol"], base=Protocol)
     left_out = _left_out(protocol, detectors)
     if MEAN in challenges:
         raise GradbenchError(
             f"challenges: '{MEAN}' is the name of the mean over challenges in tables; give yours "
             "another name"
         )
-    check_settings(config)
-    for key in dataset.augment:
-        if key not in ("pad", "flip"):
-            raise unknown("setting of dataset.augment", key, ("pad", "flip"))
+    check_network(config["backbone"])
     experiment = Experiment(
         config=config,
         dirs=dirs,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from hydra.utils import get_object
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_type_hints
 
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.described import accepts, check
 
 NOT_ARGUMENTS = ("_target_", "description")
 
@@ -19,6 +19,7 @@ def instantiate(
     content: Mapping[str, Any],
     drop: Iterable[str] = NOT_ARGUMENTS,
     taken: Iterable[str] = (),
+    base: type | None = None,
 ):
     """Build the object that a member's file describes.
 
@@ -28,6 +29,7 @@ def instantiate(
         content: of its file, with the user's changes.
         drop: keys that are no settings of the class.
         taken: settings that were valid where the user wrote them and are another's, for messages.
+        base: what must come of it.
 
     Raises:
         GradbenchError: if its class is not found or refuses a setting, with the valid ones.
@@ -35,28 +37,91 @@ def instantiate(
     target = content.get("_target_")
     if not target:
         raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
+    make = found(f"{group} {name}", target, base)
+    arguments = {k: v for k, v in content.items() if k not in drop}
+    check_arguments(make, arguments, f"{group} {name}", taken)
+    try:
+        made = make(**arguments)
+    except (TypeError, ValueError) as fault:
+        raise GradbenchError(f"{group} {name}: {fault}") from fault
+    if base is not None and not isinstance(made, base):
+        raise _other(f"{group} {name}", target, base)
+    return made
+
+
+def found(what: str, target: Any, base: type | None = None) -> Callable:
+    """Return the class, or the function that builds one, that a file names.
+
+    Args:
+        what: names it, for messages.
+        target: `package.module.Name`.
+        base: what a class must be derived from.
+
+    Raises:
+        GradbenchError: if it cannot be imported, or is something else.
+    """
+    from hydra.utils import get_object  # half a second, which lists of data sets do not need
+
     try:
         make = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
-        raise GradbenchError(f"{group} {name}: {target} cannot be imported ({reason})") from fault
-    arguments = {k: v for k, v in content.items() if k not in drop}
-    signature = inspect.signature(make)
+        raise GradbenchError(f"{what}: {target} cannot be imported ({reason})") from fault
+    if not callable(make) or (base and isinstance(make, type) and not issubclass(make, base)):
+        raise _other(what, target, base)
+    return make
+
+
+def check_arguments(
+    make: Callable, arguments: Mapping[str, Any], what: str, taken: Iterable[str] = ()
+) -> None:
+    """Refuse arguments that a class does not take, or that are not of the types it declares.
+
+    Args:
+        make: the class.
+        arguments: by name.
+        what: names it, for messages.
+        taken: see `instantiate`.
+
+    Raises:
+        GradbenchError: naming the argument, and the valid ones or what is due.
+    """
+    named, open_ended = parameters(make)
+    for wrong in arguments:
+        if not open_ended and wrong not in named:
+            raise unknown(f"setting of {what}", str(wrong), (*named, *taken))
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in arguments]
+    if missing:
+        raise GradbenchError(f"{what} needs a value for {', '.join(missing)}")
+    declared = _declared(make)
+    for key, parameter in named.items():
+        if key not in arguments or arguments[key] is parameter.default:
+            continue
+        due = declared.get(key, Any)
+        check(arguments[key], due if accepts(due) else Any, f"{what} {key}")
+
+
+def parameters(make: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return what a class takes by name, and whether it takes any other name too."""
     try:
-        signature.bind(**arguments)
-    except TypeError:
-        takes = [p.name for p in signature.parameters.values()]
-        for wrong in arguments:
-            if wrong not in takes:
-                valid = (*takes, *taken)
-                raise unknown(f"setting of {group} {name}", wrong, valid) from None
-        missing = [
-            p.name
-            for p in signature.parameters.values()
-            if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in arguments
-        ]
-        raise GradbenchError(f"{group} {name} needs a value for {', '.join(missing)}") from None
+        takes = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # written in C, which tells nothing
+        return {}, True
+    loose = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = {name: p for name, p in takes.items() if p.kind not in loose}
+    return named, any(p.kind is p.VAR_KEYWORD for p in takes.values())
+
+
+def _declared(make: Callable) -> Mapping[str, Any]:
+    """Return the types of arguments by name, as far as they can be had."""
+    plain = not isinstance(make, type) or dataclasses.is_dataclass(make)
     try:
-        return make(**arguments)
-    except (TypeError, ValueError) as fault:
-        raise GradbenchError(f"{group} {name}: {fault}") from fault
+        return get_type_hints(make if plain else make.__init__, include_extras=True)
+    except Exception:  # of names that were imported for a type checker alone
+        return {}
+
+
+def _other(what: str, target: str, base: type | None) -> GradbenchError:
+    kind = f"builds no {base.__name__.lower()}" if base else "is no class"
+    due = f"a class derived from {base.__module__}.{base.__name__}" if base else "a class"
+    return GradbenchError(f"{what}: _target_={target} {kind}: name {due}")
