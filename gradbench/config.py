@@ -132,8 +132,8 @@ def own_files(group: str, dirs: Iterable[Path]) -> dict[str, Path]:
 
 def _file(group: str, name: str, dirs: Iterable[Path]) -> Path:
     files = group_files(group, dirs)
-    if name not in files:
-        raise unknown(group, str(name), files)
+    if not isinstance(name, str) or name not in files:
+        raise unknown(group, written(name), files)
     return files[name]
 
 

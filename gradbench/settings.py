@@ -138,6 +138,15 @@ class Member(Struct):
     description: str = ABSENT
 
 
+class Dataset(Member):
+    """What stands in the file of a data set and holds settings itself, see `data.dataset`."""
+
+    roles: Roles = ABSENT
+    augment: Augment = ABSENT
+    processing: Step | list[Step] | None = ABSENT
+    archives: list[Download] = ABSENT
+
+
 class Calls(Section):
     """What a network's class calls the number of classes and of channels, null for not at all."""
 
@@ -187,7 +196,7 @@ class Settings(Section):
     controls: Controls = ABSENT
     model: Model = ABSENT
     backbone: Backbone = ABSENT
-    dataset: Member = ABSENT
+    dataset: Dataset = ABSENT
     protocol: Member = ABSENT
 
 
@@ -201,10 +210,6 @@ def check_settings(config: Mapping[str, Any]) -> None:
     Raises:
         GradbenchError: naming the setting, its value and what is due.
     """
-    if "experiment" in config:  # where Hydra puts what no `@package` sends elsewhere
-        raise GradbenchError(
-            "the experiment's file changes nothing: write '# @package _global_' as its first line"
-        )
     check(config, Settings)
     check_name("name", config["name"])
     for group in GROUPS_INSIDE:
@@ -225,10 +230,14 @@ def check_file(group: str, content: Mapping[str, Any], path: Path) -> None:
     """
     due, kind, also = Member, "setting", ()
     if group == "experiment":
+        if "@package _global_" not in path.read_text(encoding="utf-8"):
+            raise GradbenchError(
+                f"{path} changes nothing: write '# @package _global_' as its first line"
+            )
         due, also = Settings, ("defaults",)
         content = {k: v for k, v in content.items() if k not in ("defaults", "hydra")}
-    elif group == "backbone":
-        due = Backbone
+    elif group in ("backbone", "dataset"):
+        due = Backbone if group == "backbone" else Dataset
     elif "members" in content:
         due, kind = Suite, f"setting of a suite of {group}s"
     elif group in ("launcher", "table"):

@@ -14,12 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gradbench.cli.words import OPTIONS, OPTIONS_WITH_VALUE, config_dirs, fail
-from gradbench.config import GROUPS, builtin_dir, group_files, plain
+from gradbench.config import (
+    CHOSEN,
+    GROUPS,
+    builtin_dir,
+    check_chosen,
+    group_files,
+    own_files,
+    plain,
+    read_member,
+)
 from gradbench.errors import GradbenchError, unknown
+from gradbench.settings import check_settings, every_setting
+from gradbench.support.paths import shown
 
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
 FOLDERS = ("out", "store", "data.root")
@@ -33,6 +46,8 @@ LAUNCHERS = {
 """What a launcher comes with, and the extra of gradbench that installs it."""
 OPTIONAL = ("experiment", "launcher")
 """Groups of which a run need not have a member."""
+USUAL = {"backbone": "resnet18", "dataset": "cifar10", "protocol": "grouped"}
+"""What a run takes where nothing else is chosen."""
 OPEN = ("hydra", "backbone", "dataset", "protocol")
 """Sections that take settings which their files do not name (`+backbone.groups=2`)."""
 
@@ -57,6 +72,7 @@ def launch(task: Callable, words: list[str], help_text: str, multirun: bool = Fa
         for word, after in pairwise([*map(at_home, words), ""])
     ]
     check_overrides(words, multirun)
+    check_chosen(words, config_dirs(words))
     wanted = task if multirun else _quiet(task)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
@@ -83,6 +99,12 @@ def in_a_sentence(words: list[str]) -> Iterator[None]:
     """Turn an exception of Hydra or OmegaConf into a GradbenchError."""
     try:
         yield
+    except (YAMLError, UnicodeDecodeError, RecursionError) as fault:
+        dirs = config_dirs(words)
+        for group in GROUPS:
+            for name in own_files(group, dirs):
+                read_member(group, name, dirs)  # raises for the one that is to blame
+        raise GradbenchError(f"the configuration cannot be read: {_first(fault)}") from fault
     except (HydraException, OmegaConfBaseException) as fault:
         raise GradbenchError(explain(fault, words)) from fault
 
@@ -104,12 +126,9 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
     """Refuse comma lists outside a sweep, and groups whose members stand under a plural key."""
     parser = OverridesParser.create()
     words = list(words)
+    check_options(words)
     for before, text in pairwise(["", *words]):
-        if text.startswith("-"):
-            if text.split("=")[0] not in OPTIONS:
-                raise unknown("option", text, OPTIONS)
-            continue
-        if before in OPTIONS_WITH_VALUE:
+        if text.startswith("-") or before in OPTIONS_WITH_VALUE:
             continue
         if text.startswith("~"):
             raise GradbenchError(f"{text}: settings can be changed, not taken away")
@@ -118,12 +137,21 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
         try:
             override = parser.parse_override(text)
         except HydraException as fault:
-            raise GradbenchError(f"'{text}' cannot be read: {_first(fault)}") from fault
+            quoted = text.replace('"', r"\"").replace("=", "='", 1)
+            raise GradbenchError(
+                f"'{shown(text)}' cannot be read ({_first(fault)}): a value with one of = ( [ {{ , "
+                f'in it stands in two pairs of quotes, "{shown(quoted)}\'"'
+            ) from fault
         key = override.key_or_group
         if override.is_add() and key.split(".")[0] not in OPEN:
             raise unknown("setting", key, settings(words))
-        if key in GROUPS and key not in OPTIONAL and override.value() is None:
-            raise GradbenchError(f"{text}: name a {key}, `gradbench list {key}s` tells all")
+        if key in CHOSEN and not override.is_sweep_override():
+            check_choice(override, text, words)
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP and key not in CHOSEN:
+            raise GradbenchError(
+                f"{text}: glob chooses among the members of {', '.join(CHOSEN[:4])}; write the "
+                f"values of {key} one by one"
+            )
         if key in FOLDERS and override.value() in (None, ""):
             raise GradbenchError(f"{text}: name a folder")
         if key in SECTIONS and not isinstance(override.value(), dict):
@@ -145,6 +173,43 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
             )
 
 
+def check_options(words: Iterable[str]) -> None:
+    """Refuse options that there are not, or that lack a value, with the valid ones."""
+    words = list(words)
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if not word.startswith("-") or (place and words[place - 1] in OPTIONS_WITH_VALUE):
+            continue
+        if option not in OPTIONS:
+            raise unknown("option", word, OPTIONS)
+        if option not in OPTIONS_WITH_VALUE:
+            continue
+        value = value if equals else "".join(words[place + 1 : place + 2])
+        choices = OPTIONS_WITH_VALUE[option]
+        if not value or (choices and value not in choices):
+            due = " or ".join(choices) or "a value"
+            raise GradbenchError(f"{option} {shown(value)}".strip() + f": {due} must follow")
+    given = {word.partition("=")[0] for word in words}
+    if given & {"--resolve", "--package", "-p"} and not given & {"--cfg", "-c"}:
+        raise GradbenchError("--resolve and --package change what --cfg job prints: give that too")
+
+
+def check_choice(override: Override, text: str, words: Iterable[str]) -> None:
+    """Refuse what is no member of a group.
+
+    Raises:
+        GradbenchError: naming the valid ones.
+    """
+    group, name = override.key_or_group, override.value()
+    if name in (None, "") and group in OPTIONAL:
+        raise GradbenchError(f"{text}: leave it out for no {group}")
+    if name in (None, ""):
+        raise GradbenchError(f"{text}: name a {group}, `gradbench list {group}s` tells all")
+    files = group_files(group, config_dirs(words))
+    if group != "launcher" and (isinstance(name, bool | list | dict) or str(name) not in files):
+        raise unknown(group, text.partition("=")[2], files)
+
+
 def composed_dirs() -> list[Path]:
     """Return the user's folders that the running configuration was composed from."""
     from hydra.core.hydra_config import HydraConfig
@@ -157,14 +222,10 @@ def composed(cfg) -> dict[str, Any]:
     """Return the composed configuration as plain data.
 
     Raises:
-        GradbenchError: if it cannot be resolved, or its network has no class.
+        GradbenchError: if it cannot be resolved, or is not what it should be.
     """
     config = plain(cfg)
-    if not config["backbone"].get("_target_"):
-        raise GradbenchError(
-            f"backbone={config['backbone'].get('name')} has no class: name it with "
-            "backbone._target_=my.module.Net"
-        )
+    check_settings(config)
     return config
 
 
@@ -191,9 +252,13 @@ def explain(fault: Exception, words: list[str]) -> str:
         return str(unknown(group[1], group[2], group_files(group[1], config_dirs(words))))
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
-        # a section is known: what is wrong stands inside it
-        inside = re.search(r"full_key: (\S+)", str(fault.__cause__)) if key[1] in SECTIONS else None
-        return str(unknown("setting", (inside or key)[1], settings(words)))
+        known = settings(words)
+        # the key itself may be known: what is wrong stands inside it
+        inside = re.search(r"full_key: (\S+)", str(fault.__cause__)) if key[1] in known else None
+        name = (inside or key)[1]
+        if name in every_setting() and name.split(".")[0] in OPEN:
+            return f"the chosen file does not name {name}: add it with a plus, +{name}=…"
+        return str(unknown("setting", name, known))
     return " ".join(text.split())
 
 
@@ -210,19 +275,16 @@ def settings(words: Iterable[str]) -> list[str]:
     """Return the names of all settings of the main configuration and of the chosen members."""
     from omegaconf import OmegaConf
 
-    names: list[str] = [group for group in GROUPS if group not in PLURALS]
+    names = [*every_setting(), *OPTIONAL]
 
     def walk(node, prefix: str) -> None:
         for key, value in node.items():
-            if prefix == "" and key in ("defaults", "hydra"):
-                continue
             names.append(prefix + key)
             if isinstance(value, dict):
                 walk(value, f"{prefix}{key}.")
 
-    walk(OmegaConf.to_container(OmegaConf.load(builtin_dir() / "config.yaml")), "")
     words = list(words)
-    for group, usual in (("backbone", "resnet18"), ("protocol", "grouped")):
+    for group, usual in USUAL.items():
         files = group_files(group, config_dirs(words))
         chosen = [w.removeprefix(f"{group}=") for w in words if w.startswith(f"{group}=")]
         name = chosen[-1] if chosen and chosen[-1] in files else usual
@@ -231,4 +293,4 @@ def settings(words: Iterable[str]) -> list[str]:
 
 
 def _first(fault: Exception) -> str:
-    return str(fault).splitlines()[0]
+    return (str(fault).splitlines() or [type(fault).__name__])[0]

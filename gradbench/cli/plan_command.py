@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradbench.cli.hydra_app import composed, composed_dirs, launch
+from gradbench.cli.words import tell_shadows
 
 HELP = """\
 gradbench plan [key=value ...]
@@ -27,7 +28,8 @@ def task(cfg) -> None:
     from gradbench.store import Store
     from gradbench.support.progress import duration
 
-    experiment = read(composed(cfg), composed_dirs())
+    experiment = read(composed(cfg), dirs := composed_dirs())
+    tell_shadows(dirs)
     lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))
     print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {cfg.store}")
     width = max(len(line.what) for line in lines)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradbench.cli.hydra_app import composed, composed_dirs, launch
+from gradbench.cli.words import tell_shadows
 
 HELP = """\
 gradbench run [key=value ...]
@@ -35,7 +36,7 @@ def main(words: list[str]) -> None:
 
 def task(cfg) -> None:
     """Carry out a composed configuration and print its table."""
-    carry_out(cfg, Path(cfg.out).expanduser())
+    carry_out(cfg, Path(composed(cfg)["out"]).expanduser())
 
 
 def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
@@ -54,7 +55,8 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
     from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
-    experiment = read(composed(cfg), composed_dirs())
+    experiment = read(composed(cfg), dirs := composed_dirs())
+    tell_shadows(dirs)
     folder = RunFolder(out)  # an unwritable folder is told before hours of work
     store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)

@@ -17,6 +17,7 @@ from gradbench.cli.hydra_app import at_home, check_overrides, in_a_sentence, lau
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
 from gradbench.errors import GradbenchError
+from gradbench.settings import check_settings
 
 JOBS = ".jobs"
 """Folder in which every finished job leaves its name: jobs may run in other processes."""
@@ -52,7 +53,9 @@ def main(words: list[str]) -> None:
     check_overrides(words, multirun=True)
     fixed = _fixed(words)
     with in_a_sentence(words):
-        base = Path(compose(fixed, config_dirs(words))["out"]).expanduser()
+        config = compose(fixed, config_dirs(words))
+    check_settings(config)
+    base = Path(config["out"]).expanduser()
     # jobs are named after what differs between them
     keys = ["out", *(w.split("=", 1)[0].lstrip("+~") for w in fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
@@ -62,6 +65,8 @@ def main(words: list[str]) -> None:
     try:
         with _deaths(base):
             launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
+        if not (base / JOBS).is_dir():
+            raise GradbenchError(f"a sweep over {', '.join(sorted(swept))} has no values to run")
     finally:
         merge(base, named=not swept <= set(SHOWN))
 

@@ -12,17 +12,15 @@ from typing import NoReturn
 from gradbench.errors import GradbenchError
 from gradbench.support.paths import shown
 
-OPTIONS_WITH_VALUE = (
-    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
-    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
-)
-"""Hydra's options whose value is the next word."""
-OPTIONS = (
-    *OPTIONS_WITH_VALUE,
-    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
-    *("--shell-completion", "-sc", "--experimental-rerun"),
-)
-"""All options of Hydra."""
+_CFG = ("job", "hydra", "all")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+OPTIONS_WITH_VALUE = {
+    **{"--config-dir": (), "-cd": (), "--package": (), "-p": ()},
+    **{"--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO},
+}
+"""Hydra's options whose value is the next word, and the values that they may have."""
+OPTIONS = (*OPTIONS_WITH_VALUE, "--help", "-h", "--resolve")
+"""Options of Hydra that mean something to gradbench."""
 
 COMMANDS = {
     "run": "carry out an experiment: train, challenge, read gradients, detect, measure",
@@ -61,6 +59,16 @@ def config_dirs(words: Iterable[str]) -> list[Path]:
         if not Path(folder).is_dir():
             raise GradbenchError(f"--config-dir {folder}: there is no such folder")
     return [Path(folder) for folder in found]
+
+
+def tell_shadows(dirs: Iterable[Path]) -> None:
+    """Name the user's own members that take the place of built-in ones, on standard error."""
+    from gradbench.config import shadows
+
+    taken = shadows(dirs)
+    if taken:
+        listed = ", ".join(map(shown, taken))
+        print(f"your own files take the place of gradbench's: {listed}", file=sys.stderr)
 
 
 def braced(word: str) -> str:

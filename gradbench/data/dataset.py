@@ -15,7 +15,7 @@ from gradbench.data.raw import Raw
 from gradbench.data.roles import hold_out
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import GradbenchError, unknown
-from gradbench.settings import Augment, Download, Roles, Step
+from gradbench.settings import Dataset as Described
 from gradbench.support.described import check
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DataSettings", "Dataset", "MissingData"]
 
-INSIDE = {
-    "roles": Roles,
-    "augment": Augment,
-    "processing": Step | list[Step] | None,
-    "archives": Sequence[Download],
-}
-"""What stands inside settings that hold settings."""
 STATUSES = ("official", "generated", "regenerated", "part", "stand_in")
 
 
@@ -89,8 +82,11 @@ class Dataset(Downloads):
     def __post_init__(self):
         for item in fields(self):
             setattr(self, item.name, plain(getattr(self, item.name)))
-        for name, due in INSIDE.items():
-            check(getattr(self, name), due, f"dataset.{name}")
+        check(
+            {name: getattr(self, name) for name in ("roles", "augment", "processing", "archives")},
+            Described,
+            "dataset",
+        )
         self.roles = {r: [s] if isinstance(s, str) else s for r, s in self.roles.items()}
         self.classes = tuple(str(name) for name in self.classes)
         if self.shape is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from gradbench.config import shadows
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import read_csv, write_csv
 from gradbench.reporting import figures, provenance, selection, table
@@ -175,6 +176,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
             for name, detector in detectors.items()
         },
         "remark": experiment.config["remark"],
+        "shadows": shadows(experiment.dirs),
         "command": command,
     }
 

@@ -155,8 +155,8 @@ def _refused(
     if "length" in text and isinstance(value, list):
         return GradbenchError(f"{key}={written(value)}: write {wording(due)}")
     hint = ""
-    if due in (str, str | None) and isinstance(value, int | float):
-        hint = f"; what reads like a number or a switch needs two pairs of quotes: {key}=\"'…'\""
+    if due in (str, str | None) and not isinstance(value, str) and value is not None:
+        hint = f"; what reads like a number, a switch or a list needs two pairs of quotes: {key}=\"'…'\""
     return GradbenchError(f"{key}={written(value)}: write {wording(due)}{hint}")
 
 
