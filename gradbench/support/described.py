@@ -156,7 +156,8 @@ def _refused(
         return GradbenchError(f"{key}={written(value)}: write {wording(due)}")
     hint = ""
     if due in (str, str | None) and not isinstance(value, str) and value is not None:
-        hint = f"; what reads like a number, a switch or a list needs two pairs of quotes: {key}=\"'…'\""
+        hint = "; what reads like a number, a switch or a list needs two pairs of quotes: "
+        hint += f"{key}=\"'…'\""
     return GradbenchError(f"{key}={written(value)}: write {wording(due)}{hint}")
 
 
