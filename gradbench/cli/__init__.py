@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as fault:  # of the machine: a full disk, a name that no file can have
+        if fault.filename is None:
+            raise
+        fail(GradbenchError(f"{fault.filename}: {fault.strerror}"))
 
 
 def _dispatch(words: list[str]) -> None:

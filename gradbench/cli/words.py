@@ -39,8 +39,8 @@ COMMANDS = {
 
 def fail(fault: GradbenchError) -> NoReturn:
     """Print a fault as one sentence and exit with 2."""
-    lines = map(shown, str(fault).split("\n"))  # names of files may hold what steers a terminal
-    print("gradbench: " + "\n".join(lines), file=sys.stderr)
+    # what a user wrote and names of files may hold breaks of lines and what steers a terminal
+    print(f"gradbench: {shown(str(fault))}", file=sys.stderr)
     sys.exit(2)
 
 

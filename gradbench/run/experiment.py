@@ -24,6 +24,7 @@ from gradbench.evaluation.rows import MEAN
 from gradbench.extraction.readers import check
 from gradbench.run.settings import levels, seeds
 from gradbench.settings import check_settings
+from gradbench.support.described import written
 from gradbench.support.instantiate import instantiate
 from gradbench.workers.devices import several
 
@@ -146,6 +147,13 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
     Raises:
         GradbenchError: for an unknown name, a wrong type or a value out of range.
     """
+    try:
+        return _read(config, dirs)
+    except OSError as fault:  # of a path that no file can have
+        raise GradbenchError(f"{written(fault.filename)}: {fault.strerror}") from fault
+
+
+def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
     dirs = tuple(Path(folder) for folder in dirs)
     check_settings(config)
     name = config["dataset"].get("name") or "dataset"

@@ -53,6 +53,8 @@ def check(
         msgspec.convert(value, due)
     except msgspec.ValidationError as fault:
         raise _refused(str(fault), value, due, key, kind, also) from None
+    except UnicodeEncodeError as fault:  # which a path may hold, and no other setting
+        raise GradbenchError(f"{key or 'a setting'}: {written(fault.object)} is no text") from None
 
 
 def accepts(due: Any) -> bool:

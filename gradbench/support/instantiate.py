@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.support.described import accepts, check
+from gradbench.support.described import accepts, check, written
+from gradbench.support.paths import shown
 
 NOT_ARGUMENTS = ("_target_", "description")
 
@@ -62,11 +64,15 @@ def found(what: str, target: Any, base: type | None = None) -> Callable:
     """
     from hydra.utils import get_object  # half a second, which lists of data sets do not need
 
+    if not isinstance(target, str):
+        raise GradbenchError(f"{what}: _target_={written(target)}: write package.module.Name")
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # it says what is raised too
     try:
         make = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
-        raise GradbenchError(f"{what}: {target} cannot be imported ({reason})") from fault
+        name = written(target)
+        raise GradbenchError(f"{what}: {name} cannot be imported ({shown(reason)})") from fault
     if not callable(make) or (base and isinstance(make, type) and not issubclass(make, base)):
         raise _other(what, target, base)
     return make
@@ -124,4 +130,4 @@ def _declared(make: Callable) -> Mapping[str, Any]:
 def _other(what: str, target: str, base: type | None) -> GradbenchError:
     kind = f"builds no {base.__name__.lower()}" if base else "is no class"
     due = f"a class derived from {base.__module__}.{base.__name__}" if base else "a class"
-    return GradbenchError(f"{what}: _target_={target} {kind}: name {due}")
+    return GradbenchError(f"{what}: _target_={written(target)} {kind}: name {due}")
