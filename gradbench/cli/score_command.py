@@ -25,6 +25,7 @@ Writes one CSV row a picture:
                              hold-out images (clean, the network was not trained on them), else
                              abnormal; empty where the run had no hold-out
   note                       why a file could not be read; its other columns are then empty
+Text that a spreadsheet would take for a formula begins with an apostrophe.
 
   --detector NAME  which detectors, may be repeated (or a,b). Without it all that learned from no
                    challenge images given to them. Those that did are named after what they were

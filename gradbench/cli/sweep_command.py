@@ -113,8 +113,8 @@ def task(cfg) -> None:
 
     hydra = HydraConfig.get()
     name = re.sub(r"[^\w.=,-]+", "_", hydra.job.override_dirname) or str(hydra.job.num)
-    if len(name) > 150:
-        name = f"{name[:140]}-{hydra.job.num}"
+    if len(name.encode()) > 150:
+        name = f"{name.encode()[:140].decode(errors='ignore')}-{hydra.job.num}"
     with _where_the_sweep_began(hydra.runtime.cwd):
         # workers that a launcher starts know nothing of the folders that the command line named
         dirs = composed_dirs()

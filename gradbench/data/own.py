@@ -14,6 +14,7 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.npz import peek, read_npz
 from gradbench.data.raw import WHOLE, Raw, join_notes
 from gradbench.data.roles import hold_out
+from gradbench.support.names import as_name
 
 if TYPE_CHECKING:
     from gradbench.data.imageset import ImageSet
@@ -42,7 +43,7 @@ class _Own(Dataset):
 
     def __post_init__(self):
         if self.name is None:
-            self.name = Path(self.path).stem if self.path else "unnamed"
+            self.name = as_name(Path(self.path).stem if self.path else "")
         super().__post_init__()
 
     def here(self, split: str, settings: DataSettings) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
+from gradbench.support.names import file_name
 
 
 def write_models(results: Results, folder: Path) -> None:
@@ -80,7 +80,7 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
     column = f"{name}@{title}" if title else name
     threshold = results.thresholds.get(key)
     state = results.states.get(key)
-    place = "" if state is None else f"detectors/{_file_name(column)}.safetensors"
+    place = "" if state is None else f"detectors/{file_name(column)}.safetensors"
     if place:
         save_file({n: t.contiguous() for n, t in state.items()}, str(here / place))
     return {
@@ -93,7 +93,3 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
         "state": place,
         "threshold": None if threshold is None else asdict(threshold),
     }
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w@.-]+", "_", text)

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.store import Store
+from gradbench.support.names import file_name
 from gradbench.support.on_demand import OnDemand
 
 
@@ -198,7 +198,7 @@ def _draw(results: Results, rows, folder: Path) -> None:
         for method in results.experiment.detectors:
             titles = [title for title in shown if method in curves[title]]
             if titles:
-                name = re.sub(r"\W+", "_", method)
+                name = file_name(method)
                 title = f"Scores of {method}: {in_dist} in{which}"
                 scores = OnDemand()
                 for one in titles:

@@ -70,7 +70,7 @@ def found(what: str, target: Any, base: type | None = None) -> Callable:
     try:
         make = get_object(target)
     except Exception as fault:
-        reason = " ".join(str(fault).split())
+        reason = str(fault.__cause__ or fault)  # without Hydra's advice around it
         name = written(target)
         raise GradbenchError(f"{what}: {name} cannot be imported ({shown(reason)})") from fault
     if not callable(make) or (base and isinstance(make, type) and not issubclass(make, base)):

@@ -11,9 +11,9 @@ from gradbench.support.described import written
 
 LONGEST = 100
 """Bytes of a name: it becomes a part of names of files."""
-SIGNS = " _-.+"
+SIGNS = "_-.+"
 RULE = (
-    "a name begins with a letter or digit and goes on with letters, digits, spaces and "
+    "a name begins with a letter or digit and goes on with letters, digits and "
     f"{' '.join(SIGNS.strip())}, at most {LONGEST} of them"
 )
 
@@ -33,20 +33,20 @@ def as_name(text: str) -> str:
     """Return the name that is made of a user's file or folder: what the rule forbids becomes `_`.
 
     >>> as_name("My Photos (2020)")
-    'My Photos _2020_'
+    'My_Photos_2020'
     """
-    name = "".join(c if _letter(c) or c in SIGNS else "_" for c in text)
-    name = name.lstrip(SIGNS).encode()[:LONGEST].decode(errors="ignore")
-    return name.strip() or "unnamed"
+    name = "".join(c if _letter(c) or c in SIGNS else " " for c in text)
+    name = "_".join(name.split()).lstrip(SIGNS)
+    return name.encode()[:LONGEST].decode(errors="ignore") or "unnamed"
 
 
-def file_name(text: str, longest: int = 120) -> str:
-    """Return a part of a file's name for any text; texts that differ keep different names.
+def file_name(text: str, longest: int = 220) -> str:
+    """Return a part of a file's name for what is made of names; none is lost where it is cut.
 
-    >>> file_name("gradient@fgsm")
-    'gradient_fgsm'
+    >>> file_name("gradient@gaussian_noise 3")
+    'gradient@gaussian_noise_3'
     """
-    name = re.sub(r"\W+", "_", text)
+    name = re.sub(r"[^\w@.+-]+", "_", text)
     if len(name.encode()) <= longest:
         return name
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
@@ -85,7 +85,6 @@ def _number(text: str) -> bool:
 def _valid(name: str) -> bool:
     return (
         name[:1].isalnum()
-        and name == name.rstrip()
         and all(_letter(c) or c in SIGNS for c in name)
         and len(name.encode()) <= LONGEST
     )
