@@ -32,8 +32,8 @@ def refused(folder: Path, *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "texts"),
     [
-        ("seed=0,1,2", ["write seeds=[0,1,2]", "`gradbench sweep seed=0,1,2`"]),
-        ("level=1,3", ["write levels=[1,3]", "`gradbench sweep level=1,3`"]),
+        ("seed=0,1,2", ["write 'seeds=[0,1,2]'", "`gradbench sweep seed=0,1,2`"]),
+        ("level=1,3", ["write 'levels=[1,3]'", "`gradbench sweep level=1,3`"]),
         ("training.epochs=1,2", ["`gradbench sweep training.epochs=1,2`"]),
         ("detector=msp", ["detectors=[msp]"]),
         ("challenge=fgsm", ["challenges=[fgsm]"]),

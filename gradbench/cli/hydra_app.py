@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gradbench.cli.words import OPTIONS, OPTIONS_WITH_VALUE, config_dirs, fail
+from gradbench.cli.words import OPTIONS, OPTIONS_WITH_VALUE, config_dirs, fail, of_the_machine
 from gradbench.config import (
     CHOSEN,
     GROUPS,
@@ -100,11 +100,7 @@ def in_a_sentence(words: list[str]) -> Iterator[None]:
     try:
         yield
     except (YAMLError, UnicodeDecodeError, RecursionError) as fault:
-        dirs = config_dirs(words)
-        for group in GROUPS:
-            for name in own_files(group, dirs):
-                read_member(group, name, dirs)  # raises for the one that is to blame
-        raise GradbenchError(f"the configuration cannot be read: {_first(fault)}") from fault
+        raise unreadable(config_dirs(words), fault) from fault
     except (HydraException, OmegaConfBaseException) as fault:
         raise GradbenchError(explain(fault, words)) from fault
 
@@ -118,6 +114,8 @@ def _quiet(task: Callable) -> Callable:
             task(cfg)
         except GradbenchError as fault:
             fail(fault)
+        except (MemoryError, ImportError, OSError, RuntimeError) as fault:
+            fail(of_the_machine(fault))
 
     return quiet
 
@@ -159,18 +157,30 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
         if key in PLURALS:
             raise GradbenchError(
                 f"{text}: {key}s are listed under the plural key, write "
-                f"{PLURALS[key]}=[{text.split('=', 1)[-1]}]"
+                f"'{PLURALS[key]}=[{text.split('=', 1)[-1]}]'"
             )
         if key == "launcher" and not multirun and override.value() is not None:
             raise GradbenchError(f"{text}: a launcher carries out the jobs of `gradbench sweep`")
         if override.is_sweep_override() and not multirun:
             plural = key if key.endswith("s") else f"{key}s"
             values = text.split("=", 1)[1]
-            inside = f"{plural}=[{values}]" if key in ("seed", "level") else f"{key}=VALUE"
+            inside = f"'{plural}=[{values}]'" if key in ("seed", "level") else f"{key}=VALUE"
             raise GradbenchError(
                 f"{text} is a list for a sweep: write {inside} to do it in one run, or "
                 f"`gradbench sweep {text}` to make a run of each"
             )
+
+
+def unreadable(dirs: list[Path], fault: Exception) -> GradbenchError:
+    """Return the error for a configuration that cannot be read, which names the user's file."""
+    for group in GROUPS:
+        for name in own_files(group, dirs):
+            try:
+                read_member(group, name, dirs)
+            except GradbenchError as told:
+                if isinstance(told.__cause__, YAMLError | UnicodeDecodeError | OSError):
+                    return told
+    return GradbenchError(f"the configuration cannot be read: {_first(fault)}")
 
 
 def check_options(words: Iterable[str]) -> None:

@@ -18,11 +18,11 @@ kill goes on, and one more challenge, level or detector costs only itself.
 
   experiment=NAME                   `gradbench list experiments` tells which
   backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
-  seeds=[0,1,2] backbone.checkpoint=f-{seed}.safetensors   (one file for each seed)
+  'seeds=[0,1,2]' 'backbone.checkpoint=f-{seed}.safetensors'   (one file for each seed)
   dataset=cifar10 data.root=DIR
-  challenges=[svhn,textures,fgsm] levels=[1,3,5]
-  challenges=[{use: fgsm, name: strong, epsilon: 0.1}]
-  detectors=[msp,gradient] protocol=grouped seeds=[0,1,2]
+  'challenges=[svhn,textures,fgsm]' 'levels=[1,3,5]'
+  'challenges=[{use: fgsm, name: strong, epsilon: 0.1}]'
+  'detectors=[msp,gradient]' protocol=grouped 'seeds=[0,1,2]'
   training.epochs=30 device=auto devices=1 out=DIR store=DIR
 
 --cfg job prints the configuration, --info how it came about, --config-dir DIR adds your files.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from itertools import pairwise
@@ -21,6 +22,12 @@ OPTIONS_WITH_VALUE = {
 """Hydra's options whose value is the next word, and the values that they may have."""
 OPTIONS = (*OPTIONS_WITH_VALUE, "--help", "-h", "--resolve")
 """Options of Hydra that mean something to gradbench."""
+
+_SHORT = re.compile(
+    r"failed to map segment|[Cc]annot allocate memory|can't (allocate memory|start new thread)|"
+    r"not enough memory|bad_alloc|out of memory"
+)
+"""What other libraries say where memory is short."""
 
 COMMANDS = {
     "run": "carry out an experiment: train, challenge, read gradients, detect, measure",
@@ -42,6 +49,25 @@ def fail(fault: GradbenchError) -> NoReturn:
     # what a user wrote and names of files may hold breaks of lines and what steers a terminal
     print(f"gradbench: {shown(str(fault))}", file=sys.stderr)
     sys.exit(2)
+
+
+def of_the_machine(fault: Exception) -> GradbenchError:
+    """Return what an exception says of the machine: too little memory, a full disk.
+
+    Raises:
+        Exception: the same one, if it tells of a fault of the program.
+    """
+    text = " ".join(str(fault).split())
+    if isinstance(fault, MemoryError) or _SHORT.search(text):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        told = "" if limit < 0 else f", and this shell allows {limit / 2**30:.1f} GiB (ulimit -v)"
+        reason = f" ({text[:200]})" if text else ""
+        return GradbenchError(f"short of memory{reason}: gradbench takes 4 GiB and more{told}")
+    if isinstance(fault, OSError) and fault.filename is not None:
+        return GradbenchError(f"{fault.filename}: {fault.strerror}")
+    raise fault
 
 
 def data_root(words: Iterable[str]) -> Path:

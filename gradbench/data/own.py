@@ -123,7 +123,7 @@ class _Own(Dataset):
         if self.path is None:
             return (
                 "path is not set: name your images with dataset.path=/my/images, as a challenge "
-                "with challenges=[{use: folder, path: /my/images}]"
+                "with 'challenges=[{use: folder, path: /my/images}]'"
             )
         if not Path(self.path).expanduser().exists():
             return f"there is nothing at {self.path}: {self.form}"

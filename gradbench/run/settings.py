@@ -31,7 +31,7 @@ def seeds(config: Mapping[str, Any]) -> list[int]:
 def _each_once(key: str, value: int | list[int]) -> list[int]:
     values = value if isinstance(value, list) else [value]
     if not values:
-        raise GradbenchError(f"{key}=[]: write whole numbers from 0, for example {key}=[1,3,5]")
+        raise GradbenchError(f"{key}=[]: write whole numbers from 0, for example '{key}=[1,3,5]'")
     if len(set(values)) < len(values):
         raise GradbenchError(f"{key}={value}: a number stands there twice")
     return values

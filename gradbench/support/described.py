@@ -95,7 +95,13 @@ def wording(due: Any) -> str:
     >>> wording(Annotated[int, msgspec.Meta(ge=1)] | None)
     'a whole number, at least 1, or null'
     """
-    *parts, last = (_one(option) for option in _options(due))
+    *parts, last = (
+        part
+        for option in _options(due)
+        for part in (
+            map(written, get_args(option)) if get_origin(option) is Literal else [_one(option)]
+        )
+    )
     comma = "," if any("," in part for part in parts) else ""
     return f"{', '.join(parts)}{comma} or {last}" if parts else last
 
@@ -108,9 +114,6 @@ def _one(due: Any) -> str:
         return f"{wording(kind)}, {' and '.join(told)}"
     if due in WORDS:
         return WORDS[due]
-    if get_origin(due) is Literal:
-        *some, last = map(written, get_args(due))
-        return f"{', '.join(some)} or {last}" if some else last
     if _is_struct(due) or (get_origin(due) or due) in (dict, Mapping):
         return "a mapping {NAME: value}"
     inside = [one for one in get_args(due) if one is not ...] or [Any]

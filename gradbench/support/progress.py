@@ -7,6 +7,8 @@ import time
 
 from tqdm import tqdm
 
+from gradbench.support.paths import shown
+
 PLAIN_SECONDS = 30.0
 """Seconds between two plain lines."""
 
@@ -68,6 +70,7 @@ class Progress:
 
 def say(text: str) -> None:
     """Write one line to standard error, clear of any bar."""
+    text = shown(text)
     if sys.stderr.isatty():
         tqdm.write(text, file=sys.stderr)
     else:
