@@ -14,7 +14,9 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gradbench.cli.hydra_app import check_overrides, composed, in_a_sentence
+from gradbench.cli.complaints import in_a_sentence
+from gradbench.cli.hydra_app import composed
+from gradbench.cli.overrides import check_overrides
 from gradbench.config import CHOSEN, builtin_dir, check_chosen, load_member
 from gradbench.errors import GradbenchError
 from gradbench.run.experiment import read

@@ -13,7 +13,9 @@ from traceback import walk_tb
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gradbench.cli.hydra_app import at_home, check_overrides, in_a_sentence, launch
+from gradbench.cli.complaints import in_a_sentence
+from gradbench.cli.hydra_app import launch
+from gradbench.cli.overrides import at_home, check_overrides
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
 from gradbench.errors import GradbenchError

@@ -116,7 +116,7 @@ def test_completion(monkeypatch, line, expected):
         ("backbone.arguments={classes: n}", "add it with a plus, +backbone.arguments=…"),
         ("+backbone.depht=3", "no setting of backbone named 'depht'"),
         ("dataset.counts={tst: 3}", "no setting named 'dataset.counts.tst': did you mean dataset"),
-        ("device='two\nlines'", r"'device='two\nlines'' cannot be read"),
+        ("device='two\nlines'", r"device=two\nlines is not here"),
     ],
 )
 def test_words_that_a_library_would_answer(tmp_path, word, text):
