@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +19,8 @@ from gradbench.support.paths import shown
 
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
 FOLDERS = ("out", "store", "data.root")
+DEEPEST = 30
+"""Brackets in each other; Hydra takes no more than some hundred."""
 SECTIONS = ("training", "data", "evaluation", "controls", "model")
 
 
@@ -34,9 +36,11 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
             raise GradbenchError(f"{text}: settings can be changed, not taken away")
         if not text.partition("=")[0] or "=" not in text:
             raise GradbenchError(f"'{text}' is no setting: write key=value, for example seed=1")
+        if max(accumulate((c in "[{") - (c in "]}") for c in text)) > DEEPEST:
+            raise GradbenchError(f"{written(text)}: more than {DEEPEST} brackets in each other")
         try:
             override = parser.parse_override(text)
-        except (HydraException, RecursionError) as fault:
+        except HydraException as fault:
             quoted = text.replace('"', r"\"").replace("=", "='", 1)
             raise GradbenchError(
                 f"'{written(text)}' cannot be read ({first_line(fault)}): a value with one of "

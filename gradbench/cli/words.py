@@ -94,7 +94,8 @@ def tell_shadows(dirs: Iterable[Path]) -> None:
     taken = shadows(dirs)
     if taken:
         listed = ", ".join(map(shown, taken))
-        print(f"your own files take the place of gradbench's: {listed}", file=sys.stderr)
+        told = "your own files take the place of built-in ones"
+        print(f"gradbench: {told}: {listed}", file=sys.stderr)
 
 
 def braced(word: str) -> str:

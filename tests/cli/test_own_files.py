@@ -86,7 +86,7 @@ def test_a_list_names_a_broken_file_and_goes_on(mine):
 
 
 def test_a_member_in_the_place_of_a_built_in_one_is_named(mine):
-    told = "your own files take the place of gradbench's: detector msp\n"
+    told = "gradbench: your own files take the place of built-in ones: detector msp\n"
     assert told in gradbench("list", "detectors", "--config-dir", "c", cwd=mine).err
     words = (*TINY, "detectors=[msp]")
     assert told in gradbench("plan", *words, "--config-dir=c", cwd=mine).err

@@ -112,6 +112,7 @@ def test_completion(monkeypatch, line, expected):
         ("--config-name=other", "no option named '--config-name=other'"),
         ("--experimental-rerun=x", "no option named"),
         ("experiment=null", "leave it out for no experiment"),
+        ("challenges=" + 400 * "[" + 400 * "]", "more than 30 brackets in each other"),
         ("backbone=[small_cnn]", "no backbone named '[small_cnn]'"),
         ("backbone.arguments={classes: n}", "add it with a plus, +backbone.arguments=…"),
         ("+backbone.depht=3", "no setting of backbone named 'depht'"),
