@@ -252,7 +252,13 @@ def _settled(content: Any) -> Any:
     """Return a mapping without the values that wait for others, as `${name}`."""
     if not isinstance(content, Mapping):
         return content
-    return {k: _settled(v) for k, v in content.items() if not (isinstance(v, str) and "${" in v)}
+    return {k: _settled(v) for k, v in content.items() if not _waits(v)}
+
+
+def _waits(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_waits, value))
+    return isinstance(value, str) and ("${" in value or value == "???")
 
 
 def every_setting() -> list[str]:

@@ -59,15 +59,27 @@ def check(
 
 def accepts(due: Any) -> bool:
     """Tell whether a type holds plain data alone, so that what a file says can be checked by it."""
+    if not _plain(due):
+        return False
+    try:
+        msgspec.convert(None, due)
+    except msgspec.ValidationError:
+        pass
+    except TypeError:  # of a union that msgspec cannot tell apart
+        return False
+    return True
+
+
+def _plain(due: Any) -> bool:
     if due in (Any, *WORDS, list, tuple, dict, Sequence, Mapping):
         return True
     origin, inside = get_origin(due), get_args(due)
     if origin is Literal:
-        return True
+        return all(type(one) in (str, int, type(None)) for one in inside)
     if origin is Annotated:
-        return accepts(inside[0])
+        return _plain(inside[0])
     known = (Union, types.UnionType, list, tuple, dict, Sequence, Mapping)
-    return origin in known and all(one is ... or accepts(one) for one in inside)
+    return origin in known and all(one is ... or _plain(one) for one in inside)
 
 
 def names(struct: type[msgspec.Struct], prefix: str = "") -> list[str]:

@@ -18,7 +18,8 @@ FILES = {
     "experiment/loose.yaml": "defaults:\n  - override /dataset: digits\nlimit: 50\n",
     "experiment/role.yaml": f"{HEAD}dataset: {{roles: {{tset: test}}}}\n",
     "experiment/count.yaml": f"{HEAD}dataset: {{counts: {{tset: 5}}}}\n",
-    "experiment/waiting.yaml": f"{HEAD}seed: ${{limit}}\nlimit: 50\nname: waiting\n",
+    "experiment/waiting.yaml": f"{HEAD}seed: ${{limit}}\nlimit: 50\nname: waiting\n"
+    "levels: ['${devices}']\ntraining: {lr: 1e-3, weight_decay: 5E-4}\nremark: 2024-01-01\n",
     "experiment/set.yaml": "# @package _global_\ndefaults:\n  - override /dataset: utf\n",
     "detector/msp.yaml": "_target_: gradbench.detectors.energy.Energy\ndescription: d\n",
     "detector/hot.yaml": "_target_: gradbench.detectors.energy.Energy\ntemprature: 3\n",

@@ -63,6 +63,8 @@ def test_types_that_files_cannot_hold_are_left_alone():
     assert accepts(Sequence[float] | None)
     assert not accepts(Detector)
     assert not accepts(Sequence[Detector])
+    assert not accepts(list[int] | tuple[int, ...])
+    assert not accepts(Literal[True])
 
 
 def test_the_description_and_the_main_configuration_have_the_same_settings():
