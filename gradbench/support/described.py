@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import types
@@ -18,7 +19,7 @@ LARGEST = 2**53
 LONGEST = 60
 """Signs of a value that a message shows."""
 WORDS: dict[Any, str] = {
-    bool: "true or false",
+    bool: "a switch",
     int: "a whole number",
     float: "a number",
     str: "text",
@@ -107,15 +108,16 @@ def wording(due: Any) -> str:
     >>> wording(Annotated[int, msgspec.Meta(ge=1)] | None)
     'a whole number, at least 1, or null'
     """
-    *parts, last = (
-        part
-        for option in _options(due)
-        for part in (
-            map(written, get_args(option)) if get_origin(option) is Literal else [_one(option)]
-        )
-    )
+    *parts, last = (part for option in _options(due) for part in _choices(option) or [_one(option)])
     comma = "," if any("," in part for part in parts) else ""
     return f"{', '.join(parts)}{comma} or {last}" if parts else last
+
+
+def _choices(due: Any) -> list[str]:
+    """Return the values of a type that has few."""
+    if due is bool:
+        return ["true", "false"]
+    return [written(one) for one in get_args(due)] if get_origin(due) is Literal else []
 
 
 def _one(due: Any) -> str:
@@ -175,7 +177,10 @@ def _refused(
     if due in (str, str | None) and not isinstance(value, str) and value is not None:
         hint = "; what reads like a number, a switch or a list needs two pairs of quotes: "
         hint += f"{key}=\"'…'\""
-    return GradbenchError(f"{key}={written(value)}: write {wording(due)}{hint}")
+    known = [choice for option in _options(due) for choice in _choices(option)]
+    near = difflib.get_close_matches(written(value), known, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return GradbenchError(f"{key}={written(value)}: {guess}write {wording(due)}{hint}")
 
 
 def _inside(due: Any, name: str, step: str) -> Any:

@@ -28,6 +28,8 @@ From1 = Annotated[int, Meta(ge=1)]
         (5, str, "a.b=5: write text; what reads like a number, a switch or a list needs two"),
         ("x", Literal["on", "off"] | None, "a.b=x: write on, off or null"),
         ([1, "x"], Sequence[int], "a.b[1]=x: write a whole number"),
+        ("onn", Literal["on", "off"], "a.b=onn: did you mean on? write on or off"),
+        ("maybe", bool | None, "a.b=maybe: write true, false or null"),
         ({"k": [1, "x"]}, Mapping[str, Sequence[int]], "a.b.k[1]=x: write a whole number"),
         ({1: 2}, dict[str, int], "a.b: 1 stands where a name must"),
         ([1], tuple[int, int], "a.b=[1]: write a list of 2 whole numbers"),
