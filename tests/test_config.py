@@ -286,6 +286,7 @@ def test_seeds(config):
             "high",
             "evaluation.confidence=high: write a number",
         ),
+        ("challenge.source", "archiv", "challenge.source=archiv: did you mean archive? write"),
         ("challenge.seed", -1, "challenge.seed=-1: write a whole number, at least 0"),
         ("data.workers", 0, "data.workers=0: write a whole number, at least 1"),
         ("controls.limit", None, "controls.limit=null: write a whole number"),
