@@ -23,6 +23,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> GradbenchError:
     """
     name = str(name)  # which may be anything that was given in the place of one
     choices = sorted(choice for choice in choices if choice != name)
+    name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     if near and len(choices) > MANY:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from gradbench.errors import GradbenchError
 from gradbench.support.calling import said, settings_kept
-from gradbench.support.instantiate import found
+from gradbench.support.instantiate import check_arguments, found, parameters
 from gradbench.support.sources import outside
 
 OWN_FIELDS = (
@@ -39,11 +39,41 @@ def network_config(config: Mapping[str, Any], classes: int, channels: int) -> di
         classes: number of classes of the data.
         channels: channels of the images.
     """
-    names = {"classes": "classes", "channels": "channels"} | dict(config.get("arguments") or {})
+    names = calls(config)
     given = {names["classes"]: classes, names["channels"]: channels}
     arguments = {k: v for k, v in config.items() if k not in OWN_FIELDS}
     arguments |= {k: v for k, v in given.items() if k}
     return {"_target_": config["_target_"], "arguments": arguments}
+
+
+def calls(config: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return what a network's class calls the number of `classes` and of `channels`."""
+    return {"classes": "classes", "channels": "channels"} | dict(config.get("arguments") or {})
+
+
+def check_network(config: Mapping[str, Any]) -> None:
+    """Refuse settings that the network's class does not take, before it is built.
+
+    Raises:
+        GradbenchError: if the class is not found, or naming the setting.
+    """
+    if not config.get("_target_"):
+        raise GradbenchError(
+            f"backbone={config.get('name')} has no class: name it with "
+            "backbone._target_=my.module.Net"
+        )
+    make = found("backbone", config["_target_"], nn.Module)
+    takes, open_ended = parameters(make)
+    names = calls(config)
+    for what, name in names.items():
+        if name and name not in takes and not open_ended:
+            raise GradbenchError(
+                f"backbone: {config['_target_']} takes no {name}: say what it calls the number of "
+                f"{what} with +backbone.arguments.{what}=NAME, null for none; it takes "
+                f"{', '.join(takes)}"
+            )
+    arguments = network_config(config, classes=10, channels=3)["arguments"]
+    check_arguments(make, arguments, "backbone", OWN_FIELDS)
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
@@ -53,7 +83,7 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         GradbenchError: if the class is not found, refuses its arguments, or is not a module.
     """
     target = config["_target_"]
-    make = found(target, f"backbone._target_={target}")
+    make = found("backbone", target, nn.Module)
     try:
         with settings_kept():
             network = make(**config["arguments"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import get_type_hints
 
 import torch
 
-from gradbench.errors import GradbenchError
+from gradbench.settings import Augment, Training
+from gradbench.support.described import check
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,9 @@ class Recipe:
     precision: str = "auto"
 
     def __post_init__(self):
-        for field in fields(self):
-            value, wanted = getattr(self, field.name), type(field.default)
-            whole = wanted is float and type(value) is int
-            if type(value) is not wanted and not whole:
-                raise GradbenchError(
-                    f"training.{field.name}={value} is no {wanted.__name__}: "
-                    f"write for example {field.default}"
-                )
-        for name, least in (("epochs", 1), ("batch", 2), ("lr", 0), ("pad", 0)):
-            if getattr(self, name) < least:
-                raise GradbenchError(f"training.{name}={getattr(self, name)}: at least {least}")
-        for name, choices in (
-            ("schedule", ("onecycle", "cosine")),
-            ("precision", ("auto", "bfloat16", "float32")),
-        ):
-            if getattr(self, name) not in choices:
-                raise GradbenchError(
-                    f"training.{name}={getattr(self, name)}: choose {' or '.join(choices)}"
-                )
+        given = vars(self)
+        for section, due in (("training", Training), ("dataset.augment", Augment)):
+            check({k: given[k] for k in get_type_hints(due)}, due, section)
 
     def rate(self, done: float) -> float:
         """Return the learning rate at a fraction of training in [0, 1]."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from gradbench import __version__
 from gradbench.cli.folders import leave_out_here
-from gradbench.cli.words import COMMANDS, braced, config_dirs, fail
+from gradbench.cli.words import COMMANDS, braced, config_dirs, fail, of_the_machine
 from gradbench.errors import GradbenchError, unknown
 
 HELP = """\
@@ -17,7 +17,7 @@ gradbench: can a network's gradients tell that an input is not what it was train
 
   gradbench run experiment=quickstart          a minute, on embedded images
   gradbench run experiment=ood_cifar10_far data.root=DIR
-  gradbench run challenges=[svhn,fgsm] detectors=[msp,gradient] seeds=[0,1,2]
+  gradbench run 'challenges=[svhn,fgsm]' 'detectors=[msp,gradient]' 'seeds=[0,1,2]'
   gradbench sweep experiment=quickstart level=1,2,3,4,5
 
 commands
@@ -25,6 +25,8 @@ commands
 
 `gradbench COMMAND --help` tells more. Settings are Hydra overrides (key=value); --cfg job prints
 the whole configuration, --info how it came about, --config-dir DIR adds your own files.
+Brackets and braces stand in quotes, since shells have a meaning for them too; a value with one of
+= ( [ {{ , in it stands in two pairs of quotes: "out='a=b'".
 Exit codes: 0 done, 2 wrong input or a fault (said in one sentence), 1 damage that `store verify`
 found, 130 stopped by Ctrl-C.
 Shell completion: eval "$(gradbench -sc install=bash)"
@@ -54,9 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as fault:
         from gradbench.support.calling import foreign_line, said
 
-        if not foreign_line(fault):
+        if foreign_line(fault):
+            fail(GradbenchError(f"a class from outside {said(fault)}"))
+        if not isinstance(fault, MemoryError | ImportError | OSError | RuntimeError):
             raise
-        fail(GradbenchError(f"a class from outside {said(fault)}"))
+        fail(of_the_machine(fault))
 
 
 def _dispatch(words: list[str]) -> None:

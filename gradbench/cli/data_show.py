@@ -20,7 +20,7 @@ of the images: a corruption at every level, an attack with its perturbation and 
 says before and after, images of another set before and after they are brought to shape.
 
   gradbench data show cifar10
-  gradbench data show cifar10 challenge=gaussian_noise levels=[1,3,5]
+  gradbench data show cifar10 challenge=gaussian_noise 'levels=[1,3,5]'
   gradbench data show cifar10 challenge=textures
   gradbench data show cifar10 challenge=fgsm backbone.width=32 backbone.checkpoint=FILE
   gradbench data show cifar10 'challenge={use: fgsm, epsilon: 0.1}' n=4 seed=1

@@ -1,40 +1,22 @@
-"""Hands a command over to Hydra, and puts Hydra's complaints into one sentence."""
+"""Hands a command over to Hydra, and takes the composed configuration from it."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from gradbench.cli.words import OPTIONS, OPTIONS_WITH_VALUE, config_dirs, fail
-from gradbench.config import GROUPS, builtin_dir, group_files, plain
-from gradbench.errors import GradbenchError, unknown
-
-PLURALS = {"challenge": "challenges", "detector": "detectors"}
-FOLDERS = ("out", "store", "data.root")
-SECTIONS = ("training", "data", "evaluation", "controls", "model")
-LAUNCHERS = {
-    "joblib": ("hydra-joblib-launcher", "parallel"),
-    "submitit_local": ("hydra-submitit-launcher", "slurm"),
-    "submitit_slurm": ("hydra-submitit-launcher", "slurm"),
-    "ray": ("hydra-ray-launcher", "ray"),
-}
-"""What a launcher comes with, and the extra of gradbench that installs it."""
-OPTIONAL = ("experiment", "launcher")
-"""Groups of which a run need not have a member."""
-OPEN = ("hydra", "backbone", "dataset", "protocol")
-"""Sections that take settings which their files do not name (`+backbone.groups=2`)."""
+from gradbench.cli.complaints import in_a_sentence
+from gradbench.cli.overrides import at_home, check_overrides
+from gradbench.cli.words import OPTIONS_WITH_VALUE, config_dirs, fail, of_the_machine
+from gradbench.config import builtin_dir, check_chosen, plain
+from gradbench.errors import GradbenchError
+from gradbench.settings import check_settings
 
 
 def launch(task: Callable, words: list[str], help_text: str, multirun: bool = False) -> None:
@@ -57,6 +39,7 @@ def launch(task: Callable, words: list[str], help_text: str, multirun: bool = Fa
         for word, after in pairwise([*map(at_home, words), ""])
     ]
     check_overrides(words, multirun)
+    check_chosen(words, config_dirs(words))
     wanted = task if multirun else _quiet(task)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
@@ -78,15 +61,6 @@ def options_first(words: list[str]) -> list[str]:
     return options + overrides
 
 
-@contextlib.contextmanager
-def in_a_sentence(words: list[str]) -> Iterator[None]:
-    """Turn an exception of Hydra or OmegaConf into a GradbenchError."""
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException) as fault:
-        raise GradbenchError(explain(fault, words)) from fault
-
-
 def _quiet(task: Callable) -> Callable:
     """Return a task whose faults reach the user as a sentence, without Hydra's line before it."""
 
@@ -96,53 +70,10 @@ def _quiet(task: Callable) -> Callable:
             task(cfg)
         except GradbenchError as fault:
             fail(fault)
+        except (MemoryError, ImportError, OSError, RuntimeError) as fault:
+            fail(of_the_machine(fault))
 
     return quiet
-
-
-def check_overrides(words: Iterable[str], multirun: bool) -> None:
-    """Refuse comma lists outside a sweep, and groups whose members stand under a plural key."""
-    parser = OverridesParser.create()
-    words = list(words)
-    for before, text in pairwise(["", *words]):
-        if text.startswith("-"):
-            if text.split("=")[0] not in OPTIONS:
-                raise unknown("option", text, OPTIONS)
-            continue
-        if before in OPTIONS_WITH_VALUE:
-            continue
-        if text.startswith("~"):
-            raise GradbenchError(f"{text}: settings can be changed, not taken away")
-        if not text.partition("=")[0] or "=" not in text:
-            raise GradbenchError(f"'{text}' is no setting: write key=value, for example seed=1")
-        try:
-            override = parser.parse_override(text)
-        except HydraException as fault:
-            raise GradbenchError(f"'{text}' cannot be read: {_first(fault)}") from fault
-        key = override.key_or_group
-        if override.is_add() and key.split(".")[0] not in OPEN:
-            raise unknown("setting", key, settings(words))
-        if key in GROUPS and key not in OPTIONAL and override.value() is None:
-            raise GradbenchError(f"{text}: name a {key}, `gradbench list {key}s` tells all")
-        if key in FOLDERS and override.value() in (None, ""):
-            raise GradbenchError(f"{text}: name a folder")
-        if key in SECTIONS and not isinstance(override.value(), dict):
-            raise GradbenchError(f"{text}: {key} is a section, write {key}.NAME=value")
-        if key in PLURALS:
-            raise GradbenchError(
-                f"{text}: {key}s are listed under the plural key, write "
-                f"{PLURALS[key]}=[{text.split('=', 1)[-1]}]"
-            )
-        if key == "launcher" and not multirun and override.value() is not None:
-            raise GradbenchError(f"{text}: a launcher carries out the jobs of `gradbench sweep`")
-        if override.is_sweep_override() and not multirun:
-            plural = key if key.endswith("s") else f"{key}s"
-            values = text.split("=", 1)[1]
-            inside = f"{plural}=[{values}]" if key in ("seed", "level") else f"{key}=VALUE"
-            raise GradbenchError(
-                f"{text} is a list for a sweep: write {inside} to do it in one run, or "
-                f"`gradbench sweep {text}` to make a run of each"
-            )
 
 
 def composed_dirs() -> list[Path]:
@@ -157,78 +88,8 @@ def composed(cfg) -> dict[str, Any]:
     """Return the composed configuration as plain data.
 
     Raises:
-        GradbenchError: if it cannot be resolved, or its network has no class.
+        GradbenchError: if it cannot be resolved, or is not what it should be.
     """
     config = plain(cfg)
-    if not config["backbone"].get("_target_"):
-        raise GradbenchError(
-            f"backbone={config['backbone'].get('name')} has no class: name it with "
-            "backbone._target_=my.module.Net"
-        )
+    check_settings(config)
     return config
-
-
-def at_home(word: str) -> str:
-    """Return a setting of a folder with `~` written out: not every shell does it after `=`.
-
-    >>> at_home("seed=1")
-    'seed=1'
-    """
-    key, _, path = word.partition("=")
-    return f"{key}={Path(path).expanduser()}" if key in FOLDERS and path[:1] == "~" else word
-
-
-def explain(fault: Exception, words: list[str]) -> str:
-    """Return one sentence for an exception of Hydra or OmegaConf that a command line caused."""
-    text = str(fault)
-    launcher = re.search(r"Could not find 'hydra/launcher/([^']+)'", text)
-    if launcher:
-        return missing_launcher(launcher[1])
-    group = re.search(r"Could not find '(\w+)/([^']+)'", text) or re.search(
-        r"Could not load '(\w+)/([^']+)'", text
-    )
-    if group and group[1] in GROUPS:
-        return str(unknown(group[1], group[2], group_files(group[1], config_dirs(words))))
-    key = re.search(r"Could not override '([^']+)'", text)
-    if key:
-        # a section is known: what is wrong stands inside it
-        inside = re.search(r"full_key: (\S+)", str(fault.__cause__)) if key[1] in SECTIONS else None
-        return str(unknown("setting", (inside or key)[1], settings(words)))
-    return " ".join(text.split())
-
-
-def missing_launcher(name: str) -> str:
-    """Return one sentence for a launcher that is not installed, or that there is not."""
-    if name not in LAUNCHERS:
-        return str(unknown("launcher", name, ("basic", *LAUNCHERS)))
-    package, extra = LAUNCHERS[name]
-    apart = ", in an environment of its own (scripts/try_ray.sh makes one)" if name == "ray" else ""
-    return f"launcher {name} needs {package}: pip install 'gradbench[{extra}]'{apart}"
-
-
-def settings(words: Iterable[str]) -> list[str]:
-    """Return the names of all settings of the main configuration and of the chosen members."""
-    from omegaconf import OmegaConf
-
-    names: list[str] = [group for group in GROUPS if group not in PLURALS]
-
-    def walk(node, prefix: str) -> None:
-        for key, value in node.items():
-            if prefix == "" and key in ("defaults", "hydra"):
-                continue
-            names.append(prefix + key)
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-
-    walk(OmegaConf.to_container(OmegaConf.load(builtin_dir() / "config.yaml")), "")
-    words = list(words)
-    for group, usual in (("backbone", "resnet18"), ("protocol", "grouped")):
-        files = group_files(group, config_dirs(words))
-        chosen = [w.removeprefix(f"{group}=") for w in words if w.startswith(f"{group}=")]
-        name = chosen[-1] if chosen and chosen[-1] in files else usual
-        walk(OmegaConf.to_container(OmegaConf.load(files[name])), f"{group}.")
-    return sorted(set(names))
-
-
-def _first(fault: Exception) -> str:
-    return str(fault).splitlines()[0]

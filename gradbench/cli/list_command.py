@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from gradbench.cli.words import config_dirs, data_root
+from gradbench.cli.words import config_dirs, data_root, tell_shadows
 from gradbench.config import builtin_dir, group_files, read_member
 from gradbench.errors import GradbenchError, unknown
+from gradbench.support.paths import shown
 
 KINDS = {
     "experiments": "experiment",
@@ -44,6 +45,7 @@ def main(words: list[str]) -> None:
         print(HELP)
         return
     dirs = config_dirs(words)
+    tell_shadows(dirs)
     root = data_root(words)
     skip = {str(d) for d in dirs}
     kinds = [w for w in words if not w.startswith(("-", "data.root=", DETECTOR)) and w not in skip]
@@ -59,17 +61,21 @@ def main(words: list[str]) -> None:
         rows = list(_rows(KINDS[kind], dirs, root))
         print(f"{kind} ({len(rows)})")
         widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
-        for name, ready, what in rows:
+        for row in rows:
+            name, ready, what = map(shown, row)
             print(f"  {name:<{widths[0]}}  {ready:<{widths[1]}}  {what}")
 
 
 def _rows(group: str, dirs: list[Path], root: Path) -> Iterable[tuple[str, str, str]]:
     for name in group_files(group, dirs):
-        content = read_member(group, name, dirs)
-        what = content.get("description") or ""
-        if group == "challenge" and not what and "dataset" in content:
-            what = read_member("dataset", content["dataset"], dirs).get("description", "")
-        yield name, _ready(group, name, content, dirs, root), what
+        try:
+            content = read_member(group, name, dirs)
+            what = content.get("description") or ""
+            if group == "challenge" and not what and "dataset" in content:
+                what = read_member("dataset", content["dataset"], dirs).get("description", "")
+            yield name, _ready(group, name, content, dirs, root), what
+        except GradbenchError as fault:  # one file of many
+            yield name, "not valid", str(fault)
 
 
 def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:

@@ -10,6 +10,7 @@ from gradbench.detectors.base import Detector, Passes
 from gradbench.detectors.declared import check_declared
 from gradbench.reporting.table import SUPERVISION
 from gradbench.support.instantiate import instantiate
+from gradbench.support.paths import shown
 
 
 def describe(names: Sequence[str], dirs: Sequence[Path] = ()) -> Iterator[str]:
@@ -19,10 +20,10 @@ def describe(names: Sequence[str], dirs: Sequence[Path] = ()) -> Iterator[str]:
         GradbenchError: for an unknown one, or one that cannot be built.
     """
     for name, content in expand("detector", list(dict.fromkeys(names)), dirs):
-        detector = instantiate("detector", name, content)
+        detector = instantiate("detector", name, content, base=Detector)
         check_declared(name, detector)
         lines = {"what": content.get("description"), **_origin(detector), **_needs(detector)}
-        told = [f"  {key:<12}  {value}" for key, value in lines.items() if value]
+        told = [shown(f"  {key:<12}  {value}") for key, value in lines.items() if value]
         yield "\n".join([name, *told])
 
 

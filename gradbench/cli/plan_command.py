@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradbench.cli.hydra_app import composed, composed_dirs, launch
+from gradbench.cli.words import tell_shadows
+from gradbench.support.paths import shown
 
 HELP = """\
 gradbench plan [key=value ...]
@@ -29,7 +31,8 @@ def task(cfg) -> None:
         from gradbench.run.experiment import read
         from gradbench.store import Store
 
-    experiment = read(composed(cfg), composed_dirs())
+    experiment = read(composed(cfg), dirs := composed_dirs())
+    tell_shadows(dirs)
     with step("planning"):
         lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))
     print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {cfg.store}")
@@ -39,7 +42,7 @@ def task(cfg) -> None:
     for line, there in zip(lines, counts):
         takes = f"about {duration(line.seconds)}" if line.seconds else ""
         text = f"  {line.step:<10}{line.what:<{width}}  {there:<{wide}}  {takes:<15}{line.note}"
-        print(text.rstrip())
+        print(shown(text.rstrip()))
     if all(line.step == "images" for line in lines):
         return
     total = sum(line.seconds for line in lines)

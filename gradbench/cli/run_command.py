@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradbench.cli.hydra_app import composed, composed_dirs, launch
+from gradbench.cli.words import tell_shadows
 
 HELP = """\
 gradbench run [key=value ...]
@@ -18,12 +19,12 @@ of another configuration, or files of yours where results would go, is refused b
 
   experiment=NAME                   `gradbench list experiments` tells which
   backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
-  seeds=[0,1,2] backbone.checkpoint=f-{seed}.safetensors   (one file for each seed)
+  'seeds=[0,1,2]' 'backbone.checkpoint=f-{seed}.safetensors'   (one file for each seed)
   backbone.trained_on=FILE          names of its training images; or all, without_hold_out
   dataset=cifar10 data.root=DIR
-  challenges=[svhn,textures,fgsm] levels=[1,3,5]
-  challenges=[{use: fgsm, name: strong, epsilon: 0.1}]
-  detectors=[msp,gradient] protocol=grouped seeds=[0,1,2]
+  'challenges=[svhn,textures,fgsm]' 'levels=[1,3,5]'
+  'challenges=[{use: fgsm, name: strong, epsilon: 0.1}]'
+  'detectors=[msp,gradient]' protocol=grouped 'seeds=[0,1,2]'
   training.epochs=30 device=auto devices=1 out=DIR store=DIR
 
 --cfg job prints the configuration, --info how it came about, --config-dir DIR adds your files.
@@ -37,7 +38,7 @@ def main(words: list[str]) -> None:
 
 def task(cfg) -> None:
     """Carry out a composed configuration and print its table."""
-    carry_out(cfg, Path(cfg.out).expanduser())
+    carry_out(cfg, Path(composed(cfg)["out"]).expanduser())
 
 
 def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
@@ -59,7 +60,8 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
         from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
-    experiment = read(composed(cfg), composed_dirs())
+    experiment = read(composed(cfg), dirs := composed_dirs())
+    tell_shadows(dirs)
     folder = RunFolder(out, experiment.config)  # told before hours of work: unwritable, another run
     store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)

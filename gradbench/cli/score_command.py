@@ -30,6 +30,7 @@ Writes one CSV row a picture:
                              empty where the run had no hold-out
   note                       why a file could not be read; its other columns are then empty
 Bytes of a file name that are no UTF-8 are written like \\xe9.
+Text that a spreadsheet would take for a formula begins with an apostrophe.
 
   --detector NAME  which detectors, may be repeated (or a,b). Without it all that learned from no
                    challenge images given to them. Those that did are named after what they were

@@ -14,12 +14,15 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gradbench.cli.hydra_app import at_home, check_overrides, in_a_sentence, launch
+from gradbench.cli.complaints import in_a_sentence
+from gradbench.cli.hydra_app import launch
+from gradbench.cli.overrides import at_home, check_overrides
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
 from gradbench.errors import GradbenchError
 from gradbench.reporting import sweep_json
 from gradbench.reporting.claim import locked
+from gradbench.settings import check_settings
 from gradbench.support.paths import shown
 from gradbench.support.progress import step
 
@@ -59,6 +62,7 @@ def main(words: list[str]) -> None:
     fixed = _fixed(words)
     with in_a_sentence(words):
         config = compose(fixed, config_dirs(words))
+    check_settings(config)
     base = Path(config["out"]).expanduser()
     sweep_json.check(base, config)  # before any work
     # jobs are named after what differs between them
@@ -70,6 +74,9 @@ def main(words: list[str]) -> None:
         try:
             with _deaths(base):
                 launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
+            if not any((base / JOBS).glob("*.json")):
+                over = ", ".join(sorted(swept))
+                raise GradbenchError(f"a sweep over {over} has no values to run")
         finally:
             with _writing(base), step("joining the rows of the jobs"):
                 merge(base, config, named=not swept <= set(SHOWN))
@@ -151,8 +158,8 @@ def task(cfg) -> None:
 
     hydra = HydraConfig.get()
     name = re.sub(r"[^\w.=,-]+", "_", hydra.job.override_dirname) or str(hydra.job.num)
-    if len(name) > 150:
-        name = f"{name[:140]}-{hydra.job.num}"
+    if len(name.encode()) > 150:
+        name = f"{name.encode()[:140].decode(errors='ignore')}-{hydra.job.num}"
     with _where_the_sweep_began(hydra.runtime.cwd):
         # workers that a launcher starts know nothing of the folders that the command line named
         dirs = composed_dirs()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradbench.cli import run_command
-from gradbench.cli.hydra_app import check_overrides, in_a_sentence
+from gradbench.cli.complaints import in_a_sentence
+from gradbench.cli.overrides import check_overrides
 from gradbench.cli.tables_asked import Asked
 from gradbench.config import compose
 from gradbench.data.settings import DataSettings

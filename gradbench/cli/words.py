@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from itertools import pairwise
@@ -12,17 +13,21 @@ from typing import NoReturn
 from gradbench.errors import GradbenchError
 from gradbench.support.paths import shown
 
-OPTIONS_WITH_VALUE = (
-    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
-    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+_CFG = ("job", "hydra", "all")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+OPTIONS_WITH_VALUE = {
+    **{"--config-dir": (), "-cd": (), "--package": (), "-p": ()},
+    **{"--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO},
+}
+"""Hydra's options whose value is the next word, and the values that they may have."""
+OPTIONS = (*OPTIONS_WITH_VALUE, "--help", "-h", "--resolve")
+"""Options of Hydra that mean something to gradbench."""
+
+_SHORT = re.compile(
+    r"failed to map segment|[Cc]annot allocate memory|can't (allocate memory|start new thread)|"
+    r"not enough memory|bad_alloc|out of memory"
 )
-"""Hydra's options whose value is the next word."""
-OPTIONS = (
-    *OPTIONS_WITH_VALUE,
-    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
-    *("--shell-completion", "-sc", "--experimental-rerun"),
-)
-"""All options of Hydra."""
+"""What other libraries say where memory is short."""
 
 COMMANDS = {
     "run": "carry out an experiment: train, challenge, read gradients, detect, measure",
@@ -41,9 +46,28 @@ COMMANDS = {
 
 def fail(fault: GradbenchError) -> NoReturn:
     """Print a fault as one sentence and exit with 2."""
-    lines = map(shown, str(fault).split("\n"))  # names of files may hold what steers a terminal
-    print("gradbench: " + "\n".join(lines), file=sys.stderr)
+    # what a user wrote and names of files may hold breaks of lines and what steers a terminal
+    print(f"gradbench: {shown(str(fault))}", file=sys.stderr)
     sys.exit(2)
+
+
+def of_the_machine(fault: Exception) -> GradbenchError:
+    """Return what an exception says of the machine: too little memory, a full disk.
+
+    Raises:
+        Exception: the same one, if it tells of a fault of the program.
+    """
+    text = " ".join(str(fault).split())
+    if isinstance(fault, MemoryError) or _SHORT.search(text):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        told = "" if limit < 0 else f", and this shell allows {limit / 2**30:.1f} GiB (ulimit -v)"
+        reason = f" ({text[:200]})" if text else ""
+        return GradbenchError(f"short of memory{reason}: gradbench takes 4 GiB and more{told}")
+    if isinstance(fault, OSError) and fault.filename is not None:
+        return GradbenchError(f"{fault.filename}: {fault.strerror}")
+    raise fault
 
 
 def data_root(words: Iterable[str]) -> Path:
@@ -61,6 +85,17 @@ def config_dirs(words: Iterable[str]) -> list[Path]:
         if not Path(folder).is_dir():
             raise GradbenchError(f"--config-dir {folder}: there is no such folder")
     return [Path(folder) for folder in found]
+
+
+def tell_shadows(dirs: Iterable[Path]) -> None:
+    """Name the user's own members that take the place of built-in ones, on standard error."""
+    from gradbench.config import shadows
+
+    taken = shadows(dirs)
+    if taken:
+        listed = ", ".join(map(shown, taken))
+        told = "your own files take the place of built-in ones"
+        print(f"gradbench: {told}: {listed}", file=sys.stderr)
 
 
 def braced(word: str) -> str:

@@ -15,6 +15,8 @@ from gradbench.data.raw import Raw
 from gradbench.data.roles import hold_out
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import GradbenchError, unknown
+from gradbench.settings import Dataset as Described
+from gradbench.support.described import check
 from gradbench.support.progress import step
 
 if TYPE_CHECKING:
@@ -59,11 +61,11 @@ class Dataset(Downloads):
 
     name: str
     description: str = ""
-    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    roles: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     least: Mapping[str, int] = field(default_factory=dict)
     status: str | None = None
-    classes: Sequence[str] = ()
+    classes: Sequence[str | int] = ()
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     shape: Sequence[int] | None = None
@@ -81,6 +83,11 @@ class Dataset(Downloads):
     def __post_init__(self):
         for item in fields(self):
             setattr(self, item.name, plain(getattr(self, item.name)))
+        check(
+            {name: getattr(self, name) for name in ("roles", "augment", "processing", "archives")},
+            Described,
+            "dataset",
+        )
         self.roles = {r: [s] if isinstance(s, str) else s for r, s in self.roles.items()}
         self.classes = tuple(str(name) for name in self.classes)
         if self.shape is not None:
@@ -90,6 +97,9 @@ class Dataset(Downloads):
                     f"dataset.shape={list(self.shape)}: give [channels,height,width] with 1 or 3 "
                     "channels"
                 )
+        for split in (*self.counts, *self.least):
+            if split not in self.every_split():
+                raise unknown(f"split of {self.name}", str(split), self.every_split())
         if type(self.holdout) is not int or self.holdout < 0:
             raise GradbenchError(f"dataset.holdout={self.holdout}: a whole number of images from 0")
         if self.status is not None and self.status not in STATUSES:

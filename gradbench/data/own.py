@@ -18,6 +18,7 @@ from gradbench.data.npz import peek, read_npz
 from gradbench.data.raw import WHOLE, Raw, join_notes
 from gradbench.data.roles import hold_out
 from gradbench.errors import GradbenchError
+from gradbench.support.names import as_name
 from gradbench.support.progress import say
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class _Own(Dataset):
         if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
             raise GradbenchError(f"dataset.bits={bits}: a whole number from 8 to 16, or null")
         if self.name is None:
-            self.name = Path(self.path).stem if self.path else "unnamed"
+            self.name = as_name(Path(self.path).stem if self.path else "")
         super().__post_init__()
 
     def here(self, split: str, settings: DataSettings) -> bool:
@@ -156,7 +157,7 @@ class _Own(Dataset):
         if self.path is None:
             return (
                 "path is not set: name your images with dataset.path=/my/images, as a challenge "
-                "with challenges=[{use: folder, path: /my/images}]"
+                "with 'challenges=[{use: folder, path: /my/images}]'"
             )
         if not Path(self.path).expanduser().exists():
             return f"there is nothing at {self.path}: {self.form}"

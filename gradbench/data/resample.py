@@ -14,6 +14,8 @@ from gradbench.data.imageset import ImageSet, LazyImages
 from gradbench.data.picture import Fit, central, fit_picture, jpeg, resized, to_picture
 from gradbench.data.raw import join_notes
 from gradbench.errors import GradbenchError
+from gradbench.settings import Step
+from gradbench.support.described import check
 from gradbench.support.progress import Progress
 
 CHANNELS = {1: "grey", 3: "RGB"}
@@ -164,13 +166,8 @@ def _steps(processing: Any) -> list[tuple[tuple[int, int] | None, Fit, int | Non
         return []
     steps = []
     for step in [processing] if isinstance(processing, Mapping) else processing:
-        if not step or set(step) - {"shape", "filter", "jpeg"}:
-            raise GradbenchError(
-                f"a step of dataset.processing has shape, filter or jpeg, not {dict(step)}"
-            )
+        check(dict(step), Step, "dataset.processing")
         quality = step.get("jpeg")
-        if quality is not None and not 1 <= int(quality) <= 100:
-            raise GradbenchError(f"dataset.processing: JPEG quality {quality} is not in 1 to 100")
         size = step.get("shape")
         size = None if size is None else (int(size[1]), int(size[0]))
         steps.append((size, Fit(step.get("filter", "bilinear")), quality))

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from gradbench.config import group_files, read_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.raw import standing
-from gradbench.errors import GradbenchError, unknown
+from gradbench.errors import GradbenchError
+from gradbench.support.instantiate import check_arguments
 from gradbench.support.paths import where_to_look
 
 UNCOUNTED = "files, not counted"
@@ -113,10 +114,7 @@ def known(
         raise GradbenchError(
             f"dataset {name}: {target} cannot be imported ({fault}){hint}"
         ) from fault
-    takes = getattr(make, "__dataclass_fields__", content)
-    for key in changes or {}:
-        if key not in takes:
-            raise unknown(f"setting of dataset {name}", key, takes)
+    check_arguments(make, content, f"dataset {name}")
     try:
         return make(**content)
     except (TypeError, ValueError) as fault:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.documents import Damaged, content
+from gradbench.support.names import for_spreadsheet, from_spreadsheet
 
 if TYPE_CHECKING:
     import pandas
@@ -160,7 +161,7 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
     try:
         text = content(path, LARGEST).decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        names, rows = tuple(reader.fieldnames or ()), list(reader)
+        names, rows = tuple(reader.fieldnames or ()), [*map(_read, reader)]
     except (Damaged, UnicodeDecodeError, csv.Error) as error:
         raise GradbenchError(f"cannot read {path}: {error}") from error
     if names != COLUMNS:
@@ -208,7 +209,14 @@ def _cell(column: str, value: Any) -> Any:
 
 def _text(value: Any) -> str:
     """Return a cell as it stands in a file."""
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        return for_spreadsheet(value)
+    return "" if value is None else repr(value)
+
+
+def _read(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of a file with its cells as they were before they were written."""
+    return {c: from_spreadsheet(v) if isinstance(v, str) else v for c, v in line.items()}
 
 
 def _rank(value: Any) -> tuple[int, float, str]:

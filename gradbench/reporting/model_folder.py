@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
 from gradbench.support.instantiate import behind
+from gradbench.support.names import file_name
 from gradbench.support.sources import UNREAD, told
 from gradbench.support.tensors import save_tensors
 
@@ -89,7 +89,7 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
     column = f"{name}@{title}" if title else name
     threshold = results.thresholds.get(key)
     state = results.states.get(key)
-    place = "" if state is None else f"detectors/{_file_name(column)}.safetensors"
+    place = "" if state is None else f"detectors/{file_name(column)}.safetensors"
     if place:
         save_tensors(state, here / place)
     return {
@@ -112,7 +112,3 @@ def code_of(*things: Any) -> str:
     """
     code = told(*things).get("code", "")
     return "" if code.startswith(UNREAD) else code
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w@.-]+", "_", text)

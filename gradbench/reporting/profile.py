@@ -51,13 +51,15 @@ def profile(
                 shown[~(np.isfinite(shown) & (shown > 0))] = np.nan  # zero has no logarithm
                 panel.plot(x, shown, marker="none" if many else "o", mec="none", **look)
             panel.set_yscale("log")
+            panel.yaxis.set_major_formatter(style.Powers())
+            panel.yaxis.set_minor_formatter(style.Powers())
             panel.set_xlim(0.3, len(names) + 0.7)
             panel.xaxis.set_major_locator(MaxNLocator(12, integer=True))
             panel.grid(axis="y")
             _mark_stages(panel, stages(names), len(names), named=panel is panels[0])
         panels[0].set_ylabel("mean squared norm")
         if len(panels) > 1:
-            panels[1].set_ylabel(f"relative to {next(iter(means))}")
+            panels[1].set_ylabel(style.plain(f"relative to {next(iter(means))}"))
             _plain_ticks(panels[1])
         panels[-1].set_xlabel("parameter tensor, from input to output")
         handles += [Line2D([], [], **look) for look in looks]
@@ -108,7 +110,7 @@ def _mark_stages(panel: Axes, found: Sequence[Stage], count: int, named: bool) -
             continue
         taken.append((middle - half, middle + half))
         panel.annotate(
-            stage.name,
+            style.plain(stage.name),
             (middle, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 3),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from gradbench.config import shadows
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import write_csv
 from gradbench.reporting import claim, figures, provenance, selection, table
@@ -27,6 +27,7 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.store import Store
+from gradbench.support.names import file_name
 from gradbench.support.on_demand import OnDemand
 from gradbench.support.paths import shown
 from gradbench.support.progress import say, step
@@ -190,6 +191,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
             for name, detector in detectors.items()
         },
         "remark": experiment.config["remark"],
+        "shadows": shadows(experiment.dirs),
         "command": command,
     }
 
@@ -211,7 +213,7 @@ def _draw(results: Results, rows, folder: Path) -> None:
         for method in results.experiment.detectors:
             titles = [title for title in shown if method in curves[title]]
             if titles:
-                name = re.sub(r"\W+", "_", method)
+                name = file_name(method)
                 title = f"Scores of {method}: {in_dist} in{which}"
                 scores = OnDemand()
                 for one in titles:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -95,16 +94,25 @@ def sheet(
     Raises:
         GradbenchError: if the picture cannot be written.
     """
+    title, *notes = map(style.plain, (title, *notes))
+    headings = [style.plain(text) for text in headings]
+    rows = [_plain(row) for row in rows]
     drawn = {
         (i, j): enlarged(panel.pixels)
         for i, row in enumerate(rows)
         for j, panel in enumerate(row.panels)
         if panel is not None
     }
-    with matplotlib.style.context(["default", style.RC]):
+    with style.look():
         found = _fold(_Content(title, notes, rows, headings, drawn))
         write(path, _paint(found, drawn))
     return found
+
+
+def _plain(row: Row) -> Row:
+    """Return a row whose texts can be drawn."""
+    panels = [p and replace(p, caption=style.plain(p.caption)) for p in row.panels]
+    return Row(style.plain(row.label), panels)
 
 
 def enlarged(pixels: np.ndarray) -> np.ndarray:

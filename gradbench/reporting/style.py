@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +12,10 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
 from gradbench.errors import GradbenchError
+from gradbench.support.paths import shown
 
 INK, MUTED, FAINT = "#1a1a1a", "#5f6368", "#d9dbde"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
@@ -53,9 +57,35 @@ RC = {
     "legend.frameon": False,
     "legend.fontsize": 7.5,
     "legend.handlelength": 2.4,
+    "text.parse_math": False,  # a name is no formula
     "figure.titlesize": 9.5,
     "figure.titleweight": "bold",
 }
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw in the look of all figures."""
+    with matplotlib.style.context(["default", RC]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+")  # letters of other scripts become boxes
+        yield
+
+
+def plain(text: str) -> str:
+    """Return text as it can be drawn: line by line, what is no sign as Python writes it."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
+class Powers(LogFormatterSciNotation):
+    """Ticks of an axis of powers, written without mathematics: 10⁻³, 2×10⁻³."""
+
+    RAISED = str.maketrans("0123456789-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻")
+
+    def __call__(self, x, pos=None):
+        """Return the text of a tick."""
+        text = super().__call__(x, pos).replace(r"\times", "×")
+        text = re.sub(r"\^\{(.*?)\}", lambda found: found[1].translate(self.RAISED), text)
+        return re.sub(r"[${}]|\\mathdefault", "", text)
 
 
 def line_style(place: int) -> dict:
@@ -90,7 +120,8 @@ def drawing(
     width = min(WIDTH, max(NARROWEST, columns * size[0], 0.09 * len(title)))
     in_line = _entries_in_a_line(names, width)
     top = 0.34 + 0.17 * -(-len(names) // in_line)
-    with matplotlib.style.context(["default", RC]):
+    title, names = plain(title), [plain(name) for name in names]
+    with look():
         figure = Figure(figsize=(width, rows * size[1] + top), layout="constrained")
         FigureCanvasAgg(figure)
         height = figure.get_figheight()

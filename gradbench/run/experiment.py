@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gradbench.backbones.build import check_network
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
@@ -20,10 +21,12 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.detectors.base import Detector
 from gradbench.detectors.checked import checked
 from gradbench.detectors.declared import check_declared
-from gradbench.errors import Faulty, GradbenchError, unknown
+from gradbench.errors import Faulty, GradbenchError
 from gradbench.evaluation.protocols import Protocol, random_name
 from gradbench.evaluation.rows import is_mean
-from gradbench.run.settings import check_settings, check_trained_on, levels, seeds
+from gradbench.run.settings import check_trained_on, levels, seeds
+from gradbench.settings import check_settings
+from gradbench.support.described import written
 from gradbench.support.instantiate import instantiate
 from gradbench.support.sources import outside
 from gradbench.workers.devices import several
@@ -102,7 +105,7 @@ class Experiment:
 
     def detector(self, name: str) -> Detector:
         """Build a detector afresh; what it is given and hands back is looked at."""
-        return checked(name, instantiate("detector", name, self.detectors[name]))
+        return checked(name, instantiate("detector", name, self.detectors[name], base=Detector))
 
     def own_cells(self, name: str) -> tuple[Cell, ...]:
         """Return the challenges that are made for a detector from the hold-out.
@@ -129,7 +132,7 @@ class Experiment:
         """Build the dataset of a challenge."""
         name = challenge.dataset
         content = load_member("dataset", name, self.dirs) | challenge.settings
-        return instantiate("dataset", name, content, drop=("_target_",), taken=OtherSet.OWN)
+        return instantiate("dataset", name, content, ("_target_",), OtherSet.OWN, Dataset)
 
     def backbone(self, seed: int) -> dict[str, Any]:
         """Return the configuration of the network of a seed, with the names of its own files."""
@@ -151,8 +154,17 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
     Raises:
         GradbenchError: for an unknown name, a wrong type or a value out of range.
     """
+    try:
+        return _read(config, dirs)
+    except OSError as fault:  # of a path that no file can have
+        raise GradbenchError(f"{written(fault.filename)}: {fault.strerror}") from fault
+
+
+def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
     dirs = tuple(Path(folder) for folder in dirs)
-    dataset = instantiate("dataset", config["dataset"]["name"], config["dataset"], ("_target_",))
+    check_settings(config)
+    name = config["dataset"].get("name") or "dataset"
+    dataset = instantiate("dataset", name, config["dataset"], ("_target_",), base=Dataset)
     challenges = {
         name: _challenge(name, content)
         for name, content in expand("challenge", config["challenges"], dirs)
@@ -164,18 +176,16 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
         )
     refused = _refused(detectors)
     detectors = {name: what for name, what in detectors.items() if name not in refused}
-    protocol = instantiate("protocol", config["protocol"]["name"], config["protocol"])
+    name = config["protocol"].get("name") or "protocol"
+    protocol = instantiate("protocol", name, config["protocol"], base=Protocol)
     left_out = _left_out(protocol, detectors)
     for name in filter(is_mean, challenges):
         raise GradbenchError(
             f"challenges: '{name}' is the name of a mean over challenges in tables; give yours "
             "another name"
         )
-    check_settings(config)
+    check_network(config["backbone"])
     check_trained_on(config["backbone"])
-    for key in dataset.augment:
-        if key not in ("pad", "flip"):
-            raise unknown("setting of dataset.augment", key, ("pad", "flip"))
     experiment = Experiment(
         config=config,
         dirs=dirs,
@@ -220,7 +230,7 @@ def protocol_name(protocol: Protocol) -> str:
 def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
     """Build a challenge; one from outside that cannot be measured becomes a row that says why."""
     try:
-        return usable(name, instantiate("challenge", name, content), content)
+        return usable(name, instantiate("challenge", name, content, base=Challenge), content)
     except Faulty as fault:
         return Unusable("ood", str(fault))
 
@@ -234,7 +244,7 @@ def _refused(detectors: Mapping[str, Mapping]) -> dict[str, str]:
     refused = {}
     for name, content in detectors.items():
         try:
-            detector = instantiate("detector", name, content)
+            detector = instantiate("detector", name, content, base=Detector)
             check_declared(name, detector)
         except Faulty as fault:
             if isinstance(fault.__cause__, GradbenchError) and not outside(detector):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from gradbench.errors import GradbenchError
 from gradbench.scoring.scorer import ABNORMAL, VERDICT
 from gradbench.scoring.target import target
+from gradbench.support.names import for_spreadsheet
 from gradbench.support.paths import as_text, shown
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class ScoresFile:
             GradbenchError: if it cannot be written, or not one of the pictures can be read.
         """
         summary = Summary(self.path)
-        for frame in frames:
+        for frame in map(_for_spreadsheets, frames):
             try:
                 frame.assign(file=frame["file"].map(as_text)).to_csv(
                     _Rows(self._stream),
@@ -134,6 +135,17 @@ class ScoresFile:
             f"scores cannot be written to {shown(self.path)} ({reason}): make room or rights "
             "there, or name another file with --out FILE"
         )
+
+
+def _for_spreadsheets(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """Return a table in which no text, a file's name for example, can be taken for a formula."""
+    texts = [name for name in frame if frame[name].dtype.kind not in "biuf"]
+    return frame.assign(
+        **{
+            name: [for_spreadsheet(v) if isinstance(v, str) else v for v in frame[name]]
+            for name in texts
+        }
+    )
 
 
 class _Rows:

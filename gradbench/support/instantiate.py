@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any
-
-from hydra.utils import get_object
+from typing import Any, get_type_hints
 
 from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.support.calling import said, settings_kept
-from gradbench.support.paths import where_to_look
+from gradbench.support.described import accepts, check, written
+from gradbench.support.paths import shown, where_to_look
 from gradbench.support.sources import outside
 
 NOT_ARGUMENTS = ("_target_", "description")
@@ -24,6 +25,7 @@ def instantiate(
     content: Mapping[str, Any],
     drop: Iterable[str] = NOT_ARGUMENTS,
     taken: Iterable[str] = (),
+    base: type | None = None,
 ):
     """Build the object that a member's file describes.
 
@@ -33,6 +35,7 @@ def instantiate(
         content: of its file, with the user's changes.
         drop: keys that are no settings of the class.
         taken: settings that were valid where the user wrote them and are another's, for messages.
+        base: what must come of it.
 
     Raises:
         GradbenchError: if its class is not found or refuses a setting, with the valid ones.
@@ -41,26 +44,12 @@ def instantiate(
     target = content.get("_target_")
     if not target:
         raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
-    make = found(target, f"{group} {name}: {target}")
+    make = found(f"{group} {name}", target, base)
     arguments = {k: v for k, v in content.items() if k not in drop}
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**arguments)
-    except TypeError:
-        takes = [p.name for p in signature.parameters.values()]
-        for wrong in arguments:
-            if wrong not in takes:
-                valid = (*takes, *taken)
-                raise unknown(f"setting of {group} {name}", wrong, valid) from None
-        missing = [
-            p.name
-            for p in signature.parameters.values()
-            if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in arguments
-        ]
-        raise GradbenchError(f"{group} {name} needs a value for {', '.join(missing)}") from None
+    check_arguments(make, arguments, f"{group} {name}", taken)
     try:
         with settings_kept() if outside(make) else nullcontext():
-            return make(**arguments)
+            made = make(**arguments)
     except GradbenchError:
         raise
     except Exception as fault:
@@ -69,35 +58,101 @@ def instantiate(
         if not isinstance(fault, TypeError | ValueError):
             raise
         raise GradbenchError(f"{group} {name}: {fault}") from fault
+    if base is not None and not isinstance(made, base):
+        raise _other(f"{group} {name}", target, base)
+    return made
 
 
 def behind(target: str | None) -> list[Any]:
     """Return the class or function of a path alone in a list, an empty one where there is none."""
     try:
-        return [found(target)] if target else []
+        return [found(target, target)] if target else []
     except GradbenchError:
         return []
 
 
-def found(target: str, what: str = "") -> Any:
-    """Return the class or function of a path; what its module sets when imported is put back.
+def found(what: str, target: Any, base: type | None = None) -> Callable:
+    """Return the class, or the function that builds one, that a file names.
+
+    What its module sets in torch, numpy or Python when it is imported is put back.
 
     Args:
+        what: names it, for messages.
         target: `package.module.Name`.
-        what: names it in messages, where the path alone does not.
+        base: what a class must be derived from.
 
     Raises:
-        GradbenchError: if it cannot be imported, or is nothing that builds an object.
+        GradbenchError: if it cannot be imported, or is something else.
     """
-    what = what or target
+    from hydra.utils import get_object  # half a second, which lists of data sets do not need
+
+    if not isinstance(target, str):
+        raise GradbenchError(f"{what}: _target_={written(target)}: write package.module.Name")
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # it says what is raised too
     try:
         known = target.rpartition(".")[0] in sys.modules
         with nullcontext() if known else settings_kept():
             make = get_object(target)
     except (Exception, SystemExit) as fault:
-        reason = " ".join(str(fault).split())
-        hint = where_to_look(reason)
-        raise GradbenchError(f"{what} cannot be imported ({reason}){hint}") from fault
-    if not callable(make):
-        raise GradbenchError(f"{what} is a {type(make).__name__}: name a class or a function")
+        reason = " ".join(str(fault.__cause__ or fault).split())  # without Hydra's advice around it
+        raise GradbenchError(
+            f"{what}: {written(target)} cannot be imported ({shown(reason)}){where_to_look(reason)}"
+        ) from fault
+    if not callable(make) or (base and isinstance(make, type) and not issubclass(make, base)):
+        raise _other(what, target, base)
     return make
+
+
+def check_arguments(
+    make: Callable, arguments: Mapping[str, Any], what: str, taken: Iterable[str] = ()
+) -> None:
+    """Refuse arguments that a class does not take, or that are not of the types it declares.
+
+    Args:
+        make: the class.
+        arguments: by name.
+        what: names it, for messages.
+        taken: see `instantiate`.
+
+    Raises:
+        GradbenchError: naming the argument, and the valid ones or what is due.
+    """
+    named, open_ended = parameters(make)
+    for wrong in arguments:
+        if not open_ended and wrong not in named:
+            raise unknown(f"setting of {what}", str(wrong), (*named, *taken))
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in arguments]
+    if missing:
+        raise GradbenchError(f"{what} needs a value for {', '.join(missing)}")
+    declared = _declared(make)
+    for key, parameter in named.items():
+        if key not in arguments or arguments[key] is parameter.default:
+            continue
+        due = declared.get(key, Any)
+        check(arguments[key], due if accepts(due) else Any, f"{what} {key}")
+
+
+def parameters(make: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return what a class takes by name, and whether it takes any other name too."""
+    try:
+        takes = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # written in C, which tells nothing
+        return {}, True
+    loose = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = {name: p for name, p in takes.items() if p.kind not in loose}
+    return named, any(p.kind is p.VAR_KEYWORD for p in takes.values())
+
+
+def _declared(make: Callable) -> Mapping[str, Any]:
+    """Return the types of arguments by name, as far as they can be had."""
+    plain = not isinstance(make, type) or dataclasses.is_dataclass(make)
+    try:
+        return get_type_hints(make if plain else make.__init__, include_extras=True)
+    except Exception:  # of names that were imported for a type checker alone
+        return {}
+
+
+def _other(what: str, target: str, base: type | None) -> GradbenchError:
+    kind = f"builds no {base.__name__.lower()}" if base else "is no class"
+    due = f"a class derived from {base.__module__}.{base.__name__}" if base else "a class"
+    return GradbenchError(f"{what}: _target_={written(target)} {kind}: name {due}")

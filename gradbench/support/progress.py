@@ -15,6 +15,8 @@ import time
 
 from tqdm import tqdm
 
+from gradbench.support.paths import shown
+
 FIRST_SECONDS = 2.0
 """Seconds after which a step tells what it does, if nothing else was told meanwhile."""
 INNERMOST_SECONDS = 1.5
@@ -182,6 +184,7 @@ if hasattr(os, "register_at_fork"):
 def say(text: str) -> None:
     """Write one line to standard error, clear of any bar."""
     _WATCH.spoken = time.monotonic()
+    text = shown(text)
     if sys.stderr.isatty():
         tqdm.write(text, file=sys.stderr)
     else:

@@ -137,7 +137,7 @@ def test_arguments_say_what_a_class_calls_classes_and_channels():
         ({"_target_": "gradbench.backbones.resnet.ResNet", "depth": 7}, "depth 7: choose from 18"),
         (
             {"_target_": "fractions.Fraction", "arguments": {"classes": None, "channels": None}},
-            "gives no torch.nn.Module",
+            "_target_=fractions.Fraction builds no module",
         ),
     ],
 )

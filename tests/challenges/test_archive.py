@@ -206,8 +206,6 @@ def test_which_source_is_taken(folder):
 
 def test_sources_that_make_no_sense_are_refused_before_any_work():
     check_source(config("archive"), "cifar10", [Contrast(), Identity()])
-    with pytest.raises(GradbenchError, match=r"no challenge\.source named 'archiv': did you mean"):
-        check_source(config("archiv"), "cifar10", [])
     for challenge, dataset in (
         (Contrast(table="imagenet"), "cifar10"),
         (Contrast(strengths=[0.1]), "cifar10"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, kept, one_sentence, reference
 
-import gradbench.cli.hydra_app as hydra_app
+from gradbench.cli import complaints
 from gradbench.cli.sweep_command import _deaths
 from gradbench.config import group_files
 from gradbench.errors import GradbenchError
@@ -147,9 +147,9 @@ def test_a_launcher_that_is_not_there_is_one_sentence(tmp_path, words, told):
 def test_each_launcher_names_the_extra_of_pyproject():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    for name, (package, extra) in hydra_app.LAUNCHERS.items():
+    for name, (package, extra) in complaints.LAUNCHERS.items():
         assert any(one.startswith(package) for one in extras[extra])
-        assert f"pip install 'gradbench[{extra}]'" in hydra_app.missing_launcher(name)
+        assert f"pip install 'gradbench[{extra}]'" in complaints.missing_launcher(name)
 
 
 def test_a_run_takes_no_launcher(tmp_path):

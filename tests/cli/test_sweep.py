@@ -57,6 +57,19 @@ def test_jobs_share_the_products_of_runs(swept, finished):
     assert kept(swept) == before
 
 
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("level=glob(*)", "write the values of level one by one"),
+        ("detectors=glob(m*)", "glob chooses among the members of backbone, dataset"),
+        ("backbone=glob(nothing*)", "a sweep over backbone has no values to run"),
+        ("seed=range(3,3)", "a sweep over seed has no values to run"),
+    ],
+)
+def test_a_sweep_that_would_run_nothing_is_refused(tmp_path, word, text):
+    assert text in one_sentence(gradbench("sweep", *TINY, word, cwd=tmp_path))
+
+
 def test_a_job_that_fails_leaves_the_others_running(finished, tmp_path):
     here = copy_of(finished, tmp_path)
     ran = gradbench("sweep", *TINY, "level=9,1", "out=jobs", cwd=here)

@@ -1,7 +1,9 @@
 """First words, help and completion: quick answers without heavy libraries."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from _runs import SMALL, gradbench, one_sentence
@@ -94,6 +96,46 @@ def test_completion(monkeypatch, line, expected):
     monkeypatch.setenv("COMP_LINE", line)
     monkeypatch.setenv("COMP_POINT", str(len(line)))
     assert set(gradbench("-sc", "query=bash").out.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("out=a=b", """two pairs of quotes, "out='a=b'\""""),
+        ("dataset.path=My Photos (2020)", """"dataset.path='My Photos (2020)'\""""),
+        ("out=x[1]", """"out='x[1]'\""""),
+        ("out={a", """"out='{a'\""""),
+        ("--resolve", "change what --cfg job prints"),
+        ("--cfg", "--cfg: job or hydra or all must follow"),
+        ("--cfg=jobs", "--cfg jobs: job or hydra or all must follow"),
+        ("--info=everything", "--info everything: all or config or"),
+        ("--config-name=other", "no option named '--config-name=other'"),
+        ("--experimental-rerun=x", "no option named"),
+        ("experiment=null", "leave it out for no experiment"),
+        ("challenges=" + 400 * "[" + 400 * "]", "more than 30 brackets in each other"),
+        ("backbone=[small_cnn]", "no backbone named '[small_cnn]'"),
+        ("backbone.arguments={classes: n}", "add it with a plus, +backbone.arguments=…"),
+        ("+backbone.depht=3", "no setting of backbone named 'depht'"),
+        ("dataset.counts={tst: 3}", "no setting named 'dataset.counts.tst': did you mean dataset"),
+        ("device='two\nlines'", r"device=two\nlines is not here"),
+    ],
+)
+def test_words_that_a_library_would_answer(tmp_path, word, text):
+    last = word if word != "--cfg" else "--cfg="
+    assert text in one_sentence(gradbench("plan", "experiment=quickstart", last, cwd=tmp_path))
+
+
+UNQUOTED = re.compile(r"(?<![\w'\".\[])\+?[a-z_]+(?:\.[a-z_]+)*=[^\sA-Z'\"`|]*[\[{(*][^\s`]*")
+"""A setting with a bracket or brace that bash or zsh would read themselves."""
+
+
+@pytest.mark.parametrize("name", ["README.md", "FOOTGUNS.md", "CONTRIBUTING.md", *COMMANDS, ""])
+def test_what_is_written_to_be_pasted_stands_in_quotes(name):
+    if name.endswith(".md"):
+        text = (Path(__file__).parents[2] / name).read_text(encoding="utf-8")
+    else:
+        text = gradbench(*name.split(), "--help").out + gradbench("data", "show", "--help").out
+    assert UNQUOTED.findall(text) == []
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_round_trip_in_crop_mode_goes_through_the_part_that_is_kept():
 
 
 def test_wrong_processing_is_refused():
-    with pytest.raises(GradbenchError, match="shape, filter or jpeg"):
+    with pytest.raises(GradbenchError, match=r"did you mean dataset\.processing\.shape"):
         round_trip(made(), (3, 12, 12), {"size": 3})
-    with pytest.raises(GradbenchError, match="JPEG quality 101"):
+    with pytest.raises(GradbenchError, match=r"processing\.jpeg=101: write"):
         round_trip(made(), (3, 12, 12), {"jpeg": 101})

@@ -1,3 +1,4 @@
+import csv
 import os
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_columns_are_those_of_the_architecture():
                              "test", "n_normal", "n_abnormal", "unit", "note")  # fmt: skip
     assert len(set(COLUMNS)) == len(COLUMNS) == 33
     assert tuple(row()) == COLUMNS
+
+
+def test_text_is_no_formula_in_a_spreadsheet_and_comes_back(tmp_path):
+    notes = ["=1+1", "'=1", "-x", "@a", "+1", "a=b"]
+    table = frame(row(challenge=f"c{i}", value=-1.5, note=n) for i, n in enumerate(notes))
+    write_csv(table, tmp_path / "a.csv")
+    with open(tmp_path / "a.csv", newline="") as file:
+        cells = {line["challenge"]: (line["note"], line["value"]) for line in csv.DictReader(file)}
+    shown = ["'=1+1", "''=1", "'-x", "'@a", "+1", "a=b"]
+    assert cells == {f"c{i}": (text, "-1.5") for i, text in enumerate(shown)}
+    pandas.testing.assert_frame_equal(read_csv(tmp_path / "a.csv"), table)
 
 
 def test_an_unknown_column_is_named_with_its_neighbours():

@@ -7,7 +7,7 @@ from sklearn.metrics import auc
 
 from gradbench.errors import GradbenchError
 from gradbench.evaluation.rows import frame
-from gradbench.reporting import figures
+from gradbench.reporting import figures, sheet, style
 from gradbench.reporting.figures import _curve
 from gradbench.reporting.stages import stages
 
@@ -50,6 +50,30 @@ def test_a_picture_shows_something_and_has_the_same_bytes_again(draw, tmp_path, 
     assert picture.shape[1] >= 600
     assert picture[..., :3].std() > 0.05
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["$a$", "$\\frac{", "a^b$_", "_x", "\x1b[31m", "\0", "\udcff", "日本", "n" * 100]
+)
+@pytest.mark.filterwarnings("error")
+def test_names_are_drawn_as_they_are(name, tmp_path):
+    path = tmp_path / "a.png"
+    figures.roc(path, name, {name: {name: [pair(1)]}})
+    figures.histograms(path, name, {name: pair(0)})
+    figures.profile(path, name, [f"{name}.weight", "b.weight"], {name: np.array([1e-3, 2e-2])})
+    panel = sheet.Panel(np.zeros((1, 8, 8), np.uint8), name)
+    sheet.sheet(path, name, [name], [sheet.Row(name, [panel])], [name])
+
+
+def test_ticks_of_powers_hold_no_mathematics(tmp_path, monkeypatch):
+    told = []
+    old = style.Powers.__call__
+    monkeypatch.setattr(
+        style.Powers, "__call__", lambda *a: told.append(old(*a)) or told[-1], raising=True
+    )
+    draw_profile(tmp_path / "a.png")
+    assert {"10⁻⁵", "10⁻¹"} <= set(told)
+    assert not any(sign in text for text in told for sign in "${}^\\")
 
 
 def test_a_picture_names_no_software_and_no_date(tmp_path):

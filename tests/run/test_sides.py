@@ -144,8 +144,8 @@ def test_keeping_fewer_makes_no_image_again_and_the_run_goes_before_the_attack(r
 @pytest.mark.parametrize(
     ("word", "text"),
     [
-        ("challenge.keep=foo", "no challenge.keep named 'foo': valid choices are all, null, succ"),
-        ("challenge.noisy_negatives=3", "challenge.noisy_negatives=3: true, false or null"),
+        ("challenge.keep=foo", "challenge.keep=foo: write all, successful or null"),
+        ("challenge.noisy_negatives=3", "challenge.noisy_negatives=3: write true, false or null"),
     ],
 )
 def test_bad_settings_of_the_run_are_refused(tmp_path, word, text):

@@ -31,6 +31,13 @@ def write(path, *names, pictures=()):
         file.write([frame(*names)])
 
 
+def test_a_name_is_no_formula_in_a_spreadsheet(tmp_path):
+    write(tmp_path / "s.csv", "=cmd.png", "-1.png", "a.png")
+    with open(tmp_path / "s.csv", newline="") as stream:
+        cells = [(line["file"], line["msp"]) for line in csv.DictReader(stream)]
+    assert cells == [("'=cmd.png", "-0.5"), ("'-1.png", "-0.5"), ("a.png", "-0.5")]
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

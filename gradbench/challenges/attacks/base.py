@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.base import Clean, Derived
 from gradbench.errors import GradbenchError, unknown
+from gradbench.settings import Keep
 
-KEEP = ("all", "successful")
+KEEP = get_args(Keep)
 
 
 class Adversarial(Derived):

@@ -17,6 +17,7 @@ from gradbench.reporting.papers.measures import points
 from gradbench.reporting.papers.spec import Table, read_table
 from gradbench.reporting.papers.tidy import COLUMNS
 from gradbench.reporting.published import NAMING, Printed
+from gradbench.support.names import from_spreadsheet
 
 NUMBER = re.compile(r"[+−]?\d+(?:\.\d+)?")
 TITLE = re.compile(r"^# (\w+): ")
@@ -43,7 +44,10 @@ def check(path: Path, root: Path) -> tuple[int, list[str]]:
         How many numbers were compared, and a sentence for each that is wrong.
     """
     with open(path, encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+        lines = [
+            {name: from_spreadsheet(cell or "") for name, cell in line.items()}
+            for line in csv.DictReader(file)
+        ]
     printed = {n[: len(NAMING)]: n for f in published.files().values() for n in published.load(f)}
     count, faults = 0, []
     for line in lines:

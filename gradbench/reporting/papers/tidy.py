@@ -9,6 +9,7 @@ from io import StringIO
 from gradbench.evaluation.rows import DIGITS
 from gradbench.reporting.papers.fill import Filled, Filling
 from gradbench.reporting.published import NAMING
+from gradbench.support.names import for_spreadsheet
 
 COLUMNS = (
     *NAMING,
@@ -28,7 +29,9 @@ def tidy(fillings: Iterable[Filling]) -> str:
     writer.writeheader()
     for filling in fillings:
         for cell in filling.cells:
-            writer.writerows(_lines(cell))
+            for line in _lines(cell):
+                cells = {n: "" if value is None else str(value) for n, value in line.items()}
+                writer.writerow({n: for_spreadsheet(text) for n, text in cells.items()})
     return text.getvalue()
 
 

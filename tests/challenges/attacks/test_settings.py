@@ -16,7 +16,7 @@ from gradbench.support.instantiate import instantiate
         ({"use": "bim", "step": 0}, "bim step=0: choose a value above 0, up to 1"),
         ({"use": "pgd", "norm": "l3"}, "no norm of pgd named 'l3'"),
         ({"use": "pgd", "norm": "l3"}, "valid choices are l2, linf"),
-        ({"use": "pgd", "restarts": 0.5}, "pgd restarts=0.5: choose a whole number"),
+        ({"use": "pgd", "restarts": 0.5}, "pgd restarts=0.5: write a whole number"),
         ({"use": "cw", "space": "hsv"}, "valid choices are normalised, pixels"),
         ({"use": "cw", "constant": -1}, "cw constant=-1: choose a value between 0 and"),
         (
@@ -24,7 +24,7 @@ from gradbench.support.instantiate import instantiate
             "'foo': valid choices are all, successful",
         ),
         ({"use": "semantic", "trials": -3}, "semantic trials=-3: choose a whole number"),
-        ({"use": "semantic", "noisy_negatives": 2}, "noisy_negatives=2: choose true or false"),
+        ({"use": "semantic", "noisy_negatives": 2}, "noisy_negatives=2: write true or false"),
         ({"use": "semantic", "noise": -1}, "noise=-1: choose a value between 0 and 10"),
     ],
 )
