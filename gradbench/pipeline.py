@@ -22,7 +22,7 @@ from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.faults import check_some, others_go_on
 from gradbench.run.judging import judge, resampled
 from gradbench.run.results import Results
-from gradbench.run.sides import sides
+from gradbench.run.sides import check_enough, sides
 from gradbench.run.trial import Trial, archive_for, brought, from_archive
 from gradbench.store import Store
 from gradbench.support.progress import say, step
@@ -136,7 +136,13 @@ def check_archives(experiment: Experiment, images: InDistribution, store: Store)
 
 
 def look_at_challenges(experiment: Experiment, images: InDistribution) -> None:
-    """Load every other set once and say which cannot be measured, before the first long pass."""
+    """Load every other set once and say which cannot be measured, before the first long pass.
+
+    Raises:
+        GradbenchError: if the protocol cannot even divide the clean images.
+    """
+    groups = images.normal.groups
+    experiment.protocol.folds(groups, groups, experiment.config["evaluation"]["seed"])
     for cell in experiment.cells:
         if isinstance(cell.challenge, Derived):
             continue
@@ -144,6 +150,7 @@ def look_at_challenges(experiment: Experiment, images: InDistribution) -> None:
             found = brought(experiment, cell, images.normal, experiment.data).images
             some = np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int)
             found.images[np.unique(some)]
+            check_enough(experiment, groups, found.groups)
         except (MissingData, Faulty) as reason:
             say(f"{cell.title} will not be measured: {reason}")
 

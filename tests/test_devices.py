@@ -34,8 +34,8 @@ def test_a_run_on_two_devices_has_the_rows_and_products_of_one(finished, tmp_pat
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("devices=0", "devices=0: a whole number, at least 1"),
-        ("devices=two", "devices=two: a whole number, at least 1"),
+        ("devices=0", "devices=0: write a whole number, at least 1"),
+        ("devices=two", "devices=two: write a whole number, at least 1"),
         ("devices=100", "devices=100: a batch of training.batch=64 images cannot be shared out"),
         ("device=cuda", "device=cuda:0 is not here"),
     ],

@@ -27,7 +27,7 @@ from gradbench.planning.planned import (
     would_come,
 )
 from gradbench.run.experiment import Cell, Experiment
-from gradbench.run.sides import noisy_copies, protocol
+from gradbench.run.sides import check_enough, noisy_copies, protocol
 from gradbench.run.trial import archive_for, brought, from_archive, source
 from gradbench.store import Store
 from gradbench.support.progress import step
@@ -101,6 +101,7 @@ class Challenges:
                         yield Planned("outputs", cell.title, 0, 0, note=note)
                         return
                 images = brought(experiment, cell, normal, offline(experiment)).images
+            check_enough(experiment, normal.groups, images.groups)
             digests = images.digests  # which decodes files
         except (MissingData, Faulty) as reason:
             yield Planned("outputs", cell.title, 0, 0, note=f"will not be measured: {reason}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.noisy import NoisyCopy
+from gradbench.challenges.base import Derived
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.dataset import MissingData
 from gradbench.data.imageset import ImageSet
@@ -27,10 +28,12 @@ def sides(trial: Trial, cell: Cell, made: Made) -> tuple[Seen, Seen]:
     """Return the normal and the abnormal side of a challenge, with their outputs.
 
     Raises:
-        MissingData: if too few images of an attack are kept to be measured.
+        MissingData: if there are too few images to be measured, or too few of an attack are kept.
     """
     keep, noisy = protocol(trial.experiment, cell)
     if made.attack is None or (keep == "all" and not noisy):
+        if not isinstance(cell.challenge, Derived):
+            check_enough(trial.experiment, trial.images.normal.groups, made.images.groups)
         return trial.normal, trial.look(made.images)
     kept = made.attack.success if keep == "successful" else np.ones(len(made.images), bool)
     copies = _copies(trial, cell) if noisy else None
@@ -39,7 +42,8 @@ def sides(trial: Trial, cell: Cell, made: Made) -> tuple[Seen, Seen]:
         kept = kept & right
     rows = np.flatnonzero(kept)
     note = _note(made.attack, keep, len(rows), cell.challenge.noise if noisy else None)
-    _enough(trial, rows, note)
+    groups = trial.images.normal.groups[rows]
+    check_enough(trial.experiment, groups, groups, *note[:1])
     normal, abnormal = trial.normal.select(rows), trial.look(made.images).select(rows)
     if copies is not None:
         normal = normal.join(copies.select(rows))
@@ -93,15 +97,22 @@ def _note(attack: Attack, keep: str, kept: int, noise: float | None) -> list[str
     return remarks
 
 
-def _enough(trial: Trial, rows: np.ndarray, note: list[str]) -> None:
-    """Refuse a measurement for which too few images are kept.
+def check_enough(
+    experiment: Experiment, normal: np.ndarray, abnormal: np.ndarray, note: str = ""
+) -> None:
+    """Refuse a measurement for which there are too few images.
+
+    Args:
+        experiment: with the protocol.
+        normal: (N,) groups of the normal images.
+        abnormal: (M,) groups of the abnormal images.
+        note: why there are so few; otherwise the protocol says what it needs.
 
     Raises:
         MissingData: with the counts.
     """
-    groups = trial.images.normal.groups[rows]
-    seed = trial.experiment.config["evaluation"]["seed"]
     try:
-        trial.experiment.protocol.folds(groups, groups, seed)
+        experiment.protocol.folds(normal, abnormal, experiment.config["evaluation"]["seed"])
     except GradbenchError as reason:
-        raise MissingData("; ".join(["too few images for the folds", *note[:1]])) from reason
+        text = f"too few images for the folds; {note}" if note else str(reason)
+        raise MissingData(text) from reason

@@ -178,18 +178,15 @@ def brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSetti
         data: where images are looked for.
 
     Raises:
-        MissingData: if they are not at hand, cannot be read, or are too few for the protocol: one
-            such set is a row without numbers and does not end the run.
+        MissingData: if they are not at hand or cannot be read: one such set is a row without
+            numbers and does not end the run.
     """
     try:
-        made = _brought(experiment, cell, clean, data)
-        seed = experiment.config["evaluation"]["seed"]
-        experiment.protocol.folds(clean.groups, made.images.groups, seed)
+        return _brought(experiment, cell, clean, data)
     except (MissingData, Faulty):
         raise
     except GradbenchError as fault:
         raise MissingData(str(fault)) from fault
-    return made
 
 
 def _brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings) -> Made:

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from typing import Any, get_type_hints
 
 from gradbench.errors import Faulty, GradbenchError, unknown
-from gradbench.support.calling import said, settings_kept
 from gradbench.support.described import accepts, check, written
 from gradbench.support.paths import shown, where_to_look
 from gradbench.support.sources import outside
@@ -41,6 +40,8 @@ def instantiate(
         GradbenchError: if its class is not found or refuses a setting, with the valid ones.
         Faulty: if the constructor of a class from outside raises.
     """
+    from gradbench.support.calling import said, settings_kept  # which import torch
+
     target = content.get("_target_")
     if not target:
         raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
@@ -84,7 +85,10 @@ def found(what: str, target: Any, base: type | None = None) -> Callable:
     Raises:
         GradbenchError: if it cannot be imported, or is something else.
     """
-    from hydra.utils import get_object  # half a second, which lists of data sets do not need
+    # seconds, which lists of data sets do not need
+    from hydra.utils import get_object
+
+    from gradbench.support.calling import settings_kept
 
     if not isinstance(target, str):
         raise GradbenchError(f"{what}: _target_={written(target)}: write package.module.Name")

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,10 @@ def test_every_format_is_compared_with_float64():
         one = found[name]
         got = squared_norms(model, images, chunk=4, precision=one.format.precision,
                             channels_last=one.format.channels_last)  # fmt: skip
-        assert one.rounding == rounding(got.values, exact.values, exact.names), name
+        again = rounding(got.values, exact.values, exact.names)
+        for part in ("values", "sums"):  # the float64 values agree up to their last bits
+            assert getattr(one.rounding, part) == pytest.approx(getattr(again, part), 1e-6), name
+        assert replace(one.rounding, values={}, sums={}) == replace(again, values={}, sums={})
         assert 0 < one.rounding.values["median"] < bound
         assert (one.tensors, one.rounding.not_finite) == (len(exact.names), 0)
         assert one.time.low <= one.time.median <= one.time.high

@@ -258,7 +258,7 @@ def test_a_run_says_so_in_every_row(tmp_path):
     [
         ({"strengths": [0.1, 1.5]}, "cure_like_haze strengths=.* values from 0 to 1"),
         ({"strengths": []}, "list one or more values"),
-        ({"strengths": ["a"]}, "list one or more values"),
+        ({"strengths": ["a"]}, "write a number"),
         ({"level": 3}, "no setting of challenge haze named 'level'"),
     ],
 )

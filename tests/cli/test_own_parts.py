@@ -156,9 +156,10 @@ DETECTORS = ("Clamps", "Raises", "Centred", "Unfit", "Misspelt", "Built")
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A folder with classes of one's own and their files."""
+def project(tmp_path, monkeypatch):
+    """A folder with classes of one's own, named as PYTHONPATH names it, and their files."""
     (tmp_path / "my_parts.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(tmp_path)
     for group, names in {
         "detector": ("Good", *DETECTORS),
         "challenge": ("Dark", "Broken", "Kindless"),

@@ -32,7 +32,7 @@ def test_steps_of_a_run(tmp_path, steps):
         "loading digits test",
         "reading digits train for its fingerprint",
         "looking at the published archives",
-        "trying the network on one image",
+        "trying the network on a few images",
         "timing a few steps of training",
         "training",
         "loading the trained network",
