@@ -74,7 +74,7 @@ class _Asked:
 def main(words: list[str]) -> None:
     """Run the command."""
     if any(word in ("-h", "--help") for word in words):
-        from gradbench.data.files import SUFFIXES
+        from gradbench.data.picture import SUFFIXES
 
         print(HELP.replace("{suffixes}", " ".join(SUFFIXES)))
         return

@@ -12,17 +12,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gradbench.data.imageset import LazyImages
-from gradbench.data.picture import Fit, fit_picture, upright_size
+from gradbench.data.picture import JPEG, SUFFIXES, Fit, fit_picture, upright_size
 from gradbench.data.settings import MissingData
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress
 
-JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-SUFFIXES = (
-    ".png", *JPEG, ".bmp", ".dib", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".tif", ".tiff",
-    ".webp", ".avif", ".jp2", ".j2k",
-)  # fmt: skip
-"""Endings of the files that are taken for pictures."""
 SHOWN = 5
 """Unreadable files that are named in a message."""
 FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)

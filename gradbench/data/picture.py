@@ -22,6 +22,12 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (
+    ".png", *JPEG, ".bmp", ".dib", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".tif", ".tiff",
+    ".webp", ".avif", ".jp2", ".j2k",
+)  # fmt: skip
+"""Endings of the files that are taken for pictures."""
 PLAIN = ("nearest", "bilinear")
 """Filters that exist without antialiasing."""
 
