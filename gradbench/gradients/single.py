@@ -115,9 +115,9 @@ class Witness:
         self.first, self.images = True, 0
         self.sizes: set[int] = set()
         self.signature: tuple = ()
-        self.alone: dict[Tensor, list[tuple[torch.Size, Tensor]]] = {}
+        self.alone: dict[frozenset[Tensor], list[tuple[torch.Size, Tensor]]] = {}
         self.verdicts: set[tuple] = set()
-        recorder = Recorder(parameters, self._keep)
+        recorder = Recorder(model, parameters, self._keep)
         with recorder:
             output = forward_alone(model, image)
         self.moves = list(recorder.moves)
@@ -126,9 +126,8 @@ class Witness:
         self.output = output.detach()
 
     def _keep(self, call: Call, shown: Tensor) -> None:
-        for parameter in call.roles:
-            seen = (shown.shape, sample(shown).clone())
-            self.alone.setdefault(parameter, []).append(seen)
+        seen = (shown.shape, sample(shown).clone())
+        self.alone.setdefault(call.parameters, []).append(seen)
 
     def judge(self, call: Call, shown: Tensor) -> None:
         """Set the layout of a call.
@@ -140,24 +139,27 @@ class Witness:
             call: a call of a batch.
             shown: the tensor of it to look at.
         """
-        parameter = next(iter(call.roles))
-        found = {
-            layout: shape
-            for shape, values in self.alone.get(parameter, ())
-            for layout in candidates(shown.shape, shape, self.images)
-            if (layout.plain or call.rule.rows)
-            and self._fits(shown, layout, values, (parameter, shape))
-        }
+        if self.images == 1:  # all of it belongs to the one image
+            only = Layout() if len(shown) == 1 else Layout(None)
+            found = {only: shown.shape} if call.rule.takes(only) else {}
+        else:
+            found = {
+                layout: shape
+                for shape, values in self.alone.get(call.parameters, ())
+                for layout in candidates(shown.shape, shape, self.images)
+                if call.rule.takes(layout)
+                and self._fits(shown, layout, values, (call.parameters, shape, layout))
+            }
         if len(found) == 1:  # values that fit two layouts tell neither
             call.layout, shape = found.popitem()
-            self.verdicts |= {(parameter, shape), (parameter, shape, call.layout)}
+            self.verdicts.add((call.parameters, shape, call.layout))
         else:
             call.x = None
 
     def _fits(self, shown: Tensor, layout: Layout, values: Tensor, seen: tuple) -> bool:
         if self.first:
             return close(sample(first_image(shown, layout)), values)
-        return (seen if self.images == 1 else (*seen, layout)) in self.verdicts
+        return seen in self.verdicts
 
     def compare(self, model: nn.Module, images: Tensor, outputs: Tensor) -> None:
         """Compare first and last image of a batch with themselves alone, once for every size.
@@ -172,6 +174,10 @@ class Witness:
                 compared(forward_alone(model, images[-1:]), outputs[-1:])
         self.sizes.add(self.images)
         self.first = False
+
+    def knows(self, images: int) -> bool:
+        """Whether a batch of so many images can be judged by what was seen of earlier ones."""
+        return images == 1 or any(size > 1 for size in self.sizes)
 
     def moves_images(self, moves: list[tuple[int, ...]]) -> bool:
         """Whether a batch's pass reordered or picked images: lengths differ from one image's."""
@@ -205,11 +211,28 @@ def statistics_alone(
     for image, together in zip(images.split(1), outputs.split(1)):
         value = loss(image, compared(forward_alone(model, image), together)).sum() * scale
         found = torch.autograd.grad(value, parameters, allow_unused=True)
-        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
-        gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
-        norms.append(torch.stack([squared_rows(g[None])[0].double() for g in gradients]))
-        if directions is not None:
-            pairs = zip(gradients, directions)
-            products.append(torch.stack([(g * v).sum().double() for g, v in pairs]))
+        row = statistics_of(found, parameters, directions)
+        norms.append(row[0])
+        products.append(row[1])
     norms = torch.stack(norms) / scale**2
-    return norms, torch.stack(products) / scale if products else None
+    return norms, None if directions is None else torch.stack(products) / scale
+
+
+def statistics_of(
+    found: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    directions: Sequence[Tensor] | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return squared norms, and inner products, of one image's gradients, (d,) each.
+
+    Args:
+        found: a gradient for each parameter; None stands for zero.
+        parameters: the d parameters.
+        directions: one for each parameter, or None.
+    """
+    gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+    gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+    norms = torch.stack([squared_rows(g[None])[0].double() for g in gradients])
+    if directions is None:
+        return norms, None
+    return norms, torch.stack([(g * v).sum().double() for g, v in zip(gradients, directions)])
