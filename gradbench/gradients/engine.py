@@ -36,6 +36,7 @@ from gradbench.gradients.single import (
     statistics_of,
     try_channels_last,
 )
+from gradbench.gradients.sources import held_by
 from gradbench.gradients.state import BACKWARD_HOOKS, without_callers_hooks
 
 ALONE = "one image at a time"
@@ -103,6 +104,7 @@ class Engine:
 
     def __init__(self, task: Task, device: torch.device):
         self.task, self.device = task, device
+        self.held = held_by(task.model)
         self.column = {p: i for i, p in enumerate(task.parameters)}
         self.dtype = (
             torch.float64
@@ -129,9 +131,7 @@ class Engine:
         self.norms = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self.products = torch.zeros_like(self.norms) if self.task.directions else None
         self.rows = slice(None)
-        recorder = Recorder(
-            self.task.model, self.task.parameters, self.witness.judge, self._reduce
-        )
+        recorder = Recorder(self.held, self.task.parameters, self.witness.judge, self._reduce)
         try:
             outputs = self._forward(recorder, images)
             self.witness.compare(self.task.model, images, outputs.detach())
@@ -174,7 +174,7 @@ class Engine:
             witness, self.channels_last = known
             return witness
         with guard.refuse_randomness(self.device):
-            make = partial(Witness, model, parameters=self.task.parameters)
+            make = partial(Witness, model, parameters=self.task.parameters, held=self.held)
             witness, self.channels_last = try_channels_last(make, images[:1], wanted)
         witness.signature = now
         return witness
@@ -216,7 +216,7 @@ class Engine:
         """Compute the statistics of one image; return False if more parameters are alone."""
         task, self.witness.images = self.task, 1
         recorder = Recorder(
-            task.model, task.parameters, self.witness.judge, self._reduce, self.alone
+            self.held, task.parameters, self.witness.judge, self._reduce, self.alone
         )
         try:
             with recorder:

@@ -58,18 +58,20 @@ def groups(entries: Iterable[Entry], parameters: Iterable[Tensor]) -> list[Group
         parameters: those that are wanted.
     """
     wanted = frozenset(parameters)
-    found: list[Group] = []
+    of: dict[Tensor, Group] = {}
     for entry in entries:
-        mine = Group([p for p in entry.source.parameters if p in wanted], {entry: None})
-        apart = []
-        for group in found:
-            if set(group.parameters).isdisjoint(mine.parameters):
-                apart.append(group)
-            else:
-                mine.parameters += [p for p in group.parameters if p not in set(mine.parameters)]
-                mine.entries = group.entries | mine.entries
-        found = [*apart, mine]
-    return [g for g in found if len(g.entries) > 1 or next(iter(g.entries)).source.steps is None]
+        merged = Group([], {})
+        for parameter in entry.source.parameters & wanted:
+            group = of.get(parameter)
+            if group is None:
+                merged.parameters.append(parameter)
+            elif group is not merged:
+                merged.parameters += group.parameters
+                merged.entries |= group.entries
+            of.update(dict.fromkeys(merged.parameters, merged))
+        merged.entries[entry] = None
+    whole = {id(group): group for group in of.values()}.values()
+    return [g for g in whole if len(g.entries) > 1 or next(iter(g.entries)).source.steps is None]
 
 
 def pulled_back(

@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -93,7 +93,7 @@ class Recorder(TorchFunctionMode):
     """Notes the calls that a set of parameters enters; use around a forward pass.
 
     Args:
-        model: the network.
+        held: the tensors that the network holds.
         parameters: the parameters that are asked for.
         on_call: called with each call and the tensor that shows where its images lie.
         on_delta: called in the backward pass with each call and the gradient of its output; without
@@ -103,14 +103,14 @@ class Recorder(TorchFunctionMode):
 
     def __init__(
         self,
-        model: nn.Module,
+        held: Sequence[Tensor],
         parameters: Sequence[Tensor],
         on_call: Callable[[Call, Tensor], None],
         on_delta: Callable[[Call, Tensor], None] | None = None,
         unknown: Sequence[Tensor] = (),
     ):
         super().__init__()
-        self.start = partial(Sources, model, parameters, unknown)
+        self.start = partial(Sources, held, parameters, unknown)
         self.sources = self.start()
         self.on_call, self.on_delta = on_call, on_delta
         self.calls: list[Call] = []
@@ -137,11 +137,12 @@ class Recorder(TorchFunctionMode):
         if any(source is not None and source.asked for source in found):
             if func in REPEATS:
                 return self._repeat(func, args, kwargs, alone)
-            if not alone and func in READERS:
+            # Weights may be standardised by their own statistics.
+            if func in READERS and not (alone and func is F.batch_norm):
                 # Before the function runs: a layer in training mode is refused before it changes
                 # buffers.
                 reading = READERS[func](*args, **kwargs)
-                if reading is not None:
+                if reading is not None and not (alone and self._constant(reading)):
                     return self._read(reading, func, args, kwargs)
             if not alone and func in MEETINGS:
                 return self._meet(func, args, kwargs)
@@ -178,6 +179,16 @@ class Recorder(TorchFunctionMode):
             x = reading.x.detach() if reading.rule.reads_input else None
             self._note(Call(reading.rule, entries, x), result, result.detach() if x is None else x)
         return result
+
+    def _constant(self, reading: Reading) -> bool:
+        """Whether a layer reads the same constant for all images, not one copy for each."""
+        found = (self.sources.find(tensor) for tensor in (reading.weight, reading.bias))
+        source = next((source for source in found if source is not None and source.asked), None)
+        if source is None:
+            return True
+        probe = Call(reading.rule, [Entry("weight", source, source.tensor)], reading.x)
+        self.on_call(probe, reading.x.detach())
+        return self.on_delta is None or probe.layout in (None, Layout(None))
 
     def _meet(self, func: Callable, args: Sequence, kwargs: Mapping) -> Any:
         """Run a function that broadcasts, with one copy of each parameter per row of the images."""

@@ -109,15 +109,22 @@ class Witness:
         model: the network.
         image: the first image of a batch, (1, ...).
         parameters: the asked parameters.
+        held: the tensors that the network holds.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, parameters: Sequence[Tensor]):
+    def __init__(
+        self,
+        model: nn.Module,
+        image: Tensor,
+        parameters: Sequence[Tensor],
+        held: Sequence[Tensor],
+    ):
         self.first, self.images = True, 0
         self.sizes: set[int] = set()
         self.signature: tuple = ()
         self.alone: dict[frozenset[Tensor], list[tuple[torch.Size, Tensor]]] = {}
         self.verdicts: set[tuple] = set()
-        recorder = Recorder(model, parameters, self._keep)
+        recorder = Recorder(held, parameters, self._keep)
         with recorder:
             output = forward_alone(model, image)
         self.moves = list(recorder.moves)

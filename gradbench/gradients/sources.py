@@ -8,7 +8,7 @@ behind it follow by a backward pass through the little graph between them (`form
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -51,22 +51,23 @@ class Sources:
     What is neither held by the network nor made of such tensors counts as depending on them.
 
     Args:
-        model: the network.
-        parameters: the asked parameters; its other tensors are constants.
+        held: the tensors that the network holds.
+        parameters: the asked parameters; the other tensors are constants.
         unknown: parameters to treat like images, so that nothing made of them is a source.
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Sequence[Tensor], unknown: Sequence[Tensor] = ()
+        self,
+        held: Iterable[Tensor],
+        parameters: Collection[Tensor],
+        unknown: Collection[Tensor] = (),
     ):
         asked, left_out = frozenset(parameters), frozenset(unknown)
         self._known: dict[int, Source] = {}
-        for module in model.modules():
-            for held in (module._parameters, module._buffers, vars(module)):
-                for value in held.values():
-                    if isinstance(value, Tensor) and value not in left_out:
-                        own = value in asked
-                        self._add(value, frozenset([value] if own else []), () if own else None)
+        for value in held:
+            if value not in left_out:
+                own = value in asked
+                self._add(value, frozenset([value] if own else []), () if own else None)
 
     def find(self, value: Any) -> Source | None:
         """Return the source that a tensor is; None where it may depend on the images."""
@@ -121,6 +122,17 @@ class Sources:
         if source is None or source.steps is None:
             return None
         return (*source.steps, partial(_replay, function, tuple(arguments[1:]), dict(keywords)))
+
+
+def held_by(model: nn.Module) -> list[Tensor]:
+    """Return the tensors that a network holds: parameters, buffers and plain attributes."""
+    return [
+        value
+        for module in model.modules()
+        for place in (module._parameters, module._buffers, vars(module))
+        for value in place.values()
+        if isinstance(value, Tensor)
+    ]
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
