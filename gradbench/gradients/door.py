@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from gradbench.errors import GradbenchError
 from gradbench.gradients.guard import plain
 from gradbench.gradients.memory import out_of_memory
+from gradbench.gradients.state import tensors_of
 
 
 def network_inside(model: Any) -> nn.Module:
@@ -38,10 +39,11 @@ def network_inside(model: Any) -> nn.Module:
             model = model.module
         else:
             break
-    for name, parameter in model.named_parameters():
-        _check_tensor(f"parameter {name}", parameter)
-    for name, buffer in model.named_buffers():
-        _check_tensor(f"buffer {name}", buffer)
+    if not all(map(_ordinary, tensors_of(model))):
+        for name, parameter in model.named_parameters():
+            _check_tensor(f"parameter {name}", parameter)
+        for name, buffer in model.named_buffers():
+            _check_tensor(f"buffer {name}", buffer)
     return model
 
 
@@ -128,13 +130,19 @@ def _refused(model: nn.Module, images: Tensor, fault: Exception) -> str:
     return text
 
 
+def _ordinary(tensor: Tensor) -> bool:
+    dense = not is_lazy(tensor) and tensor.layout == torch.strided
+    return dense and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+
+
 def _check_tensor(what: str, tensor: Tensor) -> None:
+    if _ordinary(tensor):
+        return
     if is_lazy(tensor):
         raise GradbenchError(f"{what} has no shape yet: run the network once on some images first")
     if tensor.is_meta:
         raise GradbenchError(f"{what} is on the meta device, which holds no values")
     if tensor.is_quantized:
         raise GradbenchError(f"{what} is quantised, and has no gradient: pass dequantize()d ones")
-    if tensor.layout != torch.strided or tensor.is_nested:
-        layout = "nested" if tensor.is_nested else plain(tensor.layout)
-        raise GradbenchError(f"{what} is {layout}, not an ordinary (dense) tensor")
+    layout = "nested" if tensor.is_nested else plain(tensor.layout)
+    raise GradbenchError(f"{what} is {layout}, not an ordinary (dense) tensor")

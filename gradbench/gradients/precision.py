@@ -33,6 +33,7 @@ import torch
 from torch import nn
 
 from gradbench.errors import unknown
+from gradbench.gradients.state import tensors_of
 
 DTYPES = {
     "float32": torch.float32,
@@ -73,7 +74,7 @@ def network_for(model: nn.Module, precision: str | None) -> nn.Module:
         p.dtype == wanted for p in model.parameters() if p.is_floating_point()
     )
     # Autograd takes no tensor that was made in inference mode; its copy made outside is another.
-    frozen = any(t.is_inference() for t in (*model.parameters(), *model.buffers()))
+    frozen = any(t.is_inference() for t in tensors_of(model))
     if fits and not frozen:
         return model
     with torch.inference_mode(False):

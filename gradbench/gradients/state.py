@@ -58,6 +58,15 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(content)
 
 
+def tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Go over parameters and buffers without their names, which take several times as long."""
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for tensor in held.values():
+                if tensor is not None:
+                    yield tensor
+
+
 def attributes(module: nn.Module) -> dict[str, Any]:
     """Return what a module holds beside what every module has; its buffers count."""
     return {name: v for name, v in vars(module).items() if name not in _OF_EVERY_MODULE}
