@@ -3,13 +3,14 @@
 In evaluation mode the loss J_b depends on image b alone, so one backward pass of sum_b J_b gives at
 every layer the gradient delta_b with respect to its output. The statistics of the weight gradient
 follow from the layer's input and delta_b (the rules) the moment delta_b arrives; ordinary weight
-gradients are never computed, and what a layer kept is dropped at once. Whatever the rules do not
-account for completely (graph.py) is computed one image at a time.
+gradients are never computed, and what a layer kept is dropped at once. Where the rules do not
+account for a parameter completely (graph.py), every image has a pass of its own, in which autograd
+gives that parameter's gradient and the rules, as before, the statistics of all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -20,10 +21,19 @@ from gradbench.errors import GradbenchError
 from gradbench.gradients import guard, kept
 from gradbench.gradients.costs import cheapest
 from gradbench.gradients.door import taking
-from gradbench.gradients.graph import ownership
+from gradbench.gradients.formed import Group, Part, groups
+from gradbench.gradients.graph import Ownership, ownership
 from gradbench.gradients.memory import out_of_memory
-from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.single import compared, statistics_alone, try_channels_last
+from gradbench.gradients.recorder import Call, Entry, Recorder
+from gradbench.gradients.rules.base import Measured, Rule, reduced
+from gradbench.gradients.single import (
+    compared,
+    forward_alone,
+    statistics_alone,
+    statistics_of,
+    try_channels_last,
+)
+from gradbench.gradients.sources import held_by
 from gradbench.gradients.state import (
     BACKWARD_HOOKS,
     FORWARD_HOOKS,
@@ -45,6 +55,7 @@ class Engine:
 
     def __init__(self, task: Task, device: torch.device):
         self.task, self.device = task, device
+        self.held = held_by(task.model)
         self.column = {p: i for i, p in enumerate(task.parameters)}
         self.dtype = (
             torch.float64
@@ -53,7 +64,8 @@ class Engine:
         )
         self.channels_last = task.channels_last
         self.witness: Witness | None = None
-        self.owned: dict[Tensor, Call] = {}
+        # what needs a pass for every image, as far as it is known
+        self.alone = [p for p in task.parameters if task.forced.get(p) == ALONE]
         self.taken: dict[Tensor, Taken] = dict.fromkeys(task.parameters, Taken("", UNUSED))
 
     def __call__(self, images: Tensor) -> Found:
@@ -69,13 +81,14 @@ class Engine:
         shape = (len(images), len(self.task.parameters))
         self.norms = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self.products = torch.zeros_like(self.norms) if self.task.directions else None
+        self.rows = slice(None)
         try:
             outputs = self._recorded(images)
-            shared = self._backward(images, outputs)
+            acts = self._together(images, outputs)
             outputs = outputs.detach()
-            if shared:
+            if self.alone and acts:
                 self.recorder.release()
-                self._alone(images, outputs, shared)
+                self._alone(images, outputs)
         except RuntimeError as fault:
             if "backward through the graph a second time" not in str(fault):
                 raise
@@ -86,7 +99,6 @@ class Engine:
             ) from fault
         finally:
             self.recorder.release()
-            self.owned = {}
         return Found(self.norms, self.products, outputs)
 
     def _recorded(self, images: Tensor) -> Tensor:
@@ -115,15 +127,14 @@ class Engine:
         Those of the backward pass always are: some routes miss them.
         """
         model = self.task.model
-        self.recorder = Recorder(self.task.parameters, self.witness.judge, self._reduce)
-        start = self.recorder.path.start
+        self.recorder = Recorder(self.held, self.task.parameters, self.witness.judge, self._reduce)
         with (
             guard.refuse_randomness(self.device),
             without_callers_hooks(model, hooks),
             callers_hooks(model, FORWARD_HOOKS, self.recorder.path.beside),
             kept.passing(model),
         ):
-            given = start(images.clone())  # which networks may change in place
+            given = self.recorder.path.start(images.clone())  # which networks may change in place
             try:
                 with self.recorder:
                     outputs = model(given)
@@ -131,8 +142,8 @@ class Engine:
                 if not (self.channels_last and self.witness.first) or out_of_memory(fault):
                     raise
                 self.channels_last = False
-                self.recorder.release()
-                given = start(images.contiguous())
+                self.recorder.restart()
+                given = self.recorder.path.start(images.contiguous())
                 with self.recorder:
                     outputs = model(given)
         guard.check_outputs(outputs, images, model)
@@ -149,33 +160,104 @@ class Engine:
             kept.use(witness.way, model)
             return witness
         with guard.refuse_randomness(self.device), taking(model, images):
-            make = partial(Witness, model, parameters=self.task.parameters)
+            make = partial(Witness, model, parameters=self.task.parameters, held=self.held)
             witness, self.channels_last = try_channels_last(make, images[:1], wanted)
         witness.signature = now
         former = _SEEN.get(model, {}).items()
         _SEEN[model] = {size: known for size, known in former if known[0].signature == now}
         return witness
 
-    def _backward(self, images: Tensor, outputs: Tensor) -> list[Tensor]:
-        """Run the backward pass; return the parameters that the rules do not account for."""
+    def _together(self, images: Tensor, outputs: Tensor) -> bool:
+        """Run the backward pass of a chunk, unless its images need passes of their own.
+
+        Returns:
+            Whether any parameter acts on the loss.
+        """
         losses = guard.per_image_loss(self.task.loss, images, outputs, self.task.known)
-        calls = [call for call in self.recorder.calls if call.layout is not None]
-        asked = [p for p in self.task.parameters if self.task.forced.get(p) != ALONE]
-        graph = ownership(losses, calls, asked)
-        unused = [p for p in self.task.parameters if p not in graph.leaves]
-        self.witness.check_unused(self.task.model, images, outputs, unused)
+        graph = ownership(losses, self.recorder.calls, self.task.parameters)
+        unused = [p for p in self.task.parameters if p not in graph.acting]
+        self.witness.check_unused(self.task.model, images, outputs, unused, self.recorder.calls)
         if not losses.requires_grad:
-            return []
+            return False
         if self.witness.moves_images(self.recorder.moves):
-            return list(self.task.parameters)
-        self.owned = graph.owned
-        if graph.edges:
-            torch.autograd.grad(losses.sum() * self.task.scale, graph.edges, allow_unused=True)
-        return [*graph.shared, *(p for p, r in self.task.forced.items() if r == ALONE)]
+            self.alone = list(self.task.parameters)
+        if not self.alone:
+            self.alone = graph.shared
+        if not self.alone:
+            self._backward(graph, losses.sum())
+        return True
+
+    def _alone(self, images: Tensor, outputs: Tensor) -> None:
+        """Compute the statistics of a chunk, image by image."""
+        task = self.task
+        for i, (image, together) in enumerate(zip(images.split(1), outputs.split(1))):
+            self.rows = slice(i, i + 1)
+            done = False
+            while not done and len(self.alone) < len(task.parameters):
+                done = self._one(image, together)
+            if not done:
+                directions = [task.directions[p] for p in self.alone] if task.directions else None
+                found = statistics_alone(
+                    task.model, image, together, task.loss, self.alone, directions, task.scale
+                )
+                self._keep_alone(*found)
+
+    def _one(self, image: Tensor, together: Tensor) -> bool:
+        """Compute the statistics of one image; return False if more parameters are alone."""
+        task, self.witness.images = self.task, 1
+        recorder = Recorder(
+            self.held, task.parameters, self.witness.judge, self._reduce, self.alone
+        )
+        try:
+            with recorder:
+                output = forward_alone(task.model, image)
+            value = task.loss(image, compared(output, together)).sum()
+            graph = ownership(value, recorder.calls, task.parameters)
+            known = set(self.alone)
+            more = [p for p in graph.shared if p not in known]
+            self.alone = self.alone + more
+            if not more:
+                found = self._backward(graph, value, self.alone)
+                directions = [task.directions[p] for p in self.alone] if task.directions else None
+                norms, products = statistics_of(found, self.alone, directions)
+                self._keep_alone(
+                    norms[None] / task.scale**2,
+                    None if products is None else products[None] / task.scale,
+                )
+            return not more
+        finally:
+            recorder.release()
+
+    def _keep_alone(self, norms: Tensor, products: Tensor | None) -> None:
+        columns = [self.column[p] for p in self.alone]
+        self.norms[self.rows, columns] = norms.to(self.norms)
+        if products is not None:
+            self.products[self.rows, columns] = products.to(self.norms)
+        self.taken.update(dict.fromkeys(self.alone, Taken("", ALONE)))
+
+    def _backward(
+        self, graph: Ownership, value: Tensor, alone: Sequence[Tensor] = ()
+    ) -> Sequence[Tensor | None]:
+        """Run a backward pass; return the gradients of some parameters by autograd."""
+        self.entries = graph.entries
+        apart = frozenset(graph.shared)
+        wanted = [p for p in self.task.parameters if p not in apart]
+        found = groups(graph.entries, wanted)
+        self.group = {entry: group for group in found for entry in group.entries}
+        ends = [*graph.edges, *alone]
+        try:
+            if not ends:
+                return ()
+            gradients = torch.autograd.grad(value * self.task.scale, ends, allow_unused=True)
+            for group in found:  # whose entries the backward pass did not all meet
+                self._finish(group)
+            return gradients[len(graph.edges) :]
+        finally:
+            self.entries, self.group = {}, {}
 
     def _reduce(self, call: Call, delta: Tensor) -> None:
         """Turn a layer's input and output gradient into statistics, during the backward pass."""
-        mine = {p: role for p, role in call.roles.items() if self.owned.get(p) is call}
+        mine = [entry for entry in call.entries if self.entries.get(entry) is call]
         if not mine:
             return
         if call.x is not None and call.x._version != call.version:
@@ -188,43 +270,65 @@ class Engine:
         x = delta if call.x is None else call.layout.images_first(call.x)
         x = x.to(precise) if x.is_floating_point() else x
         call.x = None
-        route = self._route(call, mine, x.shape, delta.shape)
-        asked = {
-            role: call.views[p](self.task.directions[p]).to(precise)
-            if p in self.task.directions
-            else None
-            for p, role in mine.items()
-        }
         with torch.autocast(delta.device.type, enabled=False), torch.no_grad():
-            found = call.rule.measure(asked, x, delta, route, self.task.compiled)
-            for p, role in mine.items():
-                column, measured = self.column[p], found[role]
-                self.norms[:, column] = measured.norms.to(self.norms) / self.task.scale**2
-                if measured.products is not None:
-                    products = measured.products.to(self.norms) / self.task.scale
-                    self.products[:, column] = products
-                how = route if role == call.rule.large else FORMED
-                self.taken[p] = Taken(call.rule.kind, how, call.rule, x.shape, delta.shape)
+            self._measure(call, [e for e in mine if e not in self.group], x, delta)
+            self._form(call, [e for e in mine if e in self.group], x, delta)
 
-    def _route(
-        self, call: Call, mine: Mapping[Tensor, str], x: torch.Size, delta: torch.Size
-    ) -> str | None:
-        """Return the route of the call's large parameter, if it is asked for."""
-        parameter = next((p for p, role in mine.items() if role == call.rule.large), None)
-        if parameter is None:
-            return None
-        routes = call.rule.routes(x, delta, self.device.type)
-        forced = self.task.forced.get(parameter)
-        return forced if forced in routes else cheapest(routes, self.device.type)
+    def _measure(self, call: Call, entries: list[Entry], x: Tensor, delta: Tensor) -> None:
+        """Let the rule measure parameters that enter this call alone."""
+        asked, mine = {}, {}
+        for entry in entries:
+            (mine[entry.role],) = entry.source.parameters
+            direction = self.task.directions.get(mine[entry.role])
+            asked[entry.role] = None if direction is None else entry.view(direction).to(delta)
+        route = None
+        if call.rule.large in mine:
+            routes = call.rule.routes(x.shape, delta.shape, self.device.type)
+            forced = self.task.forced.get(mine[call.rule.large])
+            route = forced if forced in routes else cheapest(routes, self.device.type)
+        if not asked:
+            return
+        found = call.rule.measure(asked, x, delta, route, self.task.compiled)
+        for role, parameter in mine.items():
+            self._keep(parameter, found[role], slice(None))
+            how = route if role == call.rule.large else FORMED
+            self.taken[parameter] = Taken(call.rule.kind, how, call.rule, x.shape, delta.shape)
 
-    def _alone(self, images: Tensor, outputs: Tensor, shared: Sequence[Tensor]) -> None:
-        """Compute the statistics of some parameters one image at a time."""
-        task, columns = self.task, [self.column[p] for p in shared]
-        directions = [task.directions[p] for p in shared] if task.directions else None
-        norms, products = statistics_alone(
-            task.model, images, outputs, task.loss, shared, directions, task.scale
-        )
-        self.norms[:, columns] = norms.to(self.norms)
-        if products is not None:
-            self.products[:, columns] = products.to(self.norms)
-        self.taken.update(dict.fromkeys(shared, Taken("", ALONE)))
+    def _form(self, call: Call, entries: list[Entry], x: Tensor, delta: Tensor) -> None:
+        """Note what a call adds to gradients that are formed, and reduce those that are whole."""
+        small = {entry.role: None for entry in entries if entry.role != call.rule.large}
+        formed = call.rule.gradients(small, x, delta) if small else {}
+        for entry in entries:
+            group, shape = self.group[entry], entry.source.tensor.shape
+            part: Part
+            if entry.role in formed:
+                part = formed[entry.role].reshape(len(delta), *shape).__getitem__
+            else:
+                part = partial(_formed, call.rule, x, delta, shape, entry.flipped)
+            group.entries[entry] = part
+            for parameter in group.parameters:
+                self.taken[parameter] = Taken(call.rule.kind, FORMED, call.rule)
+            if group.complete:
+                self._finish(group)
+
+    def _finish(self, group: Group) -> None:
+        """Reduce the gradients of a group of parameters."""
+        for block, gradients in group.gradients(len(self.norms[self.rows])):
+            for parameter, gradient in zip(group.parameters, gradients):
+                self._keep(parameter, reduced(gradient, self.task.directions.get(parameter)), block)
+        group.entries.clear()
+
+    def _keep(self, parameter: Tensor, measured: Measured, block: slice) -> None:
+        column, scale = self.column[parameter], self.task.scale
+        norms = self.norms[self.rows, column]
+        norms[block] = measured.norms.to(norms) / scale**2
+        if measured.products is not None:
+            self.products[self.rows, column][block] = measured.products.to(norms) / scale
+
+
+def _formed(
+    rule: Rule, x: Tensor, delta: Tensor, shape: torch.Size, flipped: bool, block: slice
+) -> Tensor:
+    """Form the gradients of a large parameter for a block of images."""
+    found = rule.formed(x[block], delta[block], shape)
+    return found.transpose(1, 2) if flipped else found

@@ -101,12 +101,29 @@ def statistics_alone(
     for image, together in zip(images.split(1), outputs.split(1)):
         value = loss(image, compared(forward_alone(model, image), together)).sum() * scale
         found = torch.autograd.grad(value, parameters, allow_unused=True)
-        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
-        gradients = [g.to_dense() if g.is_sparse else g for g in gradients]
-        gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
-        norms.append(torch.stack([squared_rows(g[None])[0].double() for g in gradients]))
-        if directions is not None:
-            pairs = zip(gradients, directions)
-            products.append(torch.stack([(g * v).sum().double() for g, v in pairs]))
+        row = statistics_of(found, parameters, directions)
+        norms.append(row[0])
+        products.append(row[1])
     norms = torch.stack(norms) / scale**2
-    return norms, torch.stack(products) / scale if products else None
+    return norms, None if directions is None else torch.stack(products) / scale
+
+
+def statistics_of(
+    found: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    directions: Sequence[Tensor] | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return squared norms, and inner products, of one image's gradients, (d,) each.
+
+    Args:
+        found: a gradient for each parameter; None stands for zero.
+        parameters: the d parameters.
+        directions: one for each parameter, or None.
+    """
+    gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+    gradients = [g.to_dense() if g.is_sparse else g for g in gradients]
+    gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+    norms = torch.stack([squared_rows(g[None])[0].double() for g in gradients])
+    if directions is None:
+        return norms, None
+    return norms, torch.stack([(g * v).sum().double() for g, v in zip(gradients, directions)])

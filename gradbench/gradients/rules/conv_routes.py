@@ -24,6 +24,7 @@ A transposed convolution is the same with the roles of x and delta exchanged.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -160,6 +161,16 @@ def _windows(grams: Tensor, dimension: int, length: int, geometry: Geometry) -> 
 
 def native(x: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Tensor:
     """Let the device's convolution form the gradients of some images at a time, as groups."""
+    found = []
+    for gradients in weights(x, delta, geometry, images):
+        # Reduced as it lies: bringing it into another order would take as long as the arithmetic.
+        norms = torch.linalg.vector_norm(gradients, dim=tuple(range(1, gradients.ndim)))
+        found.append(norms.square_().view(-1, delta.shape[1]).sum(1))
+    return torch.cat(found)
+
+
+def weights(x: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Iterator[Tensor]:
+    """Yield the gradients of some images at a time, (images P, C / groups, *kernel)."""
     padding = [before for before, _ in geometry.padding]
     if any(before != after for before, after in geometry.padding):
         x, padding = _padded(x, geometry), [0] * len(padding)
@@ -170,7 +181,6 @@ def native(x: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Tensor:
         read = (n - 1) * step + (k - 1) * d + 1 - pad
         x = x.narrow(axis, 0, read) if x.shape[axis] > read + step - 1 - pad else x
     shape = (delta.shape[1], x.shape[1] // geometry.groups, *geometry.kernel)
-    found = []
     for a, d in zip(x.split(images), delta.split(images)):
         weight = x.new_empty(1).expand(len(a) * shape[0], *shape[1:])
         if len(a) > 1:  # one image keeps its layout in memory, which another view of it may lose
@@ -180,7 +190,4 @@ def native(x: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Tensor:
             *(geometry.stride, padding, geometry.dilation, False, [0] * len(padding)),
             *(a.shape[1] // x.shape[1] * geometry.groups, [False, True, False]),
         )
-        # Reduced as it lies: bringing it into another order would take as long as the arithmetic.
-        norms = torch.linalg.vector_norm(gradients, dim=tuple(range(1, gradients.ndim)))
-        found.append(norms.square_().view(-1, shape[0]).sum(1))
-    return torch.cat(found)
+        yield gradients

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradbench.gradients.costs import Work
 from gradbench.gradients.rules.base import STRIP, Rule, block_rows
-from gradbench.gradients.rules.conv_routes import Geometry, direct, gram, native
+from gradbench.gradients.rules.conv_routes import Geometry, direct, gram, native, weights
 
 
 class Convolution(Rule):
@@ -95,6 +95,14 @@ class Convolution(Rule):
             x, delta = (t.reshape(len(t) * groups, -1, *t.shape[2:]) for t in (x, delta))
         found = (gram if route == "gram" else direct)(x, delta, geometry)
         return found.view(-1, groups).sum(1)
+
+    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+        """Return the weight's gradients, (B, *shape)."""
+        if self.transposed:
+            x, delta = delta, x
+        x, geometry = self.geometry.sparse(x)
+        images = self._images(x.shape, delta.shape, x.device.type)
+        return torch.cat(list(weights(x, delta, geometry, images))).reshape(-1, *shape)
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V>: the layer applied to x with weight V, times delta, summed."""
