@@ -1,5 +1,4 @@
-"""Gradients that are formed for every image: of parameters that act in several calls, or through
-tensors made of them.
+"""Parameters that act in several calls, or through tensors made of them: gradients are formed.
 
 Each call gives the gradients with respect to what entered it, (B, ...), and those of the parameters
 are one backward pass through the graph between them, which holds no images and is small.

@@ -98,7 +98,6 @@ class Recorder(TorchFunctionMode):
         on_call: called with each call and the tensor that shows where its images lie.
         on_delta: called in the backward pass with each call and the gradient of its output; without
             it nothing is cut off.
-        unknown: asked parameters to leave alone.
     """
 
     def __init__(
@@ -107,11 +106,10 @@ class Recorder(TorchFunctionMode):
         parameters: Sequence[Tensor],
         on_call: Callable[[Call, Tensor], None],
         on_delta: Callable[[Call, Tensor], None] | None = None,
-        unknown: Sequence[Tensor] = (),
     ):
         super().__init__()
-        self.start = partial(Sources, held, parameters, unknown)
-        self.sources = self.start()
+        self.held, self.parameters = held, parameters
+        self.sources = Sources(held, parameters)
         self.on_call, self.on_delta = on_call, on_delta
         self.calls: list[Call] = []
         # what was picked or reordered, see movers.py
@@ -153,7 +151,7 @@ class Recorder(TorchFunctionMode):
     def restart(self) -> None:
         """Forget what was noted and begin with another forward pass."""
         self.release()
-        self.sources = self.start()
+        self.sources = Sources(self.held, self.parameters)
 
     def release(self) -> None:
         """Let go of every call."""

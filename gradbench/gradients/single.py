@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from gradbench.errors import GradbenchError
 from gradbench.gradients.guard import check_outputs, close
 from gradbench.gradients.layout import Layout, candidates, first_image, sample
-from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.rules.base import squared_rows
+from gradbench.gradients.rules.base import reduced
 from gradbench.gradients.state import without_callers_hooks
+from gradbench.gradients.task import Task
 
 Result = TypeVar("Result")
 
@@ -192,54 +192,41 @@ class Witness:
 
 
 def statistics_alone(
-    model: nn.Module,
-    images: Tensor,
-    outputs: Tensor,
-    loss: OfBoth,
-    parameters: Sequence[Tensor],
-    directions: Sequence[Tensor] | None = None,
-    scale: float = 1.0,
+    task: Task, images: Tensor, outputs: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Squared gradient norms, and inner products, by one backward pass per image.
 
     Args:
-        model: the network.
+        task: network, loss and directions.
         images: (B, C, H, W).
         outputs: its outputs for the batch, as a check.
-        loss: function from images and outputs to one value per image.
-        parameters: the parameters to take gradients of; all of them require one.
-        directions: one for each parameter, or None.
-        scale: factor of the loss in the backward pass; results are those without it.
+        parameters: the d parameters to take gradients of; all of them require one.
 
     Returns:
-        (B, number of parameters), and the same of inner products where directions are given.
+        (B, d), and the same of inner products where directions are given.
     """
-    norms, products = [], []
+    rows = []
     for image, together in zip(images.split(1), outputs.split(1)):
-        value = loss(image, compared(forward_alone(model, image), together)).sum() * scale
-        found = torch.autograd.grad(value, parameters, allow_unused=True)
-        row = statistics_of(found, parameters, directions)
-        norms.append(row[0])
-        products.append(row[1])
-    norms = torch.stack(norms) / scale**2
-    return norms, None if directions is None else torch.stack(products) / scale
+        value = task.loss(image, compared(forward_alone(task.model, image), together)).sum()
+        found = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
+        rows.append(statistics_of(task, found, parameters))
+    norms, products = zip(*rows)
+    return torch.cat(norms), torch.cat(products) if task.directions else None
 
 
 def statistics_of(
-    found: Sequence[Tensor | None],
-    parameters: Sequence[Tensor],
-    directions: Sequence[Tensor] | None,
+    task: Task, found: Sequence[Tensor | None], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
-    """Return squared norms, and inner products, of one image's gradients, (d,) each.
+    """Return squared norms, and inner products, of one image's gradients, (1, d) each.
 
     Args:
+        task: what directions are asked for, and the scale of the losses.
         found: a gradient for each parameter; None stands for zero.
         parameters: the d parameters.
-        directions: one for each parameter, or None.
     """
     gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
-    gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
-    norms = torch.stack([squared_rows(g[None])[0].double() for g in gradients])
-    if directions is None:
+    measured = [reduced(g[None], task.directions.get(p)) for g, p in zip(gradients, parameters)]
+    norms = torch.cat([m.norms for m in measured]).double()[None] / task.scale**2
+    if not task.directions:
         return norms, None
-    return norms, torch.stack([(g * v).sum().double() for g, v in zip(gradients, directions)])
+    return norms, torch.cat([m.products for m in measured]).double()[None] / task.scale

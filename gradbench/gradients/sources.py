@@ -8,12 +8,11 @@ behind it follow by a backward pass through the little graph between them (`form
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradbench.gradients.meetings import RESHAPES
@@ -53,21 +52,19 @@ class Sources:
     Args:
         held: the tensors that the network holds.
         parameters: the asked parameters; the other tensors are constants.
-        unknown: parameters to treat like images, so that nothing made of them is a source.
     """
 
-    def __init__(
-        self,
-        held: Iterable[Tensor],
-        parameters: Collection[Tensor],
-        unknown: Collection[Tensor] = (),
-    ):
-        asked, left_out = frozenset(parameters), frozenset(unknown)
+    def __init__(self, held: Iterable[Tensor], parameters: Iterable[Tensor]):
+        asked = frozenset(parameters)
         self._known: dict[int, Source] = {}
         for value in held:
-            if value not in left_out:
-                own = value in asked
-                self._add(value, frozenset([value] if own else []), () if own else None)
+            own = value in asked
+            self._add(value, frozenset([value] if own else []), () if own else None)
+
+    def forget(self, tensors: Iterable[Tensor]) -> None:
+        """Treat some tensors like images, so that nothing made of them is a source."""
+        for tensor in tensors:
+            self._known.pop(id(tensor), None)
 
     def find(self, value: Any) -> Source | None:
         """Return the source that a tensor is; None where it may depend on the images."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from _gradient_made import MADE as made
 from _gradient_networks import (
     CLASSES,
     Bare,
@@ -214,9 +215,7 @@ ROWS = {
             nn.TransformerEncoderLayer(8, 2, 12, norm_first=True, bias=False),
         )
     ),
-    "windows": Setting(
-        swin, tuple(f"features.{i}.{j}.attn.relative" for i in (1, 3) for j in (0, 1))
-    ),
+    "windows": Setting(swin),
     "embedding": Setting(Words, shape=(7,), integers=True),
     "embedding-padding": Setting(partial(Words, padding_idx=2), shape=(7,), integers=True),
     "embedding-padding-from-end": Setting(
@@ -235,7 +234,7 @@ ROWS = {
 }
 
 BARE = {
-    "bare": Setting(Bare, ("conv.weight",)),
+    "bare": Setting(Bare),
     "prelu": Setting(lambda: head(nn.Conv2d(3, 5, 3), nn.PReLU(5), nn.PReLU(), channels=5)),
     "expand": Setting(
         lambda: Function(
@@ -259,8 +258,7 @@ BARE = {
     "sum-with-factor": Setting(
         lambda: Function(
             lambda m, x: m.module(torch.add(x, m.a, alpha=3)), conv(3, 5, 3), a=(3, 8, 8)
-        ),
-        ("a",),
+        )
     ),
     "scalar": Setting(
         lambda: Function(lambda m, x: m.module(m.a * x) * m.b, conv(3, 5, 3), a=(), b=(1,))
@@ -278,14 +276,13 @@ BARE = {
         lambda: Function(lambda m, x: x.flatten(1) @ m.a.T + m.b.reshape(4), a=(4, 192), b=(2, 2))
     ),
     "part-of-a-parameter": Setting(
-        lambda: Function(lambda m, x: x.flatten(1) @ m.a[:192] + m.a[192], a=(193, 4)), ("a",)
+        lambda: Function(lambda m, x: x.flatten(1) @ m.a[:192] + m.a[192], a=(193, 4))
     ),
     "changed-copy": Setting(
-        lambda: Function(lambda m, x: x.flatten(1) @ m.a.T.contiguous().mul_(2), a=(4, 192)),
-        ("a",),
+        lambda: Function(lambda m, x: x.flatten(1) @ m.a.T.contiguous().mul_(2), a=(4, 192))
     ),
     "expression": Setting(
-        lambda: Function(lambda m, x: m.module(x * m.a.exp()), conv(3, 5, 3), a=(3, 1, 1)), ("a",)
+        lambda: Function(lambda m, x: m.module(x * m.a.exp()), conv(3, 5, 3), a=(3, 1, 1))
     ),
     "einsum": Setting(
         lambda: Function(lambda m, x: torch.einsum("bchw,chwk->bk", x, m.a), a=(3, 8, 8, 4)), None
@@ -301,10 +298,9 @@ BARE = {
         ("module",),
     ),
     "recurrent": Setting(Recurrent, ("rnn",), vmap=False),
-    "twice": Setting(Twice, ("conv", "a.weight")),
+    "twice": Setting(Twice),
     "weight-norm": Setting(
-        lambda: head(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 5, 3)), channels=5),
-        ("0.parametrizations",),
+        lambda: head(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 5, 3)), channels=5)
     ),
     "frozen": Setting(lambda: frozen(conv(3, 5, 3), "0")),
     "in-place": Setting(InPlace, None),
@@ -323,6 +319,16 @@ def autoencoder() -> nn.Module:
         nn.Conv2d(3, 5, 3, 2, 1), nn.Tanh(), nn.ConvTranspose2d(5, 3, 4, 2, 1), nn.Sigmoid()
     )
 
+
+MADE = {
+    name: Setting(
+        make,
+        shape=(7,) if name.startswith("words") else (3, 8, 8),
+        integers=name.startswith("words"),
+        vmap=name not in ("layer-scale", "position-network"),
+    )
+    for name, make in made.items()
+}
 
 small = partial(SmallCNN, CLASSES, 3, 3)
 LOSSES = {
@@ -343,7 +349,7 @@ LOSSES = {
     "autoencoder": Setting(autoencoder, options={"loss": squared_distance}),
 }
 
-SETTINGS = CONVOLUTIONS | NORMALISATIONS | ROWS | BARE | LOSSES
+SETTINGS = CONVOLUTIONS | NORMALISATIONS | ROWS | BARE | MADE | LOSSES
 
 
 @cache
