@@ -37,18 +37,25 @@ class Ownership:
     edges: list[Any]
 
 
-def ownership(root: Any, calls: Iterable[Call], parameters: Iterable[Tensor]) -> Ownership:
+def ownership(
+    root: Any,
+    calls: Iterable[Call],
+    parameters: Iterable[Tensor],
+    without: Iterable[Tensor] = (),
+) -> Ownership:
     """Sort the parameters by how they act on the loss.
 
     Args:
         root: `grad_fn` of the loss.
         calls: the noted calls.
         parameters: the asked parameters.
+        without: those of them that are left to others.
 
     Raises:
         GradbenchError: when part of the graph is hidden by re-entrant checkpointing.
     """
     parents, leaves = _parents(root)
+    left = frozenset(without)
     shared = {p for p in parameters if p in leaves}
     at_node = {call.node: call for call in calls if call.layout is not None}
     entries = {}
@@ -66,11 +73,11 @@ def ownership(root: Any, calls: Iterable[Call], parameters: Iterable[Tensor]) ->
                 entries[entry] = call
             else:
                 shared |= source.parameters
-    entries = {e: call for e, call in entries.items() if not e.source.parameters <= shared}
+    entries = {e: c for e, c in entries.items() if not e.source.parameters <= shared | left}
     used = {call.node for call in entries.values()}
     lowest = used - _above(used, parents)
     edges = [at_node[node].edge for node in lowest]
-    return Ownership(entries, [p for p in parameters if p in shared], edges)
+    return Ownership(entries, [p for p in parameters if p in shared - left], edges)
 
 
 def _parents(root: Any) -> tuple[dict[Any, list[Any]], dict[Tensor, Any]]:

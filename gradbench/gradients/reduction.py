@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from gradbench.gradients.formed import Group, groups
 from gradbench.gradients.graph import Ownership
 from gradbench.gradients.recorder import Call, Entry
 from gradbench.gradients.rules.base import Measured, Rule, reduced
-from gradbench.gradients.task import ALONE, FORMED, Taken, Task
+from gradbench.gradients.task import ALONE, BESIDE, FORMED, Taken, Task
 
 
 class Reduction:
@@ -29,7 +29,6 @@ class Reduction:
     Attributes:
         norms: squared norms, (images, d).
         products: inner products, (images, d); None without directions.
-        rows: the images that the present backward pass is of.
     """
 
     def __init__(self, task: Task, images: int, device: torch.device, taken: dict[Tensor, Taken]):
@@ -40,29 +39,20 @@ class Reduction:
         shape = (images, len(task.parameters))
         self.norms = torch.zeros(shape, dtype=dtype, device=device)
         self.products = torch.zeros_like(self.norms) if task.directions else None
-        self.rows = slice(None)
         self.entries: dict[Entry, Call] = {}
         self.group: dict[Entry, Group] = {}
 
-    def backward(
-        self, graph: Ownership, value: Tensor, alone: Sequence[Tensor] = ()
-    ) -> Sequence[Tensor | None]:
-        """Run a backward pass; return the gradients of some parameters by autograd."""
+    def backward(self, graph: Ownership, value: Tensor) -> None:
+        """Run a backward pass of the sum of losses, where all parameters are accounted for."""
         self.entries = graph.entries
-        apart = frozenset(graph.shared)
-        wanted = [p for p in self.task.parameters if p not in apart]
+        wanted = [p for p in self.task.parameters if self.task.forced.get(p) != ALONE]
         found = groups(graph.entries, wanted)
         self.group = {entry: group for group in found for entry in group.entries}
-        ends = [*graph.edges, *alone]
-        try:
-            if not ends:
-                return ()
-            gradients = torch.autograd.grad(value * self.task.scale, ends, allow_unused=True)
-            for group in found:  # whose entries the backward pass did not all meet
-                self._finish(group)
-            return gradients[len(graph.edges) :]
-        finally:
-            self.entries, self.group = {}, {}
+        if graph.edges:
+            torch.autograd.grad(value * self.task.scale, graph.edges, allow_unused=True)
+        for group in found:  # whose entries the backward pass did not all meet
+            self._finish(group)
+        self.entries, self.group = {}, {}
 
     def reduce(self, call: Call, delta: Tensor) -> None:
         """Turn a layer's input and output gradient into statistics, during the backward pass."""
@@ -121,27 +111,32 @@ class Reduction:
 
     def _finish(self, group: Group) -> None:
         """Reduce the gradients of a group of parameters."""
-        for block, gradients in group.gradients(len(self.norms[self.rows])):
+        for block, gradients in group.gradients(len(self.norms)):
             for parameter, gradient in zip(group.parameters, gradients):
                 self._keep(parameter, reduced(gradient, self.task.directions.get(parameter)), block)
         group.entries.clear()
 
     def _keep(self, parameter: Tensor, measured: Measured, block: slice) -> None:
         column, scale = self.column[parameter], self.task.scale
-        norms = self.norms[self.rows, column]
+        norms = self.norms[:, column]
         norms[block] = measured.norms.to(norms) / scale**2
         if measured.products is not None:
-            self.products[self.rows, column][block] = measured.products.to(norms) / scale
+            self.products[:, column][block] = measured.products.to(norms) / scale
 
     def keep_alone(
-        self, parameters: Sequence[Tensor], norms: Tensor, products: Tensor | None
+        self,
+        parameters: Sequence[Tensor],
+        alone: Collection[Tensor],
+        norms: Tensor,
+        products: Tensor | None,
     ) -> None:
-        """Keep statistics of parameters that were computed one image at a time."""
+        """Keep statistics that were computed one image at a time, for the sake of some of them."""
         columns = [self.column[p] for p in parameters]
-        self.norms[self.rows, columns] = norms.to(self.norms)
+        self.norms[:, columns] = norms.to(self.norms)
         if products is not None:
-            self.products[self.rows, columns] = products.to(self.norms)
-        self.taken.update(dict.fromkeys(parameters, Taken("", ALONE)))
+            self.products[:, columns] = products.to(self.norms)
+        for parameter in parameters:
+            self.taken[parameter] = Taken("", ALONE if parameter in alone else BESIDE)
 
 
 def _formed(

@@ -209,24 +209,14 @@ def statistics_alone(
     for image, together in zip(images.split(1), outputs.split(1)):
         value = task.loss(image, compared(forward_alone(task.model, image), together)).sum()
         found = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
-        rows.append(statistics_of(task, found, parameters))
-    norms, products = zip(*rows)
-    return torch.cat(norms), torch.cat(products) if task.directions else None
-
-
-def statistics_of(
-    task: Task, found: Sequence[Tensor | None], parameters: Sequence[Tensor]
-) -> tuple[Tensor, Tensor | None]:
-    """Return squared norms, and inner products, of one image's gradients, (1, d) each.
-
-    Args:
-        task: what directions are asked for, and the scale of the losses.
-        found: a gradient for each parameter; None stands for zero.
-        parameters: the d parameters.
-    """
-    gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
-    measured = [reduced(g[None], task.directions.get(p)) for g, p in zip(gradients, parameters)]
-    norms = torch.cat([m.norms for m in measured]).double()[None] / task.scale**2
+        rows.append(
+            [
+                reduced(torch.zeros_like(p)[None] if g is None else g[None], task.directions.get(p))
+                for g, p in zip(found, parameters)
+            ]
+        )
+    norms = torch.stack([torch.cat([m.norms for m in row]).double() for row in rows])
     if not task.directions:
-        return norms, None
-    return norms, torch.cat([m.products for m in measured]).double()[None] / task.scale
+        return norms / task.scale**2, None
+    products = torch.stack([torch.cat([m.products for m in row]).double() for row in rows])
+    return norms / task.scale**2, products / task.scale

@@ -61,11 +61,6 @@ class Sources:
             own = value in asked
             self._add(value, frozenset([value] if own else []), () if own else None)
 
-    def forget(self, tensors: Iterable[Tensor]) -> None:
-        """Treat some tensors like images, so that nothing made of them is a source."""
-        for tensor in tensors:
-            self._known.pop(id(tensor), None)
-
     def find(self, value: Any) -> Source | None:
         """Return the source that a tensor is; None where it may depend on the images."""
         found = self._known.get(id(value))

@@ -325,7 +325,6 @@ MADE = {
         make,
         shape=(7,) if name.startswith("words") else (3, 8, 8),
         integers=name.startswith("words"),
-        vmap=name not in ("layer-scale", "position-network"),
     )
     for name, make in made.items()
 }
