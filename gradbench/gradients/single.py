@@ -13,7 +13,6 @@ from gradbench.gradients.guard import check_outputs, close
 from gradbench.gradients.layout import Layout, candidates, first_image, sample
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.rules.base import reduced
 from gradbench.gradients.state import without_callers_hooks
 from gradbench.gradients.task import Task
 
@@ -205,18 +204,20 @@ def statistics_alone(
     Returns:
         (B, d), and the same of inner products where directions are given.
     """
-    rows = []
+    rows, inner = [], []
     for image, together in zip(images.split(1), outputs.split(1)):
         value = task.loss(image, compared(forward_alone(task.model, image), together)).sum()
         found = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
-        rows.append(
-            [
-                reduced(torch.zeros_like(p)[None] if g is None else g[None], task.directions.get(p))
-                for g, p in zip(found, parameters)
-            ]
-        )
-    norms = torch.stack([torch.cat([m.norms for m in row]).double() for row in rows])
-    if not task.directions:
-        return norms / task.scale**2, None
-    products = torch.stack([torch.cat([m.products for m in row]).double() for row in rows])
-    return norms / task.scale**2, products / task.scale
+        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+        # halves would overflow
+        gradients = [g.float() if g.dtype in _HALVES else g for g in gradients]
+        norms = [torch.linalg.vector_norm(g).double() for g in gradients]
+        rows.append(torch.stack(norms).square())
+        if task.directions:
+            pairs = zip(gradients, (task.directions[p] for p in parameters))
+            inner.append(torch.stack([(g * v).sum().double() for g, v in pairs]))
+    norms = torch.stack(rows) / task.scale**2
+    return norms, torch.stack(inner) / task.scale if inner else None
+
+
+_HALVES = (torch.float16, torch.bfloat16)
