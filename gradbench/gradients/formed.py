@@ -96,4 +96,6 @@ def pulled_back(
         except RuntimeError:  # not every function can be batched: in-place changes cannot
             pass
     rows = [back([g[i] for g in gradients], False) for i in range(images)]
+    if images == 1:  # large ones come one at a time, and are not copied
+        return [value[None] for value in rows[0]]
     return [torch.stack(values) for values in zip(*rows)]

@@ -120,7 +120,8 @@ class Convolution(Rule):
             x, delta = delta, x
         x, geometry = self.geometry.sparse(x)
         images = self._images(x.shape, delta.shape, x.device.type)
-        return torch.cat(list(weights(x, delta, geometry, images))).reshape(-1, *shape)
+        found = list(weights(x, delta, geometry, images))
+        return (torch.cat(found) if len(found) > 1 else found[0]).reshape(-1, *shape)
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V>: the layer applied to x with weight V, times delta, summed."""
