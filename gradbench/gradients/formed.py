@@ -1,6 +1,4 @@
-"""Gradients that are formed for every image.
-
-They are of parameters that act in several calls, or through tensors made of them.
+"""Parameters that act in several calls, or through tensors made of them: gradients are formed.
 
 Each call gives the gradients with respect to what entered it, (B, ...), and those of the parameters
 are one backward pass through the graph between them, which holds no images and is small.
@@ -98,4 +96,6 @@ def pulled_back(
         except RuntimeError:  # not every function can be batched: in-place changes cannot
             pass
     rows = [back([g[i] for g in gradients], False) for i in range(images)]
+    if images == 1:  # large ones come one at a time, and are not copied
+        return [value[None] for value in rows[0]]
     return [torch.stack(values) for values in zip(*rows)]

@@ -28,32 +28,34 @@ class Ownership:
         entries: entry -> its call, of all through which parameters that are not shared act.
         shared: parameters that act on the loss in any other way.
         edges: where the backward pass may stop, so that it passes every call of `entries`.
-
-    Parameters in neither do not act on the loss: their gradient is zero.
+        acting: all that act on the loss, as far as autograd saw it; the gradient of others is zero.
     """
 
     entries: dict[Entry, Call]
     shared: list[Tensor]
     edges: list[Any]
-
-    @property
-    def acting(self) -> frozenset[Tensor]:
-        """All parameters that act on the loss, as far as autograd saw it."""
-        return frozenset(self.shared).union(*(e.source.parameters for e in self.entries))
+    acting: frozenset[Tensor]
 
 
-def ownership(values: Tensor, calls: Iterable[Call], parameters: Iterable[Tensor]) -> Ownership:
+def ownership(
+    values: Tensor,
+    calls: Iterable[Call],
+    parameters: Iterable[Tensor],
+    without: Iterable[Tensor] = (),
+) -> Ownership:
     """Sort the parameters by how they act on the loss.
 
     Args:
         values: the losses.
         calls: the noted calls.
         parameters: the asked parameters.
+        without: those of them that are left to others.
 
     Raises:
         GradbenchError: when part of the graph is hidden by re-entrant checkpointing.
     """
     parents, leaves = _parents(values.grad_fn)
+    left = frozenset(without)
     shared = {p for p in parameters if p in leaves}
     at_node = {call.node: call for call in calls if call.layout is not None}
     entries = {}
@@ -71,11 +73,12 @@ def ownership(values: Tensor, calls: Iterable[Call], parameters: Iterable[Tensor
                 entries[entry] = call
             else:
                 shared |= source.parameters
-    entries = {e: call for e, call in entries.items() if not e.source.parameters <= shared}
+    acting = frozenset(shared).union(*(e.source.parameters for e in entries))
+    entries = {e: c for e, c in entries.items() if not e.source.parameters <= shared | left}
     used = {call.node for call in entries.values()}
     lowest = used - _above(used, parents)
     edges = [at_node[node].edge for node in lowest]
-    return Ownership(entries, [p for p in parameters if p in shared], edges)
+    return Ownership(entries, [p for p in parameters if p in shared - left], edges, acting)
 
 
 def leaves_of(values: Tensor) -> frozenset[Tensor]:

@@ -100,7 +100,6 @@ class Recorder(TorchFunctionMode):
         on_call: called with each call and the tensor that shows where its images lie.
         on_delta: called in the backward pass with each call and the gradient of its output; without
             it nothing is cut off.
-        unknown: asked parameters to leave alone.
     """
 
     def __init__(
@@ -109,11 +108,10 @@ class Recorder(TorchFunctionMode):
         parameters: Sequence[Tensor],
         on_call: Callable[[Call, Tensor], None],
         on_delta: Callable[[Call, Tensor], None] | None = None,
-        unknown: Sequence[Tensor] = (),
     ):
         super().__init__()
-        self.start = partial(Sources, held, parameters, unknown)
-        self.sources = self.start()
+        self.held, self.parameters = held, parameters
+        self.sources = Sources(held, parameters)
         self.on_call, self.on_delta = on_call, on_delta
         self.calls: list[Call] = []
         # what was picked or reordered, see movers.py
@@ -148,23 +146,18 @@ class Recorder(TorchFunctionMode):
         if any(source is not None and source.asked for source in found):
             if func in REPEATS:
                 return self._repeat(func, args, kwargs, alone)
-            # Weights may be standardised by their own statistics.
-            if func in READERS and not (alone and func is F.batch_norm):
-                # Before the function runs: a layer in training mode is refused before it changes
-                # buffers.
+            if func in READERS:
                 reading = READERS[func](*args, **kwargs)
                 if reading is not None and not (alone and self._constant(reading)):
                     return self._read(reading, func, args, kwargs)
             if not alone and func in MEETINGS:
                 return self._meet(func, args, kwargs)
-        elif not alone and func in READERS:
-            READERS[func](*args, **kwargs)
         return self.sources.follow(func, args, kwargs) if alone else func(*args, **kwargs)
 
     def restart(self) -> None:
         """Forget what was noted and begin with another forward pass."""
         self.release()
-        self.sources, self.path = self.start(), Path()
+        self.sources, self.path = Sources(self.held, self.parameters), Path()
 
     def release(self) -> None:
         """Let go of every call."""

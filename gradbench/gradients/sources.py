@@ -8,7 +8,7 @@ behind it follow by a backward pass through the little graph between them (`form
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -52,21 +52,14 @@ class Sources:
     Args:
         held: the tensors that the network holds.
         parameters: the asked parameters; the other tensors are constants.
-        unknown: parameters to treat like images, so that nothing made of them is a source.
     """
 
-    def __init__(
-        self,
-        held: Iterable[Tensor],
-        parameters: Collection[Tensor],
-        unknown: Collection[Tensor] = (),
-    ):
-        asked, left_out = frozenset(parameters), frozenset(unknown)
+    def __init__(self, held: Iterable[Tensor], parameters: Iterable[Tensor]):
+        asked = frozenset(parameters)
         self._known: dict[int, Source] = {}
         for value in held:
-            if value not in left_out:
-                own = value in asked
-                self._add(value, frozenset([value] if own else []), () if own else None)
+            own = value in asked
+            self._add(value, frozenset([value] if own else []), () if own else None)
 
     def find(self, value: Any) -> Source | None:
         """Return the source that a tensor is; None where it may depend on the images."""

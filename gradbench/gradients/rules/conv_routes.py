@@ -24,7 +24,7 @@ A transposed convolution is the same with the roles of x and delta exchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -77,14 +77,36 @@ def direct(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
         left = channels_last(delta[block]).transpose(1, 2)
         total = None
         for offset in product(*map(range, geometry.kernel[:-1])):
-            rows = tuple(
-                slice(o * d, o * d + s * (n - 1) + 1, s)
-                for o, d, s, n in zip(offset, geometry.dilation, geometry.stride, delta.shape[2:])
-            )
+            rows = _rows(offset, geometry, delta.shape[2:])
             part = squared_rows(torch.bmm(left, columns[(slice(None), *rows)].flatten(1, -2)))
             total = part if total is None else total.add_(part)
         found[block] = total
     return found
+
+
+def depthwise(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
+    """Form the gradient where every channel is a group, offset by offset: (M, C, ...) each -> (M,).
+
+    For small images the device's convolution costs ten times as much (40 channels of 8x8 pixels,
+    5x5: 4 times; 576 of 2x2: 25 times), one product of matrices per channel five times.
+    """
+    found = x.new_empty(len(x))
+    for block in blocks(len(x), x[0].numel(), x.device):
+        a, d = _padded(x[block].movedim(1, -1), geometry, tail=1), delta[block].movedim(1, -1)
+        total = x.new_zeros(len(a))
+        for offset in product(*map(range, geometry.kernel)):
+            part = a[(slice(None), *_rows(offset, geometry, d.shape[1:-1]))] * d
+            total += squared_rows(part.sum(tuple(range(1, part.ndim - 1))))
+        found[block] = total
+    return found
+
+
+def _rows(offset: Sequence[int], geometry: Geometry, lengths: Sequence[int]) -> tuple[slice, ...]:
+    """Return the pixels that the first dimensions of an offset read for outputs of some lengths."""
+    return tuple(
+        slice(o * d, o * d + s * (n - 1) + 1, s)
+        for o, d, s, n in zip(offset, geometry.dilation, geometry.stride, lengths)
+    )
 
 
 def _columns(x: Tensor, geometry: Geometry, length: int) -> Tensor:
