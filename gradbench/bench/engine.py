@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from gradbench.bench.settings import (
     file_stem,
     positive,
 )
-from gradbench.bench.table import table
+from gradbench.bench.table import aligned, table
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.progress import Progress
 
@@ -41,6 +42,7 @@ examples
   gradbench bench engine
   gradbench bench engine --backbone densenet_bc_100_12 --threads 1
   gradbench bench engine --backbone torchvision:vit_b_16 --batch 8 --image-size 224
+  gradbench bench engine --backbone torchvision:swin_t@64,timm:beit_base_patch16_224@224 --batch 16
   gradbench bench engine --batch 512 --device cuda --precision bfloat16
   gradbench bench engine --contenders engine,loop --rounds 10 --no-memory
 
@@ -62,7 +64,38 @@ def main(words: list[str]) -> None:
         given.out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise GradbenchError(f"--out {given.out}: {fault.strerror}") from fault
+    wrong, ratios, networks = [], [], _each(settings)
+    for one in networks:
+        try:
+            found, reference, alone, path = _run(words, chosen, one, given)
+        except GradbenchError as fault:  # of several, the others are measured all the same
+            if len(networks) == 1:
+                raise
+            wrong.append(str(fault))
+            continue
+        print(table(found))
+        print(f"time and memory: ratios to {reference}\nwritten to {path}")
+        disagree = [line.contender for line in found if line.agrees is False]
+        if disagree:
+            where = f" ({one.backbone})" if len(networks) > 1 else ""
+            wrong.append(f"norms disagree with the engine's: {', '.join(disagree)}{where}")
+        ratios.append((one, found, alone))
+    if len(ratios) > 1:
+        print(_summary(chosen, ratios))
+    if wrong:
+        raise GradbenchError("; ".join(wrong))
+
+
+def _run(
+    words: list[str], chosen: list[str], settings: Settings, given: argparse.Namespace
+) -> tuple[list[Line], str, int, Path]:
+    """Measure one network, print its headline and write its file.
+
+    Returns:
+        The lines, what they are held against, tensors that took one image at a time, the file.
+    """
     from gradbench.bench import networks, record
+    from gradbench.gradients import squared_norms
 
     settings = networks.complete(settings)
     model, images = networks.make(settings)
@@ -75,11 +108,34 @@ def main(words: list[str]) -> None:
     path = given.out / f"{stem}.csv"
     record.write(rows, path)
     print(_headline(settings, rows[0]["accelerator"] or rows[0]["processor"], given.rounds))
-    print(table(found))
-    print(f"time and memory: ratios to {reference}\nwritten to {path}")
-    wrong = [line.contender for line in found if line.agrees is False]
-    if wrong:
-        raise GradbenchError(f"norms disagree with the engine's: {', '.join(wrong)}")
+    routes = squared_norms(model, images[:2]).routes.values()
+    return found, reference, sum(how.startswith("one image") for how in routes), path
+
+
+def _each(settings: Settings) -> list[Settings]:
+    """Return the settings of every network that is asked for, each NAME or NAME@PIXELS."""
+    found = []
+    for name in filter(None, map(str.strip, settings.backbone.split(","))):
+        name, at, pixels = name.partition("@")
+        try:
+            size = positive(pixels) if at else settings.image_size
+        except argparse.ArgumentTypeError as fault:
+            raise GradbenchError(f"--backbone {name}@{pixels}: {fault}") from fault
+        found.append(replace(settings, backbone=name, image_size=size))
+    if not found:
+        raise GradbenchError("--backbone: no network was named")
+    return found
+
+
+def _summary(chosen: list[str], ratios: list[tuple[Settings, list[Line], int]]) -> str:
+    """Return one line per network: the time of each contender beside the ordinary step's."""
+    body = []
+    for settings, found, alone in ratios:
+        times = {line.contender: line.ratio for line in found}
+        cells = [f"{times[n].median:.2f}" if times.get(n) else "" for n in chosen if n != STEP]
+        body.append([settings.backbone, str(settings.image_size), *cells, str(alone)])
+    header = ("network", "pixels", *(n for n in chosen if n != STEP), "tensors one at a time")
+    return aligned(header, body)
 
 
 def _measure(

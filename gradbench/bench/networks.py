@@ -15,7 +15,8 @@ from gradbench.bench.settings import Settings
 from gradbench.config import group_files, load_member
 from gradbench.errors import GradbenchError, unknown
 
-TORCHVISION = "torchvision:"
+LIBRARIES = ("torchvision", "timm")
+"""Libraries whose networks are taken too, as LIBRARY:NAME."""
 CLASSES = 10
 SETTLING = 8
 """Images from which batch normalisation takes its statistics."""
@@ -33,8 +34,8 @@ def complete(settings: Settings) -> Settings:
     find_device(settings.device)
     if settings.precision == "tf32" and settings.device == "cpu":
         raise GradbenchError("precision tf32 is one of NVIDIA's GPUs: name one with --device cuda")
-    if settings.backbone.startswith(TORCHVISION):
-        _torchvision_name(settings)
+    if _library(settings):
+        _name_there(settings)
         width = None
     else:
         width = _member(settings).get("width")
@@ -74,12 +75,16 @@ def make(settings: Settings) -> tuple[nn.Module, Tensor]:
 
 
 def build(settings: Settings, classes: int = CLASSES, channels: int = 3) -> nn.Module:
-    """Return the network with random weights, always the same; torchvision's have 1,000 classes."""
+    """Return the network with random weights, always the same; libraries' have 1,000 classes."""
     torch.manual_seed(0)
-    if settings.backbone.startswith(TORCHVISION):
+    if _library(settings) == "torchvision":
         import torchvision
 
-        return torchvision.models.get_model(_torchvision_name(settings), weights=None)
+        return torchvision.models.get_model(_name_there(settings), weights=None)
+    if _library(settings) == "timm":
+        import timm
+
+        return timm.create_model(_name_there(settings), pretrained=False)
     return build_network(network_config(_member(settings), classes, channels))
 
 
@@ -130,7 +135,7 @@ def _member(settings: Settings) -> dict:
     """Return the backbone's file, with the width that is asked for."""
     folders: Sequence[Path] = [Path(folder) for folder in settings.folders]
     if settings.backbone not in group_files("backbone", folders):
-        names = [*group_files("backbone", folders), f"{TORCHVISION}NAME"]
+        names = [*group_files("backbone", folders), *(f"{name}:NAME" for name in LIBRARIES)]
         raise unknown("backbone", settings.backbone, names)
     content = load_member("backbone", settings.backbone, folders)
     if not content.get("_target_"):
@@ -145,13 +150,27 @@ def _member(settings: Settings) -> dict:
     return content
 
 
-def _torchvision_name(settings: Settings) -> str:
-    import torchvision
+def _library(settings: Settings) -> str | None:
+    """Return the library that the network is of; None for one of `configs/backbone`."""
+    library, colon, _ = settings.backbone.partition(":")
+    return library if colon and library in LIBRARIES else None
 
-    name = settings.backbone.removeprefix(TORCHVISION)
-    known = torchvision.models.list_models(module=torchvision.models)
+
+def _name_there(settings: Settings) -> str:
+    library, _, name = settings.backbone.partition(":")
+    try:
+        if library == "timm":
+            from timm import list_models
+
+            known = list_models()
+        else:
+            from torchvision import models
+
+            known = models.list_models(module=models)
+    except ImportError as fault:
+        raise GradbenchError(f"{settings.backbone}: {library} is not installed") from fault
     if name not in known:
-        raise unknown("network of torchvision", name, known)
+        raise unknown(f"network of {library}", name, known)
     if settings.width:
         raise GradbenchError(f"{settings.backbone} has no width: leave out --width")
     return name

@@ -21,7 +21,7 @@ class Settings:
     """One condition: a network, its images and how they are computed.
 
     Args:
-        backbone: member of `configs/backbone/`, or torchvision:NAME.
+        backbone: member of `configs/backbone/`, torchvision:NAME or timm:NAME.
         width: its width where it has one; None is the one of its file.
         batch: images in the batch.
         image_size: height and width in pixels.
@@ -70,7 +70,7 @@ def add_condition(parser: argparse.ArgumentParser, without: Collection[str] = ()
     usual = Settings()
     group = parser.add_argument_group("condition")
     for option, metavar, kind, what in (
-        ("backbone", "NAME", str, "of `gradbench list backbones`, or torchvision:NAME"),
+        ("backbone", "NAME", str, "of `gradbench list backbones`, torchvision:NAME or timm:NAME"),
         ("width", "N", positive, "channels of its first stage (the one of its file)"),
         ("batch", "N", positive, "images in the batch"),
         ("image_size", "PIXELS", positive, "height and width of the images"),

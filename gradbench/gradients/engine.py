@@ -3,13 +3,15 @@
 In evaluation mode the loss J_b depends on image b alone, so one backward pass of sum_b J_b gives at
 every layer the gradient delta_b with respect to its output. The statistics of the weight gradient
 follow from the layer's input and delta_b (the rules) the moment delta_b arrives; ordinary weight
-gradients are never computed, and what a layer kept is dropped at once. Whatever the rules do not
-account for completely (graph.py) is computed one image at a time.
+gradients are never computed, and what a layer kept is dropped at once. Where the rules do not
+account for a parameter completely (graph.py), every image has a pass of its own, which gives the
+others' gradients as well: rules for those beside it would cost more than they save, on networks for
+images of 64 pixels 1.1 to 3.3 times as much as the loop over images alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -18,19 +20,20 @@ from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import guard, kept
-from gradbench.gradients.costs import cheapest
 from gradbench.gradients.door import taking
 from gradbench.gradients.graph import ownership
 from gradbench.gradients.memory import out_of_memory
-from gradbench.gradients.recorder import Call, Recorder
+from gradbench.gradients.recorder import Recorder
+from gradbench.gradients.reduction import Reduction
 from gradbench.gradients.single import compared, statistics_alone, try_channels_last
+from gradbench.gradients.sources import held_by
 from gradbench.gradients.state import (
     BACKWARD_HOOKS,
     FORWARD_HOOKS,
     callers_hooks,
     without_callers_hooks,
 )
-from gradbench.gradients.task import ALONE, FORMED, UNUSED, Found, Taken, Task
+from gradbench.gradients.task import ALONE, UNUSED, Found, Taken, Task
 from gradbench.gradients.witness import Witness, signature
 
 # network -> size of a batch -> its witness, and whether it takes channels last; forgotten with the
@@ -45,15 +48,12 @@ class Engine:
 
     def __init__(self, task: Task, device: torch.device):
         self.task, self.device = task, device
-        self.column = {p: i for i, p in enumerate(task.parameters)}
-        self.dtype = (
-            torch.float64
-            if any(p.dtype == torch.float64 for p in task.parameters)
-            else torch.float32
-        )
+        self.held = held_by(task.model)
         self.channels_last = task.channels_last
         self.witness: Witness | None = None
-        self.owned: dict[Tensor, Call] = {}
+        # what needs a pass for every image, by the caller's wish or as far as it is known
+        self.forced = [p for p in task.parameters if task.forced.get(p) == ALONE]
+        self.alone: list[Tensor] = []
         self.taken: dict[Tensor, Taken] = dict.fromkeys(task.parameters, Taken("", UNUSED))
 
     def __call__(self, images: Tensor) -> Found:
@@ -66,16 +66,16 @@ class Engine:
         self.witness.images = len(images)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        shape = (len(images), len(self.task.parameters))
-        self.norms = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        self.products = torch.zeros_like(self.norms) if self.task.directions else None
+        self.reduction = Reduction(self.task, len(images), self.device, self.taken)
         try:
             outputs = self._recorded(images)
-            shared = self._backward(images, outputs)
+            acts = self._together(images, outputs)
             outputs = outputs.detach()
-            if shared:
+            parameters = self.task.parameters if self.alone else self.forced
+            if parameters and acts:
                 self.recorder.release()
-                self._alone(images, outputs, shared)
+                found = statistics_alone(self.task, images, outputs, parameters)
+                self.reduction.keep_alone(parameters, {*self.alone, *self.forced}, *found)
         except RuntimeError as fault:
             if "backward through the graph a second time" not in str(fault):
                 raise
@@ -86,8 +86,7 @@ class Engine:
             ) from fault
         finally:
             self.recorder.release()
-            self.owned = {}
-        return Found(self.norms, self.products, outputs)
+        return Found(self.reduction.norms, self.reduction.products, outputs)
 
     def _recorded(self, images: Tensor) -> Tensor:
         """Run the network on a chunk, watched by a witness that knows the path taken."""
@@ -115,15 +114,15 @@ class Engine:
         Those of the backward pass always are: some routes miss them.
         """
         model = self.task.model
-        self.recorder = Recorder(self.task.parameters, self.witness.judge, self._reduce)
-        start = self.recorder.path.start
+        judge, reduce = self.witness.judge, self.reduction.reduce
+        self.recorder = Recorder(self.held, self.task.parameters, judge, reduce)
         with (
             guard.refuse_randomness(self.device),
             without_callers_hooks(model, hooks),
             callers_hooks(model, FORWARD_HOOKS, self.recorder.path.beside),
             kept.passing(model),
         ):
-            given = start(images.clone())  # which networks may change in place
+            given = self.recorder.path.start(images.clone())  # which networks may change in place
             try:
                 with self.recorder:
                     outputs = model(given)
@@ -131,8 +130,8 @@ class Engine:
                 if not (self.channels_last and self.witness.first) or out_of_memory(fault):
                     raise
                 self.channels_last = False
-                self.recorder.release()
-                given = start(images.contiguous())
+                self.recorder.restart()
+                given = self.recorder.path.start(images.contiguous())
                 with self.recorder:
                     outputs = model(given)
         guard.check_outputs(outputs, images, model)
@@ -149,82 +148,29 @@ class Engine:
             kept.use(witness.way, model)
             return witness
         with guard.refuse_randomness(self.device), taking(model, images):
-            make = partial(Witness, model, parameters=self.task.parameters)
+            make = partial(Witness, model, parameters=self.task.parameters, held=self.held)
             witness, self.channels_last = try_channels_last(make, images[:1], wanted)
         witness.signature = now
         former = _SEEN.get(model, {}).items()
         _SEEN[model] = {size: known for size, known in former if known[0].signature == now}
         return witness
 
-    def _backward(self, images: Tensor, outputs: Tensor) -> list[Tensor]:
-        """Run the backward pass; return the parameters that the rules do not account for."""
+    def _together(self, images: Tensor, outputs: Tensor) -> bool:
+        """Run the backward pass of a chunk, unless its images need passes of their own.
+
+        Returns:
+            Whether any parameter acts on the loss.
+        """
         losses = guard.per_image_loss(self.task.loss, images, outputs, self.task.known)
-        calls = [call for call in self.recorder.calls if call.layout is not None]
-        asked = [p for p in self.task.parameters if self.task.forced.get(p) != ALONE]
-        graph = ownership(losses, calls, asked)
-        unused = [p for p in self.task.parameters if p not in graph.leaves]
-        self.witness.check_unused(self.task.model, images, outputs, unused)
+        graph = ownership(losses, self.recorder.calls, self.task.parameters, self.forced)
+        unused = [p for p in self.task.parameters if p not in graph.acting]
+        self.witness.check_unused(self.task.model, images, outputs, unused, self.recorder.calls)
         if not losses.requires_grad:
-            return []
+            return False
         if self.witness.moves_images(self.recorder.moves):
-            return list(self.task.parameters)
-        self.owned = graph.owned
-        if graph.edges:
-            torch.autograd.grad(losses.sum() * self.task.scale, graph.edges, allow_unused=True)
-        return [*graph.shared, *(p for p, r in self.task.forced.items() if r == ALONE)]
-
-    def _reduce(self, call: Call, delta: Tensor) -> None:
-        """Turn a layer's input and output gradient into statistics, during the backward pass."""
-        mine = {p: role for p, role in call.roles.items() if self.owned.get(p) is call}
-        if not mine:
-            return
-        if call.x is not None and call.x._version != call.version:
-            raise GradbenchError(
-                f"the input of a {call.rule.kind} layer was changed in place after the layer had "
-                "read it"
-            )
-        precise = torch.float64 if delta.dtype == torch.float64 else torch.float32
-        delta = call.layout.images_first(delta).to(precise)
-        x = delta if call.x is None else call.layout.images_first(call.x)
-        x = x.to(precise) if x.is_floating_point() else x
-        call.x = None
-        route = self._route(call, mine, x.shape, delta.shape)
-        asked = {
-            role: call.views[p](self.task.directions[p]).to(precise)
-            if p in self.task.directions
-            else None
-            for p, role in mine.items()
-        }
-        with torch.autocast(delta.device.type, enabled=False), torch.no_grad():
-            found = call.rule.measure(asked, x, delta, route, self.task.compiled)
-            for p, role in mine.items():
-                column, measured = self.column[p], found[role]
-                self.norms[:, column] = measured.norms.to(self.norms) / self.task.scale**2
-                if measured.products is not None:
-                    products = measured.products.to(self.norms) / self.task.scale
-                    self.products[:, column] = products
-                how = route if role == call.rule.large else FORMED
-                self.taken[p] = Taken(call.rule.kind, how, call.rule, x.shape, delta.shape)
-
-    def _route(
-        self, call: Call, mine: Mapping[Tensor, str], x: torch.Size, delta: torch.Size
-    ) -> str | None:
-        """Return the route of the call's large parameter, if it is asked for."""
-        parameter = next((p for p, role in mine.items() if role == call.rule.large), None)
-        if parameter is None:
-            return None
-        routes = call.rule.routes(x, delta, self.device.type)
-        forced = self.task.forced.get(parameter)
-        return forced if forced in routes else cheapest(routes, self.device.type)
-
-    def _alone(self, images: Tensor, outputs: Tensor, shared: Sequence[Tensor]) -> None:
-        """Compute the statistics of some parameters one image at a time."""
-        task, columns = self.task, [self.column[p] for p in shared]
-        directions = [task.directions[p] for p in shared] if task.directions else None
-        norms, products = statistics_alone(
-            task.model, images, outputs, task.loss, shared, directions, task.scale
-        )
-        self.norms[:, columns] = norms.to(self.norms)
-        if products is not None:
-            self.products[:, columns] = products.to(self.norms)
-        self.taken.update(dict.fromkeys(shared, Taken("", ALONE)))
+            self.alone = list(self.task.parameters)
+        if not self.alone:
+            self.alone = graph.shared
+        if not self.alone:
+            self.reduction.backward(graph, losses.sum())
+        return True

@@ -21,7 +21,8 @@ class Line:
     Args:
         name: of the parameter.
         rule: kind of layer whose rule is used; empty where none is.
-        route: how: outer, direct, gram, native, formed, 'one image at a time' or unused.
+        route: how: outer, direct, gram, native, formed, 'one image at a time', the same with 'too'
+            (it has a rule, but stands beside a tensor that has none), or unused.
         microseconds: modelled cost of the route for one image; None where the model has none.
         others: route that was not taken -> its modelled cost.
     """

@@ -1,9 +1,11 @@
-"""Reading the autograd graph: which parameters act on the loss through one noted call alone.
+"""Reading the autograd graph: which parameters act on the loss through noted calls alone.
 
-The rules are exact only for a parameter all of whose influence on the loss passes through one known
-call. The graph that autograd built is the authority on that: climbing from the parameter along
-edges that have no sibling, one must arrive at the noted call. Tied weights, penalties on weights,
-layers used twice and functions without a rule all break the climb, and the exact fallback is taken.
+The rules are exact only for a parameter all of whose influence on the loss passes through known
+calls. The graph that autograd built is the authority on that. A noted call was cut off from its
+parameters (`recorder.py`): a parameter that the graph still reaches acts in some other way too. And
+from the leaf that a call was given in its place, climbing along edges that have no sibling, one
+must arrive at that call. Penalties on weights, functions without a rule and gradients taken inside
+the forward pass break the climb or reach the parameter, and the exact fallback is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients.recorder import Call
+from gradbench.gradients.recorder import Call, Entry
 
 
 @dataclass(frozen=True)
@@ -23,47 +25,60 @@ class Ownership:
     """What the graph says about the asked parameters.
 
     Args:
-        owned: parameter -> the one call through which it acts on the loss.
+        entries: entry -> its call, of all through which parameters that are not shared act.
         shared: parameters that act on the loss in any other way.
-        edges: where the backward pass may stop, so that it passes every call of `owned`.
-        leaves: all tensors that act on the loss, as far as autograd saw it.
+        edges: where the backward pass may stop, so that it passes every call of `entries`.
+        acting: all that act on the loss, as far as autograd saw it; the gradient of others is zero.
     """
 
-    owned: dict[Tensor, Call]
+    entries: dict[Entry, Call]
     shared: list[Tensor]
     edges: list[Any]
-    leaves: frozenset[Tensor]
+    acting: frozenset[Tensor]
 
 
-def ownership(values: Tensor, calls: Iterable[Call], parameters: Iterable[Tensor]) -> Ownership:
+def ownership(
+    values: Tensor,
+    calls: Iterable[Call],
+    parameters: Iterable[Tensor],
+    without: Iterable[Tensor] = (),
+) -> Ownership:
     """Sort the parameters by how they act on the loss.
 
     Args:
         values: the losses.
-        calls: the noted calls that may be used.
+        calls: the noted calls.
         parameters: the asked parameters.
+        without: those of them that are left to others.
 
     Raises:
         GradbenchError: when part of the graph is hidden by re-entrant checkpointing.
     """
     parents, leaves = _parents(values.grad_fn)
-    at_node = {call.node: call for call in calls}
-    owned, shared = {}, []
-    for parameter in parameters:
-        leaf = leaves.get(parameter)
-        if leaf is None:
-            continue
-        node, call = leaf, None
-        while call is None and len(parents[node]) == 1:
-            node = parents[node][0]
-            call = at_node.get(node)
-        if call is not None and parameter in call.roles:
-            owned[parameter] = call
-        else:
-            shared.append(parameter)
-    used = {call.node for call in owned.values()}
+    left = frozenset(without)
+    shared = {p for p in parameters if p in leaves}
+    at_node = {call.node: call for call in calls if call.layout is not None}
+    entries = {}
+    for call in calls:
+        for entry in call.entries:
+            node, met = leaves.get(entry.leaf), None
+            if node is None:
+                continue
+            while met is None and len(parents[node]) == 1:
+                node = parents[node][0]
+                met = at_node.get(node)
+            source = entry.source
+            # A source that was changed after the call is no longer what the call was given.
+            if met is call and source.tensor._version == source.version:
+                entries[entry] = call
+            else:
+                shared |= source.parameters
+    acting = frozenset(shared).union(*(e.source.parameters for e in entries))
+    entries = {e: c for e, c in entries.items() if not e.source.parameters <= shared | left}
+    used = {call.node for call in entries.values()}
     lowest = used - _above(used, parents)
-    return Ownership(owned, shared, [at_node[node].edge for node in lowest], frozenset(leaves))
+    edges = [at_node[node].edge for node in lowest]
+    return Ownership(entries, [p for p in parameters if p in shared - left], edges, acting)
 
 
 def leaves_of(values: Tensor) -> frozenset[Tensor]:

@@ -50,14 +50,10 @@ def candidates(together: torch.Size, alone: torch.Size, images: int) -> list[Lay
     Args:
         together: shape of a layer's tensor for a batch.
         alone: the same for one image.
-        images: number of images of the batch.
+        images: number of images of the batch, at least 2.
     """
     if len(together) != len(alone):
         return []
-    if images == 1:
-        if together != alone:
-            return []
-        return [Layout() if together[0] == 1 else Layout(None)]
     differing = [i for i, (a, b) in enumerate(zip(together, alone)) if a != b]
     if len(differing) != 1:
         return []

@@ -20,9 +20,10 @@ class GradientNorms:
         names: names of the d parameter tensors, in the order of `model.named_parameters()`.
         values: squared norms, (B, d), float32, or float64 where a parameter is float64.
         outputs: logits of the same forward pass, (B, N).
-        routes: name -> how it was computed: a layer and its route, 'one image at a time', or
-            'unused' for a parameter that does not act on the loss (its norm is 0; a change of it
-            does not change the outputs either).
+        routes: name -> how it was computed: a layer and its route, 'one image at a time' where
+            there is none, 'one image at a time too' for those beside it, or 'unused' for a
+            parameter that does not act on the loss (its norm is 0; a change of it does not change
+            the outputs either).
         halvings: how often a chunk was halved because memory did not suffice.
         chunk: images per pass at the beginning.
     """

@@ -200,7 +200,7 @@ def _embedding(
 def _prelu(input: Tensor, weight: Tensor) -> Reading | None:
     if input.ndim < 2:
         return None
-    return Reading(Slope(weight.numel(), input.ndim), input, weight)
+    return Reading(Slope(weight.numel()), input, weight)
 
 
 def _each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:

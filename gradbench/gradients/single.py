@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from gradbench.errors import GradbenchError
 from gradbench.gradients import kept
 from gradbench.gradients.guard import close
-from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.memory import out_of_memory
-from gradbench.gradients.rules.base import squared_rows
 from gradbench.gradients.state import without_callers_hooks
+from gradbench.gradients.task import Task
 
 Result = TypeVar("Result")
 
@@ -75,38 +74,37 @@ def compared(alone: Tensor, together: Tensor) -> Tensor:
 
 
 def statistics_alone(
-    model: nn.Module,
-    images: Tensor,
-    outputs: Tensor,
-    loss: OfBoth,
-    parameters: Sequence[Tensor],
-    directions: Sequence[Tensor] | None = None,
-    scale: float = 1.0,
-) -> tuple[Tensor, Tensor | None]:
+    task: Task, images: Tensor, outputs: Tensor, parameters: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None, frozenset[Tensor]]:
     """Squared gradient norms, and inner products, by one backward pass per image.
 
     Args:
-        model: the network.
+        task: network, loss and directions.
         images: (B, C, H, W).
         outputs: its outputs for the batch, as a check.
-        loss: function from images and outputs to one value per image.
-        parameters: the parameters to take gradients of; all of them require one.
-        directions: one for each parameter, or None.
-        scale: factor of the loss in the backward pass; results are those without it.
+        parameters: the d parameters to take gradients of; all of them require one.
 
     Returns:
-        (B, number of parameters), and the same of inner products where directions are given.
+        (B, d), the same of inner products where directions are given, and the parameters that act
+        on the loss of any image.
     """
-    norms, products = [], []
+    rows, inner, acting = [], [], set()
     for image, together in zip(images.split(1), outputs.split(1)):
-        value = loss(image, compared(forward_alone(model, image), together)).sum() * scale
-        found = torch.autograd.grad(value, parameters, allow_unused=True)
+        value = task.loss(image, compared(forward_alone(task.model, image), together)).sum()
+        found = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
+        acting.update(p for g, p in zip(found, parameters) if g is not None)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
         gradients = [g.to_dense() if g.is_sparse else g for g in gradients]
-        gradients = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
-        norms.append(torch.stack([squared_rows(g[None])[0].double() for g in gradients]))
-        if directions is not None:
-            pairs = zip(gradients, directions)
-            products.append(torch.stack([(g * v).sum().double() for g, v in pairs]))
-    norms = torch.stack(norms) / scale**2
-    return norms, torch.stack(products) / scale if products else None
+        # halves would overflow
+        gradients = [g.float() if g.dtype in _HALVES else g for g in gradients]
+        norms = [torch.linalg.vector_norm(g).double() for g in gradients]
+        rows.append(torch.stack(norms).square())
+        if task.directions:
+            pairs = zip(gradients, (task.directions[p] for p in parameters))
+            inner.append(torch.stack([(g * v).sum().double() for g, v in pairs]))
+    norms = torch.stack(rows) / task.scale**2
+    products = torch.stack(inner) / task.scale if inner else None
+    return norms, products, frozenset(acting)
+
+
+_HALVES = (torch.float16, torch.bfloat16)

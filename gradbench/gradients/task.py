@@ -1,4 +1,4 @@
-"""What a pass of the engine is asked for, and what it hands back."""
+"""What a pass computes, and what it found."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from gradbench.gradients.losses import OfBoth
 from gradbench.gradients.rules.base import Rule
 
 ALONE = "one image at a time"
+BESIDE = "one image at a time too"
+"""Of parameters that have a rule, beside one that has none: the passes give their gradients too."""
 UNUSED = "unused"
 FORMED = "formed"
 
@@ -64,4 +66,4 @@ class Taken:
 
     def __str__(self) -> str:
         """Return kind and route as one text."""
-        return self.route if self.route in (ALONE, UNUSED) else f"{self.kind} {self.route}"
+        return self.route if self.route in (ALONE, BESIDE, UNUSED) else f"{self.kind} {self.route}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.gradients import kept
-from gradbench.gradients.graph import leaves_of
+from gradbench.gradients.graph import ownership
 from gradbench.gradients.guard import check_outputs, close
 from gradbench.gradients.layout import Layout, candidates, first_image, sample
 from gradbench.gradients.path import Path
@@ -56,13 +56,21 @@ class Witness:
         model: the network.
         image: the first image of a batch, (1, ...).
         parameters: the asked parameters.
+        held: the tensors that the network holds.
 
     Raises:
         GradbenchError: for outputs without a graph, batch statistics, parameters that act by what
             the network keeps of them.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, parameters: Sequence[Tensor]):
+    def __init__(
+        self,
+        model: nn.Module,
+        image: Tensor,
+        parameters: Sequence[Tensor],
+        held: Sequence[Tensor],
+    ):
+        self.parameters, self.held = parameters, held
         self.first, self.images = True, 0
         self.paths: dict[int, Path] = {}
         self.idle: set[Tensor] = set()
@@ -71,17 +79,17 @@ class Witness:
         kept.use(None, model)
         forward = partial(forward_alone, model)
         with same_attributes(model):
-            output = self._look(model, image, parameters)
+            output = self._look(model, image)
             self.way = kept.find_way(forward_alone, model, image, parameters, output)
             if self.way is not None:
-                output = self._look(model, image, parameters)
+                output = self._look(model, image)
             if not output.requires_grad:
                 refuse_without_graph(forward, model, image)
         self.output = output.detach()
 
-    def _look(self, model: nn.Module, image: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        self.alone: dict[Tensor, list[tuple[torch.Size, Tensor]]] = {}
-        recorder = Recorder(parameters, self._keep)
+    def _look(self, model: nn.Module, image: Tensor) -> Tensor:
+        self.alone: dict[frozenset[Tensor], list[tuple[torch.Size, Tensor]]] = {}
+        recorder = Recorder(self.held, self.parameters, self._keep)
         try:
             with recorder:
                 output = forward_alone(model, image)
@@ -94,9 +102,8 @@ class Witness:
         return output
 
     def _keep(self, call: Call, shown: Tensor) -> None:
-        for parameter in call.roles:
-            seen = (shown.shape, sample(shown).clone())
-            self.alone.setdefault(parameter, []).append(seen)
+        seen = (shown.shape, sample(shown).clone())
+        self.alone.setdefault(call.parameters, []).append(seen)
 
     def judge(self, call: Call, shown: Tensor) -> None:
         """Set the layout of a call.
@@ -108,24 +115,27 @@ class Witness:
             call: a call of a batch.
             shown: the tensor of it to look at.
         """
-        parameter = next(iter(call.roles))
-        found = {
-            layout: shape
-            for shape, values in self.alone.get(parameter, ())
-            for layout in candidates(shown.shape, shape, self.images)
-            if (layout.plain or call.rule.rows)
-            and self._fits(shown, layout, values, (parameter, shape))
-        }
+        if self.images == 1:  # all of it belongs to the one image
+            only = Layout() if len(shown) == 1 else Layout(None)
+            found = {only: shown.shape} if call.rule.takes(only) else {}
+        else:
+            found = {
+                layout: shape
+                for shape, values in self.alone.get(call.parameters, ())
+                for layout in candidates(shown.shape, shape, self.images)
+                if call.rule.takes(layout)
+                and self._fits(shown, layout, values, (call.parameters, shape, layout))
+            }
         if len(found) == 1:  # values that fit two layouts tell neither
             call.layout, shape = found.popitem()
-            self.verdicts |= {(parameter, shape), (parameter, shape, call.layout)}
+            self.verdicts.add((call.parameters, shape, call.layout))
         else:
             call.x = None
 
     def _fits(self, shown: Tensor, layout: Layout, values: Tensor, seen: tuple) -> bool:
         if self.first:
             return close(sample(first_image(shown, layout)), values)
-        return (seen if self.images == 1 else (*seen, layout)) in self.verdicts
+        return seen in self.verdicts
 
     def strays(self, path: Path) -> bool:
         """Whether a batch's pass took another path than one of its size before."""
@@ -152,7 +162,12 @@ class Witness:
         self.alone = {p: [(shape, None) for shape, _ in seen] for p, seen in self.alone.items()}
 
     def check_unused(
-        self, model: nn.Module, images: Tensor, outputs: Tensor, unused: Sequence[Tensor]
+        self,
+        model: nn.Module,
+        images: Tensor,
+        outputs: Tensor,
+        unused: Sequence[Tensor],
+        calls: Sequence[Call],
     ) -> None:
         """Look, once, whether parameters that do not act on the loss act without autograd.
 
@@ -163,7 +178,7 @@ class Witness:
         if not left:
             return
         # those that the outputs have in their graph do not act on this loss, say
-        hidden = left - leaves_of(outputs)
+        hidden = left - ownership(outputs, calls, self.parameters).acting
         forward = partial(forward_alone, model)
         with same_attributes(model):
             if not outputs.requires_grad:

@@ -73,6 +73,18 @@ def test_backpack_agrees(tmp_path):
     assert rows["backpack"]["memory_mib"] == rows["step"]["memory_ratio"] == ""
 
 
+def test_several_networks_end_in_one_table(tmp_path):
+    several = "small_cnn@8,torchvision:vgg11@8,small_cnn@12"
+    words = ("--backbone", several, "--no-memory", "--contenders", "engine,loop")
+    ran = gradbench(*SMALL, *words, cwd=tmp_path)
+    assert one_sentence(ran).startswith("torchvision:vgg11 cannot take images of 8x8 pixels")
+    header, *rows = (line.split() for line in ran.out.splitlines()[-3:])
+    assert header[:4] == ["network", "pixels", "engine", "loop"]
+    assert [row[:2] + row[4:] for row in rows] == [["small_cnn", n, "0"] for n in ("8", "12")]
+    assert all(float(number) > 0 for row in rows for number in row[2:4])
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_a_library_that_is_missing_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "backpack", None)
     monkeypatch.setitem(sys.modules, "pytorch_ood.detector", None)
@@ -145,6 +157,8 @@ def test_a_contender_whose_process_dies_is_not_run_here(tmp_path, monkeypatch):
         (("engine", "--backbone", "torchvision:resnet18", "--width", "4"),
          "torchvision:resnet18 has no width"),
         (("engine", "--backbone", "custom"), "backbone custom names no class"),
+        (("engine", "--backbone", "resnet18@big"), "--backbone resnet18@big: big is no whole"),
+        (("engine", "--backbone", ", "), "--backbone: no network was named"),
         (("engine", "--config-dir", "nowhere"), "--config-dir nowhere: there is no such folder"),
         (("engine", "--backbone", "torchvision:vgg11", "--image-size", "8"),
          "torchvision:vgg11 cannot take images of 8x8 pixels"),

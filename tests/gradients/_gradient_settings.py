@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from _gradient_made import MADE as made
 from _gradient_networks import (
     CLASSES,
     Bare,
@@ -232,9 +233,7 @@ ROWS = {
             nn.TransformerEncoderLayer(8, 2, 12, norm_first=True, bias=False),
         )
     ),
-    "windows": Setting(
-        swin, tuple(f"features.{i}.{j}.attn.relative" for i in (1, 3) for j in (0, 1))
-    ),
+    "windows": Setting(swin),
     "embedding": Setting(Words, shape=(7,), integers=True),
     "embedding-padding": Setting(partial(Words, padding_idx=2), shape=(7,), integers=True),
     "embedding-padding-from-end": Setting(
@@ -253,7 +252,17 @@ ROWS = {
             lambda m, x: (m.module(x) * m.module(x.flip(1))).tanh().sum(1),
             nn.Embedding(5, CLASSES, sparse=True),
         ),
-        ("module",),
+        shape=(7,),
+        vmap=False,
+        integers=True,
+    ),
+    "embedding-sparse-beside": Setting(
+        lambda: Function(
+            lambda m, x: torch.einsum("btk,t->bk", m.module(x).tanh(), m.a),
+            nn.Embedding(5, CLASSES, sparse=True),
+            a=(7,),
+        ),
+        ("a",),
         (7,),
         vmap=False,
         integers=True,
@@ -264,7 +273,7 @@ ROWS = {
 }
 
 BARE = {
-    "bare": Setting(Bare, ("conv.weight",)),
+    "bare": Setting(Bare),
     "prelu": Setting(lambda: head(nn.Conv2d(3, 5, 3), nn.PReLU(5), nn.PReLU(), channels=5)),
     "expand": Setting(
         lambda: Function(
@@ -288,19 +297,18 @@ BARE = {
     "sum-with-factor": Setting(
         lambda: Function(
             lambda m, x: m.module(torch.add(x, m.a, alpha=3)), conv(3, 5, 3), a=(3, 8, 8)
-        ),
-        ("a",),
+        )
     ),
     "scalar": Setting(
         lambda: Function(lambda m, x: m.module(m.a * x) * m.b, conv(3, 5, 3), a=(), b=(1,))
     ),
-    "temperature": Setting(lambda: scaled(lambda z, t: z / (1.5 + t), ()), ("t",)),
-    "temperature-of-one-element": Setting(lambda: scaled(lambda z, t: z / (1.5 + t), (1,)), ("t",)),
-    "logit-scale": Setting(lambda: scaled(lambda z, t: z * t.exp(), ()), ("t",)),
-    "logit-scale-of-one-element": Setting(lambda: scaled(lambda z, t: t.exp() * z, (1,)), ("t",)),
-    "gate": Setting(lambda: scaled(lambda z, t: z + t.tanh() * z, ()), ("t",)),
+    "temperature": Setting(lambda: scaled(lambda z, t: z / (1.5 + t), ())),
+    "temperature-of-one-element": Setting(lambda: scaled(lambda z, t: z / (1.5 + t), (1,))),
+    "logit-scale": Setting(lambda: scaled(lambda z, t: z * t.exp(), ())),
+    "logit-scale-of-one-element": Setting(lambda: scaled(lambda z, t: t.exp() * z, (1,))),
+    "gate": Setting(lambda: scaled(lambda z, t: z + t.tanh() * z, ())),
     "gate-of-two": Setting(
-        lambda: scaled(lambda z, t: t.sigmoid() * z + (1 - t.sigmoid()) * z.tanh(), ()), ("t",)
+        lambda: scaled(lambda z, t: t.sigmoid() * z + (1 - t.sigmoid()) * z.tanh(), ())
     ),
     "scalars-by-rules": Setting(
         lambda: Function(
@@ -326,14 +334,13 @@ BARE = {
         lambda: Function(lambda m, x: x.flatten(1) @ m.a.T + m.b.reshape(4), a=(4, 192), b=(2, 2))
     ),
     "part-of-a-parameter": Setting(
-        lambda: Function(lambda m, x: x.flatten(1) @ m.a[:192] + m.a[192], a=(193, 4)), ("a",)
+        lambda: Function(lambda m, x: x.flatten(1) @ m.a[:192] + m.a[192], a=(193, 4))
     ),
     "changed-copy": Setting(
-        lambda: Function(lambda m, x: x.flatten(1) @ m.a.T.contiguous().mul_(2), a=(4, 192)),
-        ("a",),
+        lambda: Function(lambda m, x: x.flatten(1) @ m.a.T.contiguous().mul_(2), a=(4, 192))
     ),
     "expression": Setting(
-        lambda: Function(lambda m, x: m.module(x * m.a.exp()), conv(3, 5, 3), a=(3, 1, 1)), ("a",)
+        lambda: Function(lambda m, x: m.module(x * m.a.exp()), conv(3, 5, 3), a=(3, 1, 1))
     ),
     "einsum": Setting(
         lambda: Function(lambda m, x: torch.einsum("bchw,chwk->bk", x, m.a), a=(3, 8, 8, 4)), None
@@ -349,10 +356,9 @@ BARE = {
         ("module",),
     ),
     "recurrent": Setting(Recurrent, ("rnn",), vmap=False),
-    "twice": Setting(Twice, ("conv", "a.weight")),
+    "twice": Setting(Twice),
     "weight-norm": Setting(
-        lambda: head(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 5, 3)), channels=5),
-        ("0.parametrizations",),
+        lambda: head(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 5, 3)), channels=5)
     ),
     "frozen": Setting(lambda: frozen(conv(3, 5, 3), "0")),
     "in-place": Setting(InPlace, None),
@@ -371,6 +377,15 @@ def autoencoder() -> nn.Module:
         nn.Conv2d(3, 5, 3, 2, 1), nn.Tanh(), nn.ConvTranspose2d(5, 3, 4, 2, 1), nn.Sigmoid()
     )
 
+
+MADE = {
+    name: Setting(
+        make,
+        shape=(7,) if name.startswith("words") else (3, 8, 8),
+        integers=name.startswith("words"),
+    )
+    for name, make in made.items()
+}
 
 small = partial(SmallCNN, CLASSES, 3, 3)
 LOSSES = {
@@ -391,7 +406,7 @@ LOSSES = {
     "autoencoder": Setting(autoencoder, options={"loss": squared_distance}),
 }
 
-SETTINGS = CONVOLUTIONS | NORMALISATIONS | ROWS | BARE | LOSSES
+SETTINGS = CONVOLUTIONS | NORMALISATIONS | ROWS | BARE | MADE | LOSSES
 
 
 @cache

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 ALONE = "one image at a time"
+BESIDE = f"{ALONE} too"
 
 
 def gradients(model: nn.Module, images: Tensor, loss: Callable) -> list[list[Tensor]]:

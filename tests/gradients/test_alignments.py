@@ -120,7 +120,7 @@ def test_autoencoder_with_a_function_of_images_and_outputs():
 
 
 def test_float16_with_the_fallback():
-    model, images, _, _ = case("twice")
+    model, images, _, _ = case("bilinear")
     directions = directions_for(model)
     exact = alignments(model, images, directions)
     half = alignments(model, images, directions, precision="float16")

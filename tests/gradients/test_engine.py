@@ -37,10 +37,10 @@ class Scaled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.factor = nn.Parameter(torch.tensor([2.0]))
+        self.factor = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor.exp()
+        return torch.einsum("bchw,->bchw", x, self.factor)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradbench.gradients.costs import Work
+from gradbench.gradients.layout import Layout
 
 # Most elements that a step of a rule works on at once. On a CPU one block fits the cache of a core
 # and never asks the system for fresh pages, which costs more than the arithmetic (measured on a
@@ -49,6 +50,10 @@ class Rule:
     # Whether the rule reads x at all.
     reads_input = True
 
+    def takes(self, layout: Layout) -> bool:
+        """Whether the rule is exact where the images lie so."""
+        return layout.plain or self.rows
+
     def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the per-image gradients of small parameters, role -> (B, *shape)."""
         raise NotImplementedError
@@ -71,6 +76,10 @@ class Rule:
 
     def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
         """Return the squared gradient norms of the large parameter, (B,)."""
+        raise NotImplementedError
+
+    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+        """Return the gradients of the large parameter, which has this shape, (B, *shape)."""
         raise NotImplementedError
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
@@ -105,22 +114,21 @@ class Rule:
         if small:
             form = self.compiled_gradients if compiled else self.gradients
             for role, gradient in form(small, x, delta).items():
-                direction = small[role]
-                found[role] = Measured(
-                    squared_rows(gradient),
-                    None if direction is None else rows(gradient) @ direction.flatten(),
-                )
+                found[role] = reduced(gradient, small[role])
         return found
+
+
+def reduced(gradient: Tensor, direction: Tensor | None) -> Measured:
+    """Return the statistics of per-image gradients that are formed, (B, ...)."""
+    rows = gradient.reshape(len(gradient), -1)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # halves would overflow
+    products = None if direction is None else rows @ direction.flatten().to(rows)
+    return Measured(squared_rows(rows), products)
 
 
 def squared_rows(values: Tensor) -> Tensor:
     """Sum of squares of each row, (B, ...) -> (B,)."""
-    return torch.linalg.vector_norm(rows(values), dim=1).square()
-
-
-def rows(values: Tensor) -> Tensor:
-    """(B, ...) -> (B, D); a parameter without dimensions has D = 1."""
-    return values.flatten(1) if values.ndim > 1 else values[:, None]
+    return torch.linalg.vector_norm(values.reshape(len(values), -1), dim=1).square()
 
 
 def channels_last(values: Tensor) -> Tensor:

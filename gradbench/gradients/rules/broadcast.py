@@ -1,4 +1,4 @@
-"""Bare parameters that are added to, multiplied with or copied for every image."""
+"""Bare parameters that meet the images by broadcasting, or are copied for every image."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from gradbench.gradients.layout import Layout
 from gradbench.gradients.rules.base import Rule
 
 
 class Broadcast(Rule):
-    """A parameter that meets the images by broadcasting: its gradient is a sum of delta (times x).
+    """A parameter of which every row of the images has a copy: its gradient is that of the copies.
 
     Args:
         kind: name of the operation.
-        shape: the parameter's shape with ones in front, as many dimensions as the result; the first
-            is one, so that every image meets the same values.
-        multiplies: whether the result is x times the parameter.
-        sign: -1 where the parameter is subtracted.
+        shape: of a copy, as many dimensions as the copies have; the first stands for the rows.
     """
 
-    rows = False
+    reads_input = False
 
-    def __init__(
-        self, kind: str, shape: tuple[int, ...], multiplies: bool = False, sign: float = 1.0
-    ):
-        self.kind, self.shape, self.multiplies, self.sign = kind, shape, multiplies, sign
-        self.reads_input = multiplies
+    def __init__(self, kind: str, shape: tuple[int, ...]):
+        self.kind, self.shape = kind, shape
+
+    def takes(self, layout: Layout) -> bool:
+        """Whether the images are in the first dimension, or the only one."""
+        return layout.dimension in (0, None)
 
     def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the parameter's gradients, (B, *shape)."""
-        terms = delta * x if self.multiplies else delta
-        terms = terms.sum_to_size(len(delta), *self.shape[1:])
-        return {"weight": terms * self.sign if self.sign != 1 else terms}
+        if delta.ndim > len(self.shape):  # several rows per image
+            delta = delta.sum(1)
+        return {"weight": delta.sum_to_size(len(delta), *self.shape[1:])}
 
 
-class Slope(Broadcast):
+class Slope(Rule):
     """The slope of a PReLU below zero: the gradient is the sum of min(x, 0) delta.
 
     Args:
         slopes: one, or one per channel.
-        dimensions: of x.
     """
 
-    def __init__(self, slopes: int, dimensions: int):
-        super().__init__("prelu", (1, slopes, *(1,) * (dimensions - 2)), multiplies=True)
+    kind = "prelu"
+
+    def __init__(self, slopes: int):
+        self.slopes = slopes
 
     def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the gradients of the slopes, (B, slopes)."""
-        return super().gradients(roles, x.clamp_max(0), delta)
+        terms = (x.clamp_max(0) * delta).reshape(len(delta), delta.shape[1], -1).sum(2)
+        return {"weight": terms.sum_to_size(len(terms), self.slopes)}

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from gradbench.gradients.costs import Work
 from gradbench.gradients.rules.base import STRIP, Rule, block_rows
-from gradbench.gradients.rules.conv_routes import Geometry, direct, gram, native
+from gradbench.gradients.rules.conv_routes import (
+    Geometry,
+    depthwise,
+    direct,
+    gram,
+    native,
+    weights,
+)
 
 
 class Convolution(Rule):
@@ -59,19 +66,25 @@ class Convolution(Rule):
         lanes = inputs * outputs
         if g.groups > 1:
             lanes = 10 if lanes == 1 else max(inputs, 16) * max(outputs, 16)
+        # Depthwise ones are fast for kernels of 3, and start anew for every element of larger ones.
+        starts = 7000 * kernel * x[1] if self._depthwise(x, delta) and max(g.kernel) > 3 else 0
+        direct = Work(
+            multiplications,
+            copied + outputs * x[1] * kernel,
+            calls / block_rows(inputs * pixels * last, device),
+        )
+        if self._depthwise(x, delta):
+            work = 1.3 * x[1] * positions * kernel
+            direct = Work(0, work, kernel / block_rows(x[1] * pixels, device))
         return {
-            "direct": Work(
-                multiplications,
-                copied + outputs * x[1] * kernel,
-                calls / block_rows(inputs * pixels * last, device),
-            ),
+            "direct": direct,
             "gram": Work(
                 half * (pixels**2 * x[1] + positions**2 * delta[1]),
                 g.groups * (2 * half * squares + added),
                 g.groups * steps / block_rows(squares, device),
             ),
             "native": Work(
-                positions * kernel * g.groups * lanes,
+                positions * kernel * g.groups * lanes + starts,
                 x[1] * pixels + delta[1] * positions + outputs * x[1] * kernel,
                 1 / self._images(x, delta, device),
             ),
@@ -82,6 +95,9 @@ class Convolution(Rule):
         weight = delta[1] * x[1] // self.geometry.groups * prod(self.geometry.kernel)
         return 1 if device == "cpu" else block_rows(weight, device)
 
+    def _depthwise(self, x: torch.Size, delta: torch.Size) -> bool:
+        return self.geometry.groups == x[1] == delta[1] > 1
+
     def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
         """Return the squared norms of the weight's gradients, x (B, C, ...), delta (B, P, ...)."""
         if self.transposed:
@@ -91,10 +107,21 @@ class Convolution(Rule):
             images = self._images(x.shape, delta.shape, x.device.type)
             return native(x, delta, geometry, images)
         groups = geometry.groups
+        if route == "direct" and self._depthwise(x.shape, delta.shape):
+            return depthwise(x, delta, geometry)
         if groups > 1:
             x, delta = (t.reshape(len(t) * groups, -1, *t.shape[2:]) for t in (x, delta))
         found = (gram if route == "gram" else direct)(x, delta, geometry)
         return found.view(-1, groups).sum(1)
+
+    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+        """Return the weight's gradients, (B, *shape)."""
+        if self.transposed:
+            x, delta = delta, x
+        x, geometry = self.geometry.sparse(x)
+        images = self._images(x.shape, delta.shape, x.device.type)
+        found = list(weights(x, delta, geometry, images))
+        return (torch.cat(found) if len(found) > 1 else found[0]).reshape(-1, *shape)
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V>: the layer applied to x with weight V, times delta, summed."""

@@ -69,6 +69,10 @@ class Linear(Rule):
                 found[block] = squared_rows(torch.bmm(delta[block].transpose(1, 2), x[block]))
         return found
 
+    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+        """Return the weight's gradients, (B, P, C)."""
+        return torch.bmm(_rows(delta).transpose(1, 2), _rows(x))
+
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V> = sum over rows of (V x_t) . delta_t."""
         return (F.linear(x, direction) * delta).flatten(1).sum(1)
@@ -104,6 +108,13 @@ class Embedding(Rule):
             grams = torch.bmm(delta[block], delta[block].transpose(1, 2))
             found[block] = (grams * same).flatten(1).sum(1).clamp_min_(0)
         return found
+
+    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+        """Return the table's gradients, (B, *shape)."""
+        delta = self._without_padding(x, delta).flatten(1, -2).flatten(0, 1)
+        first = shape[0] * torch.arange(len(x), device=x.device)
+        rows = delta.new_zeros(len(x) * shape[0], shape[1])
+        return rows.index_add_(0, (x.flatten(1) + first[:, None]).flatten(), delta).view(-1, *shape)
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V> = sum over t of V[id_t] . delta_t."""
