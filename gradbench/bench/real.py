@@ -91,9 +91,10 @@ def make(
         classes, channels = class_names(images), images.shape[0]
         pixels = to_float(images.images[: len(images)])
     else:
-        torch.manual_seed(0)
         classes, channels = range(networks.CLASSES), 3
-        pixels = torch.randn(count, channels, settings.image_size, settings.image_size)
+        draw = torch.Generator().manual_seed(1)
+        size = settings.image_size
+        pixels = torch.randn(count, channels, size, size, generator=draw)
     classes = about.get("classes") or classes
     model = networks.build(settings, len(classes), channels)
     if checkpoint:
