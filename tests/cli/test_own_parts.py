@@ -160,6 +160,7 @@ def project(tmp_path, monkeypatch):
     """A folder with classes of one's own, named as PYTHONPATH names it, and their files."""
     (tmp_path / "my_parts.py").write_text(PARTS)
     monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("my_parts", None)  # another test's
     for group, names in {
         "detector": ("Good", *DETECTORS),
         "challenge": ("Dark", "Broken", "Kindless"),
