@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradbench.backbones.feature_layers import feature_layers as layers_of
 from gradbench.backbones.logits import logits_of
 from gradbench.support.instantiate import behind
-from gradbench.support.sources import told
+from gradbench.support.sources import source_key
 
 
 class Backbone(nn.Module):
@@ -76,7 +76,7 @@ def digest(backbone: Backbone) -> str:
     """
     kind = type(backbone.network)
     about = [f"{kind.__module__}.{kind.__qualname__}", backbone.config, str(backbone.network)]
-    if code := told(*parts_of(backbone.network, backbone.config.get("_target_"))):
+    if code := source_key(*parts_of(backbone.network, backbone.config.get("_target_"))):
         about.append(code)
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     tensors = dict(backbone.network.state_dict(), mean=backbone.mean, std=backbone.std)

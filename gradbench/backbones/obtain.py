@@ -24,7 +24,7 @@ from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
 from gradbench.support.instantiate import behind
 from gradbench.support.progress import step
-from gradbench.support.sources import told
+from gradbench.support.sources import source_key
 from gradbench.workers.crew import Crew
 
 VERSION = 1
@@ -84,7 +84,7 @@ class Order:
             "seed": self.seed,
             "mean": list(self.mean),
             "std": list(self.std),
-            **told(*behind(self.config["_target_"])),
+            **source_key(*behind(self.config["_target_"])),
         }
         return Key("network", VERSION, config, {"images": train.fingerprint})
 

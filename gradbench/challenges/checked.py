@@ -23,7 +23,7 @@ from gradbench.data.checked import looked_at, read_only
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty
 from gradbench.support.calling import calling, reseeded
-from gradbench.support.sources import outside, told
+from gradbench.support.sources import outside, source_key
 
 GREY = 0.5
 """Grey levels by which an image may differ between batches: less than a level on the grid."""
@@ -38,7 +38,7 @@ def in_keys(challenge: Derived) -> dict[str, Any]:
 
     Its own `settings` may have forgotten one.
     """
-    code = told(challenge)
+    code = source_key(challenge)
     return code and {**code, "configured": getattr(challenge, "configured", {})}
 
 

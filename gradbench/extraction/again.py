@@ -21,7 +21,7 @@ from gradbench.extraction.perturbed import Perturbed
 from gradbench.gradients.memory import in_chunks
 from gradbench.store import Key, Store, canonical
 from gradbench.support.progress import Progress
-from gradbench.support.sources import told
+from gradbench.support.sources import source_key
 
 STEP = "perturbed"
 VERSION = 1
@@ -142,7 +142,7 @@ class Again:
         """
         config = {
             "source": what.source,
-            "loss": {**what.loss.settings(), **told(what.loss)},
+            "loss": {**what.loss.settings(), **source_key(what.loss)},
             "magnitudes": list(what.magnitudes),
             "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
             "dtype": "float32",

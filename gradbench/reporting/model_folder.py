@@ -19,7 +19,7 @@ from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
 from gradbench.support.instantiate import behind
 from gradbench.support.names import file_name
-from gradbench.support.sources import UNREAD, told
+from gradbench.support.sources import UNREAD, source_key
 from gradbench.support.tensors import save_tensors
 
 
@@ -110,5 +110,5 @@ def code_of(*things: Any) -> str:
 
     A class that was edited since would not judge as it did in the run.
     """
-    code = told(*things).get("code", "")
+    code = source_key(*things).get("code", "")
     return "" if code.startswith(UNREAD) else code

@@ -27,7 +27,7 @@ from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
 from gradbench.support.instantiate import behind
 from gradbench.support.progress import step
-from gradbench.support.sources import told
+from gradbench.support.sources import source_key
 from gradbench.support.tensors import save_tensors
 
 FIT_VERSION = 1
@@ -127,7 +127,7 @@ def described(trial: Trial, name: str) -> dict[str, Any]:
         "detector_version": detector.version,
         "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": _seed(trial),
-        **told(*behind(content.get("_target_")), detector),
+        **source_key(*behind(content.get("_target_")), detector),
     }
 
 

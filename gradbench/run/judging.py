@@ -27,7 +27,7 @@ from gradbench.run.fitting import clean, described, fit_key, fitted, image_score
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product, file_digest
 from gradbench.support.progress import step
-from gradbench.support.sources import told
+from gradbench.support.sources import source_key
 from gradbench.support.tensors import save_tensors
 
 SCORES_VERSION = 1
@@ -225,7 +225,7 @@ def scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, pr
         **described(trial, name),
         "folds": {
             **protocol.settings(),
-            **told(protocol),
+            **source_key(protocol),
             "split_seed": experiment.config["evaluation"]["seed"],
         },
     }

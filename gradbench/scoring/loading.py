@@ -27,7 +27,7 @@ from gradbench.scoring.model_json import ANEW, damaged
 from gradbench.store import file_digest
 from gradbench.support.instantiate import behind, instantiate
 from gradbench.support.paths import shown
-from gradbench.support.sources import told
+from gradbench.support.sources import source_key
 
 DAMAGES = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
 """What a detector raises on tensors that are not its own."""
@@ -117,7 +117,7 @@ class Kept:
 
     def _same_code(self, target: str, code: str | None, *things: Any) -> None:
         """Refuse a class from outside that was edited since the run: it would judge otherwise."""
-        if code and code != told(*things).get("code"):
+        if code and code != source_key(*things).get("code"):
             raise GradbenchError(
                 f"{shown(self.folder)}: the code of {shown(target)} is another than in the run: "
                 "carry out the run's command again"

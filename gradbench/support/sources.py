@@ -36,7 +36,7 @@ def outside(*things: Any) -> bool:
     return any(True for thing in things for _ in _foreign(thing))
 
 
-def told(*things: Any) -> dict[str, str]:
+def source_key(*things: Any) -> dict[str, str]:
     """Return what keys add for classes, functions or objects: nothing where all of it is OWN.
 
     `code` covers the file of every class from outside, its bases from outside included, and of

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gradbench.detectors.msp import MSP
-from gradbench.support.sources import outside, told
+from gradbench.support.sources import outside, source_key
 
 FILES = {
     "sources_mine.py": "import sources_helper\nfrom sources_base import Base\n"
@@ -50,7 +50,7 @@ def load(tmp_path, monkeypatch):
 def test_own_classes_add_nothing():
     for thing in (MSP, MSP(), torch.nn.Linear, torch.nn.ReLU(), torch.relu, Fraction, len, 1):
         assert not outside(thing)
-        assert told(thing) == {}
+        assert source_key(thing) == {}
 
 
 @pytest.mark.parametrize(
@@ -72,42 +72,45 @@ def test_own_classes_add_nothing():
     ],
 )
 def test_an_edit_of_a_file_behind_a_class(load, tmp_path, path, file, changes):
-    before = told(load(path))
-    assert before == told(load(path))
+    before = source_key(load(path))
+    assert before == source_key(load(path))
     assert [*before] == ["code"]
     with open(tmp_path / file, "a") as stream:
         stream.write("y = 2\n")
-    assert (told(load(path)) != before) == changes
+    assert (source_key(load(path)) != before) == changes
 
 
 def test_objects_and_partial_functions_count_as_what_they_are_made_of(load):
     mine, make = load("sources_mine.Mine"), load("sources_mine.make")
-    assert told(mine()) == told(mine)
-    assert told(partial(make)) == told(make)
-    assert told(MSP, mine) == told(mine)
+    assert source_key(mine()) == source_key(mine)
+    assert source_key(partial(make)) == source_key(make)
+    assert source_key(MSP, mine) == source_key(mine)
     own = type("Derived", (mine,), {"__module__": MSP.__module__})
-    assert told(own) == {**told(mine), "code": told(own)["code"]}  # a base alone counts, too
+    assert source_key(own) == {
+        **source_key(mine),
+        "code": source_key(own)["code"],
+    }  # a base alone counts, too
     assert outside(own)
 
 
 def test_the_place_of_files_does_not_count(load, tmp_path, monkeypatch):
-    here = told(load("sources_mine.Mine"))
+    here = source_key(load("sources_mine.Mine"))
     (tmp_path / "moved").mkdir()
     for name in FILES:
         if "/" not in name:
             (tmp_path / name).rename(tmp_path / "moved" / name)
     monkeypatch.syspath_prepend(tmp_path / "moved")
-    assert told(load("sources_mine.Mine")) == here
+    assert source_key(load("sources_mine.Mine")) == here
 
 
 def test_a_class_without_source_is_never_found_again(capsys):
     space = {"__name__": "__main__"}  # as at a prompt
     exec("class Typed: pass", space)
-    first = told(space["Typed"])
-    assert told(space["Typed"]) == first
+    first = source_key(space["Typed"])
+    assert source_key(space["Typed"]) == first
     assert "the source of __main__.Typed cannot be read" in capsys.readouterr().err
     exec("class Typed: pass", space)
-    assert told(space["Typed"]) != first
+    assert source_key(space["Typed"]) != first
 
 
 def test_an_installed_package_counts_as_a_whole(tmp_path, monkeypatch):
@@ -118,7 +121,7 @@ def test_an_installed_package_counts_as_a_whole(tmp_path, monkeypatch):
     (home / "sources_library/part.py").write_text("import sources_other\nclass Part: pass\n")
     monkeypatch.syspath_prepend(home)
     part = importlib.import_module("sources_library.part")
-    before = told(part.Part)
+    before = source_key(part.Part)
     assert before
     mine = type("Mine", (part.Part,), {"__module__": MSP.__module__})
-    assert told(mine) == {}  # what it derives from has versions of its own
+    assert source_key(mine) == {}  # what it derives from has versions of its own
