@@ -28,4 +28,8 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> GradbenchError:
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     if near and len(choices) > MANY:
         return GradbenchError(f"no {kind} named '{name}': {hint.strip()}")
-    return GradbenchError(f"no {kind} named '{name}': {hint}valid choices are {', '.join(choices)}")
+    return GradbenchError(f"no {kind} named '{name}': {hint}{_valid(choices)}")
+
+
+def _valid(choices: list[str]) -> str:
+    return f"valid choices are {', '.join(choices)}" if choices else "there are none"

@@ -12,7 +12,7 @@ from gradbench.backbones.recipe import resolved
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import InDistribution
+from gradbench.data.gather import OTHER_PRINTS, InDistribution
 from gradbench.data.trained_on import KEY, WITHOUT
 from gradbench.errors import Faulty
 from gradbench.evaluation.transfer import Transfer
@@ -96,8 +96,10 @@ def tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
     known = images.known
     if not known.why:
         return
-    asked = experiment.config["backbone"].get("trained_on") is None
-    more = f"; {KEY}={WITHOUT} or a file of names tells otherwise" if asked else ""
+    more = ""
+    if experiment.config["backbone"].get("trained_on") is None:
+        ways = "a file of names" if OTHER_PRINTS in known.why else f"{WITHOUT} or a file of names"
+        more = f"; {KEY}={ways} tells otherwise"
     say(f"hold-out: {known.sentence(images.hold_out, images.test)}{more}")
 
 

@@ -162,6 +162,11 @@ class _Steps:
         with self.autocast():
             logits = self.network(images)
         loss = nn.functional.cross_entropy(logits.float(), own)
+        if not loss.requires_grad:
+            raise GradbenchError(
+                "the backbone cannot be trained: its outputs have no autograd graph, since its "
+                "forward runs under torch.no_grad or inference_mode, detaches, or uses no parameter"
+            )
         if len(own) < len(labels):
             loss = loss * (len(own) / len(labels))
         grads = self.mate.sums(torch.autograd.grad(loss, self.parameters, materialize_grads=True))

@@ -54,10 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as fault:
-        from gradbench.support.calling import foreign_line, said
+        if "torch" in sys.modules:  # before that nothing of a user's has run, or memory was short
+            from gradbench.support.calling import foreign_line, said
 
-        if foreign_line(fault):
-            fail(GradbenchError(f"a class from outside {said(fault)}"))
+            if foreign_line(fault):
+                fail(GradbenchError(f"a class from outside {said(fault)}"))
         if not isinstance(fault, MemoryError | ImportError | OSError | RuntimeError):
             raise
         fail(of_the_machine(fault))

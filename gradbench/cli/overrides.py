@@ -47,6 +47,8 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
                 f'= ( [ {{ , in it stands in two pairs of quotes, "{shown(quoted)[:300]}\'"'
             ) from fault
         key = override.key_or_group
+        if key.split("/")[0] == "hydra" and not isinstance(override.value(), str | list | None):
+            raise GradbenchError(f"{key}={written(override.value())}: write the name of a member")
         if override.is_add() and key.split(".")[0] not in OPEN:
             raise unknown("setting", key, settings(words))
         if key in CHOSEN and not override.is_sweep_override():

@@ -63,8 +63,11 @@ def find(name: str) -> Path:
     for folder in _places(name):
         if os.path.isfile(folder / "run.json"):  # whatever the name: too long ones too
             return folder
-    there = ", ".join(shown(p) for p in runs()) or "none yet"
-    raise GradbenchError(f"no finished run at {shown(name)}; runs here: {there}")
+    from gradbench.reporting.papers.runs import jobs
+
+    there = [*(job for folder in _places(name) for job in jobs(folder)), *runs()]
+    names = ", ".join(map(shown, there)) or "none yet"
+    raise GradbenchError(f"no finished run at {shown(name)}; runs here: {names}")
 
 
 def latest() -> Path:

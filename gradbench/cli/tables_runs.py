@@ -10,6 +10,7 @@ from gradbench.cli.overrides import check_overrides
 from gradbench.cli.tables_asked import Asked
 from gradbench.config import compose
 from gradbench.data.settings import DataSettings
+from gradbench.errors import GradbenchError
 from gradbench.planning.forecast import forecast
 from gradbench.reporting.claim import free
 from gradbench.reporting.papers.fill import Filling
@@ -53,12 +54,19 @@ def plan(asked: Asked, fillings: list[Filling]) -> None:
     """Print what is missing, why, and what the runs would take."""
     for filling in fillings:
         print("\n".join(missing(filling)), end="\n\n")
-    whole, made = 0.0, 0
+    whole, made, refused = 0.0, 0, []
     for order in _orders(asked, fillings):
         words = order.words(asked.given)
         print(f"gradbench run {' '.join([*words, *asked.options])}")
-        with in_a_sentence(words), step(f"planning {order.experiment}"):
-            seconds, notes = forecast(words, asked.dirs)
+        try:
+            with in_a_sentence(words), step(f"planning {order.experiment}"):
+                seconds, notes = forecast(words, asked.dirs)
+        except (
+            GradbenchError
+        ) as fault:  # a setting that this network has not, for example its width
+            print(f"  will not be made: {fault}")
+            refused.append(fault)
+            continue
         if not order.cells:  # the reasons of the run itself say how to get the images
             reasons = notes or [f"will not be made: {reason}" for reason in order.absent]
             print(f"  {'; '.join(reasons)} ({sum(order.absent.values())} cells)")
@@ -67,6 +75,8 @@ def plan(asked: Asked, fillings: list[Filling]) -> None:
         print(f"  fills {order.cells} cells in about {duration(seconds)}, then fits detectors")
         for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in order.absent.items())]:
             print(f"  {note}")
+    if refused and not made:
+        raise refused[0]
     print(
         f"{made} run{'s' * (made != 1)}, about {duration(whole)} in all, then fitting and measuring"
     )

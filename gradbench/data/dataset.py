@@ -104,6 +104,9 @@ class Dataset(Downloads):
             raise GradbenchError(f"dataset.holdout={self.holdout}: a whole number of images from 0")
         if self.status is not None and self.status not in STATUSES:
             raise unknown("status", self.status, STATUSES)
+        for value in self.std or ():
+            if not value > 0:
+                raise GradbenchError(f"dataset.std={self.std}: deviations are above 0")
         if self.groups not in ("image", "track"):
             raise unknown("grouping", self.groups, ("image", "track"))
 
@@ -242,6 +245,12 @@ class Dataset(Downloads):
                 return list(self.mean), list(self.std)
             if len(self.mean) == len(self.std) == 1:
                 return self.mean * channels, self.std * channels
+            # those of colours are measured anew where the images are asked for in grey
+            if len(self.mean) != len(self.std) or (len(self.mean), channels) != (3, 1):
+                raise GradbenchError(
+                    f"dataset.mean={self.mean} and dataset.std={self.std}: {train.name} has "
+                    f"{channels} channels, so write a number for each, or one for all"
+                )
         from gradbench.data.imageset import channel_statistics
 
         with step(f"mean and deviation of {train.name} {train.split}"):

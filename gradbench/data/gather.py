@@ -16,6 +16,7 @@ from gradbench.data.roles import hold_out
 from gradbench.data.trained_on import Knowledge, TrainedOn
 from gradbench.errors import GradbenchError
 
+OTHER_PRINTS = "its checkpoint tells of other images or another hold-out than these"
 SCARCE = 0.05
 """Share of a published training set below which a copy is not taken for it."""
 LEAST = 100
@@ -93,7 +94,7 @@ def gather(
     but = f"all but {len(free)}" if len(free) else "all"
     why = f"f {may} trained on {but} training images"
     if any(one.prints is not None and own.all() for one, own in zip(networks, seen)):
-        why += ", and its checkpoint tells of other images or another hold-out than these"
+        why += f", and {OTHER_PRINTS}"
     return _from_test(train, parts[1], test, limit, Knowledge("test", True, trained, why))
 
 

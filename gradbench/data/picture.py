@@ -121,7 +121,10 @@ def _scaled(picture: Image.Image, bits: int | None) -> Image.Image:
         raise ValueError("pixels that are no integers of 8 to 16 bits")
     bits = bits or _declared_bits(picture) or (16 if most >= 2**12 or most == 0 else None)
     if bits is None:
-        raise ValueError(f"grey of more than 8 bits, but no value above {most}: say how many bits")
+        raise ValueError(
+            f"grey of more than 8 bits, but no value above {most}: say how many bits "
+            "(dataset.bits=12 of a run, --bits 12 of score)"
+        )
     full = 2**bits - 1
     if most > full:
         raise ValueError(f"a value of {most}, beyond {bits} bits")

@@ -56,11 +56,16 @@ class Reduction:
         finally:  # also where memory did not suffice: what was formed is dropped
             self.entries, self.group = {}, {}
 
-    def reduce(self, call: Call, delta: Tensor) -> None:
+    def reduce(self, call: Call, delta: Tensor | None) -> None:
         """Turn a layer's input and output gradient into statistics, during the backward pass."""
         mine = [entry for entry in call.entries if self.entries.get(entry) is call]
         if not mine:
             return
+        if delta is None:
+            raise GradbenchError(
+                f"a function behind a {call.rule.kind} layer hands back no gradient, so that "
+                "parameters before it act where autograd does not see it"
+            )
         if call.x is not None and call.x._version != call.version:
             raise GradbenchError(
                 f"the input of a {call.rule.kind} layer was changed in place after the layer had "

@@ -88,7 +88,8 @@ class Sources:
         self._known.clear()
 
     def _add(self, tensor: Tensor, parameters: frozenset[Tensor], steps: Steps | None) -> None:
-        if not tensor.is_inference():  # which count no changes
+        # inference tensors count no changes; what meets complex ones has no rule
+        if not (tensor.is_inference() or tensor.is_complex()):
             parameters = parameters if tensor.requires_grad else frozenset()
             self._known[id(tensor)] = Source(tensor, tensor._version, parameters, steps)
 

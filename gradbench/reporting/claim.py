@@ -104,7 +104,7 @@ def free(folder: Path, config: Mapping[str, Any]) -> Path:
             return place
         except GradbenchError:
             number += 1
-            place = folder.with_name(f"{folder.name}-{number}")
+            place = _numbered(folder, number)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], seeds: bool = True) -> list[str]:
@@ -232,6 +232,13 @@ def _some(names: list[str]) -> str:
 
 def _unused(folder: Path) -> Path:
     number = 2
-    while os.path.lexists(folder.with_name(f"{folder.name or 'run'}-{number}")):
+    while os.path.lexists(_numbered(folder, number)):
         number += 1
-    return folder.with_name(f"{folder.name or 'run'}-{number}")
+    return _numbered(folder, number)
+
+
+def _numbered(folder: Path, number: int) -> Path:
+    """Return a folder beside one, for names such as `.` and `..` too."""
+    if folder.name in ("", ".."):
+        folder = Path(os.path.abspath(folder))
+    return folder.parent / f"{folder.name or 'run'}-{number}"

@@ -91,6 +91,7 @@ def _conventions(view: View, about: Mapping[str, Any]) -> tuple[str, ...]:
         _left_out(about),
         f"Hold-out: {about['hold_out']}." if about.get("hold_out") else "",
         *refused(about),
+        *(f"In the place of gradbench's own: {one}." for one in about.get("shadows") or ()),
         "Score: higher = more abnormal. Abnormal images are the positive class.",
         f"Command: `{about['command']}`",
     ]

@@ -38,11 +38,12 @@ def trained_on(experiment: Experiment) -> Iterator[TrainedOn]:
         path, said = config.get("checkpoint"), config.get("trained_on")
         if not path:
             yield TrainedOn()
-        elif said in (ALL, WITHOUT):
+        elif said == ALL:
             yield TrainedOn(said)
-        elif said is not None:
+        elif said not in (None, WITHOUT):
             yield TrainedOn(names=read_names(said), file=said)
-        else:
+        else:  # what the checkpoint itself tells goes before what is said of it
             with step(f"reading {path}"):
                 prints = own_prints(checkpoint.read(path)[1])
-            yield replace(TrainedOn(ALL, sure=False), prints=prints or None)
+            told = TrainedOn(WITHOUT) if said else TrainedOn(ALL, sure=False)
+            yield replace(told, prints=prints or None)

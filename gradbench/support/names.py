@@ -12,9 +12,12 @@ from gradbench.support.described import written
 LONGEST = 100
 """Bytes of a name: it becomes a part of names of files."""
 SIGNS = "_-.+"
+MISSING = ("NA", "NaN", "nan", "NULL", "Null", "null", "None", "none", "n.a.", "N.A.", "IND", "NAN")
+"""Names that readers of CSV files take for an empty cell."""
 RULE = (
     "a name begins with a letter or digit and goes on with letters, digits and "
-    f"{' '.join(SIGNS.strip())}, at most {LONGEST} of them"
+    f"{' '.join(SIGNS.strip())}, at most {LONGEST} of them, and is none that stands for an empty "
+    "cell in CSV files, such as NA or null"
 )
 
 
@@ -37,7 +40,8 @@ def as_name(text: str) -> str:
     """
     name = "".join(c if _letter(c) or c in SIGNS else " " for c in text)
     name = "_".join(name.split()).lstrip(SIGNS)
-    return name.encode()[:LONGEST].decode(errors="ignore") or "unnamed"
+    name = name.encode()[:LONGEST].decode(errors="ignore") or "unnamed"
+    return f"{name}_" if name in MISSING else name
 
 
 def file_name(text: str, longest: int = 220) -> str:
@@ -84,7 +88,8 @@ def _number(text: str) -> bool:
 
 def _valid(name: str) -> bool:
     return (
-        name[:1].isalnum()
+        name not in MISSING
+        and name[:1].isalnum()
         and all(_letter(c) or c in SIGNS for c in name)
         and len(name.encode()) <= LONGEST
     )

@@ -10,6 +10,8 @@ from torch import nn
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.checked import in_a_sentence, try_out
+from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.training import train
 from gradbench.errors import GradbenchError
 
 
@@ -114,3 +116,16 @@ def test_what_training_raises_is_a_sentence_of_ones_own_network_alone():
     own = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), [0.4], [0.3], CLASSES, (1, 8, 8))
     with pytest.raises(KeyError), in_a_sentence(own):
         raise KeyError("x")
+
+
+def test_a_network_without_an_autograd_graph_cannot_be_trained(tmp_path):
+    class Blind(TinyNet):
+        def forward(self, x):
+            with torch.no_grad():
+                return super().forward(x)
+
+    train_images, recipe = images(30), Recipe(epochs=1, batch=10)
+    shape = train_images.shape
+    blind = Backbone(Blind(), [0.5], [0.5], CLASSES, shape, {})
+    with pytest.raises(GradbenchError, match="outputs have no autograd graph"):
+        train(blind, train_images, recipe, 0, tmp_path, torch.device("cpu"))

@@ -113,13 +113,15 @@ def test_names_lead_nowhere(tmp_path, words):
     assert [p for p in tmp_path.rglob("*") if p not in (here, here.parent)] == []
 
 
-def test_a_machine_short_of_memory_is_told_in_one_sentence(tmp_path):
+@pytest.mark.parametrize("words", [["plan", "experiment=quickstart"], ["score", "run", "a.png"]])
+def test_a_machine_short_of_memory_is_told_in_one_sentence(tmp_path, words):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").touch()
     limit = 400 * 2**20
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))\n"
         "from gradbench.cli import main; main()"
     )
-    words = ["plan", "experiment=quickstart"]
     ran = subprocess.run(
         [sys.executable, "-c", code, *words],
         capture_output=True, text=True, cwd=tmp_path, timeout=60,

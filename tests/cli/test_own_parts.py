@@ -148,6 +148,11 @@ class Kindless(Dark):
     kind = None
 
 
+class Mixed(Dark):
+    def perturb(self, clean, strength, seed, network=None):
+        return clean.grey.flip(0)
+
+
 class Net(SmallCNN):
     def forward(self, x):
         return {"out": super().forward(x), "x": x}
@@ -163,7 +168,7 @@ def project(tmp_path, monkeypatch):
     sys.modules.pop("my_parts", None)  # another test's
     for group, names in {
         "detector": ("Good", *DETECTORS),
-        "challenge": ("Dark", "Broken", "Kindless"),
+        "challenge": ("Dark", "Broken", "Kindless", "Mixed"),
     }.items():
         (tmp_path / "settings" / group).mkdir(parents=True)
         for name in names:
@@ -198,7 +203,7 @@ def numbers(project, method):
 
 def test_faults_of_ones_own_parts_are_rows_and_leave_the_others_alone(project):
     names = ",".join(name.lower() for name in DETECTORS)
-    challenges = "challenges=[dark,broken,kindless]"
+    challenges = "challenges=[dark,broken,kindless,mixed]"
     ran = run(project, f"detectors=[{names},good,msp]", challenges)
     assert ran.code == 0, ran.err
     reasons = {
@@ -218,6 +223,7 @@ def test_faults_of_ones_own_parts_are_rows_and_leave_the_others_alone(project):
     for name, reason in {
         "broken": "challenge broken: Broken.perturb gives grey levels that are NaN or infinite",
         "kindless": "challenge kindless: Kindless: no kind of challenge named 'None'",
+        "mixed": "challenge mixed: Mixed.perturb makes ",
     }.items():
         (row,) = rows(project, challenge=name)
         assert (row["method"], row["challenge_set"]) == ("", "corruption")

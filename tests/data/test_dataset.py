@@ -198,3 +198,19 @@ def test_labels_beyond_the_classes_are_refused(tmp_path, offline):
     save(tmp_path / "small" / "test.npz", classes=np.array([b"only"]))
     with pytest.raises(GradbenchError, match="label 1 but 1 classes"):
         small().load("test", offline)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"std": [0.0]}, r"dataset\.std=\[0\.0\]: deviations are above 0"),
+        ({"std": [-1.0]}, "deviations are above 0"),
+        ({"mean": [0.3, 0.3], "std": [0.2, 0.2]}, "has 3 channels, so write a number for each"),
+        ({"mean": [0.3], "std": [0.2] * 3}, "has 3 channels"),
+    ],
+)
+def test_a_normalisation_that_does_not_fit_is_refused(tmp_path, offline, changes, says):
+    save(tmp_path / "small" / "train.npz")
+    train = small().load("train", offline)
+    with pytest.raises(GradbenchError, match=says):
+        small(**{"mean": [0.5], "std": [0.5]} | changes).normalisation(train)

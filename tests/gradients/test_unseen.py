@@ -214,3 +214,36 @@ def test_half_precision_sees_it_too(precision):
     net = network(frozen_trunk).float()
     with pytest.raises(GradbenchError, match=r"trunk\.weight"):
         squared_norms(net, images().float(), precision=precision)
+
+
+class Silent(torch.autograd.Function):
+    """A function that hands back no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None
+
+
+def test_a_function_without_a_gradient_behind_a_layer_is_refused():
+    net = network(lambda net, x: net.head(Silent.apply(net.trunk(x))))
+    with pytest.raises(GradbenchError, match=r"hands back no gradient|autograd does not see"):
+        squared_norms(net, images())
+
+
+def test_complex_tensors_of_parameters_are_exact():
+    class Filter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.head = nn.Parameter(torch.rand(1, 3, 2, 2, 2)), nn.Linear(12, 5)
+
+        def forward(self, x):
+            y = torch.fft.rfft2(x) * torch.view_as_complex(self.w)
+            return self.head(torch.fft.irfft2(y, s=(2, 2)).flatten(1))
+
+    torch.manual_seed(0)
+    net, x = Filter().double().eval(), images()
+    assert_exact(squared_norms(net, x).values, loop(net, x, LOSS))

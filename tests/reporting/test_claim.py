@@ -87,6 +87,14 @@ def test_another_configuration_is_refused_naming_both(run, more, said):
     assert claim.free(run, CONFIG) == run
 
 
+@pytest.mark.parametrize("here", [".", ".."])
+def test_the_folder_of_the_moment_is_refused_like_others(run, monkeypatch, here):
+    (run / "inside").mkdir()
+    monkeypatch.chdir(run if here == "." else run / "inside")
+    said = refused(type(run)(here), changed(limit=300))
+    assert f"for example out={run}-2" in said
+
+
 def test_files_that_no_run_wrote_are_refused(run, tmp_path):
     (run / "figures").mkdir()
     (run / "figures/mine.png").write_text("not in the way")

@@ -229,3 +229,14 @@ def test_the_committed_networks_say_what_they_were_trained_on():
         run = json.loads((WEIGHTS.parent / f"ood_{dataset}" / "run.json").read_text())["data"]
         assert prints["train"] == run["train"]["fingerprint"]
         assert prints["hold_out"] == run["hold-out"]["fingerprint"]
+
+
+def test_a_checkpoint_that_tells_of_another_hold_out_is_believed(home):
+    ran = gradbench("run", *WORDS, "out=own/run", cwd=home)
+    assert ran.code == 0, ran.err
+    file = "backbone.checkpoint=own/run/model/s0/network.safetensors"
+    said = "backbone.trained_on=without_hold_out"
+    ran = gradbench("run", *WORDS, file, said, "dataset.holdout=300", "out=more/run", cwd=home)
+    assert ran.code == 0, ran.err
+    assert "its checkpoint tells of other images or another hold-out than these" in ran.err
+    assert "300 training images that f was not trained on" not in header(home / "more")

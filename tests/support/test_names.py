@@ -21,7 +21,8 @@ def test_names(name):
 @pytest.mark.parametrize(
     "name",
     ["", "$a$", "a^b", "a@b", "a b", ".a", "_a", "-a", "a/b", "../../x", "a\nb", "\x1b[31m", "\0",
-     "\udcff", "n" * 101, "日" * 34, "a\u202e", None, 5, ["a"]],
+     "\udcff", "n" * 101, "日" * 34, "a\u202e", None, 5, ["a"],
+     "NA", "nan", "null"],
 )  # fmt: skip
 def test_what_is_no_name_is_one_sentence(name):
     with pytest.raises(GradbenchError, match=r"name=.*: a name begins with a letter or digit") as e:
