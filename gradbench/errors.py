@@ -1,4 +1,4 @@
-"""The one exception that reaches the user as a sentence instead of a traceback."""
+"""The exceptions that reach the user as a sentence instead of a traceback."""
 
 import difflib
 from collections.abc import Iterable

@@ -13,6 +13,7 @@ import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet, LazyImages
+from gradbench.data.labels import check_labels
 from gradbench.errors import Faulty
 from gradbench.support.calling import calling, reseeded
 from gradbench.support.sources import outside
@@ -38,6 +39,7 @@ def load(dataset: Dataset, role: str, settings: DataSettings) -> ImageSet:
     found = looked_at(found, member, grid=role != "challenge")
     if role != "challenge":
         _check_labels(found, member)
+        check_labels(found, training=role == "train")  # a stray one must not decide the classes
     return found
 
 

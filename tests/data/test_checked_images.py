@@ -9,7 +9,7 @@ from _dummies import images
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.gather import gather
 from gradbench.data.raw import Raw
-from gradbench.errors import Faulty
+from gradbench.errors import Faulty, GradbenchError
 
 
 class Mine(Dataset):
@@ -55,6 +55,14 @@ def test_images_that_are_none(tmp_path, turn, text):
     with pytest.raises(Faulty, match=text) as caught:
         world(tmp_path, turn=turn)
     assert str(caught.value).startswith("dataset mine: Mine.load('train')")
+
+
+def test_a_stray_label_of_a_loader_of_ones_own_does_not_decide_the_classes(tmp_path):
+    def stray(self, found):
+        return replace(found, classes=(), labels=np.where(np.arange(60) == 0, 2**40, found.labels))
+
+    with pytest.raises(GradbenchError, match=r"the largest is 1099511627776, which would make"):
+        world(tmp_path, turn=stray)
 
 
 def test_a_hold_out_that_is_none(tmp_path):
