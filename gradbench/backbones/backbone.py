@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradbench.backbones.feature_layers import feature_layers as layers_of
 from gradbench.backbones.logits import logits_of
 from gradbench.support.instantiate import behind
-from gradbench.support.sources import source_key
+from gradbench.support.sources import source_key, stable_config, stable_name
 
 
 class Backbone(nn.Module):
@@ -74,8 +74,8 @@ def digest(backbone: Backbone) -> str:
 
     Of classes from outside the package their source too, of all that the network is made of.
     """
-    kind = type(backbone.network)
-    about = [f"{kind.__module__}.{kind.__qualname__}", backbone.config, str(backbone.network)]
+    kind = stable_name(type(backbone.network))
+    about = [kind, stable_config(backbone.config), str(backbone.network)]
     if code := source_key(*parts_of(backbone.network, backbone.config.get("_target_"))):
         about.append(code)
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())

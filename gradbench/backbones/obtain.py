@@ -24,7 +24,7 @@ from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
 from gradbench.support.instantiate import behind
 from gradbench.support.progress import step
-from gradbench.support.sources import source_key
+from gradbench.support.sources import source_key, stable_config
 from gradbench.workers.crew import Crew
 
 VERSION = 1
@@ -79,7 +79,7 @@ class Order:
     def key(self, train: ImageSet) -> Key:
         """Return the key of the trained network."""
         config = {
-            "network": self.network_config(train),
+            "network": stable_config(self.network_config(train)),
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "mean": list(self.mean),

@@ -17,6 +17,7 @@ from gradbench.challenges.base import Derived, clean_batch
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
 from gradbench.store import Key, Store
 from gradbench.support.progress import Progress
+from gradbench.support.sources import stable_name
 
 BATCH = 100
 """Images a pass: fixed, since it is part of what an attack gives bit for bit."""
@@ -101,9 +102,8 @@ class Source:
             inputs = {"images": digest, "sources": _digest(clean.sources[rows])}
             if challenge.uses_network:
                 inputs |= {"weights": self.weights, "labels": _digest(clean.labels[rows])}
-            kind = type(challenge)
             config = {
-                "class": f"{kind.__module__}.{kind.__qualname__}",
+                "class": stable_name(type(challenge)),
                 "batch": BATCH if challenge.uses_network else 0,
                 "family": challenge.family,
                 "strength": self.strength,

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradbench.errors import GradbenchError, unknown
 from gradbench.evaluation.partition import partition
+from gradbench.support.sources import stable_name
 
 RANDOM = "random"
 SPLITS = ("grouped", RANDOM)
@@ -77,8 +78,7 @@ class Protocol(ABC):
 
     def settings(self) -> Mapping[str, Any]:
         """Return everything besides groups and seed that the folds depend on, JSON-able."""
-        kind = type(self)
-        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", "name": self.name}
+        return {"_target_": stable_name(type(self)), "name": self.name}
 
     @property
     @abstractmethod

@@ -197,7 +197,7 @@ def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
         yield together(key.config), about["images"], about["pass_seconds"]
         return
     what = {
-        "network": lambda: f"{key.config['network']['_target_'].rsplit('.', 1)[1]} seed "
+        "network": lambda: f"{key.config['network']['_target_'].rpartition('.')[2]} seed "
         f"{key.config['seed']}",
         "challenge": lambda: key.config["family"],
         **{step: lambda: about["detector"] for step in (*SCORING, "fits", "fit")},

@@ -27,7 +27,7 @@ from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
 from gradbench.support.instantiate import behind
 from gradbench.support.progress import step
-from gradbench.support.sources import source_key
+from gradbench.support.sources import source_key, stable_config
 from gradbench.support.tensors import save_tensors
 
 FIT_VERSION = 1
@@ -123,7 +123,7 @@ def described(trial: Trial, name: str) -> dict[str, Any]:
     reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
     content = experiment.detectors[name]
     return {
-        "detector": {k: v for k, v in content.items() if k != "description"},
+        "detector": stable_config({k: v for k, v in content.items() if k != "description"}),
         "detector_version": detector.version,
         "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
         "seed": _seed(trial),

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -49,6 +49,24 @@ def source_key(*things: Any) -> dict[str, str]:
         return {}
     start = UNREAD if any(digest.startswith(UNREAD) for digest in found) else ""
     return {"code": start + hashlib.sha256("\n".join(found).encode()).hexdigest()[:40]}
+
+
+def stable_name(kind: type | str) -> str:
+    """Return the name of a class or function in keys; one of gradbench's may move to another file.
+
+    >>> stable_name("gradbench.methods.msp.Msp"), stable_name("my.nets.Wide")
+    ('Msp', 'my.nets.Wide')
+
+    Args:
+        kind: the class, or its path.
+    """
+    path = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    return path.rpartition(".")[2] if path.partition(".")[0] == "gradbench" else path
+
+
+def stable_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a member's configuration as keys hold it: `_target_` is a stable name."""
+    return {k: stable_name(v) if k == "_target_" and v else v for k, v in config.items()}
 
 
 def _foreign(thing: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from gradbench.backbones.obtain import Order
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.challenges.produce import Source
-from gradbench.config import compose, expand
+from gradbench.config import compose, expand, group_files, read_member
 from gradbench.data.gather import InDistribution
 from gradbench.extraction.again import Again
 from gradbench.run.experiment import read
@@ -25,29 +25,30 @@ from gradbench.run.judging import scores_key
 from gradbench.run.trial import Trial
 from gradbench.store import Store
 from gradbench.support.instantiate import instantiate
+from gradbench.support.sources import stable_name
 
 CPU = torch.device("cpu")
 DETECTORS = ("msp", "knn", "gradient", "gradient_oneclass", "mahalanobis_fe")
 KEYS = {
-    "challenge cure_like_rain": "65f1815902a730b360c8ea6b68669bb55eccd883",
-    "challenge fgsm": "269a14a29e4115922ae5857f85c8c94f2bdf9e70",
-    "challenge fog": "0628c8adac0ef2de806d17f0266d8f58236fefb1",
-    "challenge gaussian_noise": "e7a8fc68807b742e1a0f65fb06d982a6f20649a4",
-    "fit gradient_oneclass": "152178a11ecc0a41b1db22777272d4d5c9b2d459",
-    "fit knn": "3f09deff4cbc97b97370345f5606da2af61985d9",
-    "fit msp": "917beb921d2c5d7732427eafa2bef48be2fc69ba",
-    "network resnet18": "525e2bd4f374bc68db1cd60b89bd9864ff31e26f",
-    "network small_cnn": "7b6031f40569f871596474b6d06b89e40b69e33f",
+    "challenge cure_like_rain": "7d7831d4e2d4941b87e3053bf66a00f617367660",
+    "challenge fgsm": "327c1efb5bd3ded03ffcde2acac1898fa41a889f",
+    "challenge fog": "1e3f996e96bbc13cd07ac3a9d3ce94aaf71e350d",
+    "challenge gaussian_noise": "5ed01e4d0d235f502b5298a3b5b0e7e6c947fc7d",
+    "fit gradient_oneclass": "2402fbe09bab9f8c3b0ccaf0927bd41aea85aa93",
+    "fit knn": "90d1ddadf83a19f7380fced9e9f22b6e34b68b8f",
+    "fit msp": "11205bd380079333a1f0e69161d8ab9f0b4c74b2",
+    "network resnet18": "9d8f147c9e3e5eef8ab80c6118bf552e152b114c",
+    "network small_cnn": "1b8b516a75695b60abfed3c5d76947f9411d32fd",
     "network torchvision_resnet18": "cb4058937abd79b6e473e095d74586ee411e6ed6",
     "perturbed odin": "cfa784582d35f19048b2f5159cdca42aa620a0e8",
-    "scores gradient": "f3e5f350f9762a5343b11d2c335b828ad07ee631",
-    "scores gradient_oneclass": "fbd64742cfc244fefe04317962f610d86a5bc543",
-    "scores knn": "80743f1a067343109a24993db237dc1c3e9f3d52",
-    "scores mahalanobis_fe": "1fea0d94352d0f073db300a1b7448061bbb7c53b",
-    "scores msp": "d667bb271ac40f69e163d0835b9986864e010bff",
+    "scores gradient": "55bbe7e1a8ac2af9b3b564b4c3f5802b16fb8097",
+    "scores gradient_oneclass": "e845a935782f455c2372a7189bccb2d77aa8f2b0",
+    "scores knn": "639b5f79003c5f8dc204995f6eeb5ed98b13a40f",
+    "scores mahalanobis_fe": "4d21b0ea9d7ef9208cb58eff897068d09dc28898",
+    "scores msp": "7a69a5b5ff100cd8a66309fb4c78d7c05c772df6",
 }
-"""As they were before keys held the source of others' classes."""
-WEIGHTS = "2833d7149ba5e5119701de24ff823f932e16e490e142447451bcf7d8c0690dc6"
+"""As they have been since keys hold the names of classes without their modules."""
+WEIGHTS = "11ff4b42e0b97a1bd04dce8743488fc95e2f1e03081c293d44dcce71fc85758c"
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +93,9 @@ def keys(trial) -> dict[str, str]:
 def test_keys_of_gradbenchs_own_parts_stay_what_they_are(trial):
     assert keys(trial) == KEYS
     assert digest(trial.f.backbone) == WEIGHTS
+
+
+@pytest.mark.parametrize("group", ["backbone", "challenge", "detector", "protocol"])
+def test_no_two_classes_of_a_group_have_one_name_in_keys(group):
+    paths = {read_member(group, name).get("_target_") for name in group_files(group)} - {None}
+    assert len({stable_name(path) for path in paths}) == len(paths)
