@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from gradbench.scoring.scorer import Scorer
+    from gradbench.predict.scorer import Scorer
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,6 @@ def load(
     Raises:
         GradbenchError: if there is no such run, a file is damaged, or a class is not trusted.
     """
-    from gradbench.scoring import scorer  # torch comes with it
+    from gradbench.predict import scorer  # torch comes with it
 
     return scorer.load(run, seed, trust, device)

@@ -7,15 +7,17 @@ import contextlib
 import numpy as np
 
 from gradbench.backbones import checkpoint
+from gradbench.backbones.devices import exact_arithmetic
 from gradbench.backbones.obtain import Order, class_names, obtain
 from gradbench.backbones.recipe import resolved
+from gradbench.backbones.worker_pool import WorkerPool
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import OTHER_PRINTS, InDistribution
 from gradbench.data.trained_on import KEY, WITHOUT
 from gradbench.errors import Faulty
-from gradbench.evaluation.transfer import Transfer
+from gradbench.protocols.transfer import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring
 from gradbench.run.clean_images import clean_images
 from gradbench.run.experiment import Cell, Experiment
@@ -26,8 +28,6 @@ from gradbench.run.sides import check_enough, sides
 from gradbench.run.trial import Trial, archive_for, brought, from_archive
 from gradbench.store import Store
 from gradbench.support.progress import say, step
-from gradbench.workers.crew import Crew
-from gradbench.workers.devices import exact_arithmetic
 
 LOOKED_AT = 20
 """Images of another set that are decoded before a run begins; its files may be any number."""
@@ -55,12 +55,12 @@ def run(experiment: Experiment, store: Store) -> Results:
         check_archives(experiment, images, store)
     with step("looking at the other sets"):
         look_at_challenges(experiment, images)
-    with _crew(experiment) as crew:
+    with _pool(experiment) as pool:
         for seed in experiment.seeds:
             wanted = order(experiment, images, seed)
             # step 1
-            f = obtain(wanted, images.train, images.test, store, crew, images.hold_out)
-            trial = Trial(experiment, images, f, seed, store, crew)
+            f = obtain(wanted, images.train, images.test, store, pool, images.hold_out)
+            trial = Trial(experiment, images, f, seed, store, pool)
             if seed == experiment.seeds[0]:
                 tell_hold_out(experiment, images)
             results.add_network(seed, f, trial.accuracy)
@@ -103,10 +103,10 @@ def tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
     say(f"hold-out: {known.sentence(images.hold_out, images.test)}{more}")
 
 
-def _crew(experiment: Experiment) -> contextlib.AbstractContextManager[Crew | None]:
+def _pool(experiment: Experiment) -> contextlib.AbstractContextManager[WorkerPool | None]:
     """Return the workers of `devices=N`, None within where this process works alone."""
     several = len(experiment.devices) > 1
-    return Crew(experiment.devices) if several else contextlib.nullcontext()
+    return WorkerPool(experiment.devices) if several else contextlib.nullcontext()
 
 
 def check_attacks(experiment: Experiment, images: InDistribution) -> None:

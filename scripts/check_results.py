@@ -20,10 +20,9 @@ from pathlib import Path
 import pandas as pd
 
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.rows import CHANCES, NETWORKS, read_csv
-from gradbench.reporting.across import P_FOLDS
-from gradbench.reporting.papers import check as papers
-from gradbench.reporting.view import (
+from gradbench.report.across import P_FOLDS
+from gradbench.report.papers import check as papers
+from gradbench.report.view import (
     ATTACKS,
     AUROC,
     COLUMNS,
@@ -32,6 +31,7 @@ from gradbench.reporting.view import (
     Line,
     Measure,
 )
+from gradbench.run.rows import CHANCES, NETWORKS, read_csv
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]*\w)")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradbench.evaluation.rows import NETWORKS, NO_LEVEL, is_mean, read_csv
+from gradbench.run.rows import NETWORKS, NO_LEVEL, is_mean, read_csv
 
 BLOCK = re.compile(r"(<!-- findings: (\S+) -->\n)(.*?)(<!-- /findings -->)", re.DOTALL)
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")

@@ -17,11 +17,11 @@ import study
 import torch
 
 from gradbench.data.dataset import MissingData
-from gradbench.detectors.base import Samples
-from gradbench.detectors.gradient_oneclass import GradientOneClass
-from gradbench.detectors.profile import rank_auroc
-from gradbench.extraction.readers import tensor_names
-from gradbench.reporting.stages import stages
+from gradbench.methods.base import Samples
+from gradbench.methods.gradient_oneclass import GradientOneClass
+from gradbench.methods.profile import rank_auroc
+from gradbench.outputs.readers import tensor_names
+from gradbench.report.stages import stages
 from gradbench.run.sides import sides
 from gradbench.run.trial import Trial
 

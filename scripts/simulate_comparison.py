@@ -17,7 +17,7 @@ a setting, its columns are shares of repetitions in percent, of intervals of 95 
 - folds_2: the corrected t-test over folds finds a difference between two equal ones (`refitted`).
 
 `coverage`, `row_2` and `folds_2` are means over ten pairs in a repetition, `row_10` over two
-halves. Resamples are drawn as `gradbench.evaluation.replicates.sampled` draws them, all detectors
+halves. Resamples are drawn as `gradbench.statistics.replicates.sampled` draws them, all detectors
 of a setting with the same weights, and compared with it in the first repetition. All settings take
 about a quarter of an hour of one core.
 """
@@ -32,10 +32,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from gradbench.evaluation.comparison import compare, corrected_t_p
-from gradbench.evaluation.protocols import Grouped
-from gradbench.evaluation.replicates import Sampled, combined, sampled
-from gradbench.evaluation.resampling import FoldScores, Sources
+from gradbench.protocols.base import Grouped
+from gradbench.statistics.comparison import compare, corrected_t_p
+from gradbench.statistics.replicates import Sampled, combined, sampled
+from gradbench.statistics.resampling import FoldScores, Sources
 
 COLUMNS = ("design", "auroc", "images", "repetitions", "replicates", "coverage", "coverage_fits",
            "row_2", "row_10", "row_20", "fixed_20", "folds_2")  # fmt: skip

@@ -2,8 +2,8 @@
 
 import json
 
-from gradbench.evaluation.rows import frame, hole, row, write_csv
-from gradbench.reporting.manifest import seal
+from gradbench.report.manifest import seal
+from gradbench.run.rows import frame, hole, row, write_csv
 
 TABLE = """
 title: Made up

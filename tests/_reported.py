@@ -3,8 +3,8 @@
 import json
 from html.parser import HTMLParser
 
-from gradbench.evaluation.rows import frame, write_csv
-from gradbench.reporting.manifest import seal
+from gradbench.report.manifest import seal
+from gradbench.run.rows import frame, write_csv
 
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 ABOUT = {

@@ -49,7 +49,7 @@ def gradbench(*words: str, cwd: Path | str = ".", figures: bool = False) -> Ran:
     # a busy machine makes any step long: tests of messages do not depend on it
     drawn = {"gradbench.support.progress._Watch.tell": lambda *_: None}
     if not figures:
-        drawn["gradbench.reporting.run_folder._draw"] = lambda *_: None
+        drawn["gradbench.report.run_folder._draw"] = lambda *_: None
     with (
         chdir(cwd),
         patch.object(sys, "argv", ["gradbench", *words]),

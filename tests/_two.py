@@ -10,32 +10,32 @@ from gradbench.errors import GradbenchError
 CPU = torch.device("cpu")
 
 
-def ranks(mate, add):
+def ranks(worker, add):
     """Return what every worker is."""
-    return mate.gather((mate.rank + add, mate.of, torch.get_num_threads(), os.getpid()))
+    return worker.gather((worker.rank + add, worker.of, torch.get_num_threads(), os.getpid()))
 
 
-def raise_in_one(mate, kind):
+def raise_in_one(worker, kind):
     """Raise in the second worker while the first waits for it."""
-    if mate.rank == 1:
+    if worker.rank == 1:
         raise GradbenchError("the images are blue") if kind == "told" else ValueError("two\nlines")
-    return mate.gather(0)
+    return worker.gather(0)
 
 
-def die_in_one(mate):
+def die_in_one(worker):
     """Be killed in the second worker while the first waits for it."""
-    if mate.rank == 1:
+    if worker.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return mate.gather(0)
+    return worker.gather(0)
 
 
-def sums(mate):
+def sums(worker):
     """Return the sums over the workers of two tensors."""
-    tensors = [torch.full((2, 3), float(mate.rank + 1)), torch.tensor(10.0 * mate.rank)]
-    return mate.sums(tensors)
+    tensors = [torch.full((2, 3), float(worker.rank + 1)), torch.tensor(10.0 * worker.rank)]
+    return worker.sums(tensors)
 
 
-def normalised(mate, norm, images, back):
+def normalised(worker, norm, images, back):
     """Return outputs and gradients of a batch-norm layer whose batch is shared out.
 
     The gradient is that of (outputs * back).sum(), by the images and by the parameters.
@@ -43,14 +43,14 @@ def normalised(mate, norm, images, back):
     from gradbench.backbones.shared_norm import share_statistics
 
     network = torch.nn.Sequential(norm)
-    share_statistics(network, mate.device)
-    rows = slice(0, 3) if mate.first else slice(3, None)  # shares of two sizes
+    share_statistics(network, worker.device)
+    rows = slice(0, 3) if worker.first else slice(3, None)  # shares of two sizes
     own = images[rows].clone().requires_grad_()
     out = network(own)
     wanted = [own, *network.parameters()]
     grads = torch.autograd.grad((out * back[rows]).sum(), wanted)
-    parts = mate.gather((out.detach(), grads[0]))
-    totals = mate.sums(grads[1:])
+    parts = worker.gather((out.detach(), grads[0]))
+    totals = worker.sums(grads[1:])
     return parts, totals, {n: t.clone() for n, t in network.state_dict().items()}
 
 

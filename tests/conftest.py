@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from gradbench.backbones.worker_pool import WorkerPool
 from gradbench.store import Store
-from gradbench.workers.crew import Crew
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def _threads_and_seed():
 
 
 @pytest.fixture(scope="session")
-def crew():
+def pool():
     """Two workers on the CPU, started by the first test that calls them."""
-    with Crew([torch.device("cpu")] * 2) as two:
+    with WorkerPool([torch.device("cpu")] * 2) as two:
         yield two

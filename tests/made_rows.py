@@ -1,6 +1,6 @@
 """Hand-made rows of a run, for the tests of this room."""
 
-from gradbench.evaluation.rows import frame, hole, row
+from gradbench.run.rows import frame, hole, row
 
 DETECTORS = ("msp", "gradient")
 ABOUT = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gradbench.evaluation.rows import frame, read_csv, row, write_csv
-from gradbench.reporting.table import markdown
+from gradbench.report.table import markdown
+from gradbench.run.rows import frame, read_csv, row, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOUT = {
@@ -159,9 +159,9 @@ def test_a_mark_without_end_or_without_rows_is_a_fault(check, tmp_path, capsys):
 
 
 def test_tables_of_the_papers_are_checked(check, tmp_path, capsys):
-    from gradbench.reporting.papers import tidy
-    from gradbench.reporting.papers.fill import fill
-    from gradbench.reporting.papers.spec import read_table
+    from gradbench.report.papers import tidy
+    from gradbench.report.papers.fill import fill
+    from gradbench.report.papers.spec import read_table
 
     path = tmp_path / "results" / "tables" / "saliency.csv"
     path.parent.mkdir(parents=True)

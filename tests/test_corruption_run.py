@@ -10,7 +10,7 @@ from gradbench.challenges import archive
 from gradbench.challenges.corruptions.digital import Brightness, Contrast
 from gradbench.challenges.produce import Source
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.evaluation.rows import is_mean
+from gradbench.run.rows import is_mean
 
 DIGITS = (
     *(

@@ -6,7 +6,7 @@ import pytest
 from _cure import plant
 from _runs import gradbench, one_sentence, rows
 
-from gradbench.evaluation.rows import is_mean
+from gradbench.run.rows import is_mean
 
 WORDS = (
     *("run", "experiment=corruption_cure_tsr", "backbone=small_cnn", "dataset.shape=[3,8,8]"),

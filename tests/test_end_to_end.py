@@ -6,7 +6,7 @@ import re
 import pytest
 from _runs import SMALL, TINY, about, copy_of, gradbench, kept, reference, rows, same_results, steps
 
-from gradbench.evaluation.rows import COLUMNS
+from gradbench.run.rows import COLUMNS
 
 METHODS = ("msp", "gradient_logistic")
 

@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_the_results_that_were_there(finished, tmp_path, monk
 
     here = copy_of(finished, tmp_path)
     names = sorted(p.relative_to(here) for p in (here / "run").rglob("*"))
-    monkeypatch.setattr(f"gradbench.reporting.run_folder.{at}", full)
+    monkeypatch.setattr(f"gradbench.report.run_folder.{at}", full)
     sentence = one_sentence(gradbench("run", *TINY, cwd=here))
     assert "the results cannot be written to run" in sentence
     assert "out=DIR" in sentence

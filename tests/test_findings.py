@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gradbench.evaluation.rows import frame, row, write_csv
+from gradbench.run.rows import frame, row, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = """\

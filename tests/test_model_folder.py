@@ -13,7 +13,7 @@ from gradbench.backbones.build import build_network
 from gradbench.backbones.obtain import obtain
 from gradbench.config import compose
 from gradbench.data.gather import gather
-from gradbench.extraction.extract import compute
+from gradbench.outputs.extract import compute
 from gradbench.pipeline import order
 from gradbench.run.experiment import read
 from gradbench.run.judging import judge

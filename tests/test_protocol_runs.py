@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from _runs import TINY, gradbench, one_sentence
 
-from gradbench.reporting.view import AUROC, COLUMNS
+from gradbench.report.view import AUROC, COLUMNS
 
 WORDS = (*TINY, "levels=[1,5]", "challenges=[gaussian_noise,patches]")
 MANY = "detectors=[msp,max_logit,energy,gradient_logistic]"

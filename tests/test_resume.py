@@ -18,7 +18,7 @@ def processes():
     """Return a maker of processes that have the heavy libraries loaded, and no threads yet."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gradbench.pipeline", "gradbench.reporting.run_folder"])
+    context.set_forkserver_preload(["gradbench.pipeline", "gradbench.report.run_folder"])
     return context
 
 
@@ -139,12 +139,12 @@ def after(real, calls: int, half: str = "", where: str = ""):
 MOMENTS = {
     "in the second epoch": ("gradbench.backbones.training.keep", 1, ""),
     "with a half-written network": ("gradbench.backbones.checkpoint.save_tensors", 0, "half"),
-    "in the middle of a shard": ("gradbench.extraction.extract.save_file", 3, "half"),
+    "in the middle of a shard": ("gradbench.outputs.extract.save_file", 3, "half"),
     "between two fits": ("gradbench.run.judging.score_folds", 4, ""),
     "with a product sealed and not renamed": ("gradbench.store.Store._seal", 20, ""),
-    "with the rows written and no table": ("gradbench.reporting.table.markdown", 0, ""),
+    "with the rows written and no table": ("gradbench.report.table.markdown", 0, ""),
     "in the middle of moving the results": (
-        *("gradbench.reporting.run_folder.os.replace", 5, "", "run/.gradbench-part/"),
+        *("gradbench.report.run_folder.os.replace", 5, "", "run/.gradbench-part/"),
     ),
 }
 

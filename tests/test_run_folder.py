@@ -7,8 +7,8 @@ import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, one_sentence, reference, same_results
 
 from gradbench import pipeline
-from gradbench.reporting import claim
-from gradbench.reporting.manifest import listed
+from gradbench.report import claim
+from gradbench.report.manifest import listed
 from gradbench.support.locks import held
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradbench.evaluation.metrics import auroc
+from gradbench.statistics.metrics import auroc
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -19,13 +19,13 @@ from gradbench.backbones.checked import in_a_sentence, try_out
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.together import train_together
 from gradbench.backbones.training import train
+from gradbench.backbones.worker_pool import WorkerPool
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
 from gradbench.support.instantiate import behind
 from gradbench.support.progress import step
 from gradbench.support.sources import source_key, stable_config
-from gradbench.workers.crew import Crew
 
 VERSION = 1
 
@@ -99,7 +99,7 @@ def obtain(
     train_images: ImageSet,
     test: ImageSet,
     store: Store,
-    crew: Crew | None = None,
+    pool: WorkerPool | None = None,
     hold_out: ImageSet | None = None,
 ) -> Network:
     """Return the network that is asked for.
@@ -109,7 +109,7 @@ def obtain(
         train_images: training images without the hold-out.
         test: clean test images, of which one is tried.
         store: where trained networks lie.
-        crew: workers that train together; none to train in this process.
+        pool: workers that train together; none to train in this process.
         hold_out: what is kept from it, noted beside the weights.
 
     Raises:
@@ -129,7 +129,7 @@ def obtain(
     else:
         prints = {"train": train_images.fingerprint}
         prints |= {"hold_out": hold_out.fingerprint} if hold_out is not None else {}
-        build = _trainer(order, backbone, train_images, crew, prints)
+        build = _trainer(order, backbone, train_images, pool, prints)
         history = _take(backbone, store.make(order.key(train_images), build))
     backbone.to(order.device).eval()
     try_out(backbone, test, tell=False)
@@ -197,15 +197,19 @@ def _take(backbone: Backbone, product: Product) -> dict[str, list[float]]:
 
 
 def _trainer(
-    order: Order, backbone: Backbone, images: ImageSet, crew: Crew | None, prints: Mapping[str, str]
+    order: Order,
+    backbone: Backbone,
+    images: ImageSet,
+    pool: WorkerPool | None,
+    prints: Mapping[str, str],
 ):
     def build(folder: Path, scratch: Path) -> dict:
         width, less = order.config.get("width"), order.config.get("narrower")
         narrower = f"backbone.width={less}" if width and less and width > less else ""
         what = (backbone, images, order.recipe, order.seed, scratch)
         with in_a_sentence(backbone):
-            if crew:
-                history = train_together(crew, *what, narrower)
+            if pool:
+                history = train_together(pool, *what, narrower)
             else:
                 history = train(*what, order.device, narrower)
         about = {
@@ -219,6 +223,6 @@ def _trainer(
         checkpoint.save(folder / "network.safetensors", backbone.network, about)
         (folder / "history.json").write_text(json.dumps(history, indent=1))
         told = {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}
-        return told | ({"devices": len(crew)} if crew else {})
+        return told | ({"devices": len(pool)} if pool else {})
 
     return build

@@ -11,13 +11,13 @@ from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.shared_norm import share_statistics
 from gradbench.backbones.sharing import state_of
 from gradbench.backbones.training import train
+from gradbench.backbones.worker import Worker
+from gradbench.backbones.worker_pool import WorkerPool
 from gradbench.data.imageset import ImageSet
-from gradbench.workers.crew import Crew
-from gradbench.workers.mate import Mate
 
 
 def train_together(
-    crew: Crew,
+    pool: WorkerPool,
     backbone: Backbone,
     images: ImageSet,
     recipe: Recipe,
@@ -32,7 +32,7 @@ def train_together(
     any number of them.
 
     Args:
-        crew: the workers.
+        pool: the workers.
         backbone: the network with its initial weights; it gets the trained ones.
         images: training images, without the hold-out.
         recipe: how; its batch holds at least one image a worker.
@@ -45,12 +45,12 @@ def train_together(
     """
     images = replace(images, images=images.images[slice(None)])
     arguments = (backbone, images, recipe, seed, work, narrower)
-    weights, history = crew.call("training", _train, *arguments)
+    weights, history = pool.call("training", _train, *arguments)
     restore(backbone.network, weights, "training")
     return history
 
 
-def _train(mate: Mate, backbone, images, recipe, seed, work, narrower):
-    share_statistics(backbone.network, mate.device)
-    history = train(backbone, images, recipe, seed, work, mate.device, narrower, mate)
+def _train(worker: Worker, backbone, images, recipe, seed, work, narrower):
+    share_statistics(backbone.network, worker.device)
+    history = train(backbone, images, recipe, seed, work, worker.device, narrower, worker)
     return {n: t.cpu() for n, t in state_of(backbone.network).items()}, history

@@ -25,10 +25,10 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.recipe import Recipe, autocast
 from gradbench.backbones.resume import keep, resume
 from gradbench.backbones.sharing import check_separate, copied, move
+from gradbench.backbones.worker import Worker, alone
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress, duration, say, step
-from gradbench.workers.mate import Mate, alone
 
 PROBE = 5
 """Steps that are timed before the remaining hours are told."""
@@ -46,7 +46,7 @@ def train(
     work: Path,
     device: torch.device,
     narrower: str = "",
-    mate: Mate | None = None,
+    worker: Worker | None = None,
 ) -> dict:
     """Train a backbone in place and leave it in evaluation mode.
 
@@ -58,7 +58,7 @@ def train(
         work: folder of the checkpoint, written after every epoch; training goes on from there.
         device: to train on.
         narrower: override that names a cheaper network, told when a CPU would take long.
-        mate: this process among several that train together; none if it is alone.
+        worker: this process among several that train together; none if it is alone.
 
     Returns:
         History: a dict with a list of `loss`, `accuracy` and `seconds` for each epoch.
@@ -67,7 +67,7 @@ def train(
         GradbenchError: if the loss stops being finite, or a parameter shares memory with another
             tensor.
     """
-    mate = mate or alone(device)
+    worker = worker or alone(device)
     network = backbone
     check_separate(network.network)
     move(network, device)
@@ -79,22 +79,22 @@ def train(
         pixels, labels = pixels.to(device), labels.to(device)
     parameters = _trained(network)
     momenta = [torch.zeros_like(p) for p in parameters]
-    first, history = resume(work, network, momenta, recipe, seed, tell=mate.first)
+    first, history = resume(work, network, momenta, recipe, seed, tell=worker.first)
     # the last images of an epoch that do not fill a batch wait for another epoch
     steps = max(len(images) // recipe.batch, 1)
     total = recipe.epochs * steps
-    state = _Steps(network, parameters, momenta, recipe, total, precision, mate)
+    state = _Steps(network, parameters, momenta, recipe, total, precision, worker)
 
     if first < recipe.epochs:
         left = (recipe.epochs - first) * steps
-        seconds = seconds_left(backbone, images, recipe, device, left, mate)
-        if mate.first:
-            _tell_time(seconds, left, device, narrower, mate.of)
-    with Progress("training", total, "steps", done=first * steps, shown=mate.first) as progress:
+        seconds = seconds_left(backbone, images, recipe, device, left, worker)
+        if worker.first:
+            _tell_time(seconds, left, device, narrower, worker.of)
+    with Progress("training", total, "steps", done=first * steps, shown=worker.first) as progress:
         for epoch in range(first, recipe.epochs):
             begun = time.monotonic()
             # for networks that draw numbers themselves, others in each process
-            torch.manual_seed(seed * 1_000_003 + epoch + mate.rank * 500_009)
+            torch.manual_seed(seed * 1_000_003 + epoch + worker.rank * 500_009)
             draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
             order = torch.randperm(len(images), generator=draw)
             network.train()
@@ -107,7 +107,7 @@ def train(
                 loss_sum += loss
                 right += hits
                 progress.advance(1)
-            loss_sum, right = mate.sums([loss_sum, right])
+            loss_sum, right = worker.sums([loss_sum, right])
             history["loss"].append(loss_sum.item() / steps)
             history["accuracy"].append(right.item() / (steps * min(recipe.batch, len(images))))
             history["seconds"].append(round(time.monotonic() - begun, 2))
@@ -116,7 +116,7 @@ def train(
                     f"training diverged in epoch {epoch + 1}: the loss is not finite; "
                     f"try a smaller training.lr than {recipe.lr}"
                 )
-            if not mate.first:
+            if not worker.first:
                 continue
             keep(work, network, momenta, recipe, seed, epoch + 1, history)
             if history["seconds"][-1] > 10:
@@ -151,13 +151,13 @@ def augmented(pixels: Tensor, recipe: Recipe, draw: torch.Generator) -> Tensor:
 class _Steps:
     """One optimiser step at a time; the rate depends on the number of the step alone."""
 
-    def __init__(self, network, parameters, momenta, recipe: Recipe, total: int, autocast, mate):
+    def __init__(self, network, parameters, momenta, recipe: Recipe, total: int, autocast, worker):
         self.network, self.parameters, self.momenta = network, parameters, momenta
-        self.recipe, self.total, self.autocast, self.mate = recipe, total, autocast, mate
+        self.recipe, self.total, self.autocast, self.worker = recipe, total, autocast, worker
 
     def step(self, images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Make a step on a batch; return this process's part of its mean loss and of its hits."""
-        mine = self.mate.share(len(images))
+        mine = self.worker.share(len(images))
         images, own = images[mine], labels[mine]
         with self.autocast():
             logits = self.network(images)
@@ -169,7 +169,7 @@ class _Steps:
             )
         if len(own) < len(labels):
             loss = loss * (len(own) / len(labels))
-        grads = self.mate.sums(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
+        grads = self.worker.sums(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
         with torch.no_grad():
             rate, mu = self.recipe.rate(number / self.total), self.recipe.momentum
             grads = torch._foreach_add(grads, self.parameters, alpha=self.recipe.weight_decay)
@@ -187,20 +187,20 @@ def seconds_left(
     recipe: Recipe,
     device: torch.device,
     steps: int,
-    mate: Mate | None = None,
+    worker: Worker | None = None,
 ) -> float:
     """Time a few steps on a copy of a network and return what `steps` steps would take.
 
     Of several processes, all must call it.
     """
-    mate = mate or alone(device)
+    worker = worker or alone(device)
     network = copied(backbone)
     move(network, device)
     move(network, memory_format=torch.channels_last)
     network.train()
     parameters = _trained(network)
     momenta = [torch.zeros_like(p) for p in parameters]
-    trial = _Steps(network, parameters, momenta, recipe, steps, autocast(recipe, device), mate)
+    trial = _Steps(network, parameters, momenta, recipe, steps, autocast(recipe, device), worker)
     draw = torch.Generator().manual_seed(0)
     batch = min(recipe.batch, len(images))
     pixels = torch.from_numpy(images.images[slice(0, batch)]).to(device)
@@ -211,10 +211,10 @@ def seconds_left(
         loss, _ = trial.step(augmented(pixels[:count], recipe, draw), labels[:count], 0)
         loss.item()
         # of several processes all must come to the same end
-        return float(mate.sums([torch.tensor(time.monotonic() - begun)])[0]) / mate.of
+        return float(worker.sums([torch.tensor(time.monotonic() - begun)])[0]) / worker.of
 
-    with step("timing a few steps of training") if mate.first else contextlib.nullcontext():
-        few = min(batch, FEW * mate.of)
+    with step("timing a few steps of training") if worker.first else contextlib.nullcontext():
+        few = min(batch, FEW * worker.of)
         whole = min(spent(few) for _ in range(2)) * batch / few
         if PROBE * whole < ENOUGH:
             whole = sorted(spent(batch) for _ in range(PROBE))[PROBE // 2]

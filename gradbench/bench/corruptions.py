@@ -80,7 +80,7 @@ def main(words: list[str]) -> None:
     import torch
 
     from gradbench.bench import real, record
-    from gradbench.reporting import provenance
+    from gradbench.report import provenance
     from gradbench.run.experiment import find_device
 
     images = real.tiles(given.images, given.image_size)

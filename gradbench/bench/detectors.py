@@ -137,7 +137,7 @@ def measure(
     """
     from gradbench.bench.drawn_outputs import Drawn
     from gradbench.config import load_member
-    from gradbench.evaluation.protocols import Grouped
+    from gradbench.protocols.base import Grouped
 
     contents = {name: load_member("detector", name) for name in names}
     drawn = Drawn(f, tiles, sizes, [made(*member) for member in contents.items()])
@@ -157,7 +157,7 @@ def measure(
 
 def once(make, drawn: Drawn, folds: Sequence) -> tuple[float, float]:
     """Fit a detector and score both sides with it; return seconds, and those of all cores."""
-    from gradbench.detectors.scoring import Clean, divided, one_thread, score_folds
+    from gradbench.methods.fold_scores import Clean, divided, one_thread, score_folds
 
     detector = make()
     bank, hold_out = drawn.bank(detector), drawn.hold_out(detector)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.detectors.base import GIVEN, Detector, Outputs, Samples
-from gradbench.extraction.extract import compute
-from gradbench.extraction.feature_layers import PREFIX
-from gradbench.extraction.head import head_tensors
+from gradbench.methods.base import GIVEN, Detector, Outputs, Samples
+from gradbench.outputs.extract import compute
+from gradbench.outputs.feature_layers import PREFIX
+from gradbench.outputs.head import head_tensors
 
 CLASS = 1.0
 """Deviation of the class means, in units of the spread within a class."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from gradbench.bench.settings import DEFAULT_OUT, Parser
 from gradbench.errors import GradbenchError
-from gradbench.reporting import style
+from gradbench.report import style
 from gradbench.support.progress import say
 
 NAMES = {

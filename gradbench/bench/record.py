@@ -21,7 +21,7 @@ from gradbench.bench.contenders import STEPS, Contender
 from gradbench.bench.settings import Settings
 from gradbench.bench.timing import Measured, Ratio, ratio, reference_of
 from gradbench.errors import GradbenchError
-from gradbench.reporting import provenance
+from gradbench.report import provenance
 
 LIBRARIES = ("backpack-for-pytorch", "pytorch-ood")
 NUMBERS = (

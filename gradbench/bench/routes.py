@@ -27,7 +27,7 @@ from gradbench.gradients.rules.base import Rule
 from gradbench.gradients.rules.conv_routes import Geometry
 from gradbench.gradients.rules.convolution import Convolution
 from gradbench.gradients.rules.linear import Linear
-from gradbench.reporting import provenance
+from gradbench.report import provenance
 from gradbench.support.progress import Progress, say
 
 SLOWEST = 30

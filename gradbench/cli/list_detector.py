@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradbench.config import expand
-from gradbench.detectors.base import Detector, Passes
-from gradbench.detectors.declared import check_declared
-from gradbench.reporting.table import SUPERVISION
+from gradbench.methods.base import Detector, Passes
+from gradbench.methods.declared import check_declared
+from gradbench.report.table import SUPERVISION
 from gradbench.support.instantiate import instantiate
 from gradbench.support.paths import shown
 

@@ -37,8 +37,8 @@ def main(words: list[str]) -> None:
     names, folders, out = _read(without_dirs(words))
     dirs = config_dirs(words)
     with step("loading libraries"):
-        from gradbench.reporting.report.document import report
-        from gradbench.reporting.report.source import find, read
+        from gradbench.report.page.document import report
+        from gradbench.report.page.source import find, read
 
     with step("reading the runs"):
         sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)

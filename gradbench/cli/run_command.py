@@ -53,8 +53,8 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
 
     with step("loading libraries"):
         from gradbench.pipeline import run
-        from gradbench.reporting import provenance
-        from gradbench.reporting.run_folder import RunFolder, terminal
+        from gradbench.report import provenance
+        from gradbench.report.run_folder import RunFolder, terminal
         from gradbench.run.experiment import read
         from gradbench.store import Store
         from gradbench.support.memory import keep_freed_memory

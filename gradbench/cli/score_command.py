@@ -96,13 +96,13 @@ def main(words: list[str]) -> None:
     out = asked.last("--out") or run / "scores.csv"
 
     with step("loading libraries"):
+        from gradbench.backbones.devices import exact_arithmetic
         from gradbench.data.files import passed_over
-        from gradbench.scoring.pictures import find
-        from gradbench.scoring.scorer import load
-        from gradbench.scoring.writing import ScoresFile
+        from gradbench.predict.pictures import find
+        from gradbench.predict.scorer import load
+        from gradbench.predict.writing import ScoresFile
         from gradbench.support.memory import keep_freed_memory
         from gradbench.support.signals import ended_tidily
-        from gradbench.workers.devices import exact_arithmetic
 
     exact_arithmetic()
     keep_freed_memory()

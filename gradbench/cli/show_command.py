@@ -27,8 +27,8 @@ def main(words: list[str]) -> None:
     for word in words:
         if word.startswith("-") and word != "--all":
             raise GradbenchError(f"show knows no {word}: --all, --help")
-    from gradbench.reporting.finished import Finished
-    from gradbench.reporting.papers.runs import is_run, jobs
+    from gradbench.report.finished import Finished
+    from gradbench.report.papers.runs import is_run, jobs
 
     for folder in _places(names[0]) if names else ():
         if is_run(folder):
@@ -42,7 +42,7 @@ def main(words: list[str]) -> None:
         print(Finished(folder).text("table.md"), end="")
         return
     with step(f"reading {shown(folder)}"):
-        from gradbench.reporting.run_folder import terminal
+        from gradbench.report.run_folder import terminal
 
         text = terminal(folder)
     print(text)
@@ -63,7 +63,7 @@ def find(name: str) -> Path:
     for folder in _places(name):
         if os.path.isfile(folder / "run.json"):  # whatever the name: too long ones too
             return folder
-    from gradbench.reporting.papers.runs import jobs
+    from gradbench.report.papers.runs import jobs
 
     there = [*(job for folder in _places(name) for job in jobs(folder)), *runs()]
     names = ", ".join(map(shown, there)) or "none yet"

@@ -20,8 +20,8 @@ from gradbench.cli.overrides import at_home, check_overrides
 from gradbench.cli.words import config_dirs
 from gradbench.config import compose
 from gradbench.errors import GradbenchError
-from gradbench.reporting import sweep_json
-from gradbench.reporting.claim import locked
+from gradbench.report import sweep_json
+from gradbench.report.claim import locked
 from gradbench.settings import check_settings
 from gradbench.support.paths import shown
 from gradbench.support.progress import step
@@ -203,7 +203,7 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     """
     import pandas
 
-    from gradbench.evaluation.rows import NAMING, frame, read_csv, write_csv
+    from gradbench.run.rows import NAMING, frame, read_csv, write_csv
 
     names = sorted({json.loads(path.read_text()) for path in (base / JOBS).glob("*.json")})
     if not names:
@@ -218,7 +218,7 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     write_csv(merged, base / JOBS / "results.csv")
     told = f"{len(parts)} jobs, rows in {base / 'results.csv'}"
     if merged["level"].nunique() > 2:  # no level and at least two of them
-        from gradbench.reporting import figures
+        from gradbench.report import figures
 
         figures.levels(base / JOBS / "levels.png", "AUROC against level", merged)
         told += f", picture: {base / 'levels.png'}"

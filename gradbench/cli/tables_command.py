@@ -13,7 +13,7 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.support.progress import step
 
 if TYPE_CHECKING:
-    from gradbench.reporting.papers.fill import Filling
+    from gradbench.report.papers.fill import Filling
 
 HELP = """\
 gradbench tables [list]
@@ -47,7 +47,7 @@ def main(words: list[str]) -> None:
         print(HELP)
         return
     with step("loading libraries"):
-        from gradbench.reporting.papers.spec import read_table, table_files
+        from gradbench.report.papers.spec import read_table, table_files
 
     rest = without_dirs(words)
     if rest[:1] in ([], ["list"]):
@@ -73,7 +73,7 @@ def main(words: list[str]) -> None:
 
 def _list(extra: Sequence[str], dirs: Sequence[Path]) -> None:
     from gradbench.config import group_files
-    from gradbench.reporting.papers.spec import read_table, table_files
+    from gradbench.report.papers.spec import read_table, table_files
 
     if extra:
         raise GradbenchError(f"`tables list` takes no {extra[0]}: --config-dir DIR alone")
@@ -151,8 +151,8 @@ def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
     Raises:
         GradbenchError: if there is no run though a table needs one, or a run is damaged.
     """
-    from gradbench.reporting.papers.fill import fill
-    from gradbench.reporting.papers.runs import find_runs
+    from gradbench.report.papers.fill import fill
+    from gradbench.report.papers.runs import find_runs
 
     with step(f"reading the runs under {' and '.join(map(str, asked.places))}"):
         runs = find_runs(asked.places)
@@ -175,8 +175,8 @@ def _write(asked: Asked, fillings: list[Filling]) -> None:
     Raises:
         GradbenchError: if the folder cannot be written.
     """
-    from gradbench.reporting.papers import document, tidy
-    from gradbench.reporting.report.page import page
+    from gradbench.report.page.page import page
+    from gradbench.report.papers import document, tidy
 
     render = {
         "terminal": document.terminal,

@@ -12,10 +12,10 @@ from gradbench.config import compose
 from gradbench.data.settings import DataSettings
 from gradbench.errors import GradbenchError
 from gradbench.planning.forecast import forecast
-from gradbench.reporting.claim import free
-from gradbench.reporting.papers.fill import Filling
-from gradbench.reporting.papers.missing import missing
-from gradbench.reporting.papers.orders import Order, orders
+from gradbench.report.claim import free
+from gradbench.report.papers.fill import Filling
+from gradbench.report.papers.missing import missing
+from gradbench.report.papers.orders import Order, orders
 from gradbench.support.progress import duration, say, step
 
 

@@ -15,7 +15,7 @@ from gradbench.data.dataset import MissingData
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, shards
 from gradbench.errors import Faulty
-from gradbench.extraction.feature_layers import expand
+from gradbench.outputs.feature_layers import expand
 from gradbench.planning.planned import (
     AFTER,
     AT_MOST,

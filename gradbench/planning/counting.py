@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradbench.data.imageset import shards
-from gradbench.evaluation.protocols import Fold
-from gradbench.extraction.again import Again
-from gradbench.extraction.perturbed import Further, Perturbed
+from gradbench.outputs.again import Again
+from gradbench.outputs.perturbed import Further, Perturbed
+from gradbench.protocols.base import Fold
 
 
 @dataclass(frozen=True)

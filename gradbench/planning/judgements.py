@@ -13,19 +13,19 @@ from gradbench.challenges.other_set import OtherSet
 from gradbench.data.dataset import MissingData
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
-from gradbench.detectors.base import Detector
 from gradbench.errors import Faulty
-from gradbench.evaluation.controls import random_labels
-from gradbench.evaluation.protocols import Grouped, Protocol
-from gradbench.evaluation.transfer import Transfer
-from gradbench.extraction.again import Again
+from gradbench.methods.base import Detector
+from gradbench.outputs.again import Again
 from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Side
+from gradbench.protocols.base import Grouped, Protocol
+from gradbench.protocols.transfer import Transfer
 from gradbench.run.experiment import Cell
 from gradbench.run.judging import scores_key
 from gradbench.run.sides import protocol, sides
 from gradbench.run.thresholds import fewer
 from gradbench.run.trial import Trial
+from gradbench.statistics.controls import random_labels
 from gradbench.store import Product
 
 

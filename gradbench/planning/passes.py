@@ -15,16 +15,16 @@ import numpy as np
 from torch import Tensor
 
 from gradbench.data.imageset import to_float
-from gradbench.detectors.base import GIVEN, Detector
 from gradbench.errors import GradbenchError
-from gradbench.evaluation.transfer import Transfer
-from gradbench.extraction.extract import BATCH, shard_key
-from gradbench.extraction.feature_layers import PREFIX, expand
-from gradbench.extraction.perturbed import Further, Perturbed
+from gradbench.methods.base import GIVEN, Detector
+from gradbench.outputs.extract import BATCH, shard_key
+from gradbench.outputs.feature_layers import PREFIX, expand
+from gradbench.outputs.perturbed import Further, Perturbed
 from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Count, Side
 from gradbench.planning.judgements import Judgement, Judgements
 from gradbench.planning.planned import AFTER, Planned, each
+from gradbench.protocols.transfer import Transfer
 from gradbench.run.fitting import clean
 from gradbench.run.judging import kept_state
 from gradbench.support.progress import step

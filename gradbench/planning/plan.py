@@ -10,8 +10,8 @@ from gradbench.backbones.obtain import find, fresh
 from gradbench.backbones.training import seconds_left
 from gradbench.data.gather import InDistribution, part
 from gradbench.data.imageset import ImageSet
-from gradbench.detectors.base import GIVEN
-from gradbench.extraction.feature_layers import expand
+from gradbench.methods.base import GIVEN
+from gradbench.outputs.feature_layers import expand
 from gradbench.pipeline import order
 from gradbench.planning import passes
 from gradbench.planning.challenges import Challenges

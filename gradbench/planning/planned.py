@@ -11,7 +11,7 @@ import torch
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet
-from gradbench.extraction.extract import BATCH, compute, shard_key
+from gradbench.outputs.extract import BATCH, compute, shard_key
 from gradbench.run.experiment import Experiment
 from gradbench.store import Store
 from gradbench.support.progress import step

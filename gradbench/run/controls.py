@@ -22,15 +22,15 @@ from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet, LazyImages, to_float
 from gradbench.data.resample import round_trip
 from gradbench.errors import Faulty, GradbenchError
-from gradbench.evaluation.controls import assert_identical, mann_whitney_p, random_labels
-from gradbench.evaluation.protocols import Grouped
-from gradbench.extraction.extract import compute
+from gradbench.outputs.extract import compute
+from gradbench.protocols.base import Grouped
 from gradbench.run import memorisation
 from gradbench.run.experiment import Cell
 from gradbench.run.faults import from_outside, others_go_on
 from gradbench.run.judging import Judged, judge
 from gradbench.run.results import Results
 from gradbench.run.trial import Made, Seen, Trial
+from gradbench.statistics.controls import assert_identical, mann_whitney_p, random_labels
 from gradbench.store import Key
 from gradbench.support.progress import step
 

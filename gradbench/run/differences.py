@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradbench.evaluation.comparison import BOOTSTRAP, compare, corrected_t_p
-from gradbench.evaluation.replicates import Sampled, combined
-from gradbench.evaluation.rows import is_mean
 from gradbench.run.results import Results
+from gradbench.run.rows import is_mean
 from gradbench.run.verdict import CellName
+from gradbench.statistics.comparison import BOOTSTRAP, compare, corrected_t_p
+from gradbench.statistics.replicates import Sampled, combined
 
 Interval = tuple[float, float]
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gradbench.backbones.build import check_network
+from gradbench.backbones.devices import several
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
@@ -18,18 +19,17 @@ from gradbench.challenges.declared import Unusable, usable
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.detectors.base import Detector
-from gradbench.detectors.checked import checked
-from gradbench.detectors.declared import check_declared
 from gradbench.errors import Faulty, GradbenchError
-from gradbench.evaluation.protocols import Protocol, random_name
-from gradbench.evaluation.rows import is_mean
+from gradbench.methods.base import Detector
+from gradbench.methods.checked import checked
+from gradbench.methods.declared import check_declared
+from gradbench.protocols.base import Protocol, random_name
+from gradbench.run.rows import is_mean
 from gradbench.run.settings import check_trained_on, levels, seeds
 from gradbench.settings import check_settings
 from gradbench.support.described import written
 from gradbench.support.instantiate import instantiate
 from gradbench.support.sources import outside
-from gradbench.workers.devices import several
 
 SEED = "{seed}"
 """Stands in `backbone.checkpoint` for each of several seeds."""

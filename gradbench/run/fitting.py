@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
-from gradbench.detectors.base import GIVEN, Detector, Samples
-from gradbench.detectors.checked import check_state
-from gradbench.detectors.scoring import TRIED, Clean, one_thread
 from gradbench.errors import Faulty
-from gradbench.extraction.feature_layers import expand
-from gradbench.extraction.head import head_tensors
-from gradbench.extraction.readers import version_of
+from gradbench.methods.base import GIVEN, Detector, Samples
+from gradbench.methods.checked import check_state
+from gradbench.methods.fold_scores import TRIED, Clean, one_thread
+from gradbench.outputs.feature_layers import expand
+from gradbench.outputs.head import head_tensors
+from gradbench.outputs.readers import version_of
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key

@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
-from gradbench.detectors.scoring import PARTS, Scores, divided, score_folds
-from gradbench.evaluation.bounds import check_bounds
-from gradbench.evaluation.intervals import Measured, measure
-from gradbench.evaluation.protocols import Protocol
-from gradbench.evaluation.replicates import Sampled, sampled
-from gradbench.evaluation.resampling import FoldScores
-from gradbench.extraction.again import VERSION as PERTURBED_VERSION
-from gradbench.extraction.again import seconds_of_passes
+from gradbench.methods.fold_scores import PARTS, Scores, divided, score_folds
+from gradbench.outputs.again import VERSION as PERTURBED_VERSION
+from gradbench.outputs.again import seconds_of_passes
+from gradbench.protocols.base import Protocol
 from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.run.trial import Seen, Trial
+from gradbench.statistics.bounds import check_bounds
+from gradbench.statistics.intervals import Measured, measure
+from gradbench.statistics.replicates import Sampled, sampled
+from gradbench.statistics.resampling import FoldScores
 from gradbench.store import Key, Product, file_digest
 from gradbench.support.progress import step
 from gradbench.support.sources import source_key

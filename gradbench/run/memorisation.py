@@ -10,12 +10,12 @@ from gradbench.challenges.identity import Identity
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
 from gradbench.data.trained_on import Knowledge
-from gradbench.evaluation.metrics import auroc
 from gradbench.run.experiment import Cell
 from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import image_scores, score
 from gradbench.run.results import Results
 from gradbench.run.trial import Seen, Trial
+from gradbench.statistics.metrics import auroc
 
 CELL = Cell("memorisation", Identity())
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, to_float
-from gradbench.detectors.base import GIVEN, Detector
-from gradbench.extraction.extract import BATCH, compute
 from gradbench.gradients.memory import in_chunks
+from gradbench.methods.base import GIVEN, Detector
+from gradbench.outputs.extract import BATCH, compute
 from gradbench.run.results import Results
 from gradbench.run.trial import Trial
 from gradbench.store import Key

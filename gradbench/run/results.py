@@ -16,15 +16,15 @@ from gradbench.challenges.produce import Attack
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
 from gradbench.data.raw import join_notes
-from gradbench.evaluation.attacks import deeds
-from gradbench.evaluation.controls import LEVEL, holm
-from gradbench.evaluation.replicates import Sampled
-from gradbench.evaluation.rows import frame, hole, measured_row, row
+from gradbench.run.attack_outcomes import deeds
 from gradbench.run.experiment import Cell, Experiment, protocol_name
 from gradbench.run.judging import Judged, kept_scores, kept_state
+from gradbench.run.rows import frame, hole, measured_row, row
 from gradbench.run.synthetic import relation
 from gradbench.run.trial import Seen
 from gradbench.run.verdict import CellName, Threshold, Verdict
+from gradbench.statistics.controls import LEVEL, holm
+from gradbench.statistics.replicates import Sampled
 from gradbench.support.on_demand import OnDemand
 from gradbench.support.progress import say
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from gradbench.data.raw import join_notes
-from gradbench.evaluation.replicates import Sampled, combined
-from gradbench.evaluation.rows import NETWORKS, is_mean, mean_of, row
 from gradbench.run.differences import behind, cells_of, compared
 from gradbench.run.experiment import protocol_name
 from gradbench.run.results import Results
+from gradbench.run.rows import NETWORKS, is_mean, mean_of, row
 from gradbench.run.verdict import CellName, Verdict
+from gradbench.statistics.replicates import Sampled, combined
 
 Line = dict[str, dict[int, Sampled]]
 """Detector -> seed of the network."""

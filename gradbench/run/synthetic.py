@@ -13,7 +13,7 @@ from gradbench.challenges.produce import produce
 from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import hold_out
-from gradbench.detectors.base import Samples
+from gradbench.methods.base import Samples
 from gradbench.run.experiment import Cell
 from gradbench.run.trial import Trial
 

@@ -10,7 +10,7 @@ from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
 from gradbench.data.raw import join_notes
 from gradbench.data.roles import hold_out
-from gradbench.detectors.base import Detector
+from gradbench.methods.base import Detector
 from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import fitted, image_scores, score
 from gradbench.run.results import Results

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
-from gradbench.detectors.scoring import PARTS, Scores, Side, one_thread, score_folds
 from gradbench.errors import Faulty
-from gradbench.evaluation.transfer import Transfer
-from gradbench.extraction.again import seconds_of_passes
+from gradbench.methods.fold_scores import PARTS, Scores, Side, one_thread, score_folds
+from gradbench.outputs.again import seconds_of_passes
+from gradbench.protocols.transfer import Transfer
 from gradbench.run.experiment import Cell
 from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import clean

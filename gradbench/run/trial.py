@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.obtain import Network
+from gradbench.backbones.worker_pool import WorkerPool
 from gradbench.challenges import checked
 from gradbench.challenges.archive import Archive, archive_of, published
 from gradbench.challenges.base import Asked, Derived, Given
@@ -20,12 +21,11 @@ from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import Faulty, GradbenchError
-from gradbench.extraction.again import Again
-from gradbench.extraction.extract import extract
-from gradbench.extraction.together import Readers
+from gradbench.outputs.again import Again
+from gradbench.outputs.extract import extract
+from gradbench.outputs.together import Readers
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.store import Store
-from gradbench.workers.crew import Crew
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Trial:
         f: the network.
         seed: that the experiment names for it.
         store: where products lie.
-        crew: workers that read f; none to do it in this process.
+        pool: workers that read f; none to do it in this process.
         faults: why challenges from outside cannot be measured, by name.
         unfit: why detectors from outside that see no challenge cannot be fitted, by name.
     """
@@ -88,14 +88,14 @@ class Trial:
     f: Network
     seed: int
     store: Store
-    crew: Crew | None = None
+    pool: WorkerPool | None = None
     faults: dict[str, str] = field(default_factory=dict)
     unfit: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def readers(self) -> Readers | None:
         """The workers, as readers of f."""
-        return self.crew and Readers(self.crew, self.f.backbone, self.f.weights)
+        return self.pool and Readers(self.pool, self.f.backbone, self.f.weights)
 
     @cached_property
     def accuracy(self) -> float:

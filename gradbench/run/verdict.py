@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradbench.evaluation.replicates import Sampled
+from gradbench.statistics.replicates import Sampled
 
 CellName = tuple[str, str, int | None]
 """Challenge_set, challenge and level."""

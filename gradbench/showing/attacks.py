@@ -10,17 +10,17 @@ import torch
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.checked import try_out
+from gradbench.backbones.devices import exact_arithmetic
 from gradbench.backbones.obtain import Network, find
 from gradbench.data.gather import InDistribution, gather
 from gradbench.data.imageset import to_float
 from gradbench.errors import GradbenchError
 from gradbench.pipeline import order
-from gradbench.reporting.sheet import Panel, Row, sheet
+from gradbench.report.sheet import Panel, Row, sheet
 from gradbench.run.experiment import Experiment
 from gradbench.showing.choice import WORDNET, Choice, label_name, load, uint8
 from gradbench.showing.made import USUAL, described, how_many, made_from, named, trial
 from gradbench.store import Store
-from gradbench.workers.devices import exact_arithmetic
 
 FACTORS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
 """By which perturbations are amplified."""

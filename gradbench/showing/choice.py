@@ -15,7 +15,7 @@ from gradbench.data.imageset import ImageSet, to_float, to_grid
 from gradbench.data.picture import to_array
 from gradbench.data.raw import WHOLE
 from gradbench.errors import GradbenchError
-from gradbench.reporting.sheet import magnification
+from gradbench.report.sheet import magnification
 
 WORDNET = re.compile(r"^n\d{8} (?=.)")
 ROLES = ("test", "challenge", "train")

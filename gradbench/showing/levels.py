@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gradbench.data.imageset import ImageSet
 from gradbench.data.raw import join_notes
-from gradbench.reporting.sheet import Panel, Row, sheet
+from gradbench.report.sheet import Panel, Row, sheet
 from gradbench.run.experiment import Experiment
 from gradbench.showing.choice import Choice, label_name, title, uint8
 from gradbench.showing.made import USUAL, described, how_many, made_from, named, trial

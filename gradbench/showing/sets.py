@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.reporting.sheet import Panel, Row, sheet
+from gradbench.report.sheet import Panel, Row, sheet
 from gradbench.showing.choice import Choice, drawn_as, label_name, load, originals, some, title
 
 MOST = 60

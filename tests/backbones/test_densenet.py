@@ -14,8 +14,8 @@ from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.densenet import DenseNet
 from gradbench.config import compose, load_member
 from gradbench.errors import GradbenchError
-from gradbench.extraction.readers import read
 from gradbench.gradients import squared_norms
+from gradbench.outputs.readers import read
 
 
 def lively(depth: int, growth: int, channels: int = 3) -> DenseNet:

@@ -10,7 +10,7 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.feature_layers import feature_layers
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
-from gradbench.extraction.feature_layers import expand
+from gradbench.outputs.feature_layers import expand
 
 
 def test_a_class_declares_its_own():

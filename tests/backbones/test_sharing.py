@@ -162,20 +162,20 @@ def test_norms_of_gradients_count_a_shared_tensor_once():
         torch.testing.assert_close(row, torch.stack([g.square().sum() for g in grads]))
 
 
-def test_two_processes_train_shared_layers(crew, tmp_path):
+def test_two_processes_train_shared_layers(pool, tmp_path):
     one, two = backbone(), backbone()
     train(one, images(66), RECIPE, 0, tmp_path / "one", CPU)
-    train_together(crew, two, images(66), RECIPE, 0, tmp_path / "two")
+    train_together(pool, two, images(66), RECIPE, 0, tmp_path / "two")
     pairs = zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True)
     for own, other in pairs:
         torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4)
     assert two.network[3] is two.network[2]
 
 
-def test_a_parametrized_network_in_several_processes_is_one_sentence(crew, tmp_path):
+def test_a_parametrized_network_in_several_processes_is_one_sentence(pool, tmp_path):
     net = backbone(NETWORKS["parametrized weight_norm"])
     with pytest.raises(GradbenchError, match=r"devices=2: what training .*take devices=1$"):
-        train_together(crew, net, images(66), RECIPE, 0, tmp_path)
+        train_together(pool, net, images(66), RECIPE, 0, tmp_path)
 
 
 # checkpoints of others

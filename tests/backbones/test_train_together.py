@@ -31,10 +31,10 @@ def close(first: Backbone, second: Backbone) -> bool:
 
 
 @pytest.mark.parametrize("build", [with_batch_norm, without_batch_norm])
-def test_two_processes_train_the_network_of_one(crew, tmp_path, build):
+def test_two_processes_train_the_network_of_one(pool, tmp_path, build):
     before, one, two = backbone(build), backbone(build), backbone(build)
     told = train(one, images(66), RECIPE, 0, tmp_path / "one", CPU)
-    history = train_together(crew, two, images(66), RECIPE, 0, tmp_path / "two")
+    history = train_together(pool, two, images(66), RECIPE, 0, tmp_path / "two")
     assert close(one, two)
     assert not close(before, two)
     assert history["loss"] == pytest.approx(told["loss"], rel=1e-4)
@@ -45,7 +45,7 @@ def test_two_processes_train_the_network_of_one(crew, tmp_path, build):
     assert all(map(torch.equal, again.state_dict().values(), two.state_dict().values()))
 
 
-def test_two_processes_go_on_where_one_was_stopped(crew, tmp_path, monkeypatch):
+def test_two_processes_go_on_where_one_was_stopped(pool, tmp_path, monkeypatch):
     keep = training.keep
 
     def kept_once(*what):
@@ -58,20 +58,20 @@ def test_two_processes_go_on_where_one_was_stopped(crew, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(stopped, images(66), RECIPE, 0, tmp_path / "work", CPU)
     done = (tmp_path / "work" / "training.safetensors").read_bytes()
-    history = train_together(crew, resumed, images(66), RECIPE, 0, tmp_path / "work")
+    history = train_together(pool, resumed, images(66), RECIPE, 0, tmp_path / "work")
     assert len(history["loss"]) == 2
     assert done != (tmp_path / "work" / "training.safetensors").read_bytes()
     assert close(undisturbed, resumed)
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_statistics_over_both_are_those_of_the_whole_batch(crew, momentum):
+def test_statistics_over_both_are_those_of_the_whole_batch(pool, momentum):
     torch.manual_seed(5)
     images, back = torch.randn(2, 8, 4, 3, 5, dtype=torch.float64)
     images = 3 * images + 2
     norm = nn.BatchNorm2d(4, momentum=momentum).double()
     nn.init.uniform_(norm.weight, 0.5, 1.5)
-    parts, totals, buffers = crew.call("a test", normalised, norm, images, back)
+    parts, totals, buffers = pool.call("a test", normalised, norm, images, back)
     images.requires_grad_()
     out = norm(images)
     grads = torch.autograd.grad((out * back).sum(), [images, *norm.parameters()])

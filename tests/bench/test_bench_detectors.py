@@ -11,9 +11,9 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.bench.drawn_outputs import Drawn
 from gradbench.bench.real import tiles
-from gradbench.detectors.energy import Energy
-from gradbench.detectors.gradient_synthetic import GradientSynthetic
-from gradbench.detectors.rmds import RMDS
+from gradbench.methods.energy import Energy
+from gradbench.methods.gradient_synthetic import GradientSynthetic
+from gradbench.methods.rmds import RMDS
 
 SMALL = ("bench", "detectors", "--backbone", "small_cnn", "--image-size", "8", "--threads", "1",
          "--images", "60", "--bank", "90", "--hold-out", "80", "--batch", "16",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradbench.challenges.base import Derived
-from gradbench.detectors.base import Detector, Info
+from gradbench.methods.base import Detector, Info
 from gradbench.errors import GradbenchError
 
 

@@ -15,8 +15,8 @@ from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.config import compose
 from gradbench.data.dataset import DataSettings
 from gradbench.data.shelf import known
-from gradbench.reporting.sheet import enlarged
-from gradbench.reporting.style import FAINT
+from gradbench.report.sheet import enlarged
+from gradbench.report.style import FAINT
 from gradbench.run.experiment import read
 from gradbench.run.trial import source
 from gradbench.showing.attacks import amplification, amplified

@@ -90,7 +90,7 @@ def test_python_m_leaves_the_folder_out_too(downloaded):
 def test_the_folder_of_settings_that_is_named_is_imported_from(downloaded, tmp_path):
     (tmp_path / "own/detector").mkdir(parents=True)
     (tmp_path / "own/own_parts.py").write_text(
-        "from gradbench.detectors.energy import Energy\n" + SPY
+        "from gradbench.methods.energy import Energy\n" + SPY
     )
     (tmp_path / "own/detector/mine.yaml").write_text("_target_: own_parts.Energy\n")
     words = ["list", "detector=mine", "--config-dir", str(tmp_path / "own")]

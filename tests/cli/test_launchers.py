@@ -81,7 +81,7 @@ DYING = """\
 import os
 import signal
 
-from gradbench.detectors.msp import MSP
+from gradbench.methods.msp import MSP
 
 
 class Dying(MSP):

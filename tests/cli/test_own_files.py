@@ -21,11 +21,11 @@ FILES = {
     "experiment/waiting.yaml": f"{HEAD}seed: ${{limit}}\nlimit: 50\nname: waiting\n"
     "levels: ['${devices}']\ntraining: {lr: 1e-3, weight_decay: 5E-4}\nremark: 2024-01-01\n",
     "experiment/set.yaml": "# @package _global_\ndefaults:\n  - override /dataset: utf\n",
-    "detector/msp.yaml": "_target_: gradbench.detectors.energy.Energy\ndescription: d\n",
-    "detector/hot.yaml": "_target_: gradbench.detectors.energy.Energy\ntemprature: 3\n",
+    "detector/msp.yaml": "_target_: gradbench.methods.energy.Energy\ndescription: d\n",
+    "detector/hot.yaml": "_target_: gradbench.methods.energy.Energy\ntemprature: 3\n",
     "detector/pair.yaml": "members: [energy, knn]\nk: 3\n",
-    "detector/five.yaml": "_target_: gradbench.detectors.energy.Energy\ndescription: [5]\n",
-    "protocol/three.yaml": "_target_: gradbench.evaluation.protocols.Grouped\nfold: 3\n",
+    "detector/five.yaml": "_target_: gradbench.methods.energy.Energy\ndescription: [5]\n",
+    "protocol/three.yaml": "_target_: gradbench.protocols.base.Grouped\nfold: 3\n",
     "dataset/flips.yaml": "_target_: gradbench.data.embedded.Digits\naugment: {flp: true}\n",
     "backbone/mine.yaml": "_target_: gradbench.backbones.small_cnn.SmallCNN\nname: x\nwidht: 4\n",
 }

@@ -84,7 +84,7 @@ import torch
 
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.challenges.base import Derived
-from gradbench.detectors.base import Detector, Info
+from gradbench.methods.base import Detector, Info
 
 
 class Good(Detector):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gradbench.cli import main
 from gradbench.data.files import SUFFIXES
-from gradbench.scoring.scorer import Scorer
+from gradbench.predict.scorer import Scorer
 
 
 @pytest.fixture(scope="module")

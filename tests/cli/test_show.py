@@ -6,7 +6,7 @@ import os
 import pytest
 from _runs import copy_of, gradbench, one_sentence, reference
 
-from gradbench.reporting.manifest import seal
+from gradbench.report.manifest import seal
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from _made_runs import measured, own_table, write_run
 from _runs import gradbench, one_sentence
 
-from gradbench.reporting.manifest import seal
-from gradbench.reporting.papers.spec import table_files
+from gradbench.report.manifest import seal
+from gradbench.report.papers.spec import table_files
 
 QUICK = """
 title: Digits

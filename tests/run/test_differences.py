@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gradbench.evaluation.comparison import corrected_t_p, normal_p
-from gradbench.evaluation.replicates import Sampled, combined
-from gradbench.evaluation.rows import mean_of
 from gradbench.run.differences import compared
+from gradbench.run.rows import mean_of
 from gradbench.run.verdict import Verdict
+from gradbench.statistics.comparison import corrected_t_p, normal_p
+from gradbench.statistics.replicates import Sampled, combined
 
 CELL = ("adversarial", "fgsm", None)
 OTHER = ("adversarial", "bim", None)

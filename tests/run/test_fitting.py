@@ -12,8 +12,8 @@ from gradbench.backbones.backbone import digest
 from gradbench.challenges.identity import Identity
 from gradbench.config import load_member
 from gradbench.data.gather import InDistribution
-from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
+from gradbench.methods.base import Detector
 from gradbench.run import memorisation
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.fitting import clean, fitted, image_scores

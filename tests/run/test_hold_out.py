@@ -19,7 +19,7 @@ from gradbench.data import gather as gathering
 from gradbench.data.gather import gather
 from gradbench.data.imageset import to_float
 from gradbench.pipeline import order
-from gradbench.reporting.manifest import seal
+from gradbench.report.manifest import seal
 from gradbench.run.clean_images import clean_images
 from gradbench.run.experiment import read
 

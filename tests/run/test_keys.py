@@ -18,7 +18,7 @@ from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.challenges.produce import Source
 from gradbench.config import compose, expand, group_files, read_member
 from gradbench.data.gather import InDistribution
-from gradbench.extraction.again import Again
+from gradbench.outputs.again import Again
 from gradbench.run.experiment import read
 from gradbench.run.fitting import fit_key
 from gradbench.run.judging import scores_key

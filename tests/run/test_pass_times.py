@@ -7,12 +7,12 @@ import pytest
 import torch
 from _dummies import images
 
-from gradbench.detectors.energy import Energy
-from gradbench.detectors.gradient_uncertainty import GradientUncertainty
-from gradbench.detectors.msp import MSP
-from gradbench.detectors.odin import Odin, OdinFixed
-from gradbench.extraction.perturbed import Perturbed
-from gradbench.reporting.costs import costs_table, gathered, write_costs
+from gradbench.methods.energy import Energy
+from gradbench.methods.gradient_uncertainty import GradientUncertainty
+from gradbench.methods.msp import MSP
+from gradbench.methods.odin import Odin, OdinFixed
+from gradbench.outputs.perturbed import Perturbed
+from gradbench.report.costs import costs_table, gathered, write_costs
 from gradbench.run import pass_times
 from gradbench.run.pass_times import costliest
 from gradbench.store import Key, Store

@@ -11,7 +11,7 @@ import pytest
 from _runs import TINY, copy_of, gradbench, kept, same_results, steps
 
 from gradbench.config import compose
-from gradbench.extraction.perturbed import Perturbed
+from gradbench.outputs.perturbed import Perturbed
 from gradbench.planning.plan import plan
 from gradbench.run.experiment import read
 from gradbench.store import Store

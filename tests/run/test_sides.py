@@ -15,7 +15,7 @@ from _runs import TINY, gradbench, one_sentence
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.produce import Attack
 from gradbench.data.imageset import ImageSet, join
-from gradbench.evaluation.attacks import deeds
+from gradbench.run.attack_outcomes import deeds
 from gradbench.run.experiment import Cell
 from gradbench.run.sides import protocol
 from gradbench.run.trial import Seen

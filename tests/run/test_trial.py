@@ -9,9 +9,9 @@ from _dummies import images, network
 from gradbench.backbones.obtain import Network
 from gradbench.data import imageset
 from gradbench.data.gather import InDistribution, part
-from gradbench.evaluation.presets import Access2023, Icip2020
-from gradbench.evaluation.protocols import Grouped
-from gradbench.extraction import extract
+from gradbench.outputs import extract
+from gradbench.protocols.base import Grouped
+from gradbench.protocols.presets import Access2023, Icip2020
 from gradbench.run import trial
 from gradbench.store import Store
 

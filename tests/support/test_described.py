@@ -7,8 +7,8 @@ import pytest
 from msgspec import Meta
 
 from gradbench.config import group_files, load_member
-from gradbench.detectors.base import Detector
 from gradbench.errors import GradbenchError
+from gradbench.methods.base import Detector
 from gradbench.settings import Settings, Step, check_settings, every_setting
 from gradbench.support.described import accepts, check, wording, written
 from gradbench.support.instantiate import _declared, found, instantiate, parameters
@@ -102,9 +102,9 @@ def test_every_setting_of_a_built_in_member_has_a_type_that_is_checked(group):
 @pytest.mark.parametrize(
     ("target", "text"),
     [
-        ("os.getcwd", "builds no detector: name a class derived from gradbench.detectors.base"),
+        ("os.getcwd", "builds no detector: name a class derived from gradbench.methods.base"),
         ("torch.nn.Linear", "_target_=torch.nn.Linear builds no detector"),
-        ("gradbench.detectors", "_target_=gradbench.detectors builds no detector"),
+        ("gradbench.methods", "_target_=gradbench.methods builds no detector"),
         ("gradbench.nowhere.D", "cannot be imported (No module named 'gradbench.nowhere')"),
         (5, "detector mine: _target_=5: write package.module.Name"),
         (["a"], "write package.module.Name"),

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from gradbench.detectors.msp import MSP
+from gradbench.methods.msp import MSP
 from gradbench.support.sources import outside, source_key
 
 FILES = {

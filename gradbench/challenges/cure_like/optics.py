@@ -33,7 +33,7 @@ class LensBlur(CureLike):
         return defocus_blur(images, keys, radius, min(RIM, radius / 2))
 
 
-class GaussianBlur(CureLike):
+class CureGaussianBlur(CureLike):
     """Gaussian blur."""
 
     type = "gaussian_blur"

@@ -34,7 +34,7 @@ class Rain(CureLike):
         return rain(images, keys, strength)
 
 
-class Snow(CureLike):
+class CureSnow(CureLike):
     """Flakes that fall aslant over an image that whitens, as in CIFAR-10-C."""
 
     type = "snow"

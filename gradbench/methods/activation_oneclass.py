@@ -1,0 +1,79 @@
+"""The one-class fit of the gradients on activations instead: a control that takes no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gradbench.methods.base import Detector, Outputs, Samples
+from gradbench.methods.class_profile import ClassProfile
+from gradbench.methods.mahalanobis import MahalanobisV
+from gradbench.methods.oneclass_models import Mahalanobis
+
+
+class ActivationOneClass(Detector):
+    """How far an image's activations lie from those of clean images of its predicted class.
+
+    What `gradient_oneclass` does with gradient norms, done with the spatial means of all channels
+    of all feature layers: values less the mean of the predicted class, Mahalanobis distance with
+    one shrunk covariance, fitted on the hold-out; no challenge image is seen. One forward pass. It
+    tells whether what `gradient_oneclass` finds takes gradients.
+
+    Differs from the paper (Lee et al. 2018, equations 1 and 2): all layers in one covariance,
+    predicted in place of true and nearest classes, the hold-out in place of training images,
+    shrinkage.
+    """
+
+    info = replace(MahalanobisV.info, own=True)
+    supervision = "none"
+    hold_out_reads = ("layer_means", "logits")
+
+    def __init__(self):
+        self.layers: dict[str, int] = {}
+        self.profile = ClassProfile()
+        self.model = Mahalanobis()
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The logits and the feature layers; once fitted, those that are scored."""
+        return (*(self.layers or ("layer_means",)), "logits")
+
+    def fit(
+        self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0
+    ) -> ActivationOneClass:
+        """Fit class means and covariance on the normal images."""
+        clean = {name: values[~fit.abnormal] for name, values in fit.outputs.items()}
+        self.layers = {n: v.shape[1] for n, v in clean.items() if n.startswith("layer_means/")}
+        values, logits = self._values(clean), clean["logits"]
+        self.model.fit(self.profile.fit(values, logits)(values, logits), seed)
+        return self
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Return (N,) distances from the clean activations."""
+        return self.model.distance(self.profile(self._values(outputs), outputs["logits"]))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the class means of every layer, in order, and the precision."""
+        if not self.layers:
+            return {}
+        parts = self.profile.means.split(list(self.layers.values()), dim=1)
+        means = {
+            f"{i}/means/{name}": part for i, (name, part) in enumerate(zip(self.layers, parts))
+        }
+        return means | self.model.state()
+
+    def load(self, state: Mapping[str, Tensor]) -> ActivationOneClass:
+        """Take over class means and precision."""
+        places = sorted((int(i), name) for i, kind, name in
+                        (key.split("/", 2) for key in state if "/means/" in key))  # fmt: skip
+        means = {name: state[f"{i}/means/{name}"] for i, name in places}
+        self.layers = {name: part.shape[1] for name, part in means.items()}
+        self.profile.load({"means": torch.cat(list(means.values()), dim=1)})
+        self.model.load(state)
+        return self
+
+    def _values(self, outputs: Outputs) -> Tensor:
+        return torch.cat([outputs[name] for name in self.layers], dim=1)

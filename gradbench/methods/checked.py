@@ -1,0 +1,244 @@
+"""The door of detectors: what they are given, and what they hand back.
+
+Scores of every detector are looked at. One whose class is from outside gets copies of what others
+read too, its scores must not depend on what is scored beside an image, and a fault in it is one
+sentence; the run goes on with the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbench.errors import Faulty
+from gradbench.methods.base import Detector, Outputs, Samples
+from gradbench.support.calling import calling, reseeded
+from gradbench.support.sources import outside
+
+ROUGHLY = 0.05
+"""Share of the largest score by which that of one image may differ with the number of images."""
+ROUNDING = 1e-3
+"""Likewise as a share of the largest output: what float32 leaves of distances near zero."""
+EXACT = 1e-6
+"""Relative error of a score after the state went through a file."""
+
+
+def checked(name: str, detector: Detector) -> Detector:
+    """Return a detector whose fit, scores and state are looked at from now on."""
+    kind = type(detector)
+    guard = _Guarded if outside(detector) else _Looked
+    object.__setattr__(detector, "__class__", _with(guard, kind))
+    object.__setattr__(detector, "_member", f"detector {name}: {kind.__qualname__}")
+    return detector
+
+
+class _Looked(Detector):
+    """A detector of gradbench, whose scores are looked at."""
+
+    def score(self, outputs: Outputs) -> Tensor:
+        return _numbers(self._member, super().score(outputs), _count(outputs))
+
+
+class _Guarded(Detector):
+    """A detector whose class is from outside."""
+
+    _inside = _alike = False
+
+    @contextmanager
+    def _calling(self, method: str):
+        """Call one of its methods, which may call others of its own without further ado."""
+        object.__setattr__(self, "_inside", True)
+        try:
+            with calling(f"{self._member}.{method}"):
+                yield
+        finally:
+            object.__setattr__(self, "_inside", False)
+
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
+        if self._inside:
+            return super().fit(bank, fit, choose, seed)
+        given = {"bank": bank, "fit": _all(fit), "choose": _all(choose)}
+        copies = {part: _copied(tensors) for part, tensors in given.items()}
+        parts = [_like(s, copies[part]) for part, s in (("fit", fit), ("choose", choose))]
+        with self._calling("fit"):
+            reseeded(seed)  # so that what draws from the process' numbers is a function of the seed
+            super().fit(dict(copies["bank"]), *parts, seed)
+        for part, tensors in given.items():
+            _unchanged(f"{self._member}.fit", tensors, copies[part], f" of {part}")
+        return self
+
+    def score(self, outputs: Outputs) -> Tensor:
+        if self._inside:
+            return super().score(outputs)
+        whole, count = self._scores(outputs), _count(outputs)
+        if count > 1 and not self._alike:  # once for each object: it is the same code every time
+            self._check_alone(outputs, whole)
+            object.__setattr__(self, "_alike", True)
+        return whole
+
+    def state(self) -> dict[str, Tensor]:
+        if self._inside:
+            return super().state()
+        with self._calling("state"):
+            found = super().state()
+        if not isinstance(found, Mapping):
+            raise Faulty(f"{self._member}.state gives {_kind(found)}: a dict of tensors is due")
+        for name, tensor in found.items():
+            if not isinstance(name, str) or not torch.is_tensor(tensor) or tensor.is_complex():
+                raise Faulty(
+                    f"{self._member}.state gives {_kind(tensor)} for {name!r}: a dict from names "
+                    "to tensors is due, since the state is kept as safetensors"
+                )
+        return {n: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for n, t in found.items()}  # fmt: skip
+
+    def load(self, state: Mapping[str, Tensor]) -> Detector:
+        if self._inside:
+            return super().load(state)
+        with self._calling("load"):
+            super().load(_copied(state))
+        return self
+
+    def _scores(self, outputs: Outputs, seed: int | None = None) -> Tensor:
+        copies = _copied(outputs)
+        with self._calling("score"):
+            if seed is not None:
+                reseeded(seed)
+            found = super().score(dict(copies))
+        _unchanged(f"{self._member}.score", outputs, copies)
+        return _numbers(self._member, found, _count(outputs)).double()
+
+    def _check_alone(self, outputs: Outputs, whole: Tensor) -> None:
+        """Refuse scores that are no function of an image's own outputs.
+
+        Among three images, and in the same place among copies of itself, the last one has the same
+        score bit for bit, whatever rounding does; and alone about the one that it has among all.
+        """
+        rows = [len(whole) - 1, len(whole) // 2, 0]
+        three, copies, one = (
+            {n: v[r] for n, v in outputs.items()} for r in (rows, rows[:1] * 3, rows[:1])
+        )
+        few, single = self._scores(three), self._scores(one)
+        other, again = (self._scores(given, seed=len(whole)) for given in (copies, three))
+        if not torch.equal(few, again):
+            raise Faulty(
+                f"{self._member}.score gives the same images other scores the second time: random "
+                "numbers belong into fit, from its seed, and nothing is kept of images scored"
+            )
+        scale = max(float(v.abs().max()) for v in outputs.values() if v.numel())
+        room = ROUGHLY * float(whole.abs().max()) + ROUNDING * scale
+        for alone, there, slack in (
+            (other[0], few[0], 0.0),
+            (few[0], whole[-1], room),
+            (single[0], whole[-1], room),
+        ):
+            if abs(float(alone - there)) > slack:
+                raise Faulty(
+                    f"{self._member}.score gives an image {float(there):.6g} among some and "
+                    f"{float(alone):.6g} among others: a score may depend on the image's own "
+                    "outputs alone; statistics of other images belong into fit"
+                )
+
+
+def check_state(
+    fitted: Detector, make: Callable[[], Detector], score: Callable[[Detector], np.ndarray]
+) -> None:
+    """Refuse a detector from outside whose state gives another object other scores than it has.
+
+    Args:
+        fitted: the detector.
+        make: builds it afresh.
+        score: scores some images.
+
+    Raises:
+        Faulty: naming the class.
+    """
+    if not isinstance(fitted, _Guarded):
+        return
+    due = "all that fit learns belongs into state"
+    before = score(fitted)
+    try:
+        loaded = score(make().load(fitted.state()))
+    except Faulty as fault:
+        raise Faulty(f"{fault} once state() went through load(): {due}") from fault
+    gap = np.abs(before - loaded)
+    if gap.max(initial=0) > EXACT * np.abs(before).max(initial=0):
+        worst = int(gap.argmax())
+        raise Faulty(
+            f"{fitted._member}.load(state()) gives a score of {loaded[worst]:.6g} where the "
+            f"fitted one gives {before[worst]:.6g}: {due}"
+        )
+
+
+@cache
+def _with(guard: type, kind: type) -> type:
+    """Return a class like that of a detector, with the methods of a guard before its own."""
+    about = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(kind)(kind.__name__, (guard, kind), about)
+
+
+def _numbers(member: str, found, count: int) -> Tensor:
+    """Return scores as a tensor (count,) without a graph, on the processor.
+
+    Raises:
+        Faulty: if they are not one finite real number for each image.
+    """
+    if isinstance(found, np.ndarray) and found.dtype.kind in "fiub":
+        found = torch.from_numpy(np.array(found))
+    if not torch.is_tensor(found) or found.is_complex() or found.layout is not torch.strided:
+        raise Faulty(f"{member}.score gives {_kind(found)}: a tensor ({count},) is due")
+    if found.shape != (count,):
+        raise Faulty(
+            f"{member}.score gives scores of shape {tuple(found.shape)} for {count} images: "
+            f"({count},) is due"
+        )
+    found = found.detach().cpu()
+    found = found if found.is_floating_point() else found.double()
+    if not found.isfinite().all():
+        bad = int((~found.isfinite()).sum())
+        raise Faulty(f"{member}.score gives {bad} of {count} images a score that is not finite")
+    return found
+
+
+def _kind(found) -> str:
+    if torch.is_tensor(found):
+        return f"a tensor {tuple(found.shape)} of {found.dtype}"
+    return f"an array of {found.dtype}" if isinstance(found, np.ndarray) else repr(found)[:60]
+
+
+def _count(outputs: Outputs) -> int:
+    return len(next(iter(outputs.values()), ()))
+
+
+def _all(samples: Samples) -> dict[str, Tensor]:
+    return {**samples.outputs, "abnormal": samples.abnormal}
+
+
+def _like(samples: Samples, copies: Mapping[str, Tensor]) -> Samples:
+    return replace(
+        samples,
+        outputs={name: copies[name] for name in samples.outputs},
+        abnormal=copies["abnormal"],
+    )
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies: versions of tensors would not tell of a change through `.data` or numpy."""
+    return {name: values.clone() for name, values in tensors.items()}
+
+
+def _unchanged(
+    call: str, given: Mapping[str, Tensor], copies: Mapping[str, Tensor], of: str = ""
+) -> None:
+    for name, values in given.items():
+        if not torch.equal(copies[name], values):
+            raise Faulty(
+                f"{call} changes its input in place ({name}{of}): it must leave it as it is, work "
+                "on a clone()"
+            )

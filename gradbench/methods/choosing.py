@@ -1,0 +1,80 @@
+"""Choosing a setting on the *choose* part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from gradbench.errors import GradbenchError
+from gradbench.methods.profile import rank_auroc
+
+Setting = TypeVar("Setting")
+
+
+def tnr_at_95_tpr(scores: np.ndarray, abnormal: np.ndarray) -> float:
+    """Return the share of abnormal images above the threshold that keeps 95 % of the normal ones.
+
+    Kept are normal images with a score up to the threshold, at least 95 % of them; abnormal ones
+    are rejected above it. In the published codes this is "TNR at 95 % TPR", normal being positive.
+
+    Args:
+        scores: (N,), higher = more abnormal.
+        abnormal: (N,) bool.
+    """
+    normal = np.sort(scores[~abnormal])
+    threshold = normal[int(np.ceil(0.95 * len(normal))) - 1]
+    return float((scores[abnormal] > threshold).mean())
+
+
+def best_setting(tried: Iterable[tuple[Setting, Tensor]], abnormal: Tensor) -> Setting:
+    """Return the setting with the best TNR at 95 % TPR; of equals the best AUROC, then the first.
+
+    Args:
+        tried: settings with the (N,) scores that they give.
+        abnormal: (N,) bool.
+    """
+    labels = abnormal.numpy()
+
+    def worth(pair: tuple[Setting, Tensor]) -> tuple[float, float]:
+        scores = pair[1].numpy()
+        return tnr_at_95_tpr(scores, labels), rank_auroc(scores, labels)
+
+    return max(tried, key=worth)[0]
+
+
+def checked_numbers(
+    setting: str, values: Sequence[float], positive: bool = False
+) -> tuple[float, ...]:
+    """Return values to choose from as floats.
+
+    Args:
+        setting: its name, for the message.
+        values: numbers from 0.
+        positive: 0 is not allowed.
+
+    Raises:
+        GradbenchError: if there is none, or one is no number or out of range.
+    """
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(np.isfinite(v) and (v > 0 if positive else v >= 0) for v in numbers):
+        raise GradbenchError(
+            f"{setting}={values}: list one or more numbers {'above' if positive else 'from'} 0"
+        )
+    return numbers
+
+
+def checked_count(setting: str, value: int) -> int:
+    """Return a number of images to use, checked.
+
+    Raises:
+        GradbenchError: unless it is a whole number of at least 20.
+    """
+    if type(value) is not int or value < 20:
+        raise GradbenchError(f"{setting}={value}: a whole number, at least 20")
+    return value

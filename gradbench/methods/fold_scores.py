@@ -1,0 +1,167 @@
+"""Fits a detector on every fold of a protocol and scores what it may be measured on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from gradbench.methods.base import Detector, Outputs, Samples
+from gradbench.methods.checked import check_state
+from gradbench.outputs.again import Again
+from gradbench.outputs.perturbed import Perturbed
+
+TRIED = 3
+"""Images on which the state of a fitted detector is tried."""
+PARTS = ("normal", "abnormal", "choose_normal", "choose_abnormal")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a detector on one fold, higher = more likely abnormal.
+
+    Attributes:
+        normal: of the normal images of *measure*.
+        abnormal: of the abnormal images of *measure*.
+        choose_normal: of the normal images of *choose*.
+        choose_abnormal: of the abnormal images of *choose*.
+    """
+
+    normal: np.ndarray
+    abnormal: np.ndarray
+    choose_normal: np.ndarray
+    choose_abnormal: np.ndarray
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Outputs of f for images that are never measured.
+
+    Attributes:
+        bank: of training images, for detectors with `bank_reads`.
+        hold_out: of clean images f was not trained on, for detectors with `hold_out_reads`.
+    """
+
+    bank: Outputs
+    hold_out: Outputs
+
+
+def score_folds(
+    make: Callable[[], Detector],
+    normal: Outputs,
+    abnormal: Outputs,
+    folds: Sequence,
+    seed: int,
+    clean: Clean,
+    again: Sequence[Again] | None = None,
+) -> tuple[list[Scores], dict[str, Tensor]]:
+    """Return a supervised detector's scores on every fold, and the fitted state of the first.
+
+    All of it runs on one thread: the models are small, and their numbers then do not depend on the
+    number of threads.
+
+    Args:
+        make: builds the detector afresh.
+        normal: outputs of the clean images.
+        abnormal: outputs of the challenge images.
+        folds: of the protocol, each with `fit`, `choose` and `measure` (`normal`, `abnormal`).
+        seed: of the fit.
+        clean: outputs of images outside the measurement.
+        again: for detectors that perturb images: further passes over normal and abnormal ones.
+    """
+    sides = [Side(*side) for side in zip((normal, abnormal), again or (None, None))]
+    with one_thread():
+        return _fitted_by_fold(make, sides, folds, seed, clean)
+
+
+def divided(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[Scores]:
+    """Divide the scores of a detector that sees no challenge, and is fitted once, into folds."""
+    return [
+        Scores(
+            normal[fold.measure.normal],
+            abnormal[fold.measure.abnormal],
+            normal[fold.choose.normal],
+            abnormal[fold.choose.abnormal],
+        )
+        for fold in folds
+    ]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Normal or abnormal images: their outputs, and further passes over them."""
+
+    outputs: Outputs
+    again: Again | None
+
+    def score(self, detector: Detector, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of some images."""
+        moved = {name: self.again(what, rows) for name, what in detector.perturbed.items()}
+        return detector.score({**_rows(self.outputs, rows), **moved}).numpy()
+
+    def drawn(self, rows: np.ndarray, count: int | None) -> np.ndarray:
+        """Return at most so many of the rows, those that come first in the random order."""
+        if count is None:
+            return rows
+        return np.sort(rows[np.argsort(self.again.order[rows])[:count]])
+
+
+def _fitted_by_fold(make, sides: list[Side], folds, seed, clean):
+    found, first = [], {}
+    aside = {f"hold_out/{name}": values for name, values in clean.hold_out.items()}
+    for number, fold in enumerate(folds):
+        detector = make()
+        fit, choose, measured = (
+            [part.normal, part.abnormal] for part in (fold.fit, fold.choose, fold.measure)
+        )
+        choose = [side.drawn(rows, detector.drawn) for side, rows in zip(sides, choose)]
+        seen = [_samples(sides, rows) for rows in (fit, choose)]
+        detector.fit({**clean.bank, **aside}, *seen, seed)
+        scores = [
+            side.score(detector, rows)
+            for part in (measured, choose)
+            for side, rows in zip(sides, part)
+        ]
+        found.append(Scores(*scores))
+        if not number:
+            first = detector.state()
+            check_state(detector, make, partial(sides[0].score, rows=measured[0][:TRIED]))
+    return found, first
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch and the numerical libraries compute on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows(outputs: Outputs, rows: np.ndarray) -> Outputs:
+    index = torch.from_numpy(np.asarray(rows))
+    return {name: values[index] for name, values in outputs.items()}
+
+
+def _samples(sides: list[Side], rows: list[np.ndarray]) -> Samples:
+    joined = Samples.join(*(_rows(side.outputs, r) for side, r in zip(sides, rows)))
+    if any(side.again is None for side in sides):
+        return joined
+    size = len(rows[0])
+
+    def look(what: Perturbed, wanted: Tensor) -> Tensor:
+        of_normal = wanted.numpy() < size
+        parts = wanted.numpy()[of_normal], wanted.numpy()[~of_normal] - size
+        return torch.cat([s.again(what, r[part]) for s, r, part in zip(sides, rows, parts)])
+
+    order = [torch.from_numpy(side.again.order[r]) for side, r in zip(sides, rows)]
+    return replace(joined, order=torch.cat(order), again=look)

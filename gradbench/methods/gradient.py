@@ -1,0 +1,136 @@
+"""The papers' detector H: a two-layer perceptron on the squared gradient norms of f."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gradbench.errors import GradbenchError
+from gradbench.methods.base import Detector, Info, Outputs, Samples
+from gradbench.methods.profile import Normaliser, rank_auroc
+
+PAPER = Info(
+    "Gradients as a Measure of Uncertainty in Neural Networks",
+    "ICIP 2020",
+    "https://arxiv.org/abs/2008.08030",
+)
+OWN = replace(PAPER, own=True)
+"""Of detectors that read the paper's gradients and are not in it."""
+
+
+class Gradient(Detector):
+    """H of Lee and AlRegib (2020): logit of a perceptron on all layers' squared gradient norms.
+
+    v -> log(v + 1e-12) -> standardised -> Linear(d, hidden) -> ReLU -> Linear(hidden, 1), fitted
+    with binary cross entropy, both classes weighted alike, the epoch with the best AUROC on
+    *choose* kept.
+
+    Differs from the paper: width, activation, normalisation, optimiser and epochs are not
+    published; these are ours (two fully connected layers are the paper's).
+
+    Args:
+        label: confounding label of the gradients read.
+        loss: loss of the gradients read.
+        hidden: units of the hidden layer.
+        normalisation: `log_standard`, `standard` or `none`.
+        epochs: passes over the *fit* part.
+        batch: samples in a step.
+        lr: of Adam.
+        weight_decay: of Adam.
+
+    Raises:
+        GradbenchError: for a setting out of range.
+    """
+
+    info = PAPER
+    supervision = "training"
+    half = 0.0
+
+    def __init__(
+        self,
+        label: str = "ones",
+        loss: str = "bce",
+        hidden: int = 64,
+        normalisation: str = "log_standard",
+        epochs: int = 50,
+        batch: int = 256,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+    ):
+        for setting, value in (("hidden", hidden), ("epochs", epochs), ("batch", batch)):
+            if type(value) is not int or value < 1:
+                raise GradbenchError(f"gradient {setting}={value}: a whole number, at least 1")
+        if not lr > 0 or not weight_decay >= 0:
+            raise GradbenchError(f"gradient lr={lr} weight_decay={weight_decay}: above 0, from 0")
+        self.source = f"squared_norms/{label}/{loss}"
+        self.reads = (self.source,)
+        self.hidden, self.epochs, self.batch = hidden, epochs, batch
+        self.lr, self.weight_decay = lr, weight_decay
+        self.normaliser = Normaliser(normalisation)
+        self.head: nn.Sequential | None = None
+
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Gradient:
+        """Fit H on *fit* and keep the epoch with the best AUROC on *choose*."""
+        features = self.normaliser.fit(fit.outputs[self.source])(fit.outputs[self.source])
+        watched = self.normaliser(choose.outputs[self.source])
+        target = fit.abnormal.float()
+        share = target.mean()
+        weights = torch.where(fit.abnormal, 0.5 / share, 0.5 / (1 - share))
+        draw = torch.Generator().manual_seed(seed)
+        head = self._perceptron(features.shape[1], draw)
+        optimiser = torch.optim.Adam(
+            head.parameters(), lr=self.lr, weight_decay=self.weight_decay, foreach=True
+        )
+        best, kept = -1.0, copy.deepcopy(head.state_dict())
+        for _ in range(self.epochs):
+            for rows in torch.randperm(len(features), generator=draw).split(self.batch):
+                loss = nn.functional.binary_cross_entropy_with_logits(
+                    head(features[rows]).squeeze(1), target[rows], weights[rows]
+                )
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            with torch.inference_mode():
+                auroc = rank_auroc(head(watched).squeeze(1).numpy(), choose.abnormal.numpy())
+            if auroc > best:
+                best, kept = auroc, copy.deepcopy(head.state_dict())
+        if best < 0:
+            raise GradbenchError(
+                f"gradient: H gives no finite scores in any epoch (lr={self.lr}, normalisation="
+                f"{self.normaliser.how}); try a smaller lr or normalisation=log_standard"
+            )
+        head.load_state_dict(kept)
+        self.head = head
+        return self
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Return (N,) logits of H."""
+        with torch.inference_mode():
+            logits = self.head(self.normaliser(outputs[self.source])).squeeze(1)
+        return logits.double()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return normalisation and weights of H."""
+        if self.head is None:
+            return {}
+        return self.normaliser.state() | {f"head.{n}": t for n, t in self.head.state_dict().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> Gradient:
+        """Take over normalisation and weights of H."""
+        self.normaliser.load(state)
+        self.head = self._perceptron(len(state["mean"]), torch.Generator())
+        self.head.load_state_dict(
+            {n.removeprefix("head."): t for n, t in state.items() if n.startswith("head.")}
+        )
+        return self
+
+    def _perceptron(self, features: int, draw: torch.Generator) -> nn.Sequential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
+            return nn.Sequential(
+                nn.Linear(features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1)
+            )

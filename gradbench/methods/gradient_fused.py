@@ -1,0 +1,103 @@
+"""Energy, or neighbours and energy, joined with the gradient profile where that is suspicious."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gradbench.methods.base import Detector, Outputs, Samples
+from gradbench.methods.energy import energy_score
+from gradbench.methods.gradient import OWN
+from gradbench.methods.gradient_oneclass import GradientOneClass
+from gradbench.methods.knn import KNN
+
+TINY = 1e-12
+
+
+def rectified_sum(parts: Tensor, gradient: Tensor) -> Tensor:
+    """Return sum_j parts_j + max(0, gradient): (N, j) and (N,), all standardised, to (N,)."""
+    return parts.sum(1) + gradient.clamp(min=0)
+
+
+class GradientFused(Detector):
+    """s = z(energy) + max(0, z(log d)), with `knn` also + z(distance to the 50th neighbour).
+
+    d is the Mahalanobis distance of `gradient_oneclass`; z takes off the mean and divides by the
+    standard deviation on the hold-out. The profile of the gradients is added only where it is
+    further away than that of the average clean image: it sees far images that the logits miss, and
+    adds noise to near ones. The formula is fixed; nothing is tuned, and no challenge image is seen.
+
+    Differs from the paper: the fusion is ours; Lee and AlRegib (2020) for the gradient norms.
+
+    Args:
+        knn: add the distance of `knn`, among f's training images.
+        label: confounding label of the gradients read.
+        loss: loss of the gradients read.
+    """
+
+    info = OWN
+    supervision = "none"
+
+    def __init__(self, knn: bool = False, label: str = "ones", loss: str = "bce"):
+        self._join(GradientOneClass("mahalanobis", label, loss), knn)
+
+    def _join(self, oneclass: Detector, knn: bool) -> None:
+        """Take the parts: what is rectified, and whether neighbours are added to energy."""
+        self.oneclass = oneclass
+        self.neighbours = KNN() if knn else None
+        self.bank_reads = self.neighbours.bank_reads if knn else ()
+        self.mean = self.std = torch.empty(0)
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """What the parts score, energy the logits among it."""
+        return (*self.oneclass.reads, *(self.neighbours.reads if self.neighbours else ()))
+
+    @property
+    def hold_out_reads(self) -> Sequence[str]:
+        """What it scores: all of it is standardised on the hold-out."""
+        return self.reads
+
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientFused:
+        """Fit the parts, then their means and standard deviations on the hold-out."""
+        self.oneclass.fit(bank, fit, choose, seed)
+        if self.neighbours:
+            self.neighbours.fit(bank, fit, choose, seed)
+        parts = self._parts({n: v[~fit.abnormal] for n, v in fit.outputs.items()})
+        self.mean, std = parts.mean(0), parts.std(0, correction=0)
+        self.std = torch.where(std > TINY, std, 1)
+        return self
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Return (N,) sums of standardised scores."""
+        parts = (self._parts(outputs) - self.mean) / self.std
+        return rectified_sum(parts[:, 1:], parts[:, 0])
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the state of the parts, means and standard deviations."""
+        if not len(self.mean):
+            return {}
+        parts = {"oneclass": self.oneclass} | ({"knn": self.neighbours} if self.neighbours else {})
+        inner = {f"{p}.{n}": t for p, part in parts.items() for n, t in part.state().items()}
+        return {"mean": self.mean, "std": self.std} | inner
+
+    def load(self, state: Mapping[str, Tensor]) -> GradientFused:
+        """Take over the state of the parts, means and standard deviations."""
+        self.mean, self.std = state["mean"], state["std"]
+        for prefix, part in (("oneclass.", self.oneclass), ("knn.", self.neighbours)):
+            if part:
+                own = {n[len(prefix) :]: t for n, t in state.items() if n.startswith(prefix)}
+                part.load(own)
+        return self
+
+    def _parts(self, outputs: Outputs) -> Tensor:
+        """Return (N, 2 or 3): log distance of the profile, energy, distance to the neighbour."""
+        parts = [
+            self.oneclass.score(outputs).clamp(min=TINY).log(),
+            energy_score(outputs["logits"]),
+        ]
+        if self.neighbours:
+            parts.append(self.neighbours.score(outputs))
+        return torch.stack(parts, dim=1)

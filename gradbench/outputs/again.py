@@ -1,0 +1,158 @@
+"""Perturbed passes over images of a set, kept by shard; no image has the same pass twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.challenges.counter import image_keys
+from gradbench.data.imageset import ImageSet, shards, to_float
+from gradbench.errors import GradbenchError
+from gradbench.gradients.memory import in_chunks
+from gradbench.outputs.extract import BATCH, Reads
+from gradbench.outputs.perturbed import Perturbed
+from gradbench.store import Key, Store, canonical
+from gradbench.support.progress import Progress
+from gradbench.support.sources import source_key
+
+STEP = "perturbed"
+VERSION = 1
+
+
+class Again:
+    """Further passes over one set of images.
+
+    Args:
+        backbone: f in evaluation mode.
+        weights: digest of f.
+        images: what f looks at.
+        store: where products lie.
+        seed: of the order in which images are drawn.
+        readers: workers that make the passes; none to do it in this process.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights: str,
+        images: ImageSet,
+        store: Store,
+        seed: int = 0,
+        readers: Reads | None = None,
+    ):
+        self.readers = readers
+        self.backbone, self.weights, self.images, self.store = backbone, weights, images, store
+        self.seed, self.threads = seed, torch.get_num_threads()
+        self._known: dict[tuple[str, float], dict[int, Tensor]] = {}
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Place of each image in a random order, images of one group beside each other, (N,).
+
+        It depends on names of groups and the seed alone: of two sides with twins, the first
+        so-and-so many are twins, and parts that overlap give draws that overlap.
+        """
+        keys = image_keys(self.seed, "drawn", self.images.groups).numpy()
+        place = np.empty(len(keys), dtype=np.int64)
+        place[np.argsort(keys, kind="stable")] = np.arange(len(keys))
+        return place
+
+    def __call__(self, what: Perturbed, rows: np.ndarray) -> Tensor:
+        """Return (len(rows), magnitudes, D); images that had this pass before have no second one.
+
+        Args:
+            what: the pass.
+            rows: of the set.
+        """
+        named = canonical([what.source, what.loss.settings()])
+        known = [self._known.setdefault((named, m), {}) for m in what.magnitudes]
+        missing = np.array(sorted(r for r in set(rows.tolist()) if any(r not in k for k in known)))
+        if len(missing):
+            found = self._with_all_threads(what, missing)
+            for position, values in enumerate(known):
+                values.update(zip(missing.tolist(), found[:, position]))
+        columns = [torch.stack([values[r] for r in rows.tolist()]) for values in known]
+        return torch.stack(columns, dim=1)
+
+    def _with_all_threads(self, what: Perturbed, rows: np.ndarray) -> Tensor:
+        """Work with the threads that there were at first: detectors are fitted on one."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self._shards(what, rows)
+        finally:
+            torch.set_num_threads(before)
+
+    def _shards(self, what: Perturbed, rows: np.ndarray) -> Tensor:
+        parts = []
+        title = f"{self.images.name} {self.images.split}".strip()
+        with Progress(f"perturbed passes over {title}", len(rows)) as progress:
+            for digest, shard in zip(self.images.digests, shards(len(self.images))):
+                mine = rows[(rows >= shard.start) & (rows < shard.stop)]
+                if not len(mine):
+                    continue
+                key = self.key(what, digest, mine - shard.start)
+
+                def build(folder: Path, _: Path, mine: np.ndarray = mine) -> dict:
+                    pixels = to_float(self.images.images[mine])
+                    found, halvings = self._passes(what, pixels, progress.advance)
+                    values = torch.cat(found).contiguous()
+                    if not values.isfinite().all():
+                        raise GradbenchError(
+                            f"{what.source} of {self.images.name} is not finite after a step of "
+                            f"{max(what.magnitudes)}: the network's weights overflow in float32"
+                        )
+                    save_file({"values": values}, str(folder / "shard.safetensors"))
+                    return {"images": len(mine), "halvings": halvings, "set": title}
+
+                before = progress.done
+                product = self.store.make(key, build)
+                parts.append(load_file(str(product.path("shard.safetensors")))["values"])
+                progress.advance(len(mine) - (progress.done - before))
+        return torch.cat(parts)
+
+    def _passes(
+        self, what: Perturbed, pixels: Tensor, tell: Callable[[int], None]
+    ) -> tuple[list[Tensor], int]:
+        if self.readers:
+            return self.readers.passes(what, pixels)
+
+        def look(batch: Tensor) -> Tensor:
+            values = what(self.backbone, batch.to(self.backbone.device))
+            tell(len(batch))
+            return values
+
+        return in_chunks(look, pixels, BATCH)
+
+    def key(self, what: Perturbed, images: str, rows: np.ndarray) -> Key:
+        """Return the key of a pass over some rows of one shard.
+
+        Args:
+            what: the pass.
+            images: digest of the shard.
+            rows: within the shard, ascending.
+        """
+        config = {
+            "source": what.source,
+            "loss": {**what.loss.settings(), **source_key(what.loss)},
+            "magnitudes": list(what.magnitudes),
+            "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
+            "dtype": "float32",
+            "batch": BATCH,
+        }
+        inputs = {"weights": self.weights, "images": images}
+        return Key(STEP, VERSION, config, inputs)
+
+
+def seconds_of_passes(store: Store) -> float:
+    """Return the seconds that the passes took which a store object made so far."""
+    made = (product for key, (product, new) in store.used.items() if new and key.step == STEP)
+    return sum(product.about["seconds"] for product in made)

@@ -1,0 +1,171 @@
+"""What f says to images after a small step of their pixels downhill on a loss of its own outputs.
+
+ODIN (Liang et al. 2018) and the Mahalanobis detector (Lee et al. 2018) step towards an answer that
+is more certain, and read f again: images that f was trained on answer to such a step more than
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.errors import GradbenchError
+from gradbench.gradients import guard
+from gradbench.gradients.state import only_these_require_grad, same_buffers
+from gradbench.outputs.feature_layers import layer_of, mean_over_positions
+from gradbench.support.pixels import gradient_in_pixels
+
+
+class Loss(Protocol):
+    """A loss of an output of f, one value an image."""
+
+    def gradient(self, values: Tensor) -> Tensor:
+        """Return the gradient at (B, D) float64 outputs, each row up to a positive factor."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return all that the loss depends on, JSON-able, tensors by their digest."""
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """An output of f for x' = x - m sign(dL/dx), for one or several step sizes m.
+
+    Pixels are in [0, 1], so m is too; after normalisation the step of a channel is m / std, as in
+    the public codes of both papers. As there, sign(0) = +1, and x' is not clamped to [0, 1].
+
+    Attributes:
+        source: the output that L is a function of, and that is read at x': `logits` or
+            `layer_means/<layer>`.
+        loss: L.
+        magnitudes: the step sizes m.
+    """
+
+    source: str
+    loss: Loss
+    magnitudes: tuple[float, ...]
+
+    def __call__(self, backbone: Backbone, images: Tensor) -> Tensor:
+        """Return (B, len(magnitudes), D) float32 on the CPU for images (B, C, H, W) in [0, 1].
+
+        Two forward passes and one backward pass an image for one magnitude, one forward pass more
+        for each further one; of a layer, the passes end there.
+
+        Raises:
+            GradbenchError: see `signs`.
+        """
+        step = signs(backbone, images, self.source, self.loss)
+        with _as_it_was(backbone), torch.no_grad():
+            found = [read_until(backbone, images - m * step, self.source) for m in self.magnitudes]
+        return torch.stack([values.float().cpu() for values in found], dim=1)
+
+
+@dataclass(frozen=True)
+class Further:
+    """Passes that a detector asks for in every fold, as far as is known before it is fitted.
+
+    Attributes:
+        part: of the fold whose images have them: `fit`, `choose` or `measure`.
+        source: the output that is read, see `Perturbed`.
+        steps: number of step sizes.
+        most: images of each side at most, None for all.
+        chosen: the step is one of those tried, chosen by then.
+        what: the pass, None where its loss or its step is yet to be found.
+    """
+
+    part: str
+    source: str
+    steps: int
+    most: int | None = None
+    chosen: bool = False
+    what: Perturbed | None = None
+
+
+def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor:
+    """Return the sign of dL/dx for images (B, C, H, W), with sign(0) = +1; f is left as it was.
+
+    The loss is differentiated in float64 and scaled to a largest entry of 1 for each image, which
+    leaves the sign as it is and keeps a saturated softmax from rounding the gradient to zero.
+
+    Raises:
+        GradbenchError: if f is in training mode, mixes the images of a batch, draws random numbers,
+            or its gradient is not finite or not seen by autograd.
+    """
+    guard.refuse_training_mode(backbone)
+    with (
+        _as_it_was(backbone),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        guard.refuse_randomness(backbone.device),
+    ):
+        if len(images) > 1:
+            _refuse_mixing(backbone, images[:2].clone(), source)
+        pixels = images.clone().requires_grad_()
+        values = read_until(backbone, pixels, source)
+        towards = loss.gradient(values.detach().cpu().double().clone())
+        towards = towards / towards.abs().amax(1, keepdim=True).clamp_min(1e-300)
+        gradient = _pull_back(values, pixels, towards.to(values))
+    if not gradient.isfinite().all():
+        raise GradbenchError(
+            f"the gradient of the pixels through {source} is not finite: the network's weights or "
+            "the images hold values that overflow"
+        )
+    return torch.where(gradient >= 0, 1.0, -1.0)
+
+
+def read_until(backbone: Backbone, pixels: Tensor, source: str) -> Tensor:
+    """Return an output (B, D) of f; the pass through f ends at the layer that is asked for."""
+    if source == "logits":
+        return backbone(pixels)
+    layer = layer_of(source)
+
+    def stop(_module, _inputs, output) -> None:
+        raise _Reached(mean_over_positions(output, layer, pixels.shape[2:]))
+
+    handle = backbone.network.get_submodule(layer).register_forward_hook(stop)
+    try:
+        backbone(pixels)
+    except _Reached as reached:
+        return reached.values
+    finally:
+        handle.remove()
+    raise GradbenchError(
+        f"the layer '{layer}' is never called: name others in backbone.feature_layers"
+    )
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the layer that was asked for."""
+
+    def __init__(self, values: Tensor):
+        super().__init__()
+        self.values = values
+
+
+def _refuse_mixing(backbone: Backbone, two: Tensor, source: str) -> None:
+    """Raise if an output for the second image depends on the pixels of the first."""
+    two.requires_grad_()
+    values = read_until(backbone, two, source)
+    second = torch.zeros_like(values)
+    second[1] = 1
+    if (_pull_back(values, two, second)[0].nan_to_num(0, 0, 0) != 0).any():
+        raise GradbenchError(
+            "the network mixes the images of a batch, so no image has a gradient of its own"
+        )
+
+
+def _pull_back(values: Tensor, pixels: Tensor, towards: Tensor) -> Tensor:
+    """Return the product of `towards` with the Jacobian of values by pixels."""
+    return gradient_in_pixels(values, pixels, towards)
+
+
+@contextmanager
+def _as_it_was(backbone: Backbone) -> Iterator[None]:
+    with only_these_require_grad(backbone, ()), same_buffers(backbone):
+        yield

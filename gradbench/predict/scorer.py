@@ -1,0 +1,242 @@
+"""Scores of new images by the detectors of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbench.data.imageset import ImageSet, source_ids, to_float
+from gradbench.data.picture import Fit
+from gradbench.errors import Faulty, GradbenchError, unknown
+from gradbench.gradients.memory import in_chunks
+from gradbench.methods.base import Detector
+from gradbench.methods.fold_scores import one_thread
+from gradbench.outputs.extract import BATCH, compute
+from gradbench.predict.loading import DAMAGES, Kept, brief
+from gradbench.predict.opening import listed, open_run
+from gradbench.predict.pictures import Batch, as_array, batches, decoded, find, taken
+from gradbench.run.experiment import find_device
+from gradbench.support.paths import shown
+from gradbench.support.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas
+
+RELIABLE, ABNORMAL = "reliable", "abnormal"
+VERDICT = "verdict_"
+"""Start of the name of a detector's second column."""
+
+
+def load(
+    run: str | Path,
+    seed: int | None = None,
+    trust: Sequence[str] = (),
+    device: str | torch.device = "auto",
+) -> Scorer:
+    """Return a scorer of new images with the network and detectors of a finished run.
+
+    Nothing that the run's folder holds is executed: network and detectors are built from their
+    class paths if gradbench or torchvision defines those, and get their tensors from safetensors
+    files whose checksums are compared.
+
+    Args:
+        run: the run's folder, or its name under `outputs/`.
+        seed: of several networks the one to take; None for the first.
+        trust: modules whose classes may be built too.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        GradbenchError: if there is no such run, a file is damaged, or a class is not trusted.
+    """
+    device = str(device) if isinstance(device, torch.device) else device
+    return Scorer(open_run(run, seed, trust), find_device(device))
+
+
+class Scorer:
+    """A network of a finished run with its detectors, for images that nobody has seen.
+
+    Args:
+        kept: the network's folder.
+        device: to run on.
+
+    Attributes:
+        backbone: the network.
+        detectors: names of all detectors; `gradient@svhn` was fitted on the challenge svhn.
+        default: names of those that learned from no challenge image given to them.
+        thresholds: largest score called reliable, by detector; None where there was no hold-out.
+        hold_out: what is known of the hold-out, a sentence; empty where it was not recorded.
+    """
+
+    def __init__(self, kept: Kept, device: torch.device):
+        self.kept = kept
+        self.backbone = kept.backbone(device)
+        self.detectors = tuple(kept.entries)
+        self.default = tuple(n for n, e in kept.entries.items() if not e["fitted_on"])
+        self.thresholds: Mapping[str, float | None] = {
+            name: entry["threshold"] and entry["threshold"]["value"]
+            for name, entry in kept.entries.items()
+        }
+        self.hold_out = str(kept.about.get("hold_out") or "")
+        self._fit = Fit(**kept.about["resampling"])
+        self._built: dict[str, Detector] = {}
+
+    def score(
+        self,
+        images: np.ndarray | Tensor | str | Path | Sequence[str | Path],
+        detectors: Sequence[str] | None = None,
+        bits: int | None = None,
+    ) -> pandas.DataFrame:
+        """Return class, probability, scores (higher = more abnormal) and verdicts of images.
+
+        Args:
+            images: (N, C, H, W): uint8 of any size, or floats in [0, 1] in the network's shape,
+                not normalised and not rounded here; or files and folders of pictures.
+            detectors: names; a supervised one alone (`gradient`) stands for all that it was
+                fitted on. None for `default`.
+            bits: of grey files with more than 8; None for what the files themselves say.
+
+        Returns:
+            A row an image: `file` (of files), `class`, `probability`, a column for each detector,
+            `verdict_<detector>` (`reliable` up to the threshold that keeps at least 95 % of the
+            hold-out, else `abnormal`, empty without one), `note` (of files: why one cannot be
+            read; its other columns are empty).
+
+        Raises:
+            GradbenchError: for an unknown detector, or images of another shape, type or range.
+        """
+        import pandas
+
+        names = self.choose(detectors)
+        if torch.is_tensor(images) or isinstance(images, np.ndarray):
+            pixels = as_array(images, self.backbone.shape)
+            read = partial(taken, pixels, shape=self.backbone.shape, fit=self._fit)
+            parts = [f.drop(columns="note") for f in self._frames(len(pixels), read, names)]
+        else:
+            parts = list(self.stream(find(images), names, bits))
+        return pandas.concat(parts, ignore_index=True)
+
+    def stream(
+        self, paths: Sequence[Path], names: Sequence[str], bits: int | None = None
+    ) -> Iterator[pandas.DataFrame]:
+        """Yield the rows of up to 1,000 files at a time; see `score` and `choose`."""
+        read = partial(decoded, paths, shape=self.backbone.shape, fit=self._fit, bits=bits)
+        start = 0
+        for frame in self._frames(len(paths), read, names):
+            named = paths[start : start + len(frame)]
+            frame.insert(0, "file", [str(path) for path in named])
+            start += len(frame)
+            yield frame
+
+    def choose(self, detectors: Sequence[str] | None = None) -> list[str]:
+        """Return the full names of detectors, having built them.
+
+        Raises:
+            GradbenchError: for an unknown one, one that cannot be built, or none.
+        """
+        asked = self.default if detectors is None else listed("detectors", detectors)
+        names: dict[str, None] = {}
+        for wanted in asked:
+            fitted = [n for n in self.detectors if n.startswith(f"{wanted}@")]
+            if wanted not in self.detectors and not fitted:
+                raise unknown("detector of this run", wanted, self.detectors)
+            names.update(dict.fromkeys([wanted] if wanted in self.detectors else fitted))
+        if not names:
+            if not self.detectors:
+                raise GradbenchError(
+                    f"{shown(self.kept.folder)} holds no detector: take another run"
+                )
+            all_fitted = "every detector of this run was fitted on a challenge"
+            raise GradbenchError(
+                f"{all_fitted if detectors is None else 'no detector is named'}: name some of "
+                f"{', '.join(self.detectors)} (--detector NAME, from Python detectors=[NAME])"
+            )
+        for name in names:
+            if name not in self._built:
+                self._built[name] = self.kept.detector(name)
+        return list(names)
+
+    def _frames(self, count: int, read, names: Sequence[str]) -> Iterator[pandas.DataFrame]:
+        with Progress("scores", count) as progress:
+            for wanted in batches(count):
+                parts, faults = [], []
+                for batch in read(wanted=wanted):
+                    faults += batch.faults
+                    if len(batch.pixels):
+                        parts.append(self._look(batch, names))
+                    progress.advance(len(batch.faults))
+                yield self._frame(parts, faults, names)
+
+    def _look(self, batch: Batch, names: Sequence[str]) -> dict[Any, Tensor]:
+        """Return the outputs of f for a batch: those that are read, and those of further passes.
+
+        The latter are named by (detector, name).
+        """
+        size = len(batch.pixels)
+        ids = source_ids("pictures", "", size)
+        images = ImageSet("the pictures", "", batch.pixels, np.zeros(size, np.int64), ids)
+        wanted = {"logits", *(read for name in names for read in self._built[name].reads)}
+        found: dict[Any, Tensor] = dict(
+            compute(self.backbone, images, slice(0, size), sorted(wanted)).values
+        )
+        pixels = to_float(batch.pixels)
+        for name in names:
+            with self._able(name):
+                for inner, what in self._built[name].perturbed.items():
+                    look = partial(self._again, what)
+                    found[name, inner] = torch.cat(in_chunks(look, pixels, BATCH)[0])
+        return found
+
+    def _again(self, what, pixels: Tensor) -> Tensor:
+        return what(self.backbone, pixels.to(self.backbone.device))
+
+    def _frame(
+        self, parts: list[dict], faults: list[str], names: Sequence[str]
+    ) -> pandas.DataFrame:
+        """Return the rows of a shard from the outputs of its batches."""
+        import pandas
+
+        good = np.array([not fault for fault in faults])
+        texts = ("class", *(f"{VERDICT}{name}" for name in names))
+        columns: dict[str, np.ndarray] = {n: np.full(len(good), "", object) for n in texts}
+        columns |= {n: np.full(len(good), np.nan) for n in ("probability", *names)}
+        if parts:
+            outputs = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            top = outputs["logits"].double().softmax(1).max(1)
+            columns["class"][good] = np.array(self.backbone.classes, object)[top.indices.numpy()]
+            columns["probability"][good] = top.values.numpy()
+            with one_thread():
+                for name in names:
+                    columns[name][good] = self._scores(name, outputs)
+            for name in names:
+                limit = self.thresholds[name]
+                if limit is not None:
+                    reliable = columns[name][good] <= limit
+                    words = np.where(reliable, RELIABLE, ABNORMAL)
+                    columns[f"{VERDICT}{name}"][good] = words
+        order = ("class", "probability", *names, *texts[1:])
+        return pandas.DataFrame({n: columns[n] for n in order} | {"note": faults})
+
+    def _scores(self, name: str, outputs: dict[Any, Tensor]) -> np.ndarray:
+        """Return the scores of a detector from what `_look` found."""
+        detector = self._built[name]
+        with self._able(name):
+            moved = {inner: outputs[name, inner] for inner in detector.perturbed}
+            return detector.score({**outputs, **moved}).double().numpy()
+
+    @contextmanager
+    def _able(self, name: str) -> Iterator[None]:
+        """Say which detector cannot work: what it learned may be another network's."""
+        try:
+            yield
+        except (Faulty, *DAMAGES) as fault:
+            raise GradbenchError(
+                f"{name} of {shown(self.kept.folder)} cannot score these images ({brief(fault)}): "
+                "choose others with --detector (from Python detectors=[NAME])"
+            ) from fault

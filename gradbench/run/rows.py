@@ -1,0 +1,230 @@
+"""The tidy row: one measured number with everything that names it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradbench.errors import GradbenchError, unknown
+from gradbench.support.documents import Damaged, content
+from gradbench.support.names import for_spreadsheet, from_spreadsheet
+
+if TYPE_CHECKING:
+    import pandas
+
+    from gradbench.statistics.intervals import Measured
+
+COLUMNS = (
+    *("experiment", "backbone", "width", "in_dist", "challenge_set", "challenge", "level"),
+    *("source", "method", "compared_with", "variant", "supervision", "clean_seen", "protocol"),
+    *("fold", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
+    *("metric", "side", "threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds", "test"),
+    *("n_normal", "n_abnormal", "unit", "note"),
+)
+CHANCES = ("p", "p_holm", "p_folds")
+"""Probabilities by a test: as it gave them, after Holm, and of the t-test over folds."""
+REAL = ("value", "lo", "hi", *CHANCES)
+WHOLE = (
+    *("width", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
+    *("n_normal", "n_abnormal"),
+)
+LARGEST = 2**28
+"""Bytes of a file that is read, at most."""
+DIGITS = 6
+"""Decimals of the real numbers; significant digits of the probabilities."""
+FEW = 500
+"""A row with fewer abnormal images is marked as indicative."""
+MEAN = "mean"
+"""In the column `challenge`, `mean:SET`: over the challenges (and levels) of a challenge_set."""
+NO_LEVEL = "0"
+"""In the column `level`: the challenge has no levels. An empty cell would be no number to pandas,
+whose pivots and groups leave such rows out."""
+NETWORKS = "networks"
+"""In the column `fold`: over all networks, whose `train_seed` is then empty."""
+INDICATIVE = f"indicative: fewer than {FEW} abnormal images"
+_SAID = (*REAL, "test", "n_normal", "n_abnormal", "unit", "note")
+NAMING = tuple(c for c in COLUMNS if c not in _SAID)
+"""The columns that name a number."""
+
+
+def mean_of(challenge_set: str) -> str:
+    """Return what the mean over a challenge_set is called in the column `challenge`."""
+    return f"{MEAN}:{challenge_set}"
+
+
+def is_mean(challenge: str) -> bool:
+    """Tell whether a name in the column `challenge` is that of a mean."""
+    return challenge.partition(":")[0] == MEAN
+
+
+def row(**values: Any) -> dict[str, Any]:
+    """Return a row with all columns in order, empty (None) where nothing is given.
+
+    Nothing given as `level` is `NO_LEVEL` in the table.
+
+    Raises:
+        GradbenchError: for an unknown column.
+    """
+    for name in values:
+        if name not in COLUMNS:
+            raise unknown("column", name, COLUMNS)
+    return {name: values.get(name) for name in COLUMNS}
+
+
+def measured_row(measured: Measured, **values: Any) -> dict[str, Any]:
+    """Return the row of a measured number in percent; a `note` in `values` stands before its own.
+
+    Fewer than 500 abnormal images are said in the note: such a number is indicative.
+
+    Raises:
+        GradbenchError: for an unknown column.
+    """
+    few = INDICATIVE if measured.n_abnormal < FEW and not math.isnan(measured.value) else ""
+    notes = (values.pop("note", None), few, measured.note)
+    names = ("metric", "side", "threshold_rule", "n_normal", "n_abnormal")
+    return row(
+        **values,
+        **{name: getattr(measured, name) for name in names},
+        **{name: 100 * getattr(measured, name) for name in ("value", "lo", "hi")},
+        unit="percent",
+        note="; ".join(note for note in notes if note),
+    )
+
+
+def hole(reason: str, **values: Any) -> dict[str, Any]:
+    """Return the row of a number that could not be measured, for the given reason."""
+    return row(**values, note=f"not measured: {reason}")
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Return rows as a table in an order of their own.
+
+    Rows are sorted by the columns that name a number, left to right, numbers before words and both
+    ascending, so equal rows give equal tables whatever order they were measured in.
+
+    Returns:
+        The columns of `REAL` as float64 rounded to 6 decimals (probabilities to 6 digits), those of
+        `WHOLE` as Int64, both with missing values; all others as str, "" where empty. A level is
+        str too: "1", and "0" where there are no levels.
+
+    Raises:
+        GradbenchError: for an unknown column, or a value that is no number where one is due.
+    """
+    import pandas
+
+    cells = [{c: _cell(c, v) for c, v in row(**given).items()} for given in rows]
+    cells.sort(key=lambda one: [_rank(one[name]) for name in NAMING])
+    kinds = {c: "float64" if c in REAL else "Int64" if c in WHOLE else "str" for c in COLUMNS}
+    return pandas.DataFrame(
+        {c: pandas.Series([one[c] for one in cells], dtype=kinds[c]) for c in COLUMNS}
+    )
+
+
+def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
+    """Write a table of `frame` so that equal tables are equal byte for byte.
+
+    UTF-8, LF line ends, numbers as Python writes them after rounding to 6 decimals. Written beside
+    its place, synced and renamed: a reader sees the old file or the new one.
+
+    Raises:
+        GradbenchError: if the file cannot be written.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    try:
+        with open(beside, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows([_text(_cell(c, one[c])) for c in COLUMNS] for one in records)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise GradbenchError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
+    """Return the table that `write_csv` wrote.
+
+    Raises:
+        GradbenchError: if the file cannot be read, has other columns, a row that is longer or
+            shorter, or no number where one is due.
+    """
+    path = Path(path)
+    try:
+        text = content(path, LARGEST).decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        names, rows = tuple(reader.fieldnames or ()), [*map(_read, reader)]
+    except (Damaged, UnicodeDecodeError, csv.Error) as error:
+        raise GradbenchError(f"cannot read {path}: {error}") from error
+    if names != COLUMNS:
+        wrong = sorted(set(names) ^ set(COLUMNS)) or ["their order"]
+        older = {"paper", "table"} <= set(names)
+        kind = (
+            "holds results of an older gradbench (run the same command again; what is in the "
+            "store is not computed anew)"
+            if older
+            else "is no table of results"
+        )
+        raise GradbenchError(f"{path} {kind}: columns that differ: {', '.join(wrong)}")
+    for number, one in enumerate(rows, 1):
+        if None in one or None in one.values():
+            raise GradbenchError(f"{path} is damaged: row {number} has not {len(COLUMNS)} columns")
+    try:
+        return frame(rows)
+    except GradbenchError as error:
+        raise GradbenchError(f"{path} is damaged: {error}") from error
+
+
+def _cell(column: str, value: Any) -> Any:
+    """Return a value in the type of its column, None (or "" for text) where it is empty."""
+    # By their text, so that pandas' and numpy's own missing values need no import.
+    empty = value is None or str(value) in ("", "nan", "<NA>")
+    if column not in REAL and column not in WHOLE:
+        if empty:
+            return NO_LEVEL if column == "level" else ""
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
+    if empty:
+        return None
+    try:
+        if column in CHANCES:
+            return float(f"{float(value):.{DIGITS}g}")
+        if column in REAL:
+            # The added zero turns -0.0 into 0.0.
+            return round(float(value), DIGITS) + 0.0
+        if float(value) == int(value) and abs(int(value)) < 2**63:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    kind = "a number" if column in REAL else "a whole number"
+    raise GradbenchError(f"column {column} holds '{str(value)[:40]}', which is not {kind}")
+
+
+def _text(value: Any) -> str:
+    """Return a cell as it stands in a file."""
+    if isinstance(value, str):
+        return for_spreadsheet(value)
+    return "" if value is None else repr(value)
+
+
+def _read(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of a file with its cells as they were before they were written."""
+    return {c: from_spreadsheet(v) if isinstance(v, str) else v for c, v in line.items()}
+
+
+def _rank(value: Any) -> tuple[int, float, str]:
+    """Return a key that sorts empty, then numbers, then words."""
+    if value is None or value == "":
+        return 0, 0.0, ""
+    try:
+        number = float(value)
+    except ValueError:
+        return 2, 0.0, value
+    return (1, number, str(value)) if math.isfinite(number) else (2, 0.0, str(value))

@@ -1,1 +1,0 @@
-"""Processes on the devices of one machine that train and extract together."""

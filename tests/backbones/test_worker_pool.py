@@ -1,0 +1,86 @@
+"""Workers: they join, share, answer through rank 0, and one that fails ends all."""
+
+import os
+from contextlib import suppress
+
+import pytest
+import torch
+from _two import CPU, die_in_one, raise_in_one, ranks, sums
+
+from gradbench.backbones.devices import several
+from gradbench.backbones.worker import Worker, alone
+from gradbench.backbones.worker_pool import WorkerPool
+from gradbench.errors import GradbenchError
+
+
+def alive(number: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(number, 0)
+        return True
+    return False
+
+
+def test_rank_0_answers_for_two_processes_that_are_not_this_one(pool):
+    found = pool.call("a test", ranks, 10)
+    assert [one[:3] for one in found] == [(10, 2, 1), (11, 2, 1)]
+    assert len({*(one[3] for one in found), os.getpid()}) == 3
+    assert pool.call("a test", ranks, 0)[0][3] == found[0][3]  # the same processes again
+
+
+def test_sums_over_both(pool):
+    wide, single = pool.call("a test", sums)
+    assert torch.equal(wide, torch.full((2, 3), 3.0))
+    assert torch.equal(single, torch.tensor(10.0))
+
+
+def test_alone_everything_is_ours_and_sums_are_the_tensors_themselves():
+    worker, tensor = alone(CPU), torch.ones(2)
+    assert worker.first
+    assert worker.share(5) == slice(0, 5)
+    assert worker.sums([tensor])[0] is tensor
+
+
+@pytest.mark.parametrize(("count", "of"), [(128, 3), (2, 2), (1, 4), (0, 2), (16, 16)])
+def test_shares_cover_all_once_in_order(count, of):
+    parts = [Worker(rank, of, CPU).share(count) for rank in range(of)]
+    assert [i for part in parts for i in range(count)[part]] == list(range(count))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_one_that_raises_or_dies_ends_all_with_one_sentence_and_the_next_call_starts_anew():
+    with WorkerPool([CPU] * 2) as two:
+        first = two.call("a test", ranks, 0)
+        with pytest.raises(GradbenchError, match=r"^the images are blue$"):
+            two.call("a test", raise_in_one, "told")
+        assert not any(alive(one[3]) for one in first)
+        told = r"^worker 2 of 2 \(cpu\) failed in a test: ValueError: two; finished products are"
+        with pytest.raises(GradbenchError, match=told):
+            two.call("a test", raise_in_one, "fault")
+        told = r"^worker 2 of 2 \(cpu\) died in a test \(signal SIGKILL\): .* the same command"
+        with pytest.raises(GradbenchError, match=told):
+            two.call("a test", die_in_one)
+
+
+def test_what_cannot_be_sent_is_told_before_anything_starts():
+    two = WorkerPool([CPU] * 2)
+    with pytest.raises(GradbenchError, match="devices=2: what a test needs cannot be sent"):
+        two.call("a test", ranks, lambda: 0)
+    assert not two._workers
+
+
+# devices
+
+
+def test_devices_of_a_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    cuda = torch.device("cuda:0")
+    assert several(CPU, "auto", 3) == (CPU,) * 3
+    assert several(cuda, "auto", 2) == several(cuda, "cuda", 2) == (cuda, torch.device("cuda:1"))
+    assert several(torch.device("cuda:2"), "cuda:2", 1) == (torch.device("cuda:2"),)
+    with pytest.raises(GradbenchError, match="devices=4: this machine has 3 of type cuda"):
+        several(cuda, "auto", 4)
+    with pytest.raises(GradbenchError, match=r"device=cuda:1 is one device.*leave device=auto"):
+        several(torch.device("cuda:1"), "cuda:1", 2)
+    with pytest.raises(GradbenchError, match="devices=2: this machine has 1 of type mps"):
+        several(torch.device("mps"), "mps", 2)

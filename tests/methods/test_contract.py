@@ -1,0 +1,247 @@
+"""What every detector of configs/detector/ must keep, whichever it is."""
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from _dummies import images, network
+
+from gradbench.backbones.recipe import Recipe
+from gradbench.backbones.training import train
+from gradbench.config import group_files, load_member
+from gradbench.data.imageset import ImageSet, source_ids
+from gradbench.errors import GradbenchError
+from gradbench.methods.base import GIVEN, SUPERVISION, Detector, Samples
+from gradbench.methods.profile import rank_auroc
+from gradbench.outputs.head import head_tensors
+from gradbench.outputs.readers import check, read
+from gradbench.support.instantiate import instantiate
+
+NAMES = [name for name in group_files("detector") if "members" not in load_member("detector", name)]
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def build(name, **changes) -> Detector:
+    return instantiate("detector", name, load_member("detector", name) | changes)
+
+
+BLIND = [name for name in NAMES if build(name).supervision == "none"]
+RAW = ("gradient_uncertainty",)
+"""Scores whose sign is the paper's and no fit's: here larger gradients are normal."""
+TRAINED = [
+    name for name in NAMES if build(name).supervision == "training" and build(name).half is not None
+]
+
+
+@pytest.fixture(scope="module")
+def f(tmp_path_factory):
+    """A small network that knows left, right and top halves."""
+    backbone = network(width=8)
+    recipe = Recipe(epochs=6, batch=16, lr=0.05, pad=0, flip=False, precision="float32")
+    work = tmp_path_factory.mktemp("training")
+    train(backbone, images(240, seed=9), recipe, 0, work, torch.device("cpu"))
+    return backbone
+
+
+@cache
+def shapeless(count: int, seed: int) -> ImageSet:
+    """Return images without a bright half, which belong to no class."""
+    pixels = np.random.default_rng(seed).integers(60, 140, (count, 1, 8, 8)).astype(np.uint8)
+    return ImageSet(
+        "shapeless", "test", pixels, np.zeros(count, np.int64), source_ids("shapeless", "t", count)
+    )
+
+
+@pytest.fixture(scope="module")
+def parts(f):
+    """Return a function from a detector to (bank, fit, choose, normal, abnormal) outputs."""
+
+    def pixels_of(data):
+        return torch.from_numpy(data.images).float() / 255
+
+    def outputs(data, names):
+        found = read(f, pixels_of(data), [name for name in names if name not in GIVEN])
+        given = head_tensors(f) | {"labels": torch.from_numpy(data.labels)}
+        return found | {name: given[name] for name in names if name in GIVEN}
+
+    def samples(seed, names):
+        sides = images(150, seed), shapeless(90, seed)
+        pixels = torch.cat([pixels_of(side) for side in sides])
+        return replace(
+            Samples.join(*(outputs(side, names) for side in sides)),
+            order=torch.randperm(240, generator=torch.Generator().manual_seed(seed)),
+            again=lambda what, rows: what(f, pixels[rows]),
+        )
+
+    @cache
+    def of(reads, bank_reads, hold_out_reads, supervised):
+        bank = outputs(images(240, seed=9), bank_reads)
+        if supervised and hold_out_reads:
+            aside = outputs(images(120, seed=8), hold_out_reads)
+            bank |= {f"hold_out/{name}": values for name, values in aside.items()}
+        fits = {*reads, *hold_out_reads}
+        return bank, *(samples(seed, fits) for seed in (1, 2))
+
+    def of_detector(detector):
+        """Return what it is fitted on, and what it scores: once fitted also its own passes."""
+        reads = tuple(detector.reads)
+        rest = tuple(detector.bank_reads), tuple(detector.hold_out_reads)
+        sides = [
+            outputs(side, reads)
+            | {name: what(f, pixels_of(side)) for name, what in detector.perturbed.items()}
+            for side in (images(150, 3), shapeless(90, 3))
+        ]
+        return *of(reads, *rest, detector.learns_from_challenges), *sides
+
+    return of_detector
+
+
+def fitted(name, parts, seed=0) -> Detector:
+    detector = build(name)
+    bank, fit, choose, *_ = parts(detector)
+    torch.manual_seed(seed + 12345)  # of no consequence to the fit
+    return detector.fit(bank, fit, choose, seed)
+
+
+def test_there_are_detectors():
+    assert {"msp", "gradient", "gradient_logistic"} <= set(NAMES)
+
+
+@each
+def test_declarations(name):
+    detector = build(name)
+    assert isinstance(detector, Detector)
+    assert detector.supervision in SUPERVISION
+    assert detector.learns_from_challenges == (detector.supervision in ("tuning", "training"))
+    assert detector.clean_seen
+    assert bool(detector.synthetic) == (detector.supervision == "synthetic")
+    assert detector.version >= 1
+    assert detector.reads or detector.perturbed
+    for output in detector.reads:
+        check(output)
+    for output in {*detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN):
+        check(output)
+    assert {*detector.hold_out_reads}.intersection(GIVEN) <= {"labels"}
+    assert len(detector.info.title) > 10
+    assert re.search(r"\b(19|20)\d\d$", detector.info.venue)
+    assert detector.info.url.startswith("https://")
+    assert detector.info.code == "" or detector.info.code.startswith("https://")
+    assert load_member("detector", name)["description"]
+
+
+@each
+def test_scores_have_one_finite_number_per_image(name, parts):
+    detector = fitted(name, parts)
+    *_, normal, abnormal = parts(detector)
+    for side, count in ((normal, 150), (abnormal, 90)):
+        scores = detector.score(side)
+        assert scores.shape == (count,)
+        assert scores.dtype in (torch.float32, torch.float64)
+        assert not scores.requires_grad
+        assert torch.isfinite(scores).all()
+        assert len(scores.unique()) > 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RAW])
+def test_higher_is_more_abnormal(name, parts):
+    detector = fitted(name, parts)
+    *_, normal, abnormal = parts(detector)
+    scores = torch.cat([detector.score(normal), detector.score(abnormal)]).numpy()
+    assert rank_auroc(scores, np.arange(240) >= 150) > 0.9
+
+
+@each
+def test_scoring_does_not_depend_on_the_batch(name, parts):
+    detector = fitted(name, parts)
+    *_, normal, _ = parts(detector)
+    whole = detector.score(normal)
+    assert torch.equal(detector.score(normal), whole)
+    for size in (1, 7):
+        rows = torch.arange(150).split(size)
+        pieces = torch.cat([detector.score({k: v[r] for k, v in normal.items()}) for r in rows])
+        torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-5)
+    order = torch.randperm(150)
+    turned = detector.score({k: v[order] for k, v in normal.items()})
+    torch.testing.assert_close(turned, whole[order], rtol=1e-5, atol=1e-5)
+
+
+@each
+def test_scoring_changes_neither_outputs_nor_state(name, parts):
+    detector = fitted(name, parts)
+    *_, normal, _ = parts(detector)
+    before = {k: v.clone() for k, v in normal.items()}
+    state = {k: v.clone() for k, v in detector.state().items()}
+    detector.score(normal)
+    assert all(torch.equal(before[k], normal[k]) for k in normal)
+    assert all(torch.equal(state[k], v) for k, v in detector.state().items())
+
+
+@each
+def test_fits_with_one_seed_are_equal_and_leave_the_random_state(name, parts):
+    first, second = fitted(name, parts), fitted(name, parts)
+    *_, normal, _ = parts(first)
+    assert torch.equal(first.score(normal), second.score(normal))
+    detector = build(name)
+    bank, fit, choose, *_ = parts(detector)
+    before = torch.get_rng_state()
+    detector.fit(bank, fit, choose, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@each
+def test_fit_returns_the_detector_and_can_be_repeated(name, parts):
+    detector = build(name)
+    bank, fit, choose, *_ = parts(detector)
+    assert detector.fit(bank, choose, fit, 1) is detector
+    detector.fit(bank, fit, choose, 0)
+    *_, normal, _ = parts(detector)
+    assert torch.equal(detector.score(normal), fitted(name, parts).score(normal))
+
+
+@each
+def test_state_can_be_kept_and_taken_over(name, parts, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    assert not any(tensor.numel() for tensor in build(name).state().values())
+    detector = fitted(name, parts)
+    *_, normal, _ = parts(detector)
+    state = {k: v.contiguous() for k, v in detector.state().items()}
+    if detector.learns_from_challenges:
+        assert state
+    save_file(state, str(tmp_path / "state.safetensors"))
+    other = build(name).load(load_file(str(tmp_path / "state.safetensors")))
+    assert torch.equal(other.score(normal), detector.score(normal))
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_without_supervision_abnormal_samples_are_not_looked_at(name, parts):
+    detector = build(name)
+    bank, fit, choose, *_ = parts(detector)
+
+    def blinded(samples):
+        hidden = {k: v.clone() for k, v in samples.outputs.items()}
+        for values in hidden.values():
+            values[samples.abnormal] = float("nan") if values.is_floating_point() else -1
+        return Samples(hidden, samples.abnormal)
+
+    blind = build(name).fit(bank, blinded(fit), blinded(choose), 0)
+    *_, normal, _ = parts(blind)
+    assert torch.equal(blind.score(normal), fitted(name, parts).score(normal))
+
+
+@each
+def test_unknown_settings_are_refused(name):
+    with pytest.raises(GradbenchError, match=f"no setting of detector {name} named 'colour'"):
+        build(name, colour="red")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_fifty_fifty_point_lies_among_the_scores_of_a_supervised_detector(name, parts):
+    detector = fitted(name, parts)
+    *_, normal, abnormal = parts(detector)
+    wrong = (detector.score(normal) > detector.half).double().mean()
+    missed = (detector.score(abnormal) <= detector.half).double().mean()
+    assert (wrong + missed) / 2 < 0.15

@@ -1,0 +1,306 @@
+"""The report: a page that is whole by itself, whose numbers are those of the rows."""
+
+import base64
+import json
+import re
+from io import BytesIO
+
+import pytest
+from _reported import COSTS, MS, cells, parsed, write
+from made_rows import auroc, everything, whole_run
+from PIL import Image
+
+from gradbench.report.manifest import seal
+from gradbench.report.page.document import report
+from gradbench.report.page.source import read
+from gradbench.report.view import Line
+from gradbench.run.rows import read_csv
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """Return the folder of a run with every kind of challenge, with pictures."""
+    folder = write(tmp_path_factory.mktemp("one") / "quickstart", whole_run())
+    (folder / "figures").mkdir()
+    for name in ("roc", "scores_msp", "gradient_profile", "levels"):
+        Image.linear_gradient("L").convert("RGB").save(folder / "figures" / f"{name}.png")
+    seal(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(one):
+    return report(read([one]), "gradbench report <one>")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return parsed(text)
+
+
+def captioned(page, begins):
+    (found,) = [t for t in page.all("table") if t.all("caption")[0].text.startswith(begins)]
+    return found
+
+
+def test_equal_runs_give_equal_bytes(one, text):
+    assert report(read([one]), "gradbench report <one>") == text
+
+
+def test_nothing_is_fetched(text, page):
+    assert not page.all("script")
+    for element in page.all():
+        for name, value in element.attributes.items():
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+                assert value.startswith(("data:", "#")), (element.tag, value)
+    style = page.all("style")[0].text
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"https?://", text)
+
+
+def test_every_link_of_the_contents_has_its_place_and_no_place_is_twice(page):
+    places = [e.attributes["id"] for e in page.all() if "id" in e.attributes]
+    assert len(places) == len(set(places))
+    links = [a.attributes["href"].removeprefix("#") for a in page.all("nav")[0].all("a")]
+    assert len(links) > 12
+    assert set(links) <= set(places)
+    for link in page.all("a"):
+        assert link.attributes["href"].removeprefix("#") in places
+
+
+def test_what_stands_in_it(page):
+    contents = [a.text.split(" ")[0] for a in page.all("nav")[0].all("a")]
+    wanted = ("What", "quickstart", "Conventions", "AUROC", "Cost", "ROC", "Histograms", "Gradient")
+    for word in (*wanted, "Controls", "Provenance", "How", "This"):
+        assert word in contents
+
+
+def test_tables_have_captions_and_headers_with_scope(page):
+    for table in page.all("table"):
+        assert table.all("caption")[0].text.strip()
+        assert all(th.attributes["scope"] == "col" for th in table.all("thead")[0].all("th"))
+        assert all(th.attributes["scope"] == "row" for th in table.all("tbody")[0].all("th"))
+        assert table.parent.attributes["class"] == "scroll"
+
+
+def test_figures_have_captions_and_words_for_those_who_do_not_see_them(page):
+    figures = page.all("figure")
+    assert len(figures) == 5
+    for figure in figures:
+        assert figure.all("figcaption")[0].text.count("small_cnn, width 16, seed 0") == 1
+        drawn = figure.all("img") + figure.all("svg", "chart")
+        assert drawn
+        for picture in drawn:
+            told = picture.attributes.get("alt") or picture.attributes.get("aria-label")
+            assert len(told) > 20
+
+
+def test_the_main_table_holds_the_numbers_of_the_rows(one, page):
+    rows = read_csv(one / "results.csv")
+    rows = rows[(rows["metric"] == "auroc") & (rows["fold"] == "all")]
+    rows = rows[(rows["protocol"] == "grouped") & (rows["challenge_set"] != "control")]
+    table = captioned(page, "AUROC in percent")
+    head = [th.text for th in table.all("thead")[0].all("th")]
+    shown = {}
+    for line in cells(table):
+        told = dict(zip(head, line))
+        for name in ("msp", "gradient"):
+            shown[told["challenge"], told["level"], name] = told[name]
+    for row in rows.itertuples():
+        text = shown.pop((row.challenge, Line.of(row).level, row.method))
+        if row.value == 100:
+            assert text == f"100 (≥ {row.lo:.1f})"
+        else:
+            assert text == f"{row.value:.1f} {row.lo:.1f}–{row.hi:.1f}"
+    assert {text for text in shown.values() if text} == {"– (a)"}
+    notes = table.parent.parent.text
+    assert "(a) not measured: svhn/test.npz is not under data.root" in notes
+
+
+def test_what_stands_above_the_tables(page):
+    (told,) = page.all("section", id="run-1-quickstart-conventions")
+    words = [one.text for one in told.all("dt")]
+    for word in ("Normal images", "Network f", "Protocol", "Units", "Positive side", "Balance",
+                 "Threshold", "Interval"):  # fmt: skip
+        assert word in words
+    assert "360 : 1000" in told.text
+    saw = cells(captioned(page, "Who saw what"))
+    assert [line[0] for line in saw] == ["msp", "gradient"]
+    assert "images of the challenge, to fit weights" in saw[1]
+
+
+def test_all_measures_have_their_intervals(tmp_path):
+    rows = everything("ood", "patches", "msp", 91.2)
+    rows = [row | ({"lo": 80.0, "hi": 81.0} if row["side"] == "in" else {}) for row in rows]
+    page = parsed(report(read([write(tmp_path / "run", rows)]), ""))
+    table = captioned(page, "All measures")
+    head = [th.text for th in table.all("thead")[0].all("th")]
+    assert cells(table)[0][head.index("AUPR in")] == "90.9 80.0–81.0"
+
+
+def test_the_chart_of_levels_lies_where_the_rows_say(one, page):
+    (figure,) = page.all("figure", id="run-1-quickstart-figure-levels")
+    (chart,) = figure.all("svg", "chart")
+    ticks = [t.attributes | {"text": t.text} for t in chart.all("text", "tick")]
+    ups = [(float(t["text"]), float(t["y"]) - 3.2) for t in ticks if t["text-anchor"] == "end"]
+    (low, at), (high, above) = ups[0], ups[-1]
+    rows = read_csv(one / "results.csv")
+    rows = rows[(rows["challenge"] == "gaussian_noise") & (rows["metric"] == "auroc")]
+    rows = rows[rows["fold"] == "all"]
+    marks = [m for m in chart.all("path", "mark") if m.all("title")]
+    assert len(marks) == len(rows) == 6
+    shown = {m.all("title")[0].text: m.attributes["d"] for m in marks}
+    for row in rows.itertuples():
+        says = f"{row.method}, gaussian_noise {row.level}: "
+        (path,) = [d for title, d in shown.items() if title.startswith(says)]
+        numbers = [float(n) for n in re.findall(r"-?[\d.]+", path)]
+        ys = numbers[1::2] if "a" not in path else numbers[1:2]
+        y = (min(ys) + max(ys)) / 2
+        value = low + (y - at) / (above - at) * (high - low)
+        assert value == pytest.approx(row.value, abs=0.2)
+
+
+def test_the_chart_of_costs_tells_time_with_passes(page):
+    (figure,) = page.all("figure", id="run-1-quickstart-figure-costs")
+    titles = [title.text for title in figure.all("title")]
+    for name, ms in MS.items():
+        assert [
+            t for t in titles if t.startswith(f"{name}: ") and t.endswith(f" {ms:g} ms an image")
+        ]
+    assert "on cpu (A & B)" in figure.all("figcaption")[0].text
+
+
+def test_the_chart_of_costs_has_detectors_that_perturb_images(tmp_path):
+    head, *lines = COSTS.splitlines()
+    lines = [line.replace("scores,gradient,1000,2.000,500,,,1,1", "scores,gradient,1000,2.000,500,"
+                          ",,2,1") for line in lines if "squared_norms" not in line]  # fmt: skip
+    for whole, drawn in (("", False), ("40", True)):
+        added = [f"{head},with_passes_per_second"]
+        added += [f"{line},{whole if 'scores,gradient' in line else ''}" for line in lines]
+        folder = write(tmp_path / f"run{whole}", whole_run(), costs="\n".join(added) + "\n")
+        page = parsed(report(read([folder]), ""))
+        figures = page.all("figure", id="run-1-quickstart-figure-costs")
+        titles = [title.text for figure in figures for title in figure.all("title")]
+        assert any(t.startswith("gradient: ") and "25 ms" in t for t in titles) == drawn
+
+
+def test_without_costs_there_is_no_such_chart(tmp_path):
+    folder = write(tmp_path / "run", whole_run(), costs="")
+    assert not parsed(report(read([folder]), "")).all("figure", id="run-1-quickstart-figure-costs")
+
+
+def test_the_heat_map_holds_the_transfer(tmp_path):
+    names = {"patches": 99.0, "fgsm": 40.0}
+    rows = []
+    for on, value in names.items():
+        kinds = {"patches": "ood", "fgsm": "adversarial"}
+        other = next(name for name in names if name != on)
+        rows.append(auroc(kinds[on], on, f"gradient@{on}", value, protocol="grouped"))
+        rows.append(auroc(kinds[other], other, f"gradient@{on}", value - 9, protocol="transfer"))
+    rows.append(auroc("ood", "patches", "msp", 91.0, protocol="transfer"))
+    folder = write(tmp_path / "run", rows, protocol="transfer")
+    page = parsed(report(read([folder]), ""))
+    (figure,) = page.all("figure", id="run-1-quickstart-figure-heat")
+    tiles = {t.all("title")[0].text: t for t in figure.all("g", "tile")}
+    assert len(tiles) == 4
+    for says, tile in tiles.items():
+        on, of = re.search(r"fitted on (\w+), measured on (\w+)", says).groups()
+        value = names[on] - 9 * (on != of)
+        assert tile.all("text")[0].text == f"{value:.1f}"
+        kinds = tile.attributes["class"].split()
+        assert ("own" in kinds) == (on == of)
+        assert ("inverted" in kinds) == (value < 50)
+        depth = float(tile.all("rect")[0].attributes["fill-opacity"])
+        assert depth == pytest.approx(abs(value - 50) / 50)
+
+
+def test_pictures_are_inside_and_hardly_changed(one, page):
+    images = page.all("img")
+    assert len(images) == 3  # levels are drawn afresh
+    kept = Image.open(one / "figures/roc.png").convert("L")
+    for image in images:
+        data = base64.b64decode(image.attributes["src"].removeprefix("data:image/png;base64,"))
+        inside = Image.open(BytesIO(data)).convert("L")
+        assert inside.size == kept.size
+        for at in ((0, 0), (100, 77), (10, 255)):
+            assert abs(inside.getpixel(at) - kept.getpixel(at)) <= 3
+
+
+def test_two_networks_are_not_mistaken_for_each_other(tmp_path):
+    folders = [
+        write(tmp_path / f"far_s{seed}", whole_run(), seeds=(seed,), experiment="far")
+        for seed in ("0", "1")
+    ]
+    page = parsed(report(read(folders), ""))
+    chapters = page.all("section", "chapter")[:2]
+    for seed, chapter in zip("01", chapters):
+        for words in chapter.all("caption") + chapter.all("figcaption"):
+            assert f"width 16, seed {seed}" in words.text
+            assert f"far_s{seed}" in words.text
+            assert f"seed {1 - int(seed)}" not in words.text
+    captions = [caption.text for caption in page.all("caption")]
+    assert len(captions) == len(set(captions))
+    assert [line[0] for line in cells(page.all("table")[0])] == ["far far_s0", "far far_s1"]
+
+
+def test_pictures_of_several_networks_name_theirs(tmp_path):
+    folder = write(tmp_path / "quickstart", whole_run(), seeds=("0", "7"))
+    (folder / "figures").mkdir()
+    for seed in ("0", "7"):
+        Image.new("RGB", (9, 9)).save(folder / "figures" / f"scores_msp_s{seed}.png")
+    seal(folder)
+    page = parsed(report(read([folder]), ""))
+    told = [image.attributes["alt"] for image in page.all("img")]
+    assert ["network of seed 0" in told[0], "network of seed 7" in told[1]] == [True, True]
+    assert all("scores of msp for" in one for one in told)
+
+
+def test_where_it_came_from_and_how_to_repeat_it(page):
+    (told,) = page.all("section", id="run-1-quickstart-provenance")
+    for word in ("0123456789abcdef, with changes that are in no commit", "torch 2.14.1", "A & B",
+                 "weights0", "abc", "2026-05-01T10:00:00+0000", "confidence: 0.95"):  # fmt: skip
+        assert word in told.text
+    (again,) = page.all("section", id="run-1-quickstart-repeat")
+    assert "git checkout 0123456789abcdef" in again.text
+    assert "gradbench run experiment=quickstart 'challenges=[<a>]'" in again.text
+    assert "gradbench report <one>" in page.all("section", id="again")[0].text
+
+
+def test_warnings_are_said_first(tmp_path):
+    rows = [
+        *everything("ood", "patches", "msp", 41.2),
+        *everything("ood", "patches", "gradient", 90.0),
+        auroc("control", "random_labels", "gradient", 70.0, p=1e-05, p_holm=2e-05),
+        auroc("control", "round_trip:patches", "gradient", 95.0),
+        auroc("control", "round_trip:patches", "msp", 49.0),
+    ]
+    page = parsed(report(read([write(tmp_path / "run", rows)]), ""))
+    said = [item.text for item in page.all("ul", "glance")[0].all("li")]
+    assert said[0] == "Highest AUROC of 1 challenge: gradient on 1."
+    assert said[1] == "Warning: gradient tells random labels apart (p = 1e-05, Holm 2e-05)."
+    assert said[2].endswith("or better: gradient (95.0 against 90.0).")
+    assert said[3] == "Below chance, so inverted: patches: msp (41.2 40.2–42.2)."
+    assert len(said) == 4
+
+
+def test_marks_of_a_narrow_network_and_of_a_part(tmp_path):
+    folder = write(tmp_path / "run", whole_run(), backbone="resnet18", width=32)
+    told = json.loads((folder / "run.json").read_text())
+    told["config"] |= {"backbone": {"name": "resnet18", "width": 32}, "limit": 360}
+    (folder / "run.json").write_text(json.dumps(told))
+    page = parsed(report(read([folder]), ""))
+    (marks,) = page.all("ul", id="run-1-quickstart-auroc-marks")
+    assert "resnet18 of width 32 instead of 64" in marks.text
+    assert "360 clean test images of digits, not all of them" in marks.text
+
+
+def test_the_papers_tables_that_the_runs_fill_stand_beside(tmp_path):
+    rows = [row | {"in_dist": "cifar10"} for row in everything("ood", "svhn", "msp", 91.2)]
+    folder = write(tmp_path / "run", rows, experiment="ood_cifar10_far", in_dist="cifar10",
+                   backbone="resnet18", width=64)  # fmt: skip
+    page = parsed(report(read([folder]), ""))
+    (table,) = page.all("section", "paper-table")
+    assert table.attributes["id"] == "table-ood"
+    assert "91.2" in table.text
+    assert not parsed(report(read([write(tmp_path / "b", whole_run())]), "")).all(id="published")
