@@ -109,7 +109,7 @@ def choose(wanted: Sequence[str] | None, f) -> list[str]:
 
     members = {n: load_member("detector", n) for n in group_files("detector")}
     there = {n: made(n, c) for n, c in members.items() if "_target_" in c}
-    still = [n for n, d in there.items() if not d.further(f.feature_layers)]
+    still = [n for n, d in there.items() if not d.planned_passes(f.feature_layers)]
     for name in wanted or ():
         if name not in still:
             raise unknown("detector that does not perturb images", name, still)
@@ -157,7 +157,7 @@ def measure(
 
 def once(make, drawn: Drawn, folds: Sequence) -> tuple[float, float]:
     """Fit a detector and score both sides with it; return seconds, and those of all cores."""
-    from gradbench.methods.fold_scores import Clean, divided, one_thread, score_folds
+    from gradbench.methods.fold_scores import CleanOutputs, divide_by_fold, one_thread, score_folds
 
     detector = make()
     bank, hold_out = drawn.bank(detector), drawn.hold_out(detector)
@@ -165,12 +165,12 @@ def once(make, drawn: Drawn, folds: Sequence) -> tuple[float, float]:
     own = drawn.own(detector) if detector.synthetic else drawn.aside(hold_out)
     begun, busy = time.perf_counter(), time.process_time()
     if detector.learns_from_challenges:
-        score_folds(make, normal, abnormal, folds, 0, Clean(bank, hold_out))
+        score_folds(make, normal, abnormal, folds, 0, CleanOutputs(bank, hold_out))
     else:
         with one_thread():
             detector.fit(bank, *own, 0)
             scores = [detector.score(side).double().numpy() for side in (normal, abnormal)]
-        divided(*scores, folds)
+        divide_by_fold(*scores, folds)
     return time.perf_counter() - begun, time.process_time() - busy
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.methods.base import GIVEN, Detector, Outputs, Samples
+from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
 from gradbench.outputs.extract import compute
 from gradbench.outputs.feature_layers import PREFIX
 from gradbench.outputs.head import head_tensors
@@ -41,7 +41,7 @@ class Drawn:
         self.sizes, self.head = sizes, head_tensors(f)
         self.classes = self.head["head/weight"].shape[0]
         names = {n for d in detectors for n in (*d.reads, *d.bank_reads, *d.hold_out_reads)}
-        names = sorted(names.difference(GIVEN))
+        names = sorted(names.difference(BANK_EXTRAS))
         read = compute(f, images, slice(0, len(images)), names).values
         self._like = {name: _Like(values, self.classes) for name, values in read.items()}
         self.groups = source_ids("drawn", "test", sizes[0])

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradbench.config import expand
-from gradbench.methods.base import Detector, Passes
-from gradbench.methods.declared import check_declared
+from gradbench.methods.base import Detector, PassCount
+from gradbench.methods.checked import check_declared
 from gradbench.report.table import SUPERVISION
 from gradbench.support.instantiate import instantiate
 from gradbench.support.paths import shown
@@ -43,7 +43,7 @@ def _origin(detector: Detector) -> dict[str, str]:
 
 def _needs(detector: Detector) -> dict[str, str]:
     """Return what it sees, reads and takes."""
-    moved = [f"{p.source} after a step of the pixels" for p in detector.perturbed.values()]
+    moved = [f"{p.source} after a step of the pixels" for p in detector.perturbed_passes.values()]
     return {
         "supervision": f"{detector.supervision}: sees {SUPERVISION[detector.supervision]}",
         "clean images": detector.clean_seen,
@@ -54,9 +54,11 @@ def _needs(detector: Detector) -> dict[str, str]:
 
 def _passes(detector: Detector) -> str:
     """Return the passes through f that scoring an image takes, before a step is chosen."""
-    told = str(detector.passes)
-    chosen = [f for f in detector.further(("layer", "other")) if f.part == "measure" and f.chosen]
+    told = str(detector.pass_count)
+    chosen = [
+        f for f in detector.planned_passes(("layer", "other")) if f.part == "measure" and f.chosen
+    ]
     if not chosen:
         return told
     each = " for each feature layer" if len(chosen) > 1 else ""
-    return f"{told}; where it chooses a step {Passes(2, 1)}{each}"
+    return f"{told}; where it chooses a step {PassCount(2, 1)}{each}"

@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradbench.outputs.perturbed import Further, Perturbed
+from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 
 Outputs = Mapping[str, Tensor]
 """Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
 
-GIVEN = ("labels", "head/weight", "head/bias")
+BANK_EXTRAS = ("labels", "head/weight", "head/bias")
 """What may stand in `bank_reads` besides outputs: the true labels (N,) of the training images, and
 weight (classes, D) and bias (classes,) of f's last linear layer. `labels` may stand in
 `hold_out_reads` too."""
@@ -57,7 +57,7 @@ class Samples:
     outputs: Outputs
     abnormal: Tensor
     order: Tensor | None = None
-    again: Callable[[Perturbed, Tensor], Tensor] | None = None
+    again: Callable[[PerturbedPass, Tensor], Tensor] | None = None
 
     @classmethod
     def normal(cls, outputs: Outputs) -> Samples:
@@ -86,17 +86,20 @@ class Samples:
             lambda what, inner: self.again(what, rows[inner]),
         )
 
-    def look(self, what: Perturbed) -> Tensor:
+    def look(self, what: PerturbedPass) -> Tensor:
         """Return the result of a further pass over the images, (N, magnitudes, D)."""
         return self.again(what, torch.arange(len(self.abnormal)))
 
     def seen(self, detector: Detector) -> Outputs:
         """Return the outputs that a detector scores, further passes included."""
-        return {**self.outputs, **{n: self.look(what) for n, what in detector.perturbed.items()}}
+        return {
+            **self.outputs,
+            **{n: self.look(what) for n, what in detector.perturbed_passes.items()},
+        }
 
 
 @dataclass(frozen=True)
-class Passes:
+class PassCount:
     """Passes through f.
 
     Attributes:
@@ -124,7 +127,8 @@ class Detector(ABC):
             from clean images), `tuning` (to choose hyperparameters), `training` (to fit weights).
         reads: names of the outputs it scores.
         bank_reads: names of the outputs it needs on training images, empty if none. `labels` asks
-            for their labels, `head/weight` and `head/bias` for f's last linear layer, see `GIVEN`;
+            for their labels, `head/weight` and `head/bias` for f's last linear layer, see
+            `BANK_EXTRAS`;
             what scoring needs of them belongs to the fitted state.
         hold_out_reads: names of the outputs, or `labels`, that it needs on clean images that f was
             not trained on, for fits without challenges; empty if none.
@@ -150,34 +154,36 @@ class Detector(ABC):
     drawn: int | None = None
 
     @property
-    def perturbed(self) -> Mapping[str, Perturbed]:
+    def perturbed_passes(self) -> Mapping[str, PerturbedPass]:
         """Passes over perturbed images whose results `score` needs, by name, known once fitted.
 
         They stand beside the outputs of `reads` in what `score` is given, each (N, magnitudes, D).
         """
         return {}
 
-    def further(self, layers: Sequence[str], bank: Outputs | None = None) -> Sequence[Further]:
+    def planned_passes(
+        self, layers: Sequence[str], bank: Outputs | None = None
+    ) -> Sequence[PlannedPass]:
         """Return the passes over perturbed images that fit and score ask for, at most, for plans.
 
         Args:
             layers: names of the outputs `layer_means/<layer>` of f, in order.
             bank: see `fit`; without it, losses that are fitted to it are not told.
         """
-        passes = self.perturbed.values()
-        return [Further("measure", p.source, len(p.magnitudes), what=p) for p in passes]
+        passes = self.perturbed_passes.values()
+        return [PlannedPass("measure", p.source, len(p.magnitudes), what=p) for p in passes]
 
     @property
-    def passes(self) -> Passes:
+    def pass_count(self) -> PassCount:
         """Passes through f that scoring an image takes, once fitted.
 
         A pass that ends at a layer counts as one. Outputs that several detectors read come from
         one pass, which counts for each.
         """
         norms = sum(name.startswith("squared_norms") for name in self.reads)
-        steps = sum(1 for _ in self.perturbed)
-        moved = sum(len(what.magnitudes) for what in self.perturbed.values())
-        return Passes(max(norms, int(bool(self.reads))) + steps + moved, norms + steps)
+        steps = sum(1 for _ in self.perturbed_passes)
+        moved = sum(len(what.magnitudes) for what in self.perturbed_passes.values())
+        return PassCount(max(norms, int(bool(self.reads))) + steps + moved, norms + steps)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
         """Learn, and return itself.

@@ -7,7 +7,7 @@ sentence; the run goes on with the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -16,17 +16,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.errors import Faulty
-from gradbench.methods.base import Detector, Outputs, Samples
+from gradbench.errors import Faulty, GradbenchError, unknown
+from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Info, Outputs, Samples
+from gradbench.outputs.readers import check
 from gradbench.support.calling import calling, reseeded
 from gradbench.support.sources import outside
 
 ROUGHLY = 0.05
 """Share of the largest score by which that of one image may differ with the number of images."""
 ROUNDING = 1e-3
-"""Likewise as a share of the largest output: what float32 leaves of distances near zero."""
+"""Likewise as a share of the longest output: what float32 leaves of distances near zero."""
 EXACT = 1e-6
 """Relative error of a score after the state went through a file."""
+
+
+def check_declared(name: str, detector: Detector) -> None:
+    """Check what the class of a detector declares.
+
+    Raises:
+        Faulty: naming the declaration, and what is valid.
+    """
+    start = f"detector {name}: {type(detector).__qualname__}"
+    if not isinstance(detector, Detector):
+        raise Faulty(f"{start} is not derived from gradbench.methods.base.Detector")
+    if not isinstance(getattr(detector, "info", None), Info):
+        raise Faulty(f"{start}.info is missing: Info(title, venue, url) names the paper")
+    supervision = getattr(detector, "supervision", None)
+    if supervision not in SUPERVISION:
+        raise Faulty(f"{start}: {unknown('supervision', str(supervision), SUPERVISION)}")
+    if not hasattr(detector, "reads"):
+        raise Faulty(f"{start}.reads is missing: reads = ('logits',) names the outputs it scores")
+    for field, given in (
+        ("reads", ()),
+        ("bank_reads", BANK_EXTRAS),
+        ("hold_out_reads", ("labels",)),
+    ):
+        names = getattr(detector, field)
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise Faulty(f"{start}.{field} is {names!r}: write a list of outputs, ('logits',)")
+        for output in set(names).difference(given):
+            try:
+                check(str(output))
+            except GradbenchError as fault:
+                raise Faulty(f"{start}.{field}: {fault}") from fault
+    if bool(detector.synthetic) != (supervision == "synthetic"):
+        raise Faulty(f"{start}: supervision = 'synthetic' and `synthetic` challenges go together")
+    with calling(start):
+        moved = bool(detector.perturbed_passes) or bool(detector.planned_passes(("layer",)))
+        str(detector.pass_count), detector.clean_seen, detector.learns_from_challenges
+    if not (detector.reads or moved):
+        raise Faulty(f"{start}.reads is empty: name the outputs that it scores, ('logits',)")
 
 
 def checked(name: str, detector: Detector) -> Detector:
@@ -131,7 +170,9 @@ class _Guarded(Detector):
                 f"{self._member}.score gives the same images other scores the second time: random "
                 "numbers belong into fit, from its seed, and nothing is kept of images scored"
             )
-        scale = max(float(v.abs().max()) for v in outputs.values() if v.numel())
+        scale = max(
+            float(v.double().flatten(1).norm(dim=1).max()) for v in outputs.values() if v.numel()
+        )
         room = ROUGHLY * float(whole.abs().max()) + ROUNDING * scale
         for alone, there, slack in (
             (other[0], few[0], 0.0),

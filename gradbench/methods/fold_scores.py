@@ -14,10 +14,10 @@ from torch import Tensor
 
 from gradbench.methods.base import Detector, Outputs, Samples
 from gradbench.methods.checked import check_state
-from gradbench.outputs.again import Again
-from gradbench.outputs.perturbed import Perturbed
+from gradbench.outputs.cached_passes import CachedPasses
+from gradbench.outputs.perturbed import PerturbedPass
 
-TRIED = 3
+STATE_CHECK_IMAGES = 3
 """Images on which the state of a fitted detector is tried."""
 PARTS = ("normal", "abnormal", "choose_normal", "choose_abnormal")
 
@@ -40,7 +40,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanOutputs:
     """Outputs of f for images that are never measured.
 
     Attributes:
@@ -58,8 +58,8 @@ def score_folds(
     abnormal: Outputs,
     folds: Sequence,
     seed: int,
-    clean: Clean,
-    again: Sequence[Again] | None = None,
+    clean: CleanOutputs,
+    again: Sequence[CachedPasses] | None = None,
 ) -> tuple[list[Scores], dict[str, Tensor]]:
     """Return a supervised detector's scores on every fold, and the fitted state of the first.
 
@@ -75,12 +75,12 @@ def score_folds(
         clean: outputs of images outside the measurement.
         again: for detectors that perturb images: further passes over normal and abnormal ones.
     """
-    sides = [Side(*side) for side in zip((normal, abnormal), again or (None, None))]
+    sides = [SideOutputs(*side) for side in zip((normal, abnormal), again or (None, None))]
     with one_thread():
         return _fitted_by_fold(make, sides, folds, seed, clean)
 
 
-def divided(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[Scores]:
+def divide_by_fold(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[Scores]:
     """Divide the scores of a detector that sees no challenge, and is fitted once, into folds."""
     return [
         Scores(
@@ -94,15 +94,15 @@ def divided(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[S
 
 
 @dataclass(frozen=True)
-class Side:
+class SideOutputs:
     """Normal or abnormal images: their outputs, and further passes over them."""
 
     outputs: Outputs
-    again: Again | None
+    again: CachedPasses | None
 
     def score(self, detector: Detector, rows: np.ndarray) -> np.ndarray:
         """Return the scores of some images."""
-        moved = {name: self.again(what, rows) for name, what in detector.perturbed.items()}
+        moved = {name: self.again(what, rows) for name, what in detector.perturbed_passes.items()}
         return detector.score({**_rows(self.outputs, rows), **moved}).numpy()
 
     def drawn(self, rows: np.ndarray, count: int | None) -> np.ndarray:
@@ -112,7 +112,7 @@ class Side:
         return np.sort(rows[np.argsort(self.again.order[rows])[:count]])
 
 
-def _fitted_by_fold(make, sides: list[Side], folds, seed, clean):
+def _fitted_by_fold(make, sides: list[SideOutputs], folds, seed, clean):
     found, first = [], {}
     aside = {f"hold_out/{name}": values for name, values in clean.hold_out.items()}
     for number, fold in enumerate(folds):
@@ -131,7 +131,9 @@ def _fitted_by_fold(make, sides: list[Side], folds, seed, clean):
         found.append(Scores(*scores))
         if not number:
             first = detector.state()
-            check_state(detector, make, partial(sides[0].score, rows=measured[0][:TRIED]))
+            check_state(
+                detector, make, partial(sides[0].score, rows=measured[0][:STATE_CHECK_IMAGES])
+            )
     return found, first
 
 
@@ -152,13 +154,13 @@ def _rows(outputs: Outputs, rows: np.ndarray) -> Outputs:
     return {name: values[index] for name, values in outputs.items()}
 
 
-def _samples(sides: list[Side], rows: list[np.ndarray]) -> Samples:
+def _samples(sides: list[SideOutputs], rows: list[np.ndarray]) -> Samples:
     joined = Samples.join(*(_rows(side.outputs, r) for side, r in zip(sides, rows)))
     if any(side.again is None for side in sides):
         return joined
     size = len(rows[0])
 
-    def look(what: Perturbed, wanted: Tensor) -> Tensor:
+    def look(what: PerturbedPass, wanted: Tensor) -> Tensor:
         of_normal = wanted.numpy() < size
         parts = wanted.numpy()[of_normal], wanted.numpy()[~of_normal] - size
         return torch.cat([s.again(what, r[part]) for s, r, part in zip(sides, rows, parts)])

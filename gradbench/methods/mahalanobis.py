@@ -12,7 +12,7 @@ from gradbench.methods.base import Detector, Info, Outputs, Samples
 from gradbench.methods.choosing import best_setting, checked_count, checked_numbers
 from gradbench.methods.gaussians import Gaussians
 from gradbench.methods.regression import TRIAL, Regression
-from gradbench.outputs.perturbed import Further, Perturbed
+from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 
 MAGNITUDES = (0, 0.01, 0.005, 0.002, 0.0014, 0.001, 0.0005)
 REGRESSED = 500
@@ -148,11 +148,13 @@ class _Stepping(MahalanobisV):
         return () if self.magnitude else super().reads
 
     @property
-    def perturbed(self) -> Mapping[str, Perturbed]:
+    def perturbed_passes(self) -> Mapping[str, PerturbedPass]:
         """Every layer after the step, once that is chosen."""
         return self._passes((self.magnitude,)) if self.magnitude else {}
 
-    def further(self, layers: Sequence[str], bank: Outputs | None = None) -> Sequence[Further]:
+    def planned_passes(
+        self, layers: Sequence[str], bank: Outputs | None = None
+    ) -> Sequence[PlannedPass]:
         """Return the passes of every layer: all steps over few images, the chosen one over all."""
         steps = self._steps()
         if not steps:
@@ -162,12 +164,12 @@ class _Stepping(MahalanobisV):
         known = self._passes(steps)
         sources = layers if self.every_layer else layers[-1:]
         tried = [
-            Further(part, source, len(steps), self.drawn, what=known.get(source))
+            PlannedPass(part, source, len(steps), self.drawn, what=known.get(source))
             for part in self.tries
             for source in sources
         ]
         chosen = [
-            Further(part, source, 1, most, chosen=True)
+            PlannedPass(part, source, 1, most, chosen=True)
             for part, most in self.uses.items()
             for source in sources
         ]
@@ -188,8 +190,10 @@ class _Stepping(MahalanobisV):
     def _steps(self) -> tuple[float, ...]:
         return tuple(m for m in self.magnitudes if m)
 
-    def _passes(self, magnitudes: tuple[float, ...]) -> dict[str, Perturbed]:
-        return {n: Perturbed(n, gaussians, magnitudes) for n, gaussians in self.gaussians.items()}
+    def _passes(self, magnitudes: tuple[float, ...]) -> dict[str, PerturbedPass]:
+        return {
+            n: PerturbedPass(n, gaussians, magnitudes) for n, gaussians in self.gaussians.items()
+        }
 
     def _tried(self, samples: Samples) -> dict[float, Outputs]:
         """Return the layers of samples after every step, by its size."""

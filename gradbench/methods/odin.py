@@ -11,7 +11,7 @@ from torch import Tensor
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector, Info, Outputs, Samples
 from gradbench.methods.choosing import best_setting, checked_count, checked_numbers
-from gradbench.outputs.perturbed import Further, Perturbed
+from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 
 INFO = Info(
     "Enhancing The Reliability of Out-of-distribution Image Detection in Neural Networks",
@@ -94,11 +94,11 @@ class OdinFixed(Detector):
         return () if self.magnitude else ("logits",)
 
     @property
-    def perturbed(self) -> Mapping[str, Perturbed]:
+    def perturbed_passes(self) -> Mapping[str, PerturbedPass]:
         """The logits after the step."""
         if not self.magnitude:
             return {}
-        return {AGAIN: Perturbed("logits", TopClass(self.temperature), (self.magnitude,))}
+        return {AGAIN: PerturbedPass("logits", TopClass(self.temperature), (self.magnitude,))}
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) scores, see `odin_score`."""
@@ -145,20 +145,22 @@ class Odin(Detector):
         return self.chosen.reads if self.chosen else ("logits",)
 
     @property
-    def perturbed(self) -> Mapping[str, Perturbed]:
+    def perturbed_passes(self) -> Mapping[str, PerturbedPass]:
         """The logits after the step, once that is chosen."""
-        return self.chosen.perturbed if self.chosen else {}
+        return self.chosen.perturbed_passes if self.chosen else {}
 
-    def further(self, layers: Sequence[str], bank: Outputs | None = None) -> Sequence[Further]:
+    def planned_passes(
+        self, layers: Sequence[str], bank: Outputs | None = None
+    ) -> Sequence[PlannedPass]:
         """Return a pass for every temperature over *choose*, and that of the chosen setting."""
         steps = self._steps()
         if not steps:
             return []
         tried = [
-            Further("choose", "logits", len(steps), self.drawn, what=self._pass(temperature))
+            PlannedPass("choose", "logits", len(steps), self.drawn, what=self._pass(temperature))
             for temperature in self.temperatures
         ]
-        return [*tried, Further("measure", "logits", 1, chosen=True)]
+        return [*tried, PlannedPass("measure", "logits", 1, chosen=True)]
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Odin:
         """Choose temperature and step."""
@@ -196,5 +198,5 @@ class Odin(Detector):
     def _steps(self) -> tuple[float, ...]:
         return tuple(m for m in self.magnitudes if m)
 
-    def _pass(self, temperature: float) -> Perturbed:
-        return Perturbed("logits", TopClass(temperature), self._steps())
+    def _pass(self, temperature: float) -> PerturbedPass:
+        return PerturbedPass("logits", TopClass(temperature), self._steps())

@@ -144,7 +144,7 @@ class Computed:
 
 
 class Reads(Protocol):
-    """Workers that read one network, see `together.Readers`."""
+    """Workers that read one network, see `together.DistributedReader`."""
 
     def compute(self, images: ImageSet, rows: slice, names: list[str]) -> Computed:
         """Compute outputs of some rows of a set."""

@@ -34,7 +34,7 @@ class Loss(Protocol):
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class PerturbedPass:
     """An output of f for x' = x - m sign(dL/dx), for one or several step sizes m.
 
     Pixels are in [0, 1], so m is too; after normalisation the step of a channel is m / std, as in
@@ -67,12 +67,12 @@ class Perturbed:
 
 
 @dataclass(frozen=True)
-class Further:
+class PlannedPass:
     """Passes that a detector asks for in every fold, as far as is known before it is fitted.
 
     Attributes:
         part: of the fold whose images have them: `fit`, `choose` or `measure`.
-        source: the output that is read, see `Perturbed`.
+        source: the output that is read, see `PerturbedPass`.
         steps: number of step sizes.
         most: images of each side at most, None for all.
         chosen: the step is one of those tried, chosen by then.
@@ -84,7 +84,7 @@ class Further:
     steps: int
     most: int | None = None
     chosen: bool = False
-    what: Perturbed | None = None
+    what: PerturbedPass | None = None
 
 
 def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradbench.data.imageset import shards
-from gradbench.outputs.again import Again
-from gradbench.outputs.perturbed import Further, Perturbed
+from gradbench.outputs.cached_passes import CachedPasses
+from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 from gradbench.protocols.base import Fold
 
 
@@ -24,7 +24,7 @@ class Side:
     """
 
     title: str
-    again: Again
+    again: CachedPasses
     made: bool = True
 
     def drawn(self, rows: np.ndarray, count: int | None) -> np.ndarray:
@@ -54,7 +54,7 @@ class Count:
     _seen: set[Hashable] = field(default_factory=set)
 
     def rows(
-        self, side: Side, rows: np.ndarray, asked: Further, label: Hashable, done: bool = False
+        self, side: Side, rows: np.ndarray, asked: PlannedPass, label: Hashable, done: bool = False
     ) -> None:
         """Count a pass over ascending rows of a side.
 
@@ -83,7 +83,7 @@ class Count:
         self,
         sides: tuple[Side, Side],
         folds: Sequence[Fold],
-        asked: Sequence[Further],
+        asked: Sequence[PlannedPass],
         label: Hashable,
         done: bool,
     ) -> None:
@@ -114,12 +114,12 @@ class Count:
                         had[name, s][rows] = True
                     self.rows(side, rows[~known[rows]], further, name, done)
 
-    def _there(self, side: Side, what: Perturbed | None, digest: str, rows: np.ndarray) -> bool:
+    def _there(self, side: Side, what: PerturbedPass | None, digest: str, rows: np.ndarray) -> bool:
         if not (self.trained and side.made) or what is None:
             return False
         return side.again.store.has(side.again.key(what, digest, rows))
 
 
-def _name(further: Further) -> Hashable:
+def _name(further: PlannedPass) -> Hashable:
     """Return what tells tried passes apart: the pass itself, or where it is not known its layer."""
     return further.source if further.what is None else (further.source, id(further.what.loss))

@@ -15,7 +15,7 @@ from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty
 from gradbench.methods.base import Detector
-from gradbench.outputs.again import Again
+from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Side
 from gradbench.protocols.base import Grouped, Protocol
@@ -131,7 +131,7 @@ class Judgements:
     def _side(self, images: ImageSet, title: str = "") -> Side:
         """Return images as a side; those with a title are not made yet."""
         weights = self.f.weights if self.f else ""
-        again = Again(self.challenges.backbone, weights, images, self.store, self.seed)
+        again = CachedPasses(self.challenges.backbone, weights, images, self.store, self.seed)
         return Side(title, again, not title)
 
     def _judgement(

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from gradbench.data.imageset import to_float
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import GIVEN, Detector
+from gradbench.methods.base import BANK_EXTRAS, Detector
 from gradbench.outputs.extract import BATCH, shard_key
 from gradbench.outputs.feature_layers import PREFIX, expand
-from gradbench.outputs.perturbed import Further, Perturbed
+from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Count, Side
 from gradbench.planning.judgements import Judgement, Judgements
@@ -108,14 +108,14 @@ class _Passes:
                     for side in judgement.sides:
                         self._scored(count, side, self.asked, (fitted.title, judgement.title))
 
-    def _scored(self, count: Count, side: Side, asked: Sequence[Further], label: Any) -> None:
+    def _scored(self, count: Count, side: Side, asked: Sequence[PlannedPass], label: Any) -> None:
         rows = np.arange(len(side.again.images))
         for further in asked:
             if further.part == "measure":
                 known = None if further.what is None else further.what.source
                 count.rows(side, rows, further, (label, further.source, known))
 
-    def _fits(self) -> list[Sequence[Further]]:
+    def _fits(self) -> list[Sequence[PlannedPass]]:
         """Return what each fitted detector asks for of images that it scores."""
         if not self.detector.learns_from_challenges:
             return [self.asked]
@@ -124,8 +124,8 @@ class _Passes:
             state = kept_state(judgement.product) if judgement.product else {}
             if state:
                 fitted = self.challenges.experiment.detector(self.name).load(state)
-                found.append([Further("measure", what.source, len(what.magnitudes), what=what)
-                              for what in fitted.perturbed.values()])  # fmt: skip
+                found.append([PlannedPass("measure", what.source, len(what.magnitudes), what=what)
+                              for what in fitted.perturbed_passes.values()])  # fmt: skip
             else:
                 found.append(self.asked)
         return found
@@ -138,7 +138,7 @@ class _Passes:
             return None
         if all(judgement.product for judgement in (*self.main, *self.controls)):
             return None
-        reads = expand(f.backbone, sorted({*self.detector.bank_reads}.difference(GIVEN)))
+        reads = expand(f.backbone, sorted({*self.detector.bank_reads}.difference(BANK_EXTRAS)))
         keys = (shard_key(name, f.weights, digest) for name in reads for digest in images.digests)
         if not all(challenges.store.has(key) for key in keys):
             return None
@@ -153,12 +153,12 @@ class _Passes:
         return Planned("perturbed", what, count.parts, count.present, count.seconds, note)
 
 
-def _asked(challenges: Challenges, name: str, bank=None) -> Sequence[Further]:
-    """Return the further passes of a detector, see `Detector.further`."""
+def _asked(challenges: Challenges, name: str, bank=None) -> Sequence[PlannedPass]:
+    """Return the planned passes of a detector, see `Detector.planned_passes`."""
     detector = challenges.experiment.detector(name)
-    reads = {*detector.reads, *detector.bank_reads}.difference(GIVEN)
+    reads = {*detector.reads, *detector.bank_reads}.difference(BANK_EXTRAS)
     names = expand(challenges.backbone, sorted(reads))
-    return detector.further([n for n in names if n.startswith(f"{PREFIX}/")], bank)
+    return detector.planned_passes([n for n in names if n.startswith(f"{PREFIX}/")], bank)
 
 
 def _seconds(challenges: Challenges, source: str) -> tuple[float, float]:
@@ -169,7 +169,7 @@ def _seconds(challenges: Challenges, source: str) -> tuple[float, float]:
     device, f = challenges.experiment.device, challenges.backbone
 
     def spent(steps: int) -> float:
-        what = Perturbed(source, _Itself(), (0.001,) * steps)
+        what = PerturbedPass(source, _Itself(), (0.001,) * steps)
         return each(lambda count: what(f, pixels[:count]), len(pixels), device)
 
     with step(f"timing perturbed passes to {source}"):

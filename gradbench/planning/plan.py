@@ -10,7 +10,7 @@ from gradbench.backbones.obtain import find, fresh
 from gradbench.backbones.training import seconds_left
 from gradbench.data.gather import InDistribution, part
 from gradbench.data.imageset import ImageSet
-from gradbench.methods.base import GIVEN
+from gradbench.methods.base import BANK_EXTRAS
 from gradbench.outputs.feature_layers import expand
 from gradbench.pipeline import order
 from gradbench.planning import passes
@@ -91,7 +91,7 @@ def _aside(
         ("training images", images.train, "bank_reads"),
         (images.known.hold_out, images.hold_out, "hold_out_reads"),
     ):
-        names = {n for d in detectors.values() for n in getattr(d, reads)}.difference(GIVEN)
+        names = {n for d in detectors.values() for n in getattr(d, reads)}.difference(BANK_EXTRAS)
         if names and len(role):
             spent = seconds_an_image(experiment, backbone, role, sorted(names))
             known = f and replace(f, names=expand(f.backbone, sorted(names)))

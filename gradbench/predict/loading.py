@@ -19,8 +19,7 @@ from gradbench.backbones.backbone import Backbone, parts_of
 from gradbench.backbones.build import build_network
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
-from gradbench.methods.checked import checked
-from gradbench.methods.declared import check_declared
+from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs import readers
 from gradbench.predict import trust
 from gradbench.predict.model_json import ANEW, damaged

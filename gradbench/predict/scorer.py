@@ -188,7 +188,7 @@ class Scorer:
         pixels = to_float(batch.pixels)
         for name in names:
             with self._able(name):
-                for inner, what in self._built[name].perturbed.items():
+                for inner, what in self._built[name].perturbed_passes.items():
                     look = partial(self._again, what)
                     found[name, inner] = torch.cat(in_chunks(look, pixels, BATCH)[0])
         return found
@@ -227,7 +227,7 @@ class Scorer:
         """Return the scores of a detector from what `_look` found."""
         detector = self._built[name]
         with self._able(name):
-            moved = {inner: outputs[name, inner] for inner in detector.perturbed}
+            moved = {inner: outputs[name, inner] for inner in detector.perturbed_passes}
             return detector.score({**outputs, **moved}).double().numpy()
 
     @contextmanager

@@ -175,7 +175,7 @@ def _detector(what: str) -> str:
 
 def _counts(detector: Detector | None) -> tuple[int | str, int | str]:
     """Return the numbers of forward and backward passes for an image."""
-    of = detector and detector.passes
+    of = detector and detector.pass_count
     return (of.forward, of.backward) if of else ("", "")
 
 

@@ -186,7 +186,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
                 "supervision": detector.supervision,
                 "clean_seen": results.images.known.named(detector.clean_seen),
                 "reads": list(detector.reads),
-                "passes": str(fitted[name].passes) if fitted[name] else "",
+                "passes": str(fitted[name].pass_count) if fitted[name] else "",
             }
             for name, detector in detectors.items()
         },

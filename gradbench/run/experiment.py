@@ -21,8 +21,7 @@ from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Detector
-from gradbench.methods.checked import checked
-from gradbench.methods.declared import check_declared
+from gradbench.methods.checked import check_declared, checked
 from gradbench.protocols.base import Protocol, random_name
 from gradbench.run.rows import is_mean
 from gradbench.run.settings import check_trained_on, levels, seeds

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty
-from gradbench.methods.base import GIVEN, Detector, Samples
+from gradbench.methods.base import BANK_EXTRAS, Detector, Samples
 from gradbench.methods.checked import check_state
-from gradbench.methods.fold_scores import TRIED, Clean, one_thread
+from gradbench.methods.fold_scores import STATE_CHECK_IMAGES, CleanOutputs, one_thread
 from gradbench.outputs.feature_layers import expand
 from gradbench.outputs.head import head_tensors
 from gradbench.outputs.readers import version_of
@@ -34,7 +34,7 @@ FIT_VERSION = 1
 IMAGE_SCORES_VERSION = 1
 
 
-def clean(trial: Trial, name: str) -> Clean:
+def clean(trial: Trial, name: str) -> CleanOutputs:
     """Return what a detector reads of training images, of f's last layer and of the hold-out."""
     detector = trial.experiment.detector(name)
     every = [trial.experiment.detector(other) for other in trial.experiment.detectors]
@@ -43,7 +43,7 @@ def clean(trial: Trial, name: str) -> Clean:
     bank = _read(trial, trial.images.train, detector.bank_reads, banks)
     if any(read.startswith("head/") for read in detector.bank_reads):
         bank |= head_tensors(trial.f.backbone)
-    return Clean(bank, _read(trial, trial.images.hold_out, detector.hold_out_reads, held))
+    return CleanOutputs(bank, _read(trial, trial.images.hold_out, detector.hold_out_reads, held))
 
 
 def fitted(trial: Trial, name: str) -> tuple[Detector, dict[str, Tensor]]:
@@ -105,14 +105,14 @@ def image_scores(trial: Trial, name: str, seen: Seen) -> np.ndarray:
 def score(trial: Trial, detector: Detector, seen: Seen) -> np.ndarray:
     """Return the scores (N,) of images by a fitted detector, computed on one thread."""
     rows, again = np.arange(len(seen.images)), trial.again(seen.images)
-    moved = {name: again(what, rows) for name, what in detector.perturbed.items()}
+    moved = {name: again(what, rows) for name, what in detector.perturbed_passes.items()}
     with one_thread():
         return detector.score({**seen.outputs, **moved}).double().numpy()
 
 
 def _of_some(trial: Trial, detector: Detector) -> np.ndarray:
     """Return the scores of the first clean images."""
-    few = np.arange(min(TRIED, len(trial.images.normal)))
+    few = np.arange(min(STATE_CHECK_IMAGES, len(trial.images.normal)))
     return score(trial, detector, trial.normal.select(few))
 
 
@@ -120,7 +120,9 @@ def described(trial: Trial, name: str) -> dict[str, Any]:
     """Return what keys of products tell of a detector: its settings, versions, reads and seed."""
     experiment = trial.experiment
     detector = experiment.detector(name)
-    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN)
+    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}.difference(
+        BANK_EXTRAS
+    )
     content = experiment.detectors[name]
     return {
         "detector": stable_config({k: v for k, v in content.items() if k != "description"}),
@@ -151,7 +153,7 @@ def learns(detector: Detector) -> bool:
 
 def _read(trial: Trial, images: ImageSet, reads: Iterable[str], also: Iterable[str]):
     """Return outputs of images by name; one pass reads what all detectors want of them."""
-    outputs, others = ([n for n in names if n not in GIVEN] for names in (reads, also))
+    outputs, others = ([n for n in names if n not in BANK_EXTRAS] for names in (reads, also))
     found = trial.look(images, outputs, others).outputs if outputs else {}
     return found | ({"labels": torch.from_numpy(images.labels)} if "labels" in reads else {})
 

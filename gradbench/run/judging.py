@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
-from gradbench.methods.fold_scores import PARTS, Scores, divided, score_folds
-from gradbench.outputs.again import VERSION as PERTURBED_VERSION
-from gradbench.outputs.again import seconds_of_passes
+from gradbench.methods.fold_scores import PARTS, Scores, divide_by_fold, score_folds
+from gradbench.outputs.cached_passes import VERSION as PERTURBED_VERSION
+from gradbench.outputs.cached_passes import seconds_of_passes
 from gradbench.protocols.base import Protocol
 from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
@@ -102,7 +102,7 @@ def judge(
             )
         else:  # its state is a product of its own, one for all challenges
             sides = (image_scores(trial, name, side) for side in (normal, abnormal))
-            scores, state = divided(*sides, folds), {}
+            scores, state = divide_by_fold(*sides, folds), {}
         arrays = {f"{i}/{part}": getattr(s, part) for i, s in enumerate(scores) for part in PARTS}
         save_arrays(
             {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in arrays.items()},
@@ -234,7 +234,7 @@ def scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, pr
         "normal": normal.fingerprint,
         "abnormal": abnormal.fingerprint,
     }
-    if detector.drawn or detector.perturbed:
+    if detector.drawn or detector.perturbed_passes:
         config["perturbed_version"] = PERTURBED_VERSION
     if detector.bank_reads:
         inputs["bank"] = trial.images.train.fingerprint

@@ -10,7 +10,7 @@ from typing import Any
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.gradients.memory import in_chunks
-from gradbench.methods.base import GIVEN, Detector
+from gradbench.methods.base import BANK_EXTRAS, Detector
 from gradbench.outputs.extract import BATCH, compute
 from gradbench.run.results import Results
 from gradbench.run.trial import Trial
@@ -51,21 +51,21 @@ def costliest(results: Results, name: str, seed: int | None = None) -> Detector 
         seed: of the network, None for all.
     """
     build = partial(results.experiment.detector, name)
-    if type(build()).perturbed is Detector.perturbed:  # told by its settings
+    if type(build()).perturbed_passes is Detector.perturbed_passes:  # told by its settings
         return build()
     places = [p for p in results.states if p[2] == name and seed in (None, p[0])]
     if not places and not build().learns_from_challenges:
         return build()
     fitted = (build().load(results.states[place]) for place in places)
-    return max(fitted, key=lambda d: (d.passes.forward, d.passes.backward), default=None)
+    return max(fitted, key=lambda d: (d.pass_count.forward, d.pass_count.backward), default=None)
 
 
 def passes_settings(detector: Detector) -> dict[str, Any]:
     """Return what is read of f to score an image, JSON-able; nothing where f is not needed."""
-    reads = sorted(set(detector.reads).difference(GIVEN))
+    reads = sorted(set(detector.reads).difference(BANK_EXTRAS))
     perturbed = [
         [what.source, dict(what.loss.settings()), list(what.magnitudes)]
-        for what in detector.perturbed.values()
+        for what in detector.perturbed_passes.values()
     ]
     if not perturbed:
         return {"reads": reads} if reads else {}
@@ -80,7 +80,7 @@ def seconds(backbone: Backbone, batch: ImageSet, detector: Detector) -> float:
         begun = time.monotonic()
         if reads:
             compute(backbone, batch, rows, reads)
-        for what in detector.perturbed.values():
+        for what in detector.perturbed_passes.values():
             look = partial(_look, what, backbone)
             in_chunks(look, to_float(batch.images[rows]), BATCH)
     return time.monotonic() - begun

@@ -79,7 +79,7 @@ def fewer(clean: ImageSet) -> np.ndarray:
 
 
 def _seen(detector: Detector, many: Seen, few: Seen) -> Seen:
-    return few if detector.perturbed else many
+    return few if detector.perturbed_passes else many
 
 
 def _knows(detector: Detector) -> bool:

@@ -18,8 +18,8 @@ from torch import Tensor
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
 from gradbench.errors import Faulty
-from gradbench.methods.fold_scores import PARTS, Scores, Side, one_thread, score_folds
-from gradbench.outputs.again import seconds_of_passes
+from gradbench.methods.fold_scores import PARTS, Scores, SideOutputs, one_thread, score_folds
+from gradbench.outputs.cached_passes import seconds_of_passes
 from gradbench.protocols.transfer import Transfer
 from gradbench.run.experiment import Cell
 from gradbench.run.faults import others_go_on
@@ -158,7 +158,7 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
         states = load_file(str(fits.path("states.safetensors")))
         chosen = load_file(str(fits.path("chosen.safetensors")))
         arrays = {n: t.numpy() for n, t in chosen.items()}
-        looks = [Side(seen.outputs, trial.again(seen.images)) for seen in (normal, abnormal)]
+        looks = [SideOutputs(seen.outputs, trial.again(seen.images)) for seen in (normal, abnormal)]
         before = seconds_of_passes(trial.store)
         with one_thread():
             for number, part in enumerate(rows):

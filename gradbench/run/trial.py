@@ -21,9 +21,9 @@ from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import Faulty, GradbenchError
-from gradbench.outputs.again import Again
+from gradbench.outputs.cached_passes import CachedPasses
+from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.extract import extract
-from gradbench.outputs.together import Readers
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.store import Store
 
@@ -93,9 +93,9 @@ class Trial:
     unfit: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def readers(self) -> Readers | None:
+    def readers(self) -> DistributedReader | None:
         """The workers, as readers of f."""
-        return self.pool and Readers(self.pool, self.f.backbone, self.f.weights)
+        return self.pool and DistributedReader(self.pool, self.f.backbone, self.f.weights)
 
     @cached_property
     def accuracy(self) -> float:
@@ -127,10 +127,10 @@ class Trial:
             images, extract(f.backbone, f.weights, images, names, self.store, also, readers)
         )
 
-    def again(self, images: ImageSet) -> Again:
+    def again(self, images: ImageSet) -> CachedPasses:
         """Return further passes over images, for detectors that perturb them."""
         seed = self.experiment.config["evaluation"]["seed"]
-        return Again(self.f.backbone, self.f.weights, images, self.store, seed, self.readers)
+        return CachedPasses(self.f.backbone, self.f.weights, images, self.store, seed, self.readers)
 
     def source(self, cell: Cell, strength: float | None = None) -> Source:
         """Return what a derived challenge is made with; see `source`."""

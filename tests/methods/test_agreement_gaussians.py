@@ -15,7 +15,7 @@ from gradbench.methods.base import Samples
 from gradbench.methods.gaussians import Gaussians
 from gradbench.methods.mahalanobis import MahalanobisV
 from gradbench.methods.rmds import RMDS
-from gradbench.outputs.perturbed import Perturbed, read_until
+from gradbench.outputs.perturbed import PerturbedPass, read_until
 
 theirs = pytest.importorskip("pytorch_ood.detector", reason="needs the extra `test`")
 NAME = "layer_means/bn3"  # before the ReLU every channel varies
@@ -97,7 +97,7 @@ def test_mahalanobis_differs_by_the_ridge_alone(f, bank, queries, pixels, magnit
     def found(gaussians):
         if not magnitude:
             return gaussians.nearest(queries)
-        return gaussians.nearest(Perturbed(NAME, gaussians, (magnitude,))(f, pixels)[:, 0])
+        return gaussians.nearest(PerturbedPass(NAME, gaussians, (magnitude,))(f, pixels)[:, 0])
 
     close(found(ridged(plain)), expected, rtol=3e-5)  # theirs is in float32
     # a ridge takes off a distance its share of the smallest variance at most: here 0.09 %

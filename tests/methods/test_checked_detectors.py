@@ -8,8 +8,7 @@ import torch
 
 from gradbench.errors import Faulty
 from gradbench.methods.base import Detector, Info, Samples
-from gradbench.methods.checked import check_state, checked
-from gradbench.methods.declared import check_declared
+from gradbench.methods.checked import check_declared, check_state, checked
 from gradbench.methods.msp import MSP
 
 
@@ -238,8 +237,11 @@ def test_a_state_that_does_not_hold_all_that_was_learned():
         ({"bank_reads": ("logit",)}, "Mine.bank_reads: no output named 'logit'"),
         ({"hold_out_reads": ("head/bias",)}, "Mine.hold_out_reads"),
         ({"synthetic": MappingProxyType({"noise": None})}, "go together"),
-        ({"perturbed": property(lambda self: 1 / 0)}, r"raises ZeroDivisionError .*line \d+"),
-        ({"passes": property(lambda self: self.nothing)}, "raises AttributeError"),
+        (
+            {"perturbed_passes": property(lambda self: 1 / 0)},
+            r"raises ZeroDivisionError .*line \d+",
+        ),
+        ({"pass_count": property(lambda self: self.nothing)}, "raises AttributeError"),
     ],
 )
 def test_declarations(changes, text):

@@ -14,7 +14,7 @@ from gradbench.backbones.training import train
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import GIVEN, SUPERVISION, Detector, Samples
+from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Samples
 from gradbench.methods.profile import rank_auroc
 from gradbench.outputs.head import head_tensors
 from gradbench.outputs.readers import check, read
@@ -63,9 +63,9 @@ def parts(f):
         return torch.from_numpy(data.images).float() / 255
 
     def outputs(data, names):
-        found = read(f, pixels_of(data), [name for name in names if name not in GIVEN])
+        found = read(f, pixels_of(data), [name for name in names if name not in BANK_EXTRAS])
         given = head_tensors(f) | {"labels": torch.from_numpy(data.labels)}
-        return found | {name: given[name] for name in names if name in GIVEN}
+        return found | {name: given[name] for name in names if name in BANK_EXTRAS}
 
     def samples(seed, names):
         sides = images(150, seed), shapeless(90, seed)
@@ -91,7 +91,7 @@ def parts(f):
         rest = tuple(detector.bank_reads), tuple(detector.hold_out_reads)
         sides = [
             outputs(side, reads)
-            | {name: what(f, pixels_of(side)) for name, what in detector.perturbed.items()}
+            | {name: what(f, pixels_of(side)) for name, what in detector.perturbed_passes.items()}
             for side in (images(150, 3), shapeless(90, 3))
         ]
         return *of(reads, *rest, detector.learns_from_challenges), *sides
@@ -119,12 +119,12 @@ def test_declarations(name):
     assert detector.clean_seen
     assert bool(detector.synthetic) == (detector.supervision == "synthetic")
     assert detector.version >= 1
-    assert detector.reads or detector.perturbed
+    assert detector.reads or detector.perturbed_passes
     for output in detector.reads:
         check(output)
-    for output in {*detector.bank_reads, *detector.hold_out_reads}.difference(GIVEN):
+    for output in {*detector.bank_reads, *detector.hold_out_reads}.difference(BANK_EXTRAS):
         check(output)
-    assert {*detector.hold_out_reads}.intersection(GIVEN) <= {"labels"}
+    assert {*detector.hold_out_reads}.intersection(BANK_EXTRAS) <= {"labels"}
     assert len(detector.info.title) > 10
     assert re.search(r"\b(19|20)\d\d$", detector.info.venue)
     assert detector.info.url.startswith("https://")

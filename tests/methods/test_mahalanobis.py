@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from _dummies import images, network
+from _scored_images import score_images
 from sklearn.covariance import EmpiricalCovariance
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import Passes, Samples
+from gradbench.methods.base import PassCount, Samples
 from gradbench.methods.choosing import tnr_at_95_tpr
 from gradbench.methods.gaussians import Gaussians
 from gradbench.methods.mahalanobis import (
@@ -19,9 +20,8 @@ from gradbench.methods.mahalanobis import (
     MahalanobisV,
 )
 from gradbench.methods.regression import Regression
-from gradbench.outputs.perturbed import Perturbed
+from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.outputs.readers import read
-from gradbench.outputs.score import score_images
 
 
 def clouds(count: int = 400, features: int = 6, seed: int = 0):
@@ -140,7 +140,7 @@ def test_v_looks_at_the_last_layer_alone(f, bank):
     expected = Gaussians.fit(bank["layer_means/stage3"], bank["labels"])
     outputs = read(f, pixels(), ["layer_means"])
     assert torch.equal(detector.score(outputs), expected.nearest(outputs["layer_means/stage3"]))
-    assert detector.passes == Passes(1, 0)
+    assert detector.pass_count == PassCount(1, 0)
 
 
 def test_fe_is_a_regression_on_the_distances_of_all_layers(f, bank):
@@ -161,14 +161,14 @@ def test_fe_is_a_regression_on_the_distances_of_all_layers(f, bank):
 def test_the_step_moves_towards_the_nearest_class(f, bank, kind):
     detector = kind(magnitudes=(0.01,)).fit(bank, samples(f, 1), samples(f, 2))
     x = pixels()
-    assert list(detector.perturbed)[-1] == "layer_means/stage3"
-    for name, what in detector.perturbed.items():
+    assert list(detector.perturbed_passes)[-1] == "layer_means/stage3"
+    for name, what in detector.perturbed_passes.items():
         gaussians = detector.gaussians[name]
         before, after = read(f, x, [name])[name], what(f, x)[:, 0]
         assert (gaussians.nearest(after) < gaussians.nearest(before)).double().mean() > 0.95
-    layers = len(detector.perturbed)
+    layers = len(detector.perturbed_passes)
     assert layers == (1 if kind is MahalanobisP else 3)
-    assert detector.passes == Passes(2 * layers, layers)
+    assert detector.pass_count == PassCount(2 * layers, layers)
 
 
 @pytest.mark.parametrize("kind", [MahalanobisP, MahalanobisPFE])
@@ -177,7 +177,7 @@ def test_without_a_step_the_variant_is_the_one_without(f, bank, kind):
     plain = {MahalanobisP: MahalanobisV, MahalanobisPFE: MahalanobisFE}[kind]()
     detector = kind(magnitudes=(0,)).fit(bank, fit, choose)
     x = pixels()
-    assert detector.perturbed == {}
+    assert detector.perturbed_passes == {}
     torch.testing.assert_close(
         score_images(detector, f, x), score_images(plain.fit(bank, fit, choose), f, x)
     )
@@ -231,11 +231,11 @@ def test_passes_are_kept_by_the_content_of_the_statistics(f, bank):
     losses = [
         MahalanobisP(magnitudes=(0.01,))
         .fit(given, samples(f, 1), samples(f, 2))
-        .perturbed["layer_means/stage3"]
+        .perturbed_passes["layer_means/stage3"]
         for given in (bank, bank, other)
     ]
     digests = [what.loss.settings() for what in losses]
-    assert all(isinstance(what, Perturbed) for what in losses)
+    assert all(isinstance(what, PerturbedPass) for what in losses)
     assert digests[0] == digests[1] != digests[2]
 
 

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 from _dummies import images, network
+from _scored_images import score_images
 from scipy.special import expit
 from scipy.stats import spearmanr
 from torch import nn
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import Passes, Samples
+from gradbench.methods.base import PassCount, Samples
 from gradbench.methods.choosing import best_setting, tnr_at_95_tpr
 from gradbench.methods.odin import Odin, OdinFixed, TopClass, odin_score
-from gradbench.outputs.perturbed import Perturbed, signs
-from gradbench.outputs.score import score_images
+from gradbench.outputs.perturbed import PerturbedPass, signs
 
 
 def pixels(count: int = 40, seed: int = 0) -> torch.Tensor:
@@ -118,7 +118,7 @@ def test_without_a_step_the_logits_are_enough():
     detector = Odin(temperatures=(1000,), magnitudes=(0,)).fit(
         {}, samples(f, x, x), samples(f, x, x)
     )
-    assert detector.perturbed == {}
+    assert detector.perturbed_passes == {}
     assert detector.reads == ("logits",)
     torch.testing.assert_close(
         score_images(detector, f, x), odin_score(logits_of(f, x), 1000), rtol=1e-4, atol=1e-6
@@ -126,8 +126,8 @@ def test_without_a_step_the_logits_are_enough():
 
 
 def test_passes_an_image():
-    assert OdinFixed().passes == Passes(forward=2, backward=1)
-    assert OdinFixed(magnitude=0).passes == Passes(forward=1, backward=0)
+    assert OdinFixed().pass_count == PassCount(forward=2, backward=1)
+    assert OdinFixed(magnitude=0).pass_count == PassCount(forward=1, backward=0)
 
 
 def test_one_pass_for_all_steps_of_a_temperature():
@@ -181,4 +181,4 @@ def test_one_class_is_refused():
         odin_score(torch.ones(3, 1), 1)
     f = network(classes=1)
     with pytest.raises(GradbenchError, match="two classes"):
-        Perturbed("logits", TopClass(1.0), (0.1,))(f, pixels(3))
+        PerturbedPass("logits", TopClass(1.0), (0.1,))(f, pixels(3))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from gradbench.methods.base import Detector, Info, Samples
-from gradbench.methods.fold_scores import Clean, divided, score_folds
+from gradbench.methods.fold_scores import CleanOutputs, divide_by_fold, score_folds
 from gradbench.protocols.base import Grouped
 
 
@@ -39,7 +39,7 @@ def _folds():
 def test_scores_of_a_detector_that_is_fitted_once_are_divided_among_the_folds():
     normal, abnormal = np.arange(100.0), 1000 + np.arange(100.0)
     folds = _folds()
-    for scores, fold in zip(divided(normal, abnormal, folds), folds):
+    for scores, fold in zip(divide_by_fold(normal, abnormal, folds), folds):
         assert scores.normal.tolist() == fold.measure.normal.tolist()
         assert scores.abnormal.tolist() == (1000 + fold.measure.abnormal).tolist()
         assert scores.choose_normal.tolist() == fold.choose.normal.tolist()
@@ -55,7 +55,7 @@ def test_a_supervised_detector_is_fitted_on_the_fit_part_of_each_fold_alone():
         return made[-1]
 
     folds = _folds()
-    scores, _ = score_folds(make, normal, abnormal, folds, 0, Clean({}, {}))
+    scores, _ = score_folds(make, normal, abnormal, folds, 0, CleanOutputs({}, {}))
     fitted = [d for d in made if hasattr(d, "seen")]
     assert len(fitted) == len(scores) == 5
     for detector, fold in zip(fitted, folds):
@@ -71,7 +71,7 @@ def test_scores_do_not_depend_on_the_number_of_threads():
     for threads in (1, 2):
         torch.set_num_threads(threads)
         scores, _ = score_folds(
-            Supervised, _outputs(100, 0), _outputs(100, 1), _folds(), 0, Clean({}, {})
+            Supervised, _outputs(100, 0), _outputs(100, 1), _folds(), 0, CleanOutputs({}, {})
         )
         assert torch.get_num_threads() == threads
         found.append(np.concatenate([s.normal for s in scores]))
@@ -101,7 +101,7 @@ class Moving(Supervised):
     hold_out_reads = ("x",)
 
     @property
-    def perturbed(self):
+    def perturbed_passes(self):
         return {"again": "chosen"} if hasattr(self, "seen") else {}
 
     def fit(self, bank, fit, choose, seed=0):
@@ -124,7 +124,7 @@ def test_a_detector_that_perturbs_draws_few_of_choose_and_moves_each_measured_im
         return made[-1]
 
     folds = _folds()
-    clean = Clean({}, _outputs(30, 2))
+    clean = CleanOutputs({}, _outputs(30, 2))
     scores, _ = score_folds(make, normal, abnormal, folds, 0, clean, again)
     for detector, fold, found in zip(made, folds, scores):
         drawn = [
@@ -153,7 +153,9 @@ def test_a_detector_that_perturbs_draws_few_of_choose_and_moves_each_measured_im
 
 def test_folds_draw_the_same_images_of_the_parts_they_share():
     again = [FakeAgain(100), FakeAgain(100)]
-    score_folds(Moving, _outputs(100, 0), _outputs(100, 1), _folds(), 0, Clean({}, {}), again)
+    score_folds(
+        Moving, _outputs(100, 0), _outputs(100, 1), _folds(), 0, CleanOutputs({}, {}), again
+    )
     for side in again:
         drawn = [set(rows.tolist()) for what, rows in side.asked if what == "tried"]
         assert len(drawn) == 5

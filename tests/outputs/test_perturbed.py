@@ -10,7 +10,7 @@ from torch import nn
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
-from gradbench.outputs.perturbed import Perturbed, read_until, signs
+from gradbench.outputs.perturbed import PerturbedPass, read_until, signs
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def test_signs_are_those_of_one_image_at_a_time_in_float64(source):
 def test_the_step_is_the_published_one_in_normalised_space(source):
     """x' = x - m sign / std after normalisation, read by the network behind it."""
     f, x, m = network(), pixels(), 0.01
-    (found,) = Perturbed(source, HalfSquare(), (m,))(f, x).unbind(1)
+    (found,) = PerturbedPass(source, HalfSquare(), (m,))(f, x).unbind(1)
     normalised = ((x - f.mean) / f.std).requires_grad_()
     bare = Backbone(f.network, [0.0], [1.0], CLASSES, f.shape).eval()
     loss = (read_until(bare, normalised, source) - 0.3).square().sum() / 2
@@ -62,7 +62,7 @@ def test_the_step_is_the_published_one_in_normalised_space(source):
 def test_a_small_step_makes_the_loss_smaller_and_none_changes_nothing():
     f, x = network(), pixels()
     loss = HalfSquare()
-    still, moved = Perturbed("logits", loss, (0.0, 1e-3))(f, x).unbind(1)
+    still, moved = PerturbedPass("logits", loss, (0.0, 1e-3))(f, x).unbind(1)
     with torch.no_grad():
         torch.testing.assert_close(still, f(x))
     before, after = ((v - loss.target).square().sum(1) for v in (still, moved))
@@ -71,16 +71,16 @@ def test_a_small_step_makes_the_loss_smaller_and_none_changes_nothing():
 
 def test_several_magnitudes_are_each_alone():
     f, x = network(), pixels()
-    together = Perturbed("logits", HalfSquare(), (0.1, 0.0, 0.02))(f, x)
+    together = PerturbedPass("logits", HalfSquare(), (0.1, 0.0, 0.02))(f, x)
     assert together.shape == (9, 3, 3)
     for i, m in enumerate((0.1, 0.0, 0.02)):
-        assert torch.equal(Perturbed("logits", HalfSquare(), (m,))(f, x)[:, 0], together[:, i])
+        assert torch.equal(PerturbedPass("logits", HalfSquare(), (m,))(f, x)[:, 0], together[:, i])
 
 
 @pytest.mark.parametrize("source", ["logits", "layer_means/stage2"])
 def test_any_batch_size_gives_the_same(source):
     f, x = network().double(), pixels(7).double()
-    what = Perturbed(source, HalfSquare(), (0.01,))
+    what = PerturbedPass(source, HalfSquare(), (0.01,))
     whole = what(f, x)
     assert whole.dtype == torch.float32
     for size in (1, 3):
@@ -106,8 +106,8 @@ def test_the_network_is_left_as_it_was():
     wanted = [p.requires_grad for p in f.parameters()]
     x = pixels().requires_grad_()
     with torch.inference_mode():
-        inside = Perturbed("logits", HalfSquare(), (0.1,))(f, pixels())
-    outside = Perturbed("layer_means/stage2", HalfSquare(), (0.1,))(f, x)
+        inside = PerturbedPass("logits", HalfSquare(), (0.1,))(f, pixels())
+    outside = PerturbedPass("layer_means/stage2", HalfSquare(), (0.1,))(f, x)
     assert not outside.requires_grad
     assert inside.shape == (9, 1, 3)
     assert x.grad is None
@@ -121,7 +121,7 @@ def test_passes_end_at_the_layer():
     f, called = network(), []
     f.network.stage2.register_forward_hook(lambda *_: called.append(2))
     f.network.stage3.register_forward_hook(lambda *_: called.append(3))
-    Perturbed("layer_means/stage2", HalfSquare(), (0.1,))(f, pixels())
+    PerturbedPass("layer_means/stage2", HalfSquare(), (0.1,))(f, pixels())
     assert set(called) == {2}
 
 

@@ -18,7 +18,7 @@ from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.challenges.produce import Source
 from gradbench.config import compose, expand, group_files, read_member
 from gradbench.data.gather import InDistribution
-from gradbench.outputs.again import Again
+from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.run.experiment import read
 from gradbench.run.fitting import fit_key
 from gradbench.run.judging import scores_key
@@ -84,8 +84,8 @@ def keys(trial) -> dict[str, str]:
         if not trial.experiment.detector(name).learns_from_challenges:
             found[f"fit {name}"] = fit_key(trial, name).digest
     odin = instantiate("detector", "odin", expand("detector", ["odin"])[0][1])
-    (further, *_) = odin.further(("a",))
-    again = Again(trial.f.backbone, "w", normal, trial.store)
+    (further, *_) = odin.planned_passes(("a",))
+    again = CachedPasses(trial.f.backbone, "w", normal, trial.store)
     found["perturbed odin"] = again.key(further.what, "i", np.arange(3)).digest
     return found
 

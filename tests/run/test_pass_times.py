@@ -11,7 +11,7 @@ from gradbench.methods.energy import Energy
 from gradbench.methods.gradient_uncertainty import GradientUncertainty
 from gradbench.methods.msp import MSP
 from gradbench.methods.odin import Odin, OdinFixed
-from gradbench.outputs.perturbed import Perturbed
+from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.report.costs import costs_table, gathered, write_costs
 from gradbench.run import pass_times
 from gradbench.run.pass_times import costliest
@@ -50,7 +50,7 @@ def results():
 @pytest.fixture
 def trial(store, monkeypatch, results):
     def seconds(_f, _batch, detector):
-        return SPENT[detector.passes.forward, detector.passes.backward]
+        return SPENT[detector.pass_count.forward, detector.pass_count.backward]
 
     monkeypatch.setattr(pass_times, "seconds", seconds)
     return SimpleNamespace(
@@ -106,10 +106,10 @@ def test_a_fit_that_takes_a_step_stands_for_those_that_take_none(results):
     assert costliest(results, "odin").chosen.magnitude == 0.01
     assert costliest(results, "odin", seed=0).chosen.magnitude == 0.01
     assert costliest(results, "odin", seed=1) is None
-    assert costliest(results, "odin_fixed", seed=1).passes.backward == 1
+    assert costliest(results, "odin_fixed", seed=1).pass_count.backward == 1
     del results.states[0, "second", "odin"], results.states[0, "third", "odin"]
     assert costliest(results, "odin").chosen.magnitude == 0
-    assert costliest(results, "odin").passes.backward == 0
+    assert costliest(results, "odin").pass_count.backward == 0
 
 
 def test_a_detector_that_was_never_fitted_is_not_timed(trial, results):
@@ -156,7 +156,7 @@ def test_memory_is_that_of_passes_where_they_take_more_than_scoring(trial, resul
 
 def test_passes_over_perturbed_images_are_made_to_be_timed(monkeypatch):
     made = []
-    monkeypatch.setattr(Perturbed, "__call__", lambda *args: made.append(args))
+    monkeypatch.setattr(PerturbedPass, "__call__", lambda *args: made.append(args))
     backbone = SimpleNamespace(device=torch.device("cpu"))
     assert pass_times.seconds(backbone, images(70), OdinFixed()) > 0
     assert [len(pixels) for _, _, pixels in made] == [64, 6, 64, 6]  # the second time counts

@@ -11,7 +11,7 @@ import pytest
 from _runs import TINY, copy_of, gradbench, kept, same_results, steps
 
 from gradbench.config import compose
-from gradbench.outputs.perturbed import Perturbed
+from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.planning.plan import plan
 from gradbench.run.experiment import read
 from gradbench.store import Store
@@ -149,7 +149,7 @@ def test_the_plan_finds_what_an_interrupted_run_left(finished, tmp_path):
 def test_a_run_interrupted_in_a_pass_ends_in_the_same_rows(finished, tmp_path):
     here = copy_of(finished, tmp_path)
     remove(here, "perturbed", "scores", "measures", "resamples")
-    work, calls = Perturbed.__call__, []
+    work, calls = PerturbedPass.__call__, []
 
     def stopped(self, *args):
         calls.append(self.source)
@@ -157,7 +157,7 @@ def test_a_run_interrupted_in_a_pass_ends_in_the_same_rows(finished, tmp_path):
             raise KeyboardInterrupt
         return work(self, *args)
 
-    with patch.object(Perturbed, "__call__", stopped):
+    with patch.object(PerturbedPass, "__call__", stopped):
         assert gradbench("run", *WORDS, cwd=here).code == 130
     assert 0 < len(products(here, "perturbed")) < len(products(finished, "perturbed"))
     ran = gradbench("run", *WORDS, cwd=here)

@@ -19,10 +19,10 @@ from gradbench.backbones.worker_pool import WorkerPool
 from gradbench.data.imageset import ImageSet
 from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.extract import BATCH, Computed, compute
-from gradbench.outputs.perturbed import Perturbed
+from gradbench.outputs.perturbed import PerturbedPass
 
 
-class Readers:
+class DistributedReader:
     """Workers that read one network.
 
     Args:
@@ -43,7 +43,7 @@ class Readers:
         values = {n: torch.cat([one.values[n] for one in found]) for n in found[0].values}
         return Computed(values, sum(one.halvings for one in found))
 
-    def passes(self, what: Perturbed, pixels: Tensor) -> tuple[list[Tensor], int]:
+    def passes(self, what: PerturbedPass, pixels: Tensor) -> tuple[list[Tensor], int]:
         """Make perturbed passes over (n, C, H, W) in [0, 1], as `in_chunks` does in one process."""
         self._give()
         found = self.pool.call("perturbed passes", _passes, self.weights, what, pixels)
@@ -73,7 +73,7 @@ def _compute(worker: Worker, weights: str, images: ImageSet, names: list[str]) -
     return [one for one in worker.gather(own) if one is not None]
 
 
-def _passes(worker: Worker, weights: str, what: Perturbed, pixels: Tensor):
+def _passes(worker: Worker, weights: str, what: PerturbedPass, pixels: Tensor):
     backbone = _backbone(worker, weights)
     own = in_chunks(
         lambda batch: what(backbone, batch.to(worker.device)),

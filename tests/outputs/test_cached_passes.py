@@ -7,8 +7,8 @@ import pytest
 import torch
 from _dummies import images, network
 
-from gradbench.outputs.again import VERSION, Again
-from gradbench.outputs.perturbed import Perturbed
+from gradbench.outputs.cached_passes import VERSION, CachedPasses
+from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.store import Store
 
 
@@ -34,29 +34,29 @@ def f():
 def asked(monkeypatch):
     """List how many images every computed pass looked at."""
     sizes = []
-    call = Perturbed.__call__
+    call = PerturbedPass.__call__
 
     def counted(self, backbone, batch):
         sizes.append(len(batch))
         return call(self, backbone, batch)
 
-    monkeypatch.setattr(Perturbed, "__call__", counted)
+    monkeypatch.setattr(PerturbedPass, "__call__", counted)
     return sizes
 
 
-WHAT = Perturbed("logits", Scaled(), (0.01, 0.1))
+WHAT = PerturbedPass("logits", Scaled(), (0.01, 0.1))
 
 
 def test_results_are_those_of_the_pass_in_the_order_of_the_rows(store, f):
     data = images(1030)
     rows = np.array([3, 1002, 1001, 77])
-    found = Again(f, "w", data, store)(WHAT, rows)
+    found = CachedPasses(f, "w", data, store)(WHAT, rows)
     pixels = torch.from_numpy(data.images[rows]).float() / 255
     torch.testing.assert_close(found, WHAT(f, pixels), rtol=1e-5, atol=1e-5)
 
 
 def test_no_image_has_the_same_pass_twice(store, f, asked):
-    again = Again(f, "w", images(100), store)
+    again = CachedPasses(f, "w", images(100), store)
     first = again(WHAT, np.arange(40))
     assert asked == [40]
     second = again(WHAT, np.arange(30, 50))
@@ -74,7 +74,7 @@ def test_a_repeated_run_computes_nothing(store, f, asked):
     rows = (np.arange(0, 1100, 3), np.arange(0, 1100, 5))
 
     def run(at):
-        again = Again(f, "w", images(1100), at)
+        again = CachedPasses(f, "w", images(1100), at)
         return [again(WHAT, part) for part in rows]
 
     first = run(store)
@@ -92,14 +92,14 @@ def test_a_killed_run_goes_on_where_it_was(store, f, asked, monkeypatch):
     def killed(self, backbone, batch):
         raise KeyboardInterrupt
 
-    Again(f, "w", data, store)(WHAT, rows[:100])  # the first shard
-    whole = Perturbed.__call__
-    monkeypatch.setattr(Perturbed, "__call__", killed)
+    CachedPasses(f, "w", data, store)(WHAT, rows[:100])  # the first shard
+    whole = PerturbedPass.__call__
+    monkeypatch.setattr(PerturbedPass, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
-        Again(f, "w", data, Store(store.root))(WHAT, rows)
-    monkeypatch.setattr(Perturbed, "__call__", whole)
+        CachedPasses(f, "w", data, Store(store.root))(WHAT, rows)
+    monkeypatch.setattr(PerturbedPass, "__call__", whole)
     asked.clear()
-    Again(f, "w", data, Store(store.root))(WHAT, rows)
+    CachedPasses(f, "w", data, Store(store.root))(WHAT, rows)
     assert sum(asked) == 101
 
 
@@ -107,7 +107,7 @@ def test_keys_are_of_content(store, f):
     def keys(weights="w", seed=0, what=WHAT, rows=(1, 2), name="toy"):
         own = Store(store.root)
         data = images(20, seed=seed, name=name)
-        Again(f, weights, data, own)(what, np.array(rows))
+        CachedPasses(f, weights, data, own)(what, np.array(rows))
         return set(own.used)
 
     first = keys()
@@ -127,29 +127,29 @@ def test_the_order_is_random_and_keeps_groups_and_twins_together(store, f):
     data = images(300)
     groups = np.array([f"track {i // 3}" for i in range(300)])
     data = replace(data, groups=groups)
-    order = Again(f, "w", data, store).order
+    order = CachedPasses(f, "w", data, store).order
     assert sorted(order) == list(range(300))
     assert np.corrcoef(order, np.arange(300))[0, 1] < 0.3
     by_place = groups[np.argsort(order)]
     assert (by_place[0::3] == by_place[1::3]).all()
     assert (by_place[0::3] == by_place[2::3]).all()
     twins = data.select(np.random.default_rng(0).permutation(300))
-    first = Again(f, "w", twins, store).order < 60
+    first = CachedPasses(f, "w", twins, store).order < 60
     assert set(twins.groups[first]) == set(groups[order < 60])
-    assert not np.array_equal(Again(f, "w", data, store, seed=1).order, order)
+    assert not np.array_equal(CachedPasses(f, "w", data, store, seed=1).order, order)
 
 
 def test_passes_use_the_threads_that_there_were_at_first(store, f, monkeypatch):
     before, seen = torch.get_num_threads(), []
-    call = Perturbed.__call__
+    call = PerturbedPass.__call__
     monkeypatch.setattr(
-        Perturbed,
+        PerturbedPass,
         "__call__",
         lambda *a: seen.append(torch.get_num_threads()) or call(*a),
     )
     try:
         torch.set_num_threads(2)
-        again = Again(f, "w", images(10), store)
+        again = CachedPasses(f, "w", images(10), store)
         torch.set_num_threads(1)
         again(WHAT, np.arange(4))
         assert torch.get_num_threads() == 1
@@ -161,6 +161,6 @@ def test_passes_use_the_threads_that_there_were_at_first(store, f, monkeypatch):
 def test_golden_passes(store, f):
     # if this fails, raise again.VERSION
     assert VERSION == 1
-    found = Again(f, "w", images(6), store)(WHAT, np.array([1]))
+    found = CachedPasses(f, "w", images(6), store)(WHAT, np.array([1]))
     expected = np.array([[0.0883, 0.3692, -0.3349], [0.0827, 0.3435, -0.3457]])
     np.testing.assert_allclose(found[0], expected, atol=6e-5)

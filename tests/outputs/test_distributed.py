@@ -3,15 +3,15 @@
 import pytest
 import torch
 from _dummies import images, network
-from test_again import WHAT
+from test_cached_passes import WHAT
 
 from gradbench.backbones.backbone import digest
 from gradbench.data.imageset import LazyImages
-from gradbench.outputs import again as again_module
+from gradbench.outputs import cached_passes as again_module
 from gradbench.outputs import extract as module
-from gradbench.outputs.again import Again
+from gradbench.outputs.cached_passes import CachedPasses
+from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.extract import extract
-from gradbench.outputs.together import Readers
 from gradbench.store import Store
 
 NAMES = ["logits", "features", "layer_means", "squared_norms/ones/bce"]
@@ -39,7 +39,7 @@ def test_outputs_and_products_are_those_of_one_process(pool, f, tmp_path, monkey
     data, one, two = images(count), Store(tmp_path / "one"), Store(tmp_path / "two")
     alone = extract(f, digest(f), data, NAMES, one)
     monkeypatch.setattr(module, "compute", refuse)
-    found = extract(f, digest(f), data, NAMES, two, readers=Readers(pool, f, digest(f)))
+    found = extract(f, digest(f), data, NAMES, two, readers=DistributedReader(pool, f, digest(f)))
     assert list(found) == list(alone)
     assert all(torch.equal(found[name], alone[name]) for name in alone)
     assert files(one) == files(two)
@@ -49,7 +49,9 @@ def test_outputs_and_products_are_those_of_one_process(pool, f, tmp_path, monkey
 def test_another_network_takes_the_place_of_the_first(pool, f, store):
     other = network(seed=1)
     for net in (f, other, f):
-        found = Readers(pool, net, digest(net)).compute(images(70), slice(0, 70), ["logits"])
+        found = DistributedReader(pool, net, digest(net)).compute(
+            images(70), slice(0, 70), ["logits"]
+        )
         again = module.compute(net, images(70), slice(0, 70), ["logits"])
         assert torch.equal(found.values["logits"], again.values["logits"])
 
@@ -58,7 +60,7 @@ def test_images_that_are_read_when_asked_for(pool, f):
     data = images(70)
     lazy = type(data)("lazy", "", LazyImages(data.images.__getitem__, data.images.shape),
                       data.labels, data.sources)  # fmt: skip
-    found = Readers(pool, f, digest(f)).compute(lazy, slice(3, 70), ["logits"])
+    found = DistributedReader(pool, f, digest(f)).compute(lazy, slice(3, 70), ["logits"])
     again = module.compute(f, data, slice(3, 70), ["logits"])
     assert torch.equal(found.values["logits"], again.values["logits"])
 
@@ -66,8 +68,10 @@ def test_images_that_are_read_when_asked_for(pool, f):
 def test_perturbed_passes_are_those_of_one_process(pool, f, tmp_path, monkeypatch):
     data, rows = images(150), torch.arange(3, 150).numpy()
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
-    alone = Again(f, digest(f), data, one)(WHAT, rows)
+    alone = CachedPasses(f, digest(f), data, one)(WHAT, rows)
     monkeypatch.setattr(again_module, "in_chunks", refuse)
-    found = Again(f, digest(f), data, two, readers=Readers(pool, f, digest(f)))(WHAT, rows)
+    found = CachedPasses(f, digest(f), data, two, readers=DistributedReader(pool, f, digest(f)))(
+        WHAT, rows
+    )
     assert torch.equal(found, alone)
     assert files(one) == files(two)

@@ -18,7 +18,7 @@ from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.errors import GradbenchError
 from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.extract import BATCH, Reads
-from gradbench.outputs.perturbed import Perturbed
+from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.store import Key, Store, canonical
 from gradbench.support.progress import Progress
 from gradbench.support.sources import source_key
@@ -27,7 +27,7 @@ STEP = "perturbed"
 VERSION = 1
 
 
-class Again:
+class CachedPasses:
     """Further passes over one set of images.
 
     Args:
@@ -65,7 +65,7 @@ class Again:
         place[np.argsort(keys, kind="stable")] = np.arange(len(keys))
         return place
 
-    def __call__(self, what: Perturbed, rows: np.ndarray) -> Tensor:
+    def __call__(self, what: PerturbedPass, rows: np.ndarray) -> Tensor:
         """Return (len(rows), magnitudes, D); images that had this pass before have no second one.
 
         Args:
@@ -82,7 +82,7 @@ class Again:
         columns = [torch.stack([values[r] for r in rows.tolist()]) for values in known]
         return torch.stack(columns, dim=1)
 
-    def _with_all_threads(self, what: Perturbed, rows: np.ndarray) -> Tensor:
+    def _with_all_threads(self, what: PerturbedPass, rows: np.ndarray) -> Tensor:
         """Work with the threads that there were at first: detectors are fitted on one."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
@@ -91,7 +91,7 @@ class Again:
         finally:
             torch.set_num_threads(before)
 
-    def _shards(self, what: Perturbed, rows: np.ndarray) -> Tensor:
+    def _shards(self, what: PerturbedPass, rows: np.ndarray) -> Tensor:
         parts = []
         title = f"{self.images.name} {self.images.split}".strip()
         with Progress(f"perturbed passes over {title}", len(rows)) as progress:
@@ -120,7 +120,7 @@ class Again:
         return torch.cat(parts)
 
     def _passes(
-        self, what: Perturbed, pixels: Tensor, tell: Callable[[int], None]
+        self, what: PerturbedPass, pixels: Tensor, tell: Callable[[int], None]
     ) -> tuple[list[Tensor], int]:
         if self.readers:
             return self.readers.passes(what, pixels)
@@ -132,7 +132,7 @@ class Again:
 
         return in_chunks(look, pixels, BATCH)
 
-    def key(self, what: Perturbed, images: str, rows: np.ndarray) -> Key:
+    def key(self, what: PerturbedPass, images: str, rows: np.ndarray) -> Key:
         """Return the key of a pass over some rows of one shard.
 
         Args:
