@@ -17,7 +17,7 @@ from gradbench.data.dataset import MissingData
 from gradbench.data.gather import OTHER_PRINTS, InDistribution
 from gradbench.data.trained_on import KEY, WITHOUT
 from gradbench.errors import Faulty
-from gradbench.protocols.transfer import Transfer
+from gradbench.protocols.presets import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring
 from gradbench.run.clean_images import clean_images
 from gradbench.run.experiment import Cell, Experiment

@@ -17,8 +17,8 @@ a setting, its columns are shares of repetitions in percent, of intervals of 95 
 - folds_2: the corrected t-test over folds finds a difference between two equal ones (`refitted`).
 
 `coverage`, `row_2` and `folds_2` are means over ten pairs in a repetition, `row_10` over two
-halves. Resamples are drawn as `gradbench.statistics.replicates.sampled` draws them, all detectors
-of a setting with the same weights, and compared with it in the first repetition. All settings take
+halves. Resamples are drawn as `statistics.bootstrap.bootstrap_auroc` draws them, all detectors of a
+setting with the same weights, and compared with it in the first repetition. All settings take
 about a quarter of an hour of one core.
 """
 
@@ -33,9 +33,14 @@ import numpy as np
 from scipy.stats import norm
 
 from gradbench.protocols.base import Grouped
+from gradbench.statistics.bootstrap import (
+    BootstrapSamples,
+    FoldScores,
+    Sources,
+    bootstrap_auroc,
+    combine,
+)
 from gradbench.statistics.comparison import compare, corrected_t_p
-from gradbench.statistics.replicates import Sampled, combined, sampled
-from gradbench.statistics.resampling import FoldScores, Sources
 
 COLUMNS = ("design", "auroc", "images", "repetitions", "replicates", "coverage", "coverage_fits",
            "row_2", "row_10", "row_20", "fixed_20", "folds_2")  # fmt: skip
@@ -117,7 +122,7 @@ class Setting:
             true.append(norm.cdf(weight[:, 0] * self.shifts / (2**0.5 * size)))
         return np.stack(scores, axis=1), np.mean(true, axis=0)
 
-    def resampled(self, scores: np.ndarray) -> Sampled:
+    def resampled(self, scores: np.ndarray) -> BootstrapSamples:
         """Return what `sampled` does for the scores (F, 2, n) of a detector without ties."""
         values, samples = [], np.zeros(self.replicates)
         for own, (a, b), (normal, abnormal) in zip(scores, self.parts, self.weights):
@@ -128,7 +133,7 @@ class Setting:
             won = np.einsum("nr,nr->r", abnormal, below[place])
             values.append(place.mean() / len(a))
             samples += won / (len(a) * len(b) * len(self.parts))
-        return Sampled(np.array(values), samples)
+        return BootstrapSamples(np.array(values), samples)
 
     def run(self, repetitions: int) -> dict[str, float]:
         """Return the shares of repetitions that the columns of the CSV tell, in percent."""
@@ -138,7 +143,7 @@ class Setting:
             scores, true = self.repetition()
             each = [self.resampled(own) for own in scores]
             if not number:
-                own = sampled(self.scored(scores[0]), self.replicates)
+                own = bootstrap_auroc(self.scored(scores[0]), self.replicates)
                 assert np.allclose(own.samples, each[0].samples, atol=1e-5)
                 assert np.allclose(own.per_fold, each[0].per_fold)
             ends = [one.interval(0.95) for one in each]
@@ -151,7 +156,7 @@ class Setting:
                 found[f"row_{size}"].append(np.mean(wrong))
             found["fixed_20"].append(_differs(each[:COUNT], ends[:COUNT], 0))
             if self.folds:
-                gaps = [combined(each[i : i + 2], [1, -1]) for i in range(0, COUNT, 2)]
+                gaps = [combine(each[i : i + 2], [1, -1]) for i in range(0, COUNT, 2)]
                 p = [corrected_t_p(gap.per_fold, Grouped().ratio) for gap in gaps]
                 found["folds_2"].append(np.mean(np.array(p) < 0.05))
         low, high, true = np.transpose(held)
@@ -162,7 +167,7 @@ class Setting:
 
 
 def _differs(
-    each: Sequence[Sampled], ends: Sequence[tuple[float, float]], first: int | None = None
+    each: Sequence[BootstrapSamples], ends: Sequence[tuple[float, float]], first: int | None = None
 ) -> bool:
     """Tell whether some detector of a row is told from the best, or from the one given."""
     values = [one.value for one in each]

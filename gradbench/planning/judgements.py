@@ -19,7 +19,7 @@ from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Side
 from gradbench.protocols.base import Grouped, Protocol
-from gradbench.protocols.transfer import Transfer
+from gradbench.protocols.presets import Transfer
 from gradbench.run.experiment import Cell
 from gradbench.run.judging import scores_key
 from gradbench.run.sides import protocol, sides
@@ -87,7 +87,7 @@ class Judgements:
                 yield self._judgement(name, tripped.title, (self._side(some), tripped), how)
             groups = np.concatenate([side.again.images.groups for side in both])
             if wanted["random_split"] and learns and len(np.unique(groups)) < len(groups):
-                torn = how.torn()
+                torn = how.ungrouped()
                 if torn is not None:
                     yield self._judgement(name, f"{cell.title} torn", both, torn)
 

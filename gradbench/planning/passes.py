@@ -24,7 +24,7 @@ from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Count, Side
 from gradbench.planning.judgements import Judgement, Judgements
 from gradbench.planning.planned import AFTER, Planned, each
-from gradbench.protocols.transfer import Transfer
+from gradbench.protocols.presets import Transfer
 from gradbench.run.fitting import clean
 from gradbench.run.judging import kept_state
 from gradbench.support.progress import step

@@ -1,17 +1,18 @@
-"""Who may see which images: fit, choose, measure."""
+"""Protocols divide the images of both sides into those fitted on, chosen with and measured."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.protocols.partition import partition
 from gradbench.support.sources import stable_name
 
 RANDOM = "random"
@@ -19,7 +20,7 @@ SPLITS = ("grouped", RANDOM)
 
 
 def random_name(name: str) -> str:
-    """Return what a protocol is called in rows where every image goes by itself.
+    """Return the name in rows of a protocol whose images are divided one by one.
 
     >>> random_name("grouped"), random_name("icip2020")
     ('random', 'icip2020_random')
@@ -28,7 +29,7 @@ def random_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SideRows:
     """Images of both sides, as ascending indices into the normal and the abnormal set."""
 
     normal: np.ndarray
@@ -45,13 +46,13 @@ class Fold:
         measure: images that are scored once and never looked at before.
     """
 
-    fit: Rows
-    choose: Rows
-    measure: Rows
+    fit: SideRows
+    choose: SideRows
+    measure: SideRows
 
 
 class Protocol(ABC):
-    """Divides the images of both sides into what is fitted on, chosen with and measured.
+    """Divides the images of both sides into those fitted on, chosen with and measured.
 
     Attributes:
         name: of the protocol in rows.
@@ -72,7 +73,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def folds(
-        self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int = 0
+        self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
     ) -> list[Fold]:
         """Return one `Fold` per rotation, for the group of each normal and abnormal image."""
 
@@ -82,10 +83,10 @@ class Protocol(ABC):
 
     @property
     @abstractmethod
-    def told(self) -> str:
+    def explanation(self) -> str:
         """How a value comes about, in one or two sentences for the head of a table."""
 
-    def torn(self) -> Protocol | None:
+    def ungrouped(self) -> Self | None:
         """Return the same protocol with every image by itself, None where there is none."""
         return None
 
@@ -119,22 +120,24 @@ class Grouped(Protocol):
         self.ratio = 1 / (folds - 1)
 
     def settings(self) -> Mapping[str, Any]:
-        """Return what the folds depend on; kept products of `grouped` are known by these."""
+        """Return everything that the folds depend on; kept products are known by these."""
         return {**super().settings(), "folds": self.count, "split": self.split}
 
     @property
-    def told(self) -> str:
+    def explanation(self) -> str:
         """See `Protocol`."""
         return (
             "A value is the mean over its folds; every image is measured once, and all detectors "
             "on the same images."
         )
 
-    def torn(self) -> Protocol | None:
+    def ungrouped(self) -> Self | None:
         """Return the same protocol with every image by itself, None if it is that already."""
-        if self.split == "random":
+        if self.split == RANDOM:
             return None
-        return type(self)(name=self.name, folds=self.count, split="random")
+        protocol = copy(self)
+        protocol.split = RANDOM
+        return protocol
 
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
@@ -149,8 +152,14 @@ class Grouped(Protocol):
         Raises:
             GradbenchError: if the groups of a side do not fill every fold.
         """
-        parts = self.parts(normal_groups, abnormal_groups, seed)
-        return [self._rotation(r, *parts) for r in range(self.count)]
+        sides = self.parts(normal_groups, abnormal_groups, seed)
+        half = (self.count - 1) // 2
+
+        def rows(parts: list[int]) -> SideRows:
+            return SideRows(*(np.flatnonzero(np.isin(side, parts)) for side in sides))
+
+        turns = [[(r + step) % self.count for step in range(self.count)] for r in range(self.count)]
+        return [Fold(rows(t[:half]), rows(t[half:-1]), rows(t[-1:])) for t in turns]
 
     def parts(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
@@ -166,25 +175,24 @@ class Grouped(Protocol):
         Raises:
             GradbenchError: if the groups of a side do not fill every part.
         """
-        normal = np.asarray(normal_groups, dtype=str).tolist()
-        abnormal = np.asarray(abnormal_groups, dtype=str).tolist()
-        if self.split == "random":
-            normal, abnormal = _singles(normal, "normal"), _singles(abnormal, "abnormal")
-        ones, others = Counter(normal), Counter(abnormal)
-        if ones.keys() & others.keys():
-            sizes = {name: (ones[name], others[name]) for name in ones | others}
-            of_normal = of_abnormal = partition(sizes, self.count, "folds", seed)
+        sides = {
+            side: np.asarray(groups, dtype=str).tolist()
+            for side, groups in (("normal", normal_groups), ("abnormal", abnormal_groups))
+        }
+        if self.split == RANDOM:
+            sides = {side: _distinct_names(names, side) for side, names in sides.items()}
+        counts = [Counter(names) for names in sides.values()]
+        if counts[0].keys() & counts[1].keys():
+            sizes = {name: tuple(side[name] for side in counts) for name in counts[0] | counts[1]}
+            part_of = [partition(sizes, self.count, "folds", seed)] * 2
         else:
-            of_normal, of_abnormal = (
+            part_of = [
                 partition({name: (n,) for name, n in side.items()}, self.count, "folds", seed)
-                for side in (ones, others)
-            )
-        rows = []
-        for side, names, part_of in (
-            ("normal", normal, of_normal),
-            ("abnormal", abnormal, of_abnormal),
-        ):
-            part = np.array([part_of[name] for name in names], dtype=int)
+                for side in counts
+            ]
+        parts = []
+        for (side, names), part_of_name in zip(sides.items(), part_of):
+            part = np.array([part_of_name[name] for name in names], dtype=int)
             filled = len(np.unique(part))
             if filled < self.count:
                 raise GradbenchError(
@@ -192,24 +200,57 @@ class Grouped(Protocol):
                     f"regions) of like size, but the {len(set(names))} groups of the {len(names)} "
                     f"{side} images fill {filled}: give more images or set protocol.folds lower"
                 )
-            rows.append(part)
-        return rows[0], rows[1]
-
-    def _rotation(self, r: int, normal: np.ndarray, abnormal: np.ndarray) -> Fold:
-        turn = [(r + step) % self.count for step in range(self.count)]
-        half = (self.count - 1) // 2
-
-        def rows(parts: list[int]) -> Rows:
-            return Rows(*(np.flatnonzero(np.isin(side, parts)) for side in (normal, abnormal)))
-
-        return Fold(rows(turn[:half]), rows(turn[half:-1]), rows(turn[-1:]))
+            parts.append(part)
+        return parts[0], parts[1]
 
 
-def _singles(names: list[str], side: str) -> list[str]:
+def _distinct_names(names: list[str], side: str) -> list[str]:
     """Return a name of its own for every image."""
     seen: Counter[str] = Counter()
-    single = []
+    distinct = []
     for name in names:
-        single.append(f"{side} {name} {seen[name]}")
+        distinct.append(f"{side} {name} {seen[name]}")
         seen[name] += 1
-    return single
+    return distinct
+
+
+def shuffled(names: Iterable[str], *seed: int | str) -> list[str]:
+    """Return the distinct names in an arbitrary order that the seed fixes.
+
+    The order is that of the SHA-256 of seed and name: it depends neither on the order of the
+    names nor on the version of any library.
+    """
+    salt = "/".join(map(str, seed))
+    return sorted(
+        dict.fromkeys(names), key=lambda name: hashlib.sha256(f"{salt}\n{name}".encode()).digest()
+    )
+
+
+def partition(sizes: Mapping[str, Sequence[int]], parts: int, *seed: int | str) -> dict[str, int]:
+    """Give every group to one of `parts` parts, so that all sides are balanced.
+
+    The largest groups go first, each to the part that has least of what the group brings; groups
+    of equal size go in the order of `shuffled`. Where every group has one image a side, parts
+    differ by at most one image on each side.
+
+    Args:
+        sizes: images of each group, one number a side (normal, abnormal).
+        parts: number of parts.
+        seed: of the order.
+
+    Returns:
+        The part, 0 to parts - 1, of each group.
+    """
+    totals = [max(sum(side), 1) for side in zip(*sizes.values())]
+    loads = [[0] * len(totals) for _ in range(parts)]
+    order = shuffled(sizes, *seed)
+    order.sort(key=lambda name: -sum(n / total for n, total in zip(sizes[name], totals)))
+    part_of = {}
+    for name in order:
+        # What the sum of squared shares grows by, less what is the same for every part.
+        pull = [n / total**2 for n, total in zip(sizes[name], totals)]
+        costs = [sum(a * b for a, b in zip(load, pull)) for load in loads]
+        part_of[name] = part = costs.index(min(costs))
+        for side, n in enumerate(sizes[name]):
+            loads[part][side] += n
+    return part_of

@@ -1,4 +1,4 @@
-"""Protocols of the papers, and one without any challenge in the fit."""
+"""Protocols of the papers and of public code, one across challenges, and one without any fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradbench.errors import GradbenchError
-from gradbench.protocols.base import Fold, Grouped, Protocol, Rows
+from gradbench.protocols.base import Fold, Grouped, Protocol, SideRows
 
 
 class Icip2020(Grouped):
@@ -31,16 +31,12 @@ class Icip2020(Grouped):
         self.ratio = None
 
     @property
-    def told(self) -> str:
+    def explanation(self) -> str:
         """See `Protocol`."""
         return (
             "One division, 40 % for fitting, 40 % for choosing, 20 % measured, as in the paper of "
             "2020; all detectors on the same images."
         )
-
-    def torn(self) -> Protocol | None:
-        """See `Protocol`."""
-        return None if self.split == "random" else Icip2020(self.name, split="random")
 
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
@@ -84,7 +80,7 @@ class Access2023(Grouped):
         return {**super().settings(), "repeats": self.repeats}
 
     @property
-    def told(self) -> str:
+    def explanation(self) -> str:
         """See `Protocol`."""
         return (
             f"A value is the mean over {self.count} folds in each of {self.repeats} divisions; "
@@ -92,19 +88,79 @@ class Access2023(Grouped):
             "detectors on the same images."
         )
 
-    def torn(self) -> Protocol | None:
-        """See `Protocol`."""
-        if self.split == "random":
-            return None
-        return Access2023(self.name, "", self.count, self.repeats, "random")
-
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
     ) -> list[Fold]:
         """Return the folds of all repetitions."""
-        seeds = [seed, *(f"{seed}/repeat {r}" for r in range(1, self.repeats))]
-        return [fold for s in seeds for fold in super(Access2023, self).folds(
-            normal_groups, abnormal_groups, s)]  # fmt: skip
+        folds = []
+        for s in (seed, *(f"{seed}/repeat {r}" for r in range(1, self.repeats))):
+            folds += super().folds(normal_groups, abnormal_groups, s)
+        return folds
+
+
+class Transfer(Grouped):
+    """Detectors fitted on one challenge as `grouped` does, measured on the others.
+
+    Args:
+        name: of the protocol.
+        description: one line for `gradbench list`.
+        folds: of the challenge that is fitted on, at least 3.
+
+    Raises:
+        GradbenchError: for fewer than 3 folds.
+    """
+
+    def __init__(self, name: str = "transfer", description: str = "", folds: int = 5):
+        super().__init__(name, description, folds)
+
+    @property
+    def explanation(self) -> str:
+        """See `Protocol`."""
+        return (
+            "`DETECTOR@CHALLENGE` was fitted on other images of that challenge alone and is "
+            "measured on all others. A value is the mean over its folds; every image is measured "
+            "once, by a detector that saw no image of its source."
+        )
+
+    def ungrouped(self) -> None:
+        """Return None: the leak between twins is measured where both are of one challenge."""
+
+    def within(self) -> Grouped:
+        """Return the protocol of a challenge measured on itself."""
+        return Grouped(folds=self.count)
+
+    def across(
+        self,
+        fitted: tuple[np.ndarray, np.ndarray],
+        measured: tuple[np.ndarray, np.ndarray],
+        seed: int | str = 0,
+    ) -> list[SideRows]:
+        """Return for each fold of the fitted challenge the images that it measures of another.
+
+        An image whose source, track or region is among those of the fitted challenge (or of its
+        clean images) is measured in the fold that neither fits nor chooses with it; all others are
+        divided as `grouped` divides the measured challenge. So every image is measured once, and
+        a challenge is measured in the same folds whatever was fitted on, where its sources are all
+        its own or all those of the clean images.
+
+        Args:
+            fitted: groups of the normal and the abnormal images of the challenge fitted on.
+            measured: the same of the challenge to be measured.
+            seed: of the division.
+
+        Raises:
+            GradbenchError: if the groups of a side do not fill every fold.
+        """
+        part_of: dict[str, int] = {}
+        for groups, parts in zip(fitted, self.parts(*fitted, seed)):
+            part_of |= zip(np.asarray(groups, dtype=str).tolist(), parts.tolist())
+        sides = []
+        for groups, parts in zip(measured, self.parts(*measured, seed)):
+            names = np.asarray(groups, dtype=str).tolist()
+            sides.append(np.array([part_of.get(n, p) for n, p in zip(names, parts)], dtype=int))
+        # rotation r measures part r - 1, see `Grouped`
+        turns = [(r - 1) % self.count for r in range(self.count)]
+        return [SideRows(*(np.flatnonzero(side == turn) for side in sides)) for turn in turns]
 
 
 class Unsupervised(Protocol):
@@ -123,7 +179,7 @@ class Unsupervised(Protocol):
         self.name, self.description = name, description
 
     @property
-    def told(self) -> str:
+    def explanation(self) -> str:
         """See `Protocol`."""
         return (
             "No image of a challenge is fitted on or chosen with; all images are measured at once, "
@@ -141,6 +197,81 @@ class Unsupervised(Protocol):
         for side, groups in (("normal", normal_groups), ("abnormal", abnormal_groups)):
             if not len(groups):
                 raise GradbenchError(f"protocol {self.name}: there is no {side} image to measure")
-        none = np.empty(0, dtype=int)
-        whole = Rows(np.arange(len(normal_groups)), np.arange(len(abnormal_groups)))
-        return [Fold(Rows(none, none), Rows(none, none), whole)]
+        none = SideRows(np.empty(0, dtype=int), np.empty(0, dtype=int))
+        all_of_them = SideRows(np.arange(len(normal_groups)), np.arange(len(abnormal_groups)))
+        return [Fold(none, none, all_of_them)]
+
+
+class Reference(Protocol):
+    """The first min(1,000, 10 %) of each set, in file order, tune; the rest is measured.
+
+    The division of the public Mahalanobis code
+    (https://github.com/pokaxpoka/deep_Mahalanobis_detector). The first half of the tuning images
+    fits, the second chooses. In the original an image and what was made from it have the same place
+    in their files, so both fall on one side. Here that is enforced: sources go in the order in
+    which they first appear (by their place relative to the size of the set, on the side where it is
+    lower), and stay whole, until one side has its number.
+
+    Differs from the paper: a source (or track) that would be cut goes to the later part as a whole,
+    and clean images with noisy copies beside them count as one set.
+
+    Args:
+        name: of the protocol.
+        description: one line for `gradbench list`.
+    """
+
+    MOST, SHARE = 1000, 0.1
+
+    def __init__(self, name: str = "reference", description: str = ""):
+        self.name, self.description = name, description
+
+    @property
+    def explanation(self) -> str:
+        """See `Protocol`."""
+        return (
+            "One division in file order: of the first min(1,000, 10 %) of each set, half is fitted "
+            "on and half chosen with; the rest is measured, as in the public code of Mahalanobis "
+            "and ODIN. Images of one source stay together; all detectors on the same images."
+        )
+
+    def folds(
+        self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
+    ) -> list[Fold]:
+        """Return the one division; it depends on the order of the images, not on the seed.
+
+        Raises:
+            GradbenchError: if fitting, choosing or measuring gets no image of a side.
+        """
+        sides = [np.asarray(side, dtype=str) for side in (normal_groups, abnormal_groups)]
+        if np.intersect1d(*sides).size:
+            parts = self._divided(sides)
+        else:
+            parts = [self._divided([side])[0] for side in sides]
+        rows = [[np.flatnonzero(part == which) for part in parts] for which in range(3)]
+        for purpose, of_sides in zip(("fitting", "choosing", "measuring"), rows):
+            for side, groups, own in zip(("normal", "abnormal"), sides, of_sides):
+                if not len(own):
+                    raise GradbenchError(
+                        f"protocol reference: {purpose} gets none of the {len(groups)} {side} "
+                        f"images ({len(np.unique(groups))} sources, tracks or regions): give more "
+                        "images, or take protocol=grouped"
+                    )
+        return [Fold(*(SideRows(*of_sides) for of_sides in rows))]
+
+    def _divided(self, sides: list[np.ndarray]) -> list[np.ndarray]:
+        """Return 0 (fit), 1 (choose) or 2 (measure) for each image of sides that share sources."""
+        names, index = np.unique(np.concatenate(sides), return_inverse=True)
+        places = np.split(index, np.cumsum([len(side) for side in sides])[:-1])
+        first = np.full((len(sides), len(names)), np.inf)
+        sizes = np.zeros((len(sides), len(names)), dtype=int)
+        for number, place in enumerate(places):
+            distinct, row = np.unique(place, return_index=True)
+            first[number, distinct] = row / len(place)
+            sizes[number] = np.bincount(place, minlength=len(names))
+        order = np.argsort(first.min(axis=0), kind="stable")
+        reached = np.cumsum(sizes[:, order], axis=1)
+        quotas = np.array([min(self.MOST, int(self.SHARE * len(side))) for side in sides])[:, None]
+        part = np.full(len(names), 2)
+        part[order[(reached <= quotas).all(axis=0)]] = 1
+        part[order[(2 * reached <= quotas).all(axis=0)]] = 0
+        return [part[place] for place in places]

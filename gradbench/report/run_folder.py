@@ -178,7 +178,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
         "n_clean": len(results.images.normal),
         "hold_out": results.hold_out,
         "protocol": protocol_name(experiment.protocol),
-        "told": experiment.protocol.told,
+        "told": experiment.protocol.explanation,
         "left_out": dict(experiment.left_out),
         "refused": dict(experiment.refused),
         "detectors": {

@@ -87,7 +87,7 @@ def _conventions(view: View, about: Mapping[str, Any]) -> tuple[str, ...]:
         f"Normal images: {about['in_dist']}, {' or '.join(counts) or about['n_clean']} test "
         "images measured.",
         f"Network f: {_network(about)} (seed{'s' * several} {seeds}).",
-        f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().told}",
+        f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().explanation}",
         _left_out(about),
         f"Hold-out: {about['hold_out']}." if about.get("hold_out") else "",
         *refused(about),

@@ -110,7 +110,7 @@ def beside(
     if wanted["round_trip"] and isinstance(cell.challenge, OtherSet):
         with step(f"control round_trip of {cell.title}"):
             _round_trip(trial, cell, made, results)
-    if wanted["random_split"] and trial.experiment.protocol.torn() is not None:
+    if wanted["random_split"] and trial.experiment.protocol.ungrouped() is not None:
         with step(f"control random_split of {cell.title}"):
             _random_split(trial, cell, normal, abnormal, results)
 
@@ -206,7 +206,7 @@ def _random_split(trial: Trial, cell: Cell, normal: Seen, abnormal: Seen, result
     together = np.concatenate([normal.images.groups, abnormal.images.groups])
     if len(np.unique(together)) == len(together):
         return
-    protocol = trial.experiment.protocol.torn()
+    protocol = trial.experiment.protocol.ungrouped()
     for name in _supervised(trial):
         with others_go_on(results, trial.seed, None, name):  # what is missing is said above
             judged = judge(trial, name, normal, abnormal, protocol)

@@ -8,8 +8,8 @@ from typing import Any
 from gradbench.run.results import Results
 from gradbench.run.rows import is_mean
 from gradbench.run.verdict import CellName
+from gradbench.statistics.bootstrap import BootstrapSamples, combine
 from gradbench.statistics.comparison import BOOTSTRAP, compare, corrected_t_p
-from gradbench.statistics.replicates import Sampled, combined
 
 Interval = tuple[float, float]
 
@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 def compared(
     results: Results,
     cell: CellName,
-    whole: Mapping[str, Sampled],
+    whole: Mapping[str, BootstrapSamples],
     pairs: Sequence[tuple[str, str]],
 ) -> list[dict[str, Any]]:
     """Return what the rows of some pairs of detectors say, in percentage points.
@@ -52,7 +52,7 @@ def compared(
 
 
 def _interval(
-    results: Results, cell: CellName, method: str, whole: Sampled, confidence: float
+    results: Results, cell: CellName, method: str, whole: BootstrapSamples, confidence: float
 ) -> Interval:
     """Return the interval that the row of a detector's AUROC prints."""
     verdicts = results.verdicts.get(cell, {}).get(method, {})
@@ -63,7 +63,7 @@ def _interval(
 
 
 def _p_folds(
-    results: Results, cell: CellName, whole: Mapping[str, Sampled], a: str, b: str
+    results: Results, cell: CellName, whole: Mapping[str, BootstrapSamples], a: str, b: str
 ) -> float | None:
     """Return p of the t-test over folds, each the mean of the networks."""
     ratio, count = results.experiment.protocol.ratio, len(whole[a].per_fold)
@@ -71,7 +71,7 @@ def _p_folds(
         return None
     if _folds(results, cell, a) != _folds(results, cell, b):
         return None  # as where detectors fitted on different attacks measure other images
-    return corrected_t_p(combined([whole[a], whole[b]], [1, -1]).per_fold, ratio)
+    return corrected_t_p(combine([whole[a], whole[b]], [1, -1]).per_fold, ratio)
 
 
 def _folds(results: Results, cell: CellName, method: str) -> list[str]:

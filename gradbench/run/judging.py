@@ -21,10 +21,9 @@ from gradbench.protocols.base import Protocol
 from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import clean, described, fit_key, fitted, image_scores
 from gradbench.run.trial import Seen, Trial
-from gradbench.statistics.bounds import check_bounds
-from gradbench.statistics.intervals import Measured, measure
-from gradbench.statistics.replicates import Sampled, sampled
-from gradbench.statistics.resampling import FoldScores
+from gradbench.statistics.bootstrap import BootstrapSamples, FoldScores, bootstrap_auroc
+from gradbench.statistics.exact_bounds import check_bounds
+from gradbench.statistics.intervals import MetricEstimate, measure_detection
 from gradbench.store import Key, Product, file_digest
 from gradbench.support.progress import step
 from gradbench.support.sources import source_key
@@ -54,7 +53,7 @@ class Judged:
     scores: list[Scores]
     groups: list[tuple[np.ndarray, np.ndarray]]
     state: dict[str, Tensor]
-    measured: list[Measured]
+    measured: list[MetricEstimate]
     of: Mapping[str, str]
     half: float | None
     product: Product
@@ -154,12 +153,12 @@ def kept_state(product: Product) -> dict[str, Tensor]:
     return load_file(str(product.path("state.safetensors")))
 
 
-def resampled(trial: Trial, judged: Judged) -> Sampled:
+def resampled(trial: Trial, judged: Judged) -> BootstrapSamples:
     """Return AUROC in resamples that differences and means are taken of; kept or made."""
     settings = {k: trial.experiment.config["evaluation"][k] for k in ("replicates", "seed")}
 
     def draw(folder: Path, _: Path) -> dict:
-        found = sampled(judged.folds, **settings)
+        found = bootstrap_auroc(judged.folds, **settings)
         arrays = {"per_fold": found.per_fold, "samples": found.samples}
         save_arrays(arrays, str(folder / "resamples.safetensors"))
         return {}
@@ -167,7 +166,7 @@ def resampled(trial: Trial, judged: Judged) -> Sampled:
     with step(f"bootstrap: {settings['replicates']} resamples"):
         kept = trial.store.make(Key("resamples", SAMPLES_VERSION, settings, dict(judged.of)), draw)
     found = load_arrays(str(kept.path("resamples.safetensors")))
-    return Sampled(found["per_fold"], found["samples"])
+    return BootstrapSamples(found["per_fold"], found["samples"])
 
 
 def _folds(scores, groups, half: float | None) -> list[FoldScores]:
@@ -187,13 +186,13 @@ def _folds(scores, groups, half: float | None) -> list[FoldScores]:
 
 def _measured(
     trial: Trial, folds: list[FoldScores], of: Mapping[str, str], repeats: int
-) -> list[Measured]:
+) -> list[MetricEstimate]:
     """Return the measures of a detector's scores, kept or made."""
     settings = trial.experiment.config["evaluation"]
     drawn = {k: settings[k] for k in ("replicates", "confidence", "seed")}
 
     def evaluate(folder: Path, _: Path) -> dict:
-        found = measure(folds, **drawn, repeats=repeats)
+        found = measure_detection(folds, **drawn, repeats=repeats)
         _check(found)
         (folder / "measures.json").write_text(json.dumps([asdict(m) for m in found], indent=1))
         return {}
@@ -202,12 +201,12 @@ def _measured(
     with step(f"intervals from {settings['replicates']} resamples"):
         kept = trial.store.make(Key("measures", MEASURES_VERSION, config, dict(of)), evaluate)
     return [
-        Measured(**(m | {"per_fold": tuple(m["per_fold"])}))
+        MetricEstimate(**(m | {"per_fold": tuple(m["per_fold"])}))
         for m in json.loads(kept.path("measures.json").read_text())
     ]
 
 
-def _check(measured: list[Measured]) -> None:
+def _check(measured: list[MetricEstimate]) -> None:
     """Stop where measures of the same images contradict each other (methods.md, a.9)."""
     value = {(m.metric, m.side, m.threshold_rule): m for m in measured}
     auroc = next(m for m in measured if m.metric == "auroc")

@@ -23,8 +23,9 @@ from gradbench.run.rows import frame, hole, measured_row, row
 from gradbench.run.synthetic import relation
 from gradbench.run.trial import Seen
 from gradbench.run.verdict import CellName, Threshold, Verdict
-from gradbench.statistics.controls import LEVEL, holm
-from gradbench.statistics.replicates import Sampled
+from gradbench.statistics.bootstrap import BootstrapSamples
+from gradbench.statistics.comparison import holm
+from gradbench.statistics.controls import LEVEL
 from gradbench.support.on_demand import OnDemand
 from gradbench.support.progress import say
 
@@ -179,7 +180,7 @@ class Results:
                 self.states.add((seed, "", method), partial(dict, judged.state))
 
     def add_verdict(
-        self, seed: int, cell: Cell, method: str, judged: Judged, sampled: Sampled
+        self, seed: int, cell: Cell, method: str, judged: Judged, sampled: BootstrapSamples
     ) -> None:
         """Note what is compared and averaged at the end, see `summary`."""
         counts = (sum(len(getattr(s, side)) for s in judged.scores) for side in SIDES)

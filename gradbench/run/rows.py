@@ -17,7 +17,7 @@ from gradbench.support.names import for_spreadsheet, from_spreadsheet
 if TYPE_CHECKING:
     import pandas
 
-    from gradbench.statistics.intervals import Measured
+    from gradbench.statistics.intervals import MetricEstimate
 
 COLUMNS = (
     *("experiment", "backbone", "width", "in_dist", "challenge_set", "challenge", "level"),
@@ -76,7 +76,7 @@ def row(**values: Any) -> dict[str, Any]:
     return {name: values.get(name) for name in COLUMNS}
 
 
-def measured_row(measured: Measured, **values: Any) -> dict[str, Any]:
+def measured_row(measured: MetricEstimate, **values: Any) -> dict[str, Any]:
     """Return the row of a measured number in percent; a `note` in `values` stands before its own.
 
     Fewer than 500 abnormal images are said in the note: such a number is indicative.

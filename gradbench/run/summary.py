@@ -19,9 +19,9 @@ from gradbench.run.experiment import protocol_name
 from gradbench.run.results import Results
 from gradbench.run.rows import NETWORKS, is_mean, mean_of, row
 from gradbench.run.verdict import CellName, Verdict
-from gradbench.statistics.replicates import Sampled, combined
+from gradbench.statistics.bootstrap import BootstrapSamples, combine
 
-Line = dict[str, dict[int, Sampled]]
+Line = dict[str, dict[int, BootstrapSamples]]
 """Detector -> seed of the network."""
 Sources = dict[CellName, str]
 """Where the images of a challenge come from: the column `source`."""
@@ -63,7 +63,7 @@ def _means(
                 own = [cell for cell in cells if seed in lines[cell].get(method, {})]
                 if len(own) < 2:
                     continue
-                of_seed = combined([lines[cell][method][seed] for cell in own])
+                of_seed = combine([lines[cell][method][seed] for cell in own])
                 found.setdefault(mean, {}).setdefault(method, {})[seed] = of_seed
                 counts = _counts([results.verdicts[cell][method][seed] for cell in own], results)
                 note = join_notes(f"mean of {len(own)} cells: {_named(own)}",
@@ -73,12 +73,12 @@ def _means(
 
 
 def _add_networks(
-    results: Results, sources: Sources, cell: CellName, method: str, each: list[Sampled]
+    results: Results, sources: Sources, cell: CellName, method: str, each: list[BootstrapSamples]
 ) -> None:
     values = [100 * sampled.value for sampled in each]
     related = _related(results, cell, method)
     note = join_notes(f"mean of {len(each)} networks", related)
-    _add(results, sources, cell, method, None, combined(each), fold=NETWORKS, note=note)
+    _add(results, sources, cell, method, None, combine(each), fold=NETWORKS, note=note)
     ends = {"lo": min(values), "hi": max(values), "value": max(values) - min(values)}
     ends |= {
         "metric": "auroc_range",
@@ -91,7 +91,7 @@ def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: 
     """Compare the detectors of every challenge with the best one, and of means all pairs."""
     seeds = results.experiment.seeds
     for cell, line in lines.items():
-        whole = {m: combined(list(of.values())) for m, of in line.items() if len(of) == len(seeds)}
+        whole = {m: combine(list(of.values())) for m, of in line.items() if len(of) == len(seeds)}
         if is_mean(cell[1]) and len({cells_of(results, cell[0], m) for m in whole}) > 1:
             continue  # means over different challenges are not compared
         if len(whole) < 2:
@@ -144,7 +144,7 @@ def _named(cells: Sequence[CellName]) -> str:
 
 
 def _add(results: Results, sources: Sources, cell: CellName, method: str, seed: int | None,
-         what: Sampled | None, **values) -> None:  # fmt: skip
+         what: BootstrapSamples | None, **values) -> None:  # fmt: skip
     """Add one row; `what` gives value and interval in percent where it is given."""
     kind, challenge, level = cell
     base = method.partition("@")[0]

@@ -20,7 +20,7 @@ from gradbench.data.dataset import MissingData
 from gradbench.errors import Faulty
 from gradbench.methods.fold_scores import PARTS, Scores, SideOutputs, one_thread, score_folds
 from gradbench.outputs.cached_passes import seconds_of_passes
-from gradbench.protocols.transfer import Transfer
+from gradbench.protocols.presets import Transfer
 from gradbench.run.experiment import Cell
 from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import clean

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradbench.statistics.replicates import Sampled
+from gradbench.statistics.bootstrap import BootstrapSamples
 
 CellName = tuple[str, str, int | None]
 """Challenge_set, challenge and level."""
@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
         related: what is fitted on of the detector's own challenges, "" where nothing is alike.
     """
 
-    sampled: Sampled
+    sampled: BootstrapSamples
     counts: tuple[int, int]
     interval: tuple[float, float]
     folds: str = ""

@@ -1,1 +1,1 @@
-"""Who may see which images, how scores become numbers, and how far the numbers can be trusted."""
+"""Metrics, the bootstrap, exact bounds and comparisons: how far measured numbers can be trusted."""

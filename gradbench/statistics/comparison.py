@@ -1,4 +1,4 @@
-"""Whether one detector is better than another, on the same images."""
+"""Tests whether one detector is better than another, on the same images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import numpy as np
 from scipy.stats import norm, t
 
 from gradbench.errors import GradbenchError
-from gradbench.statistics.controls import holm
-from gradbench.statistics.replicates import Sampled, combined
+from gradbench.statistics.bootstrap import BootstrapSamples, combine
 
 BOOTSTRAP = "paired bootstrap over sources"
 """The test of `compare`, as the rows name it."""
 
 
-class Compared(NamedTuple):
+class Difference(NamedTuple):
     """The difference of two detectors on the same images.
 
     Attributes:
@@ -35,16 +34,16 @@ class Compared(NamedTuple):
 
 
 def compare(
-    pairs: Sequence[tuple[Sampled, Sampled]],
+    pairs: Sequence[tuple[BootstrapSamples, BootstrapSamples]],
     intervals: Sequence[tuple[tuple[float, float], tuple[float, float]]],
     confidence: float = 0.95,
-) -> list[Compared]:
+) -> list[Difference]:
     """Compare two detectors of each pair by the spread of their paired resamples.
 
     p is that of a normal difference whose deviation is that of the resamples. Holm's correction
     takes the pairs given together. An interval is the difference and z deviations to both sides,
     z for the level at which Holm's procedure decided: it holds zero if, and only if, the difference
-    was not found. It is cut to what the intervals of the two detectors leave possible, so that
+    is not significant. It is cut to what the intervals of the two detectors leave possible, so that
     detectors whose own intervals do not meet always differ (an interval of no width counts as
     none: equal resamples say nothing of the spread).
 
@@ -53,9 +52,9 @@ def compare(
         intervals: lo and hi of both detectors of each pair, as they are printed.
         confidence: of all intervals of the pairs together.
     """
-    gaps = [combined(pair, [1, -1]) for pair in pairs]
-    spreads = [float(gap.samples.std(ddof=1)) for gap in gaps]
-    return decide([gap.value for gap in gaps], spreads, intervals, confidence)
+    gaps = [combine(pair, [1, -1]) for pair in pairs]
+    deviations = [float(gap.samples.std(ddof=1)) for gap in gaps]
+    return decide([gap.value for gap in gaps], deviations, intervals, confidence)
 
 
 def decide(
@@ -63,22 +62,32 @@ def decide(
     deviations: Sequence[float],
     intervals: Sequence[tuple[tuple[float, float], tuple[float, float]]],
     confidence: float = 0.95,
-) -> list[Compared]:
-    """Return what `compare` does for differences whose standard deviations are known."""
+) -> list[Difference]:
+    """Compare differences whose standard deviations are known, as `compare` does."""
     p = np.array([normal_p(gap, deviation) for gap, deviation in zip(gaps, deviations)])
     corrected = holm(p)
     order = np.argsort(p, kind="stable")
-    found = int((corrected < 1 - confidence).sum())
+    significant = int((corrected < 1 - confidence).sum())
     level = np.empty(len(p))
-    level[order] = (1 - confidence) / (len(p) - np.minimum(np.arange(len(p)), found))
+    level[order] = (1 - confidence) / (len(p) - np.minimum(np.arange(len(p)), significant))
     width = norm.isf(level / 2) * np.asarray(deviations, dtype=np.float64)
     compared = []
     for i, ((lo, hi), (lo_other, hi_other)) in enumerate(intervals):
         low, high = gaps[i] - width[i], gaps[i] + width[i]
         if min(hi - lo, hi_other - lo_other) > 1e-9:
             low, high = max(low, lo - hi_other), min(high, hi - lo_other)
-        compared.append(Compared(*map(float, (gaps[i], low, high, p[i], corrected[i]))))
+        compared.append(Difference(*map(float, (gaps[i], low, high, p[i], corrected[i]))))
     return compared
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values corrected for their number by Holm (1979), in the given order."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
 
 
 def normal_p(difference: float, deviation: float) -> float:

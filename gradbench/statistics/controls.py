@@ -1,15 +1,14 @@
-"""Statistics of the controls: what must be equal, and what must not be told apart."""
+"""Statistics of the controls: values that must be equal, and scores that must not differ."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import mannwhitneyu
 
 from gradbench.errors import GradbenchError
-from gradbench.protocols.partition import partition
+from gradbench.protocols.base import partition
 
 LEVEL = 0.001
 """Warn where p after Holm's correction is below this."""
@@ -50,8 +49,8 @@ def mann_whitney_p(
     Args:
         scores: (N,) scores of one fitted detector.
         labels: (N,) bool.
-        groups: (N,) group of each image, each of one label. Scores are averaged within groups, for
-            frames of one track are no independent witnesses. By default every image is by itself.
+        groups: (N,) group of each image, each of one label. Scores are averaged within groups, as
+            frames of one track are not independent. By default every image is by itself.
 
     Raises:
         GradbenchError: if a label is missing, a score is not a number or a group has two labels.
@@ -73,16 +72,6 @@ def mann_whitney_p(
     if (scores == scores[0]).all():
         return 1.0
     return float(mannwhitneyu(scores[labels], scores[~labels]).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return p-values corrected for their number by Holm (1979), in the given order."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected
 
 
 def assert_identical(a: np.ndarray, b: np.ndarray, what: str) -> None:

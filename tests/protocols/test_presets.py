@@ -9,9 +9,7 @@ from omegaconf import OmegaConf
 
 from gradbench.errors import GradbenchError
 from gradbench.protocols.base import Grouped
-from gradbench.protocols.presets import Access2023, Icip2020, Unsupervised
-from gradbench.protocols.reference import Reference
-from gradbench.protocols.transfer import Transfer
+from gradbench.protocols.presets import Access2023, Icip2020, Reference, Transfer, Unsupervised
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "protocol").glob("*.yaml"))
 OWN, OTHER = ("normal", "abnormal"), ("fit", "choose", "measure")
@@ -38,7 +36,7 @@ def test_every_shipped_protocol_keeps_sources_on_one_side_and_never_measures_wha
     protocol = instantiate(OmegaConf.load(path))
     assert protocol.name == path.stem
     assert protocol.description
-    assert protocol.told.endswith(".")
+    assert protocol.explanation.endswith(".")
     for normal, abnormal in ((ids("a", 200), ids("b", 90)), (ids("a", 200), ids("a", 200)[::2])):
         for fold in protocol.folds(normal, abnormal, 0):
             groups = [
@@ -53,7 +51,7 @@ def test_every_shipped_protocol_keeps_sources_on_one_side_and_never_measures_wha
 
 def test_what_kept_products_of_grouped_are_known_by_never_changes():
     assert Grouped().settings() == {
-        "_target_": "gradbench.protocols.base.Grouped",
+        "_target_": "Grouped",
         "name": "grouped",
         "folds": 5,
         "split": "grouped",
@@ -65,8 +63,8 @@ def test_settings_tell_apart_what_divides_differently():
         *(Grouped(), Grouped(split="random"), Grouped(folds=4), Icip2020(), Access2023()),
         *(Icip2020(split="random"), Access2023(repeats=3), Reference(), Transfer(), Unsupervised()),
     ]
-    told = [str(dict(protocol.settings())) for protocol in protocols]
-    assert len(set(told)) == len(told)
+    settings = [str(dict(protocol.settings())) for protocol in protocols]
+    assert len(set(settings)) == len(settings)
 
 
 def test_icip2020_is_the_first_rotation_of_40_40_20():

@@ -6,8 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from gradbench.errors import GradbenchError
-from gradbench.protocols.base import Grouped
-from gradbench.protocols.partition import partition, shuffled
+from gradbench.protocols.base import Grouped, partition, shuffled
 from gradbench.statistics.controls import random_labels
 
 CONFIG = Path(__file__).parents[2] / "configs" / "protocol" / "grouped.yaml"

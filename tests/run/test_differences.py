@@ -9,8 +9,8 @@ import pytest
 from gradbench.run.differences import compared
 from gradbench.run.rows import mean_of
 from gradbench.run.verdict import Verdict
+from gradbench.statistics.bootstrap import BootstrapSamples, combine
 from gradbench.statistics.comparison import corrected_t_p, normal_p
-from gradbench.statistics.replicates import Sampled, combined
 
 CELL = ("adversarial", "fgsm", None)
 OTHER = ("adversarial", "bim", None)
@@ -18,10 +18,10 @@ MEAN = ("adversarial", mean_of("adversarial"), None)
 FOLDS, REPLICATES, RATIO = 5, 400, 0.25
 
 
-def drawn(seed: int, value: float = 0.8) -> Sampled:
+def drawn(seed: int, value: float = 0.8) -> BootstrapSamples:
     rng = np.random.default_rng(seed)
     folds = value + 0.05 * rng.random(FOLDS)
-    return Sampled(folds, folds.mean() + 0.02 * rng.standard_normal(REPLICATES))
+    return BootstrapSamples(folds, folds.mean() + 0.02 * rng.standard_normal(REPLICATES))
 
 
 def results(folds: dict, ratio: float | None = RATIO):
@@ -39,7 +39,7 @@ def results(folds: dict, ratio: float | None = RATIO):
 
 
 WHOLE = {"a": drawn(0), "b": drawn(1)}
-GAP = combined([*WHOLE.values()], [1, -1])
+GAP = combine([*WHOLE.values()], [1, -1])
 PAIR = [("a", "b")]
 
 

@@ -17,7 +17,8 @@ from gradbench.run.rows import (
     row,
     write_csv,
 )
-from gradbench.statistics.intervals import FoldScores, Measured, measure
+from gradbench.statistics.bootstrap import FoldScores
+from gradbench.statistics.intervals import MetricEstimate, measure_detection
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_rows_of_a_table_make_the_same_table(rows):
 def test_measured_numbers_become_percent(tmp_path):
     groups = np.array([f"a/{i}" for i in range(60)])
     fold = FoldScores(np.arange(60.0), groups, np.arange(60) + 20.0, np.char.add(groups, "x"))
-    results = measure([fold], replicates=50)
+    results = measure_detection([fold], replicates=50)
     rows = [measured_row(r, method="msp", note="part") for r in results]
     first = rows[0]
     assert (first["metric"], first["unit"]) == ("auroc", "percent")
@@ -110,7 +111,8 @@ def test_measured_numbers_become_percent(tmp_path):
 
 def test_few_abnormal_images_are_marked_and_500_are_not():
     few, enough = (
-        Measured("auroc", "", "", 0.9, 0.8, 0.95, (), 1000, count, "a note") for count in (499, 500)
+        MetricEstimate("auroc", "", "", 0.9, 0.8, 0.95, (), 1000, count, "a note")
+        for count in (499, 500)
     )
     assert measured_row(few)["note"] == "indicative: fewer than 500 abnormal images; a note"
     assert measured_row(enough)["note"] == "a note"

@@ -5,10 +5,9 @@ import pytest
 from scipy.stats import norm, t
 
 from gradbench.errors import GradbenchError
-from gradbench.statistics.comparison import compare, corrected_t_p, decide, normal_p
+from gradbench.statistics.bootstrap import FoldScores, bootstrap_auroc, combine
+from gradbench.statistics.comparison import compare, corrected_t_p, decide, holm, normal_p
 from gradbench.statistics.metrics import auroc
-from gradbench.statistics.replicates import combined, sampled
-from gradbench.statistics.resampling import FoldScores
 
 
 def two_detectors(seed, n=40, m=30, shift=1.0, ties=False):
@@ -23,7 +22,7 @@ def measured(a, b, abnormal, replicates=1000):
     """Return both detectors in the same resamples of images none of which has a twin."""
     names = np.array([f"image/{i}" for i in range(len(a))])
     return [
-        sampled([FoldScores(s[~abnormal], names[~abnormal], s[abnormal], names[abnormal])],
+        bootstrap_auroc([FoldScores(s[~abnormal], names[~abnormal], s[abnormal], names[abnormal])],
                 replicates)
         for s in (a, b)
     ]  # fmt: skip
@@ -40,7 +39,7 @@ def test_the_spread_of_paired_resamples_is_near_the_jackknife_over_images(ties):
             kept = np.arange(len(a)) != row
             gaps.append(auroc(a[kept], abnormal[kept]) - auroc(b[kept], abnormal[kept]))
         variance += (len(rows) - 1) ** 2 / len(rows) * np.var(gaps, ddof=1)
-    gap = combined(measured(a, b, abnormal, 4000), [1, -1])
+    gap = combine(measured(a, b, abnormal, 4000), [1, -1])
     assert gap.samples.std(ddof=1) == pytest.approx(variance**0.5, rel=0.05)
 
 
@@ -55,6 +54,13 @@ def test_nothing_is_found_in_about_5_percent_where_there_is_nothing():
     same = measured(*two_detectors(3))[0]
     (none,) = compare([(same, same)], [[same.interval(0.95)] * 2])
     assert none == (0, 0, 0, 1, 1)
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .04 times 4 3 2 1, never falling: .04 .06 .06 .06.
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == pytest.approx([1, 1])
+    assert holm([]).shape == (0,)
 
 
 WIDE = ((0.0, 1.0), (0.0, 1.0))

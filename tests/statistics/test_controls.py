@@ -5,7 +5,6 @@ from gradbench.errors import GradbenchError
 from gradbench.statistics.controls import (
     LEVEL,
     assert_identical,
-    holm,
     mann_whitney_p,
     random_labels,
 )
@@ -53,13 +52,6 @@ def test_faulty_comparisons_are_named():
         mann_whitney_p(np.arange(4.0), np.array([1, 0, 1, 1], bool), np.array(list("aabb")))
     with pytest.raises(GradbenchError, match="1 of 2 scores are NaN"):
         mann_whitney_p(np.array([np.nan, 1]), np.array([True, False]))
-
-
-def test_holm_by_hand():
-    # Sorted .01 .02 .03 .04 times 4 3 2 1, never falling: .04 .06 .06 .06.
-    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == pytest.approx([1, 1])
-    assert holm([]).shape == (0,)
 
 
 def test_identical_means_type_shape_and_every_value():

@@ -3,11 +3,18 @@ import pytest
 from scipy.stats import binom, norm
 
 from gradbench.errors import GradbenchError
-from gradbench.statistics import bounds, metrics
-from gradbench.statistics.curve import MEASURES, Measure
-from gradbench.statistics.exact import accuracy_bounds, binomial_lower, disjoint_pairs
-from gradbench.statistics.intervals import FoldScores, measure
-from gradbench.statistics.resampling import Sources
+from gradbench.statistics import metrics
+from gradbench.statistics.bootstrap import FoldScores, Sources
+from gradbench.statistics.exact_bounds import (
+    accuracy_bounds,
+    accuracy_from_auroc,
+    aupr_from_auroc,
+    binomial_lower,
+    disjoint_pairs,
+    fpr95_from_auroc,
+)
+from gradbench.statistics.intervals import measure_detection
+from gradbench.statistics.metrics import MEASURES, Measure
 
 
 def folds_of(n, shift, seed=0, folds=5, twins=False, **more):
@@ -35,7 +42,7 @@ def test_values_are_means_over_folds_and_never_pooled():
         folds[0].normal + 100, folds[0].normal_groups, folds[0].abnormal + 100,
         folds[0].abnormal_groups,
     )  # fmt: skip
-    results = by_measure(measure(folds, replicates=50))
+    results = by_measure(measure_detection(folds, replicates=50))
     sides = np.arange(80) >= 40
     each = [metrics.auroc(np.concatenate([f.normal, f.abnormal]), sides) for f in folds]
     auroc = results[Measure("auroc")]
@@ -47,7 +54,7 @@ def test_values_are_means_over_folds_and_never_pooled():
 def test_every_measure_comes_in_order_with_an_interval_around_its_value():
     choose = np.random.default_rng(5).normal(size=(2, 100))
     folds = folds_of(300, 1.0, choose_normal=choose[0], choose_abnormal=choose[1] + 1, half=0.4)
-    results = measure(folds, replicates=200)
+    results = measure_detection(folds, replicates=200)
     assert [Measure(r.metric, r.side, r.threshold_rule) for r in results] == list(MEASURES)
     for r in results:
         assert 0 <= r.lo <= r.value <= r.hi <= 1
@@ -62,11 +69,11 @@ def test_every_measure_comes_in_order_with_an_interval_around_its_value():
     )
     for rule, at in ((choose, threshold), (half, 0.4)):
         scores = np.concatenate([folds[0].normal, folds[0].abnormal])
-        assert rule.per_fold[0] == metrics.detection_accuracy_at(scores, sides, at)
+        assert rule.per_fold[0] == metrics.SortedScores(scores, sides).curve().accuracy_at(at)[0]
 
 
 def test_a_missing_threshold_is_a_hole_with_its_reason():
-    results = by_measure(measure(folds_of(100, 1.0), replicates=20))
+    results = by_measure(measure_detection(folds_of(100, 1.0), replicates=20))
     for rule, word in (("choose", "no images"), ("half", "0.5")):
         hole = results[Measure("detection_accuracy", "", rule)]
         assert np.isnan([hole.value, hole.lo, hole.hi]).all()
@@ -83,12 +90,12 @@ def test_measuring_is_deterministic_and_blind_to_the_order_of_images():
         shuffled.append(
             FoldScores(f.normal[p], f.normal_groups[p], f.abnormal[q], f.abnormal_groups[q])
         )
-    for one, two in zip(measure(folds, 100), measure(shuffled, 100)):
+    for one, two in zip(measure_detection(folds, 100), measure_detection(shuffled, 100)):
         assert (one.value, one.lo, one.hi) == pytest.approx(
             (two.value, two.lo, two.hi), nan_ok=True
         )
-    other = measure(folds, 100, seed=1)[0]
-    assert other.lo != measure(folds, 100)[0].lo
+    other = measure_detection(folds, 100, seed=1)[0]
+    assert other.lo != measure_detection(folds, 100)[0].lo
 
 
 @pytest.mark.parametrize(("n", "shift"), [(200, 1.0), (50, 1.0), (10, 1.0)])
@@ -101,7 +108,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(n, shift):
     trials = 60
     held = dict.fromkeys(truth, 0)
     for seed in range(trials):
-        results = by_measure(measure(folds_of(n, shift, seed, half=shift / 2), 200, seed=seed))
+        results = by_measure(
+            measure_detection(folds_of(n, shift, seed, half=shift / 2), 200, seed=seed)
+        )
         for what, value in truth.items():
             held[what] += results[what].lo <= value <= results[what].hi
     # Not below what 90 % would give in one of 1,000 tests.
@@ -109,7 +118,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(n, shift):
 
 
 def test_intervals_are_not_needlessly_wide():
-    auroc = measure(folds_of(2000, 1.0), 400)[0]
+    auroc = measure_detection(folds_of(2000, 1.0), 400)[0]
     # Standard error of AUROC for unit Gaussians one apart, 2,000 a side: about 0.0076.
     assert auroc.hi - auroc.lo == pytest.approx(4 * 0.0076, rel=0.25)
 
@@ -119,8 +128,10 @@ def test_twins_are_drawn_together():
     groups = np.array([f"a/test/{i}" for i in range(400)])
     level = rng.normal(size=400) * 3
     normal, abnormal = level, level + rng.normal(size=400) * 0.1 + 0.2
-    together = measure([FoldScores(normal, groups, abnormal, groups)], 400)[0]
-    apart = measure([FoldScores(normal, groups, abnormal, np.char.add(groups, "x"))], 400)[0]
+    together = measure_detection([FoldScores(normal, groups, abnormal, groups)], 400)[0]
+    apart = measure_detection(
+        [FoldScores(normal, groups, abnormal, np.char.add(groups, "x"))], 400
+    )[0]
     assert together.hi - together.lo < 0.3 * (apart.hi - apart.lo)
 
 
@@ -149,7 +160,7 @@ def test_weights_keep_the_size_of_each_side_and_give_twins_the_same():
 def test_sources_measured_in_several_folds_are_drawn_together():
     one = folds_of(400, 1.0)
     again = [folds_of(400, 1.0)[i] for i in (1, 2, 3, 4, 0)]
-    once, twice = measure(one, 300)[0], measure(one + again, 300)[0]
+    once, twice = measure_detection(one, 300)[0], measure_detection(one + again, 300)[0]
     # The same scores a second time bring nothing new.
     assert twice.hi - twice.lo == pytest.approx(once.hi - once.lo, rel=0.15)
 
@@ -164,7 +175,7 @@ def test_binomial_bound():
 @pytest.mark.parametrize("twins", [False, True])
 def test_perfect_separation_gets_the_exact_bound(twins):
     folds = folds_of(100, 50.0, twins=twins, half=25.0)
-    results = by_measure(measure(folds, 100))
+    results = by_measure(measure_detection(folds, 100))
     pairs = 50 if twins else 100
     auroc = results[Measure("auroc")]
     low = 0.05 ** (1 / pairs)
@@ -184,7 +195,7 @@ def test_perfect_separation_gets_the_exact_bound(twins):
 
 def test_the_best_accuracy_is_at_least_that_at_the_chosen_threshold():
     choose = {"choose_normal": np.zeros(5), "choose_abnormal": np.full(5, 50.0)}
-    results = by_measure(measure(folds_of(100, 50.0, **choose), 100))
+    results = by_measure(measure_detection(folds_of(100, 50.0, **choose), 100))
     best = results[Measure("detection_accuracy", "", "best")]
     assert best.lo == pytest.approx(0.025 ** (1 / 100))
     assert "from choose" in best.note
@@ -192,7 +203,7 @@ def test_the_best_accuracy_is_at_least_that_at_the_chosen_threshold():
 
 def test_near_100_the_lower_of_bootstrap_and_exact_bound_counts():
     folds = folds_of(1000, 4.2)
-    auroc = measure(folds, 200)[0]
+    auroc = measure_detection(folds, 200)[0]
     assert 0.995 < auroc.value < 1
     pairs = disjoint_pairs(folds, Sources(folds), 0)
     assert auroc.lo <= pairs.lower(0.05)
@@ -201,14 +212,14 @@ def test_near_100_the_lower_of_bootstrap_and_exact_bound_counts():
 
 
 def test_always_wrong_scores_get_an_upper_bound_and_constant_ones_no_false_certainty():
-    wrong = by_measure(measure(folds_of(200, -50.0), 50))
+    wrong = by_measure(measure_detection(folds_of(200, -50.0), 50))
     assert wrong[Measure("auroc")].lo == 0
     assert wrong[Measure("auroc")].hi == pytest.approx(1 - 0.025 ** (1 / 200))
     assert np.isnan(wrong[Measure("fpr95", "normal")].lo)
     assert "no interval" in wrong[Measure("fpr95", "normal")].note
     groups = np.array([f"a/{i}" for i in range(50)])
     flat = [FoldScores(np.zeros(50), groups, np.zeros(50), np.char.add(groups, "x"))]
-    auroc = measure(flat, 50)[0]
+    auroc = measure_detection(flat, 50)[0]
     assert (auroc.value, auroc.lo, auroc.hi) == (0.5, 0, 1)
 
 
@@ -254,19 +265,18 @@ def test_accuracy_bounds_count_each_source_once():
 def test_bounds_carried_over_from_auroc_hold(shift):
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.normal(size=4000), rng.normal(size=1000) + shift])
-    sides = np.arange(5000) >= 4000
-    auroc = metrics.auroc(scores, sides)
-    best = metrics.detection_accuracy_best(scores, sides)
-    assert 0.5 <= bounds.accuracy_from_auroc(auroc) <= best
+    curve = metrics.SortedScores(scores, np.arange(5000) >= 4000).curve()
+    auroc = curve.auroc()[0]
+    assert 0.5 <= accuracy_from_auroc(auroc) <= curve.accuracy_best()[0]
     for side in ("normal", "abnormal"):
-        assert metrics.fpr95(scores, sides, side) <= bounds.fpr95_from_auroc(auroc)
-    assert metrics.aupr(scores, sides, "out") >= bounds.aupr_from_auroc(auroc, 0.2)
-    assert metrics.aupr(scores, sides, "in") >= bounds.aupr_from_auroc(auroc, 0.8)
-    assert metrics.aupr_balanced(scores, sides, "out") >= bounds.aupr_from_auroc(auroc, 0.5)
+        assert curve.fpr95(side)[0] <= fpr95_from_auroc(auroc)
+    assert curve.aupr("out")[0] >= aupr_from_auroc(auroc, 0.2)
+    assert curve.aupr("in")[0] >= aupr_from_auroc(auroc, 0.8)
+    assert curve.aupr("out", balanced=True)[0] >= aupr_from_auroc(auroc, 0.5)
 
 
 def test_ten_images_give_wide_intervals():
-    for r in measure(folds_of(10, 50.0, half=25.0), 100):
+    for r in measure_detection(folds_of(10, 50.0, half=25.0), 100):
         if r.threshold_rule != "choose":
             assert r.hi - r.lo > 0.2, r
 
@@ -275,9 +285,11 @@ def test_an_empty_side_and_a_score_that_is_no_number_are_named():
     folds = folds_of(100, 1.0)
     empty = np.empty(0)
     with pytest.raises(GradbenchError, match="fold 1 has no abnormal image"):
-        measure([folds[0], FoldScores(folds[1].normal, folds[1].normal_groups, empty, empty)])
+        measure_detection(
+            [folds[0], FoldScores(folds[1].normal, folds[1].normal_groups, empty, empty)]
+        )
     with pytest.raises(GradbenchError, match="no fold"):
-        measure([])
+        measure_detection([])
     folds[2].normal[3] = np.nan
     with pytest.raises(GradbenchError, match="not numbers"):
-        measure(folds, 10)
+        measure_detection(folds, 10)

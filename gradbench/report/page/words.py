@@ -34,7 +34,7 @@ def conventions(source: Source) -> list[tuple[str, str]]:
         ("Normal images", f"{about['in_dist']}, {_measured(source)} test images measured"),
         ("Network f", f"{source.network}; test accuracy {source.accuracy}"),
         ("Marked", "; ".join(source.marks)),
-        ("Protocol", f"`{about['protocol']}`. {about.get('told') or Grouped().told}"),
+        ("Protocol", f"`{about['protocol']}`. {about.get('told') or Grouped().explanation}"),
         ("Left out", f"{left}, for they see challenges" if left else ""),
         ("Hold-out", about.get("hold_out") or ""),
         ("Units", "percent, where a column does not name another unit"),

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from gradbench.statistics.curve import Weighted
-from gradbench.statistics.intervals import measure
-from gradbench.statistics.metrics import auroc
-from gradbench.statistics.replicates import combined, sampled
-from gradbench.statistics.resampling import FoldScores, _exponential, _keys
+from gradbench.statistics.bootstrap import (
+    FoldScores,
+    bootstrap_auroc,
+    combine,
+    source_weights,
+)
+from gradbench.statistics.intervals import measure_detection
+from gradbench.statistics.metrics import SortedScores
 
 
 def pair(seed, n=100, gap=0.0, twins=True, folds=5):
@@ -28,7 +31,7 @@ def pair(seed, n=100, gap=0.0, twins=True, folds=5):
 
 def test_weights_are_exponential_independent_and_of_the_name_alone():
     names = np.array([f"cifar10/test/{i}" for i in range(2000)])
-    weights = _exponential(_keys(names, 0), np.arange(400))
+    weights = source_weights(names, range(400), 0)
     assert weights.min() > 0
     assert weights.mean() == pytest.approx(1, abs=0.005)
     assert weights.var() == pytest.approx(1, abs=0.02)
@@ -38,24 +41,24 @@ def test_weights_are_exponential_independent_and_of_the_name_alone():
     between = np.corrcoef(weights[:, :50].T)[np.triu_indices(50, 1)]
     assert abs(between).max() < 0.25
     assert np.std(between) == pytest.approx(400**-0.5, rel=0.1)
-    few = _exponential(_keys(names[7:9], 0), np.arange(3, 6))
+    few = source_weights(names[7:9], range(3, 6), 0)
     assert np.array_equal(few, weights[3:6, 7:9])
-    assert not np.allclose(few, _exponential(_keys(names[7:9], 1), np.arange(3, 6)))
+    assert not np.allclose(few, source_weights(names[7:9], range(3, 6), 1))
 
 
 def test_a_resample_is_the_weighted_auroc_of_every_fold():
     folds, _ = pair(0, 50)
-    found = sampled(folds, 30, seed=2)
+    found = bootstrap_auroc(folds, 30, seed=2)
     names = sorted({name for fold in folds for name in fold.normal_groups})
-    weights = dict(zip(names, _exponential(_keys(np.array(names), 2), np.arange(30)).T))
+    weights = dict(zip(names, source_weights(names, range(30), 2).T))
     each = []
     for fold in folds:
         scores = np.concatenate([fold.normal, fold.abnormal])
         groups = np.concatenate([fold.normal_groups, fold.abnormal_groups])
         own = np.array([weights[name][11] for name in groups])
-        each.append(auroc(scores, np.arange(20) >= 10, own))
+        each.append(SortedScores(scores, np.arange(20) >= 10).curve(own[None]).auroc()[0])
     assert found.samples[11] == pytest.approx(np.mean(each))
-    assert found.value == pytest.approx(measure(folds, 20)[0].value)
+    assert found.value == pytest.approx(measure_detection(folds, 20)[0].value)
 
 
 def drawn(folds, replicates=1000):
@@ -68,7 +71,7 @@ def drawn(folds, replicates=1000):
         names, place = np.unique(groups, return_inverse=True)
         counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), replicates)
         side = np.arange(len(scores)) >= len(fold.normal)
-        found += Weighted(scores, side).curve(counts[:, place].astype(float)).auroc()
+        found += SortedScores(scores, side).curve(counts[:, place].astype(float)).auroc()
     return found / len(folds)
 
 
@@ -76,25 +79,25 @@ def test_the_interval_agrees_with_the_bootstrap_by_drawing():
     for twins in (True, False):
         folds, _ = pair(3, 1000, twins=twins)
         lo, hi = np.quantile(drawn(folds), [0.025, 0.975])
-        assert sampled(folds).interval(0.95) == pytest.approx((lo, hi), abs=0.004)
+        assert bootstrap_auroc(folds).interval(0.95) == pytest.approx((lo, hi), abs=0.004)
 
 
 def test_the_interval_of_auroc_is_that_of_the_resamples_which_differences_are_taken_of():
     folds, _ = pair(4, 200)
-    own = measure(folds, 300, seed=3)[0]
-    assert (own.lo, own.hi) == sampled(folds, 300, seed=3).interval(0.95)
-    assert own.value == sampled(folds, 300, seed=3).value
+    own = measure_detection(folds, 300, seed=3)[0]
+    assert (own.lo, own.hi) == bootstrap_auroc(folds, 300, seed=3).interval(0.95)
+    assert own.value == bootstrap_auroc(folds, 300, seed=3).value
 
 
 def test_differences_are_paired_whatever_was_measured_before():
     a, b = pair(1, 500, 0.2)
-    one, two = sampled(a, 400), sampled(b, 400)
-    gap = combined([two, one], [1, -1])
+    one, two = bootstrap_auroc(a, 400), bootstrap_auroc(b, 400)
+    gap = combine([two, one], [1, -1])
     assert gap.value == pytest.approx(two.value - one.value)
     assert gap.per_fold == pytest.approx(two.per_fold - one.per_fold)
     widths = [hi - lo for lo, hi in (s.interval(0.95) for s in (gap, one, two))]
     assert widths[0] < 0.7 * min(widths[1:])
-    back = combined([one, two], [1, -1]).interval(0.95)
+    back = combine([one, two], [1, -1]).interval(0.95)
     assert back == pytest.approx(tuple(-end for end in gap.interval(0.95)[::-1]))
 
 
@@ -103,11 +106,11 @@ def test_means_over_challenges_know_that_the_clean_images_are_the_same():
     names = np.array([f"a/{i}" for i in range(300)])
     normal = rng.normal(size=300)
     parts = [
-        sampled([FoldScores(normal, names, rng.normal(size=3000) + 1,
+        bootstrap_auroc([FoldScores(normal, names, rng.normal(size=3000) + 1,
                             np.array([f"{own}/{i}" for i in range(3000)]))], 500)
         for own in "bc"
     ]  # fmt: skip
-    mean = combined(parts)
+    mean = combine(parts)
     assert mean.value == pytest.approx((parts[0].value + parts[1].value) / 2)
     # nearly all of the spread is that of the 300 shared images, so the mean has hardly less
     assert mean.samples.std() > 0.85 * parts[0].samples.std()
@@ -115,16 +118,19 @@ def test_means_over_challenges_know_that_the_clean_images_are_the_same():
 
 def test_parts_of_unequal_folds_have_their_value_in_common():
     a, b = pair(1, 100)[0], pair(2, 100, folds=2)[0]
-    mean = combined([sampled(a, 20), sampled(b, 20)])
+    parts = [bootstrap_auroc(a, 20), bootstrap_auroc(b, 20)]
+    mean = combine(parts)
     assert len(mean.per_fold) == 1
-    assert mean.value == pytest.approx((sampled(a, 20).value + sampled(b, 20).value) / 2)
+    assert mean.value == pytest.approx((parts[0].value + parts[1].value) / 2)
 
 
 def test_repeats_are_no_independent_images():
     folds, _ = pair(6, 200)
-    once, twice = sampled(folds, 400), sampled([*folds, *folds], 400)
+    once, twice = bootstrap_auroc(folds, 400), bootstrap_auroc([*folds, *folds], 400)
     assert np.allclose(twice.samples, once.samples)
-    first, both = (measure(f, 400, repeats=r)[0] for f, r in ((folds, 1), ([*folds, *folds], 2)))
+    first, both = (
+        measure_detection(f, 400, repeats=r)[0] for f, r in ((folds, 1), ([*folds, *folds], 2))
+    )
     assert (both.n_normal, both.n_abnormal) == (200, 200)
     assert both.hi - both.lo == pytest.approx(first.hi - first.lo, rel=0.15)
 
@@ -137,6 +143,6 @@ def test_paired_intervals_hold_the_truth_about_as_often_as_they_say():
     held = 0
     for seed in range(200):
         a, b = pair(seed, 200, gap)
-        lo, hi = combined([sampled(b, 200), sampled(a, 200)], [1, -1]).interval(0.95)
+        lo, hi = combine([bootstrap_auroc(b, 200), bootstrap_auroc(a, 200)], [1, -1]).interval(0.95)
         held += lo <= truth <= hi
     assert 0.90 <= held / 200 <= 0.985

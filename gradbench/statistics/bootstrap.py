@@ -1,0 +1,250 @@
+"""The one bootstrap: weights of resampled sources, and detection metrics measured under them.
+
+A resample gives every source (the group of an image and of all that was made from it) a weight:
+that of the Bayesian bootstrap (Rubin 1981, Annals of Statistics 9), exponential with mean 1,
+independent between sources, and here a function of the seed, the number of the resample and the
+*name* of the source alone. So methods, challenges, folds and networks can be measured one by one,
+and kept; differences and means of their resamples are still paired.
+
+Another task uses the same weights: `weights = source_weights(names, range(R), seed)` is (R, G) for
+the distinct sources `names`; `weights[:, place]` with the source (n,) of each image is (R, n), and
+a measure that takes weights gives its (R,) samples: accuracy `(w * right).sum(1) / w.sum(1)`, the
+calibration error from weighted counts of each bin, a correlation from weighted moments. Put into
+`BootstrapSamples` they have an interval, and `combine` and `comparison.compare` take them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gradbench.errors import GradbenchError
+from gradbench.statistics.metrics import MEASURES, Measure, SortedScores
+
+_HELD = 2**20
+"""Weights held at a time: resamples of a chunk times images."""
+
+
+def source_weights(names: np.ndarray, replicates: Sequence[int], seed: int) -> np.ndarray:
+    """Return the weights of sources in resamples, exponential with mean 1.
+
+    Args:
+        names: (G,) distinct names of sources.
+        replicates: numbers of the resamples, for example range(1000).
+        seed: of all weights.
+
+    Returns:
+        (R, G) float64; a column depends on nothing but the name and the seed.
+    """
+    return _exponential(_keys(names, seed), np.asarray(replicates))
+
+
+def _keys(names: np.ndarray, seed: int) -> np.ndarray:
+    """Return 64 bits for every name."""
+    salted = (f"{seed}\n{name}".encode() for name in np.asarray(names).tolist())
+    keys = [int.from_bytes(hashlib.sha256(text).digest()[:8], "little") for text in salted]
+    return np.array(keys, dtype=np.uint64)
+
+
+def _exponential(keys: np.ndarray, replicates: np.ndarray) -> np.ndarray:
+    """Return (R, G) weights, from the counter-based generator SplitMix64 (Steele et al. 2014)."""
+    turns = (replicates.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    bits = keys[None, :] + turns[:, None]
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits ^= bits >> np.uint64(shift)
+        bits *= np.uint64(factor)
+    bits ^= bits >> np.uint64(31)
+    return -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+
+
+@dataclass(frozen=True)
+class BootstrapSamples:
+    """A number with its value in every fold and in every resample.
+
+    Attributes:
+        per_fold: (F,) fractions.
+        samples: (R,) mean over folds in each resample.
+    """
+
+    per_fold: np.ndarray
+    samples: np.ndarray
+
+    @property
+    def value(self) -> float:
+        """Mean over folds."""
+        return float(self.per_fold.mean())
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Return the percentile interval, wide enough to hold the value."""
+        value = self.value
+        lo, hi = np.quantile(self.samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+        # Means of equal numbers may differ in the last bit; that is no interval.
+        if hi - lo < 1e-12 and abs(value - lo) < 1e-12:
+            return value, value
+        return min(float(lo), value), max(float(hi), value)
+
+
+def combine(
+    parts: Sequence[BootstrapSamples], shares: Sequence[float] | None = None
+) -> BootstrapSamples:
+    """Return a weighted sum of numbers measured in the same resamples; their mean by default.
+
+    The folds of the sum are those of its parts where all have equally many, otherwise its value.
+
+    Args:
+        parts: each of the same number of resamples with the same seed.
+        shares: weight of each part, for a difference [1, -1].
+    """
+    shares = [1 / len(parts)] * len(parts) if shares is None else shares
+    samples = sum(share * part.samples for share, part in zip(shares, parts))
+    if len({len(part.per_fold) for part in parts}) == 1:
+        per_fold = sum(share * part.per_fold for share, part in zip(shares, parts))
+        return BootstrapSamples(per_fold, samples)
+    value = sum(share * part.value for share, part in zip(shares, parts))
+    return BootstrapSamples(np.array([value]), samples)
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """The scores that one fitted detector gave to one fold; higher = more abnormal.
+
+    Attributes:
+        normal: (n,) scores of the measured normal images.
+        normal_groups: (n,) their groups.
+        abnormal: (m,) scores of the measured abnormal images.
+        abnormal_groups: (m,) their groups; a group on both sides is a pair of twins.
+        choose_normal: scores of the normal images of *choose*, empty where there are none.
+        choose_abnormal: scores of the abnormal images of *choose*.
+        half: the score at which the detector itself says 0.5, where it has one.
+    """
+
+    normal: np.ndarray
+    normal_groups: np.ndarray
+    abnormal: np.ndarray
+    abnormal_groups: np.ndarray
+    choose_normal: np.ndarray = field(default_factory=lambda: np.empty(0))
+    choose_abnormal: np.ndarray = field(default_factory=lambda: np.empty(0))
+    half: float | None = None
+
+
+class Sources:
+    """The sources (groups) of all folds, and where the images of each stand.
+
+    Attributes:
+        names: (G,) distinct groups, ascending.
+        normal: for each fold, the source of each normal image as an index into `names`.
+        abnormal: the same for the abnormal images.
+
+    Raises:
+        GradbenchError: if there is no fold, or a fold has an empty side.
+    """
+
+    def __init__(self, folds: Sequence[FoldScores]):
+        if not folds:
+            raise GradbenchError("nothing to measure: no fold was given")
+        for number, fold in enumerate(folds):
+            for side in ("normal", "abnormal"):
+                scores, groups = getattr(fold, side), getattr(fold, f"{side}_groups")
+                if len(scores) != len(groups):
+                    raise ValueError(f"fold {number}: {side} scores and groups differ in number")
+                if not len(scores):
+                    raise GradbenchError(f"fold {number} has no {side} image to be measured")
+        parts = [groups for fold in folds for groups in (fold.normal_groups, fold.abnormal_groups)]
+        parts = [np.asarray(groups, dtype=str) for groups in parts]
+        self.names, index = np.unique(np.concatenate(parts), return_inverse=True)
+        places = np.split(index, np.cumsum([len(groups) for groups in parts])[:-1])
+        self.normal, self.abnormal = places[0::2], places[1::2]
+
+    def resample(
+        self, replicates: int, seed: int
+    ) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
+        """Yield the weights that resampled sources give to the images, a chunk at a time.
+
+        A source weighs the same wherever it stands, so twins do, in whichever folds they are. The
+        weights of a side of a fold are scaled to its number of images: a resample has the classes
+        in the same proportion, or AUPR would vary with them.
+
+        Yields:
+            The replicates of the chunk, and for each fold the weights of its normal images (R, n)
+            and of its abnormal images (R, m).
+        """
+        keys = _keys(self.names, seed)
+        images = sum(map(len, self.normal)) + sum(map(len, self.abnormal))
+        step = max(1, _HELD // images)
+        for start in range(0, replicates, step):
+            rows = slice(start, min(start + step, replicates))
+            weights = _exponential(keys, np.arange(rows.start, rows.stop))
+            sides = zip(self.normal, self.abnormal)
+            yield rows, [(_scaled(weights[:, n]), _scaled(weights[:, a])) for n, a in sides]
+
+
+def _scaled(weights: np.ndarray) -> np.ndarray:
+    """Return (R, n) weights that have the mean 1 in every resample."""
+    return weights / weights.mean(axis=1, keepdims=True)
+
+
+def both_sides(normal: np.ndarray, abnormal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of both sides and which are abnormal."""
+    scores = np.concatenate([normal, abnormal])
+    return scores, np.arange(len(scores)) >= len(normal)
+
+
+def bootstrap_folds(
+    folds: Sequence[FoldScores],
+    sources: Sources,
+    wanted: Sequence[Measure],
+    thresholds: Mapping[str, Sequence[float] | None],
+    replicates: int,
+    seed: int,
+) -> dict[Measure, BootstrapSamples]:
+    """Return each measure in every fold and every resample.
+
+    Args:
+        folds: scores of every fold.
+        sources: of these folds.
+        wanted: some of `metrics.MEASURES`.
+        thresholds: of every fold, by threshold rule, for detection accuracy.
+        replicates: resamples.
+        seed: of the weights.
+
+    Raises:
+        GradbenchError: if a score is not a number.
+    """
+    sorted_folds = [SortedScores(*both_sides(fold.normal, fold.abnormal)) for fold in folds]
+
+    def values(weights: Sequence[np.ndarray | None]) -> dict[Measure, np.ndarray]:
+        by_measure: dict[Measure, list[np.ndarray]] = {measure: [] for measure in wanted}
+        for number, (scores, weight) in enumerate(zip(sorted_folds, weights)):
+            curve = scores.curve(weight)
+            for measure in wanted:
+                fixed = thresholds.get(measure.threshold_rule)
+                by_measure[measure].append(curve.value(measure, fixed[number] if fixed else None))
+        return {measure: np.stack(parts) for measure, parts in by_measure.items()}
+
+    per_fold = values([None] * len(folds))
+    samples = {measure: np.empty(replicates) for measure in wanted}
+    for rows, weights in sources.resample(replicates, seed):
+        chunk = values([np.concatenate(sides, axis=1) for sides in weights])
+        for measure, parts in chunk.items():
+            samples[measure][rows] = parts.mean(axis=0)
+    return {m: BootstrapSamples(per_fold[m][:, 0], samples[m]) for m in wanted}
+
+
+def bootstrap_auroc(
+    folds: Sequence[FoldScores], replicates: int = 1000, seed: int = 0
+) -> BootstrapSamples:
+    """Return AUROC in the resamples that `intervals.measure_detection` draws.
+
+    Args:
+        folds: scores of every fold.
+        replicates: resamples.
+        seed: of the weights.
+
+    Raises:
+        GradbenchError: if a fold has an empty side or a score is not a number.
+    """
+    auroc = MEASURES[0]
+    return bootstrap_folds(folds, Sources(folds), [auroc], {}, replicates, seed)[auroc]
