@@ -6,11 +6,11 @@ import contextlib
 
 import numpy as np
 
-from gradbench.backbones import checkpoint
-from gradbench.backbones.devices import exact_arithmetic
-from gradbench.backbones.obtain import Order, class_names, obtain
-from gradbench.backbones.recipe import resolved
-from gradbench.backbones.worker_pool import WorkerPool
+from gradbench.backbones.checkpoint import existing_checkpoint
+from gradbench.backbones.devices import set_exact_arithmetic
+from gradbench.backbones.recipe import resolve_precision
+from gradbench.backbones.trained_network import NetworkRequest, class_names, load_or_train
+from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
@@ -44,7 +44,7 @@ def run(experiment: Experiment, store: Store) -> Results:
         GradbenchError: if in-distribution images are missing, a network does not fit, or the
             identity control fails.
     """
-    exact_arithmetic()
+    set_exact_arithmetic()
     for reason in experiment.refused.values():
         say(f"left out: {reason}")
     check_checkpoints(experiment)
@@ -59,7 +59,7 @@ def run(experiment: Experiment, store: Store) -> Results:
         for seed in experiment.seeds:
             wanted = order(experiment, images, seed)
             # step 1
-            f = obtain(wanted, images.train, images.test, store, pool, images.hold_out)
+            f = load_or_train(wanted, images.train, images.test, store, pool, images.hold_out)
             trial = Trial(experiment, images, f, seed, store, pool)
             if seed == experiment.seeds[0]:
                 tell_hold_out(experiment, images)
@@ -88,7 +88,7 @@ def check_checkpoints(experiment: Experiment) -> None:
     for seed in experiment.seeds:
         path = experiment.backbone(seed).get("checkpoint")
         if path:
-            checkpoint.there(path)
+            existing_checkpoint(path)
 
 
 def tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
@@ -190,12 +190,12 @@ def _measure_cell(trial: Trial, cell: Cell, across: bool, results: Results) -> N
     controls.beside(trial, cell, made, normal, abnormal, results)
 
 
-def order(experiment: Experiment, images: InDistribution, seed: int) -> Order:
+def order(experiment: Experiment, images: InDistribution, seed: int) -> NetworkRequest:
     """Return what step 1 is asked for."""
     mean, std = experiment.dataset.normalisation(images.train)
-    return Order(
+    return NetworkRequest(
         experiment.backbone(seed),
-        resolved(experiment.recipe, experiment.device),
+        resolve_precision(experiment.recipe, experiment.device),
         seed,
         tuple(mean),
         tuple(std),

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from gradbench.backbones import checkpoint
-from gradbench.backbones.obtain import own_prints
+from gradbench.backbones.checkpoint import read_checkpoint
+from gradbench.backbones.trained_network import trained_fingerprints
 from gradbench.store import file_digest
 from gradbench.support.tensors import save_tensors
 
@@ -41,7 +41,7 @@ def keep(run: Path, folder: Path = WEIGHTS) -> list[Path]:
             "classes": about["classes"],
             "mean": about["mean"],
             "std": about["std"],
-            "trained_on": own_prints(checkpoint.read(model / "network.safetensors")[1]),
+            "trained_on": trained_fingerprints(read_checkpoint(model / "network.safetensors")[1]),
             "training": told["config"]["training"],
             "seed": seed,
             "test_accuracy_before_rounding": about["accuracy"],

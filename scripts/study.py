@@ -9,7 +9,7 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gradbench.backbones.obtain import obtain
+from gradbench.backbones.trained_network import load_or_train
 from gradbench.cli.words import braced
 from gradbench.config import compose
 from gradbench.pipeline import order
@@ -36,7 +36,7 @@ def write(
     rows = []
     for seed in experiment.seeds:
         wanted = order(experiment, images, seed)
-        f = obtain(wanted, images.train, images.test, store, hold_out=images.hold_out)
+        f = load_or_train(wanted, images.train, images.test, store, hold_out=images.hold_out)
         rows += measure(Trial(experiment, images, f, seed, store))
     with open(path, "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, lineterminator="\n").writerows([columns, *rows])

@@ -7,7 +7,7 @@ import torch
 from _runs import TINY, gradbench
 from PIL import Image
 
-from gradbench.backbones.obtain import obtain
+from gradbench.backbones.trained_network import load_or_train
 from gradbench.config import compose
 from gradbench.data.gather import gather
 from gradbench.pipeline import order
@@ -41,5 +41,5 @@ def world(folder: Path) -> Trial:
     experiment = read(compose(WORDS))
     store = Store(folder / "store")
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
-    f = obtain(order(experiment, images, 0), images.train, images.test, store)
+    f = load_or_train(order(experiment, images, 0), images.train, images.test, store)
     return Trial(experiment, images, f, 0, store)

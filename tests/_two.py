@@ -12,7 +12,9 @@ CPU = torch.device("cpu")
 
 def ranks(worker, add):
     """Return what every worker is."""
-    return worker.gather((worker.rank + add, worker.of, torch.get_num_threads(), os.getpid()))
+    return worker.gather(
+        (worker.rank + add, worker.world_size, torch.get_num_threads(), os.getpid())
+    )
 
 
 def raise_in_one(worker, kind):
@@ -32,7 +34,7 @@ def die_in_one(worker):
 def sums(worker):
     """Return the sums over the workers of two tensors."""
     tensors = [torch.full((2, 3), float(worker.rank + 1)), torch.tensor(10.0 * worker.rank)]
-    return worker.sums(tensors)
+    return worker.all_reduce(tensors)
 
 
 def normalised(worker, norm, images, back):
@@ -40,17 +42,17 @@ def normalised(worker, norm, images, back):
 
     The gradient is that of (outputs * back).sum(), by the images and by the parameters.
     """
-    from gradbench.backbones.shared_norm import share_statistics
+    from gradbench.backbones.batch_norm import synchronise_batch_norm
 
     network = torch.nn.Sequential(norm)
-    share_statistics(network, worker.device)
-    rows = slice(0, 3) if worker.first else slice(3, None)  # shares of two sizes
+    synchronise_batch_norm(network, worker.device)
+    rows = slice(0, 3) if worker.is_main else slice(3, None)  # shares of two sizes
     own = images[rows].clone().requires_grad_()
     out = network(own)
     wanted = [own, *network.parameters()]
     grads = torch.autograd.grad((out * back[rows]).sum(), wanted)
     parts = worker.gather((out.detach(), grads[0]))
-    totals = worker.sums(grads[1:])
+    totals = worker.all_reduce(grads[1:])
     return parts, totals, {n: t.clone() for n, t in network.state_dict().items()}
 
 

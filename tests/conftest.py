@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradbench.backbones.worker_pool import WorkerPool
+from gradbench.backbones.workers import WorkerPool
 from gradbench.store import Store
 
 

@@ -7,10 +7,10 @@ import torch
 from _runs import SMALL, about, copy_of, gradbench, reference, rows
 from safetensors.torch import load_file
 
-from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network
-from gradbench.backbones.obtain import obtain
+from gradbench.backbones.checkpoint import load_checkpoint
+from gradbench.backbones.trained_network import load_or_train
 from gradbench.config import compose
 from gradbench.data.gather import gather
 from gradbench.outputs.extract import compute
@@ -36,7 +36,7 @@ def told(finished):
 def rebuilt(finished, told):
     """Return the network, made from the folder alone."""
     network = build_network(told["network"])
-    checkpoint.load_into(network, finished / "run/model/s0/network.safetensors")
+    load_checkpoint(network, finished / "run/model/s0/network.safetensors")
     return Backbone(
         network, told["mean"], told["std"], told["classes"], told["shape"], told["network"]
     ).eval()
@@ -49,7 +49,7 @@ def world(finished):
     experiment = read(compose(SMALL))
     store = Store(finished / "store")
     images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
-    f = obtain(order(experiment, images, 0), images.train, images.test, store)
+    f = load_or_train(order(experiment, images, 0), images.train, images.test, store)
     return Trial(experiment, images, f, 0, store)
 
 

@@ -1,4 +1,4 @@
-"""A network together with the normalisation of its input."""
+"""A network together with the normalisation of its input, and with logits as its output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.backbones.feature_layers import feature_layers as layers_of
-from gradbench.backbones.logits import logits_of
+from gradbench.errors import GradbenchError
 from gradbench.support.instantiate import behind
 from gradbench.support.sources import source_key, stable_config, stable_name
 
@@ -20,7 +20,7 @@ class Backbone(nn.Module):
     """Any classifier behind one door: pixels in [0, 1] in, logits out.
 
     Args:
-        network: module from normalised images (B, C, H, W) to logits (B, N), see `logits_of`.
+        network: module from normalised images (B, C, H, W) to logits (B, N), see `find_logits`.
         mean: mean of each channel in [0, 1].
         std: standard deviation of each channel in [0, 1].
         classes: names of the labels, in order.
@@ -55,8 +55,12 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, N)."""
-        output = self.network((images - self.mean) / self.std)
-        return logits_of(output, len(self.classes))
+        output = self.raw_output(images)
+        return output if isinstance(output, Tensor) else find_logits(output, len(self.classes))[1]
+
+    def raw_output(self, images: Tensor) -> Any:
+        """Return what the network itself gives for images (B, C, H, W) in [0, 1]."""
+        return self.network((images - self.mean) / self.std)
 
     @property
     def device(self) -> torch.device:
@@ -64,19 +68,62 @@ class Backbone(nn.Module):
         return self.mean.device
 
 
-def parts_of(network: nn.Module, target: str | None = None) -> list[Any]:
-    """Return the classes that a network is made of, and what its class path names."""
+def find_logits(output: Any, classes: int) -> tuple[str, Tensor]:
+    """Return the logits among several outputs of a network, and the name of their entry.
+
+    They are the entry called `logits`, or else the only one of the shape (B, classes).
+
+    Args:
+        output: a tuple, a dictionary or an object of several outputs.
+        classes: the number of classes.
+
+    Raises:
+        GradbenchError: if there is no such entry, or several.
+    """
+    entries = _entries(output)
+    if isinstance(entries.get("logits"), Tensor):
+        return "logits", entries["logits"]
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    fitting = [n for n, value in tensors.items() if value.dim() == 2 and value.shape[1] == classes]
+    if len(fitting) == 1:
+        return fitting[0], entries[fitting[0]]
+    described = ", ".join(f"{name} {_shape(value)}" for name, value in entries.items())
+    raise GradbenchError(
+        f"the network gives {type(output).__name__}{f' of {described}' if described else ''}, in "
+        f"which the logits (B, {classes}) cannot be identified: let forward return them alone, or "
+        "under the name logits"
+    )
+
+
+def _entries(output: Any) -> dict[str, Any]:
+    if isinstance(output, Mapping):
+        return {str(name): value for name, value in output.items()}
+    if hasattr(output, "_asdict"):  # a named tuple
+        return output._asdict()
+    if isinstance(output, tuple | list):
+        return {f"[{place}]": value for place, value in enumerate(output)}
+    attributes = getattr(output, "__dict__", {})
+    return {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"({type(value).__name__})"
+
+
+def defining_classes(network: nn.Module, target: str | None = None) -> list[Any]:
+    """Return the classes of a network's modules, and the class or function of its class path."""
     return [*{type(module) for module in network.modules()}, *behind(target)]
 
 
 def digest(backbone: Backbone) -> str:
     """Return the SHA-256 of a network's class, arguments, structure, weights and normalisation.
 
-    Of classes from outside the package their source too, of all that the network is made of.
+    It covers the source of all classes from outside the package that the network is made of.
     """
     kind = stable_name(type(backbone.network))
     about = [kind, stable_config(backbone.config), str(backbone.network)]
-    if code := source_key(*parts_of(backbone.network, backbone.config.get("_target_"))):
+    target = backbone.config.get("_target_")
+    if code := source_key(*defining_classes(backbone.network, target)):
         about.append(code)
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     tensors = dict(backbone.network.state_dict(), mean=backbone.mean, std=backbone.std)

@@ -15,14 +15,8 @@ from gradbench.support.calling import said, settings_kept
 from gradbench.support.instantiate import check_arguments, found, parameters
 from gradbench.support.sources import outside
 
-OWN_FIELDS = (
-    "_target_",
-    "name",
-    "description",
-    "checkpoint",
-    "trained_on",
-    "narrower",
-    "arguments",
+NOT_ARGUMENTS = (
+    *("_target_", "name", "description", "checkpoint", "trained_on", "narrower", "arguments"),
     "feature_layers",
 )
 """Fields of a file in `configs/backbone/` that are not arguments of the network."""
@@ -39,14 +33,14 @@ def network_config(config: Mapping[str, Any], classes: int, channels: int) -> di
         classes: number of classes of the data.
         channels: channels of the images.
     """
-    names = calls(config)
-    given = {names["classes"]: classes, names["channels"]: channels}
-    arguments = {k: v for k, v in config.items() if k not in OWN_FIELDS}
-    arguments |= {k: v for k, v in given.items() if k}
+    names = _argument_names(config)
+    counts = {names["classes"]: classes, names["channels"]: channels}
+    arguments = {k: v for k, v in config.items() if k not in NOT_ARGUMENTS}
+    arguments |= {k: v for k, v in counts.items() if k}
     return {"_target_": config["_target_"], "arguments": arguments}
 
 
-def calls(config: Mapping[str, Any]) -> dict[str, str | None]:
+def _argument_names(config: Mapping[str, Any]) -> dict[str, str | None]:
     """Return what a network's class calls the number of `classes` and of `channels`."""
     return {"classes": "classes", "channels": "channels"} | dict(config.get("arguments") or {})
 
@@ -57,59 +51,60 @@ def check_network(config: Mapping[str, Any]) -> None:
     Raises:
         GradbenchError: if the class is not found, or naming the setting.
     """
-    if not config.get("_target_"):
+    target = config.get("_target_")
+    if not target:
         raise GradbenchError(
             f"backbone={config.get('name')} has no class: name it with "
             "backbone._target_=my.module.Net"
         )
-    make = found("backbone", config["_target_"], nn.Module)
+    make = found("backbone", target, nn.Module)
     takes, open_ended = parameters(make)
-    names = calls(config)
-    for what, name in names.items():
+    for count, name in _argument_names(config).items():
         if name and name not in takes and not open_ended:
             raise GradbenchError(
-                f"backbone: {config['_target_']} takes no {name}: say what it calls the number of "
-                f"{what} with +backbone.arguments.{what}=NAME, null for none; it takes "
-                f"{', '.join(takes)}"
+                f"backbone: {target} takes no {name}: say what it calls the number of {count} with "
+                f"+backbone.arguments.{count}=NAME, null for none; it takes {', '.join(takes)}"
             )
     arguments = network_config(config, classes=10, channels=3)["arguments"]
-    check_arguments(make, arguments, "backbone", OWN_FIELDS)
+    check_arguments(make, arguments, "backbone", NOT_ARGUMENTS)
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
     """Build the network that `network_config` describes, with fresh weights.
 
     Raises:
-        GradbenchError: if the class is not found, refuses its arguments, or is not a module.
+        GradbenchError: if the class is not found, refuses its arguments, is not a module, or has
+            a state that could not be kept.
     """
     target = config["_target_"]
     make = found("backbone", target, nn.Module)
     try:
         with settings_kept():
             network = make(**config["arguments"])
+    except GradbenchError:
+        raise
     except (TypeError, ValueError, RuntimeError) as fault:
         raise GradbenchError(
             f"backbone {target} refuses its arguments ({fault}); it takes {inspect.signature(make)}"
         ) from fault
-    except GradbenchError:
-        raise
     except Exception as fault:
         if not outside(make):
             raise
         raise GradbenchError(f"backbone {target} {said(fault)}") from fault
     if not isinstance(network, nn.Module):
         raise GradbenchError(f"backbone._target_={target} gives no torch.nn.Module")
-    _check(network, target)
+    if problem := _problem_of_state(network):
+        raise GradbenchError(f"backbone._target_={target}: {problem}")
     return network
 
 
-def _check(network: nn.Module, target: str) -> None:
-    """Refuse what could not be kept, before any work."""
+def _problem_of_state(network: nn.Module) -> str:
+    """Return why a network's state could not be kept, empty if it could."""
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(tensor):
-            raise GradbenchError(
-                f"backbone._target_={target}: {name} has no size before the first pass: name the "
-                "sizes of its layer instead of a lazy one"
+            return (
+                f"{name} has no size before the first pass: name the sizes of its layer instead of "
+                "a lazy one"
             )
     for name, tensor in network.state_dict().items():
         if not isinstance(tensor, Tensor):
@@ -122,4 +117,5 @@ def _check(network: nn.Module, target: str) -> None:
             kind = "of complex128, which cannot be kept: take complex64"
         else:
             continue
-        raise GradbenchError(f"backbone._target_={target}: {name} of its state is {kind}")
+        return f"{name} of its state is {kind}"
+    return ""

@@ -13,56 +13,65 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gradbench.backbones import inert
-from gradbench.backbones.candidates import Fit, Names, fits
-from gradbench.backbones.kinds import STATE, foreign, is_safetensors
-from gradbench.backbones.plain import brought
-from gradbench.backbones.sharing import first_names, own_memory, state_of
+from gradbench.backbones.checkpoint_files import (
+    SAVE_STATE,
+    is_safetensors,
+    read_torch_file,
+    unreadable_reason,
+)
+from gradbench.backbones.checkpoint_weights import (
+    Candidate,
+    TensorNames,
+    convert_tensors,
+    find_candidates,
+)
+from gradbench.backbones.shared_tensors import first_names, unique_state, unshare_expanded_buffers
 from gradbench.errors import GradbenchError
 from gradbench.support.paths import shown
 from gradbench.support.progress import say
 from gradbench.support.tensors import save_tensors
 
 
-def save(path: Path, network: nn.Module, about: Mapping[str, Any], dtype=None) -> None:
+def save_checkpoint(path: Path, network: nn.Module, about: Mapping[str, Any], dtype=None) -> None:
     """Write a network's state dict and a JSON-able description to one safetensors file.
 
     A tensor with several names (tied weights) is written once, under the first. Floating-point
     tensors are stored as `dtype` where one is given (bfloat16 halves the size).
     """
     metadata = {"gradbench": json.dumps(about, sort_keys=True)}
-    save_tensors(state_of(network), path, metadata, dtype)
+    save_tensors(unique_state(network), path, metadata, dtype)
 
 
-def there(path: str | Path) -> Path:
+def existing_checkpoint(path: str | Path) -> Path:
     """Return the path of a checkpoint.
 
     Raises:
         GradbenchError: if the file is missing.
     """
     if not Path(path).is_file():
-        what = " (it is a folder)" if Path(path).is_dir() else ""
-        raise GradbenchError(f"backbone.checkpoint={path}: there is no such file{what}")
+        folder = " (it is a folder)" if Path(path).is_dir() else ""
+        raise GradbenchError(f"backbone.checkpoint={path}: there is no such file{folder}")
     return Path(path)
 
 
-def read(path: str | Path) -> tuple[Any, dict[str, Any]]:
+def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, Any]]:
     """Read a checkpoint: safetensors, or a torch file of weights only, whatever its name ends in.
 
     A file named `.safetensors` must be that, so that what comes from others under this name never
     gets to a reader of pickles.
 
     Returns:
-        (what it holds, on the CPU: a dict of tensors or a torch file's containers of such;
-        description, empty where the file has none)
+        (its content on the CPU: a dict of tensors or a torch file's containers of such;
+        its description, empty where the file has none)
 
     Raises:
         GradbenchError: if the file is missing, damaged, of another kind, or would execute code on
             loading.
     """
-    path = there(path)
+    path = existing_checkpoint(path)
+    cause = None
     try:
-        reason = foreign(path)
+        reason = unreadable_reason(path)
         if not reason and is_safetensors(path):
             with safe_open(str(path), framework="pt") as stream:
                 about = json.loads((stream.metadata() or {}).get("gradbench", "{}"))
@@ -72,14 +81,13 @@ def read(path: str | Path) -> tuple[Any, dict[str, Any]]:
         if not reason and path.suffix == ".safetensors":
             reason = "it is a file of torch: rename it to .pt"
         if not reason:
-            return inert.load(path), {}
-        fault = None
-    except Exception as caught:  # torch's reader meets foreign bytes with almost any exception
-        fault, reason = caught, _reason(caught)
+            return read_torch_file(path), {}
+    except Exception as fault:  # torch's reader meets foreign bytes with almost any exception
+        cause, reason = fault, _reason(fault)
     raise GradbenchError(
         f"backbone.checkpoint={path} cannot be read as safetensors or as a torch file of weights "
         f"only ({shown(reason)})"
-    ) from fault
+    ) from cause
 
 
 def _reason(fault: Exception) -> str:
@@ -91,11 +99,11 @@ def _reason(fault: Exception) -> str:
         return f"it is damaged, or unlike what torch writes: {words}"
     return (
         f"it holds {named[1]}, a Python object that could execute code: where you trust its "
-        f"source, write the weights alone with {STATE}"
+        f"source, write the weights alone with {SAVE_STATE}"
     )
 
 
-def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
+def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
     """Load a checkpoint into a network and return its description.
 
     Containers, prefixes and wrappers are looked through. Where the file holds several sets of
@@ -106,67 +114,77 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
         GradbenchError: if the file cannot be read, names or shapes differ, the number of classes
             differs, or a weight is not finite or no plain number.
     """
-    content, about = read(path)
-    names = _names(network)
+    source = f"backbone.checkpoint={path}"
+    content, about = read_checkpoint(path)
+    names = _tensor_names(network)
     if content == {} and not names.first:
         return about
-    if not isinstance(content, (dict, list, tuple)) or not (found := fits(content, names)):
-        what = f"a {type(content).__name__}, not a state dict"
+    candidates = find_candidates(content, names) if isinstance(content, (dict, list, tuple)) else []
+    if not candidates:
+        held = f"a {type(content).__name__}, not a state dict"
         if isinstance(content, dict):
-            keys = _some(list(map(str, dict.keys(content)))) or "none"
-            what = f"no tensors by name, but a dict with the keys {keys}"
-        raise GradbenchError(f"backbone.checkpoint={path} holds {shown(what)}")
-    fit = found[0]
-    if not fit.whole:
-        raise _other_network(network, path, found)
-    equals = [f for f in found[1:] if f.whole and f.rank == fit.rank and not _same(fit, f)]
-    if equals and fit.rank[0]:
-        places = ", ".join(f"'{shown(f.place)}'" for f in (fit, *equals))
+            keys = _listed(list(map(str, dict.keys(content)))) or "none"
+            held = f"no tensors by name, but a dict with the keys {keys}"
+        raise GradbenchError(f"{source} holds {shown(held)}")
+    best, *others = candidates
+    if not best.complete:
+        raise GradbenchError(_difference(network, source, candidates))
+    equals = [
+        c for c in others if c.complete and c.rank == best.rank and not c.adds_nothing_to(best)
+    ]
+    if equals and best.rank[0]:
+        places = ", ".join(f"'{shown(c.place)}'" for c in (best, *equals))
         raise GradbenchError(
-            f"backbone.checkpoint={path} holds several sets of weights that fit, under {places}: "
+            f"{source} holds several sets of weights that fit, under {places}: "
             "write the one that is meant to a file of its own"
         )
     own = network.state_dict(keep_vars=True)
-    made = _made_itself(network)
-    tensors = {name: t for name, t in fit.tensors.items() if name in own or name in made}
-    tensors = brought(tensors, own | made, about, f"backbone.checkpoint={path}")
+    made = _unsaved_buffers(network)
+    tensors = {name: t for name, t in best.tensors.items() if name in own or name in made}
+    tensors = convert_tensors(tensors, own | made, about, source)
     for name in tensors.keys() & made.keys():
         if not torch.equal(tensors.pop(name), made[name].cpu()):
             raise GradbenchError(
-                f"backbone.checkpoint={path} has another {name} than the configured network makes: "
+                f"{source} has another {name} than the configured network makes: "
                 "look at the settings of the backbone"
             )
-    restore(network, tensors, f"backbone.checkpoint={path}")
-    if note := _note(fit, found, len(names.first)):
+    load_tensors(network, tensors, source)
+    if note := _note(best, others, len(names.first)):
         about = about | {"note": note}
-        say(f"backbone.checkpoint={path}: {note}")
+        say(f"{source}: {note}")
     return about
 
 
-def restore(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Give a network the tensors of its names; one of several names of a tensor is enough.
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load tensors into a network by its names; one of several names of a tensor is enough.
+
+    Args:
+        network: is changed in place.
+        tensors: by name, of the shapes of the network's own.
+        source: how messages begin.
 
     Raises:
-        GradbenchError: naming the source if names or shapes differ, tied weights differ in it, or
-            the network refuses them.
+        GradbenchError: if names or shapes differ, tied weights differ in the source, or the network
+            refuses them.
     """
-    names = _names(network)
-    if missing := names.missing(tensors) + names.left_over(tensors):
+    kind = type(network).__name__
+    names = _tensor_names(network)
+    if different := names.missing(tensors) + names.left_over(tensors):
         raise GradbenchError(
-            f"{source} is of another network than the configured {type(network).__name__}: "
-            f"{_some(missing)} stands in one of them alone"
+            f"{source} is of another network than the configured {kind}: {_listed(different)} "
+            "stands in one of them alone"
         )
-    given: dict[str, str] = {}
+    loaded_as: dict[str, str] = {}
     for name, first in names.first.items():
         if name not in tensors:
             continue
-        other = given.setdefault(first, name)
+        other = loaded_as.setdefault(first, name)
         if name != other and not torch.equal(tensors[name], tensors[other]):
             raise GradbenchError(
                 f"{source} has other weights in {other} than in {name}, which are one tensor in "
-                f"the configured {type(network).__name__}"
+                f"the configured {kind}"
             )
-    own_memory(network)
+    unshare_expanded_buffers(network)
     try:
         network.load_state_dict(tensors, strict=False)
     except RuntimeError as fault:  # of a class that looks at its state itself
@@ -174,62 +192,50 @@ def restore(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> N
         raise GradbenchError(f"{source} is refused by the network ({reason})") from fault
 
 
-def _names(network: nn.Module) -> Names:
-    first = first_names(network)
-    return Names(first, frozenset(_made_itself(network)))
+def _tensor_names(network: nn.Module) -> TensorNames:
+    return TensorNames(first_names(network), frozenset(_unsaved_buffers(network)))
 
 
-def _made_itself(network: nn.Module) -> dict[str, Tensor]:
+def _unsaved_buffers(network: nn.Module) -> dict[str, Tensor]:
     """Return the buffers that are no part of a network's state, such as tables of positions."""
     state = network.state_dict().keys()
     buffers = network.named_buffers(remove_duplicate=False)
     return {name: buffer for name, buffer in buffers if name not in state}
 
 
-def _same(first: Fit, second: Fit) -> bool:
-    """Tell whether the second brings nothing but what the first has."""
-    return all(
-        name in first.tensors
-        and (tensor is first.tensors[name] or _equal(tensor, first.tensors[name]))
-        for name, tensor in second.tensors.items()
-    )
+def _note(taken: Candidate, others: Sequence[Candidate], count: int) -> str:
+    """Return which weights of a file were passed over, empty if none were.
+
+    Args:
+        taken: what was loaded.
+        others: the other sets of tensors in the file.
+        count: of names in the network.
+    """
+    parts = [f"the weights under '{taken.place}' were taken"] if taken.rank[0] else []
+    others = [c for c in others if 2 * len(c.missing) < count and not c.adds_nothing_to(taken)]
+    if places := dict.fromkeys(c.place for c in others if c.place):
+        parts.append(f"weights under {', '.join(map(repr, places))} were not used")
+    prefixes = tuple(c.prefix for c in others if c.path == taken.path and c.prefix)
+    if beside := [name for name in taken.beside if not name.startswith(prefixes)]:
+        parts.append(f"tensors beside them were not used: {_listed(beside)}")
+    return shown("; ".join(parts))
 
 
-def _equal(first: Tensor, second: Tensor) -> bool:
-    try:
-        return torch.equal(first, second)
-    except RuntimeError:  # a kind of tensor without numbers to compare
-        return False
-
-
-def _note(fit: Fit, found: Sequence[Fit], count: int) -> str:
-    """Return what of a file was passed over, empty if nothing was."""
-    said = [f"the weights under '{fit.place}' were taken"] if fit.rank[0] else []
-    others = [f for f in found[1:] if 2 * len(f.missing) < count and not _same(fit, f)]
-    places = dict.fromkeys(f.place for f in others if f.place)
-    if places:
-        said.append(f"weights under {', '.join(map(repr, places))} were not used")
-    prefixes = tuple(f.prefix for f in others if f.path == fit.path and f.prefix)
-    beside = [name for name in fit.beside if not name.startswith(prefixes)]
-    if beside:
-        said.append(f"tensors beside them were not used: {_some(beside)}")
-    return shown("; ".join(said))
-
-
-def _other_network(network: nn.Module, path: str | Path, found: Sequence[Fit]) -> GradbenchError:
-    fit = found[0]
-    differences = [("lacks", fit.missing), ("has besides", fit.left_over)]
-    text = "; ".join(f"{what} {_some(names)}" for what, names in differences if names)
-    under = f" (under '{fit.place}')" if fit.place else ""
+def _difference(network: nn.Module, source: str, candidates: Sequence[Candidate]) -> str:
+    """Return a sentence on what the nearest set of tensors in a file lacks and has besides."""
+    nearest = candidates[0]
+    differences = [("lacks", nearest.missing), ("has besides", nearest.left_over)]
+    text = "; ".join(f"{verb} {_listed(names)}" for verb, names in differences if names)
+    under = f" (under '{nearest.place}')" if nearest.place else ""
     tried = "prefixes such as module. and model. were tried"
-    if len(found) > 1:
-        tried += f"; of {len(found)} sets of tensors in the file this is the nearest"
-    return GradbenchError(
-        f"backbone.checkpoint={path} is of another network than the configured "
-        f"{type(network).__name__}: it{shown(under)} {shown(text)} ({tried})"
+    if len(candidates) > 1:
+        tried += f"; of {len(candidates)} sets of tensors in the file this is the nearest"
+    return (
+        f"{source} is of another network than the configured {type(network).__name__}: "
+        f"it{shown(under)} {shown(text)} ({tried})"
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
-from gradbench.backbones.calls import Calls, assumed, heard
+from gradbench.backbones.shared_tensors import copy_network
 from gradbench.errors import GradbenchError, unknown
 
-MOST = 5
+MAX_LAYERS = 5
 """Layers that are taken of an unknown network: as many as of a ResNet with its stem."""
-NEARLY_ALL = 0.8
+WRAPPER_SHARE = 0.8
 """Share of the layers of a network from which on a part is no block, but a wrapper of blocks."""
 
 
@@ -65,14 +70,84 @@ def last_blocks(network: nn.Module, shape: Sequence[int] | None = None) -> list[
         shape: (C, H, W) of an image, to make a pass; without it, or where the pass fails or finds
             nothing, all parts are taken as called once in the order of their registration.
     """
-    calls = heard(network, shape) if shape else None
-    return (_last(network, calls) if calls else []) or _last(network, assumed(network))
+    found = _blocks_of(network, _record_pass(network, shape)) if shape else []
+    return found or _blocks_of(network, _as_registered(network))
 
 
-def _last(network: nn.Module, calls: Calls | None) -> list[str]:
+@dataclass(frozen=True)
+class _Pass:
+    """The parts of a network with parameters that one pass calls.
+
+    Attributes:
+        readable: by name, whether a part is called once, with one tensor of all images as output.
+        innermost: those without another such part inside, in the order in which they end.
+        head: the innermost part that makes the logits.
+    """
+
+    readable: Mapping[str, bool]
+    innermost: Sequence[str]
+    head: str
+
+
+def _record_pass(network: nn.Module, shape: Sequence[int]) -> _Pass | None:
+    """Record a pass of two images of zeros (C, H, W); None if the network cannot make it.
+
+    A copy in evaluation mode makes the pass, so the network, its hooks and the random numbers stay
+    as they are. The head is the last innermost part whose output is the logits, or else the last
+    of all; a scale or normalisation of the logits counts with the linear layer before it.
+    """
+    outputs: dict[str, list[Any]] = {}
+    try:
+        copy = copy_network(network).eval()
+        names = {module: name for name, module in _parts(copy).items()}
+
+        def record(module, _inputs, output) -> None:
+            if module in names:  # the last call counts for the order
+                outputs[names[module]] = [*outputs.pop(names[module], ()), output]
+
+        like = next(p for p in copy.parameters() if p.is_floating_point())
+        images = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
+        with torch.no_grad(), torch.random.fork_rng([]), register_module_forward_hook(record):
+            logits = copy(images)
+        innermost = _innermost(outputs)
+        indices = range(len(innermost))
+        head = max((i for i in indices if outputs[innermost[i]][-1] is logits), default=indices[-1])
+        while (
+            head
+            and not isinstance(copy.get_submodule(innermost[head]), nn.Linear)
+            and getattr(outputs[innermost[head - 1]][-1], "shape", None) == logits.shape
+        ):
+            head -= 1
+    except Exception:  # others' networks may raise anything, which a pass in earnest will report
+        return None
+    readable = {name: len(calls) == 1 and _of_images(calls[0]) for name, calls in outputs.items()}
+    return _Pass(readable, innermost, innermost[head])
+
+
+def _as_registered(network: nn.Module) -> _Pass | None:
+    """Return a pass that calls all parts once, in the order of their registration."""
+    readable = dict.fromkeys(_parts(network), True)
+    innermost = _innermost(readable)
+    return _Pass(readable, innermost, innermost[-1]) if innermost else None
+
+
+def _parts(network: nn.Module) -> dict[str, nn.Module]:
+    return {n: m for n, m in network.named_modules() if n and any(True for _ in m.parameters())}
+
+
+def _innermost(names: Iterable[str]) -> list[str]:
+    outer = {a for n in names for a in [*accumulate(n.split("."), "{}.{}".format)][:-1]}
+    return [name for name in names if name not in outer]
+
+
+def _of_images(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.dim() > 1 and len(output) == 2
+
+
+def _blocks_of(network: nn.Module, calls: _Pass | None) -> list[str]:
     if calls is None:
         return []
-    parts = _opened(calls, _inside(calls, ""))
+    parts = _opened(calls, _children(calls, ""))
     head = next(i for i, part in enumerate(parts) if _holds(part, calls.head))
     parts = _opened(calls, parts[:head] or parts)
     parts = [part for part in parts if calls.readable.get(part)]
@@ -82,24 +157,24 @@ def _last(network: nn.Module, calls: Calls | None) -> list[str]:
         kept = [block or i + 1 == len(parts) or blocks[i + 1] for i, block in enumerate(blocks)]
     else:
         kept = ["Norm" not in type(module).__name__ for module in modules]
-    return ([part for part, k in zip(parts, kept) if k] or parts)[-MOST:]
+    return ([part for part, keep in zip(parts, kept) if keep] or parts)[-MAX_LAYERS:]
 
 
-def _opened(calls: Calls, parts: list[str]) -> list[str]:
-    """Replace parts that hold nearly all layers of these, or cannot be read, by what is inside."""
+def _opened(calls: _Pass, parts: list[str]) -> list[str]:
+    """Replace parts that hold nearly all of these layers, or cannot be read, by their children."""
     layers = {part: sum(_holds(part, name) for name in calls.innermost) for part in parts}
     for part in parts:
-        most = 1 < layers[part] >= NEARLY_ALL * sum(layers.values())
-        inner = _inside(calls, part)
-        if inner and (most or not calls.readable.get(part)):
+        wrapper = 1 < layers[part] >= WRAPPER_SHARE * sum(layers.values())
+        children = _children(calls, part)
+        if children and (wrapper or not calls.readable.get(part)):
             order = {name: i for i, name in enumerate(calls.innermost)}
-            found = [other for other in parts if other != part] + inner
-            found.sort(key=lambda p: max(i for name, i in order.items() if _holds(p, name)))
-            return _opened(calls, found)
+            parts = [other for other in parts if other != part] + children
+            parts.sort(key=lambda p: max(i for name, i in order.items() if _holds(p, name)))
+            return _opened(calls, parts)
     return parts
 
 
-def _inside(calls: Calls, part: str) -> list[str]:
+def _children(calls: _Pass, part: str) -> list[str]:
     """Return the next parts inside a part, in the order in which they end."""
     depth = part.count(".") + 2 if part else 1
     within = [n for n in reversed(calls.innermost) if n != part and (not part or _holds(part, n))]

@@ -1,4 +1,4 @@
-"""How f is trained: the settings, and what the hardware makes of them."""
+"""The recipe of training: its settings, and what they make of images, rates and precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from typing import get_type_hints
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
+from gradbench.data.imageset import to_float
 from gradbench.settings import Augment, Training
 from gradbench.support.described import check
 
@@ -40,28 +43,59 @@ class Recipe:
     precision: str = "auto"
 
     def __post_init__(self):
-        given = vars(self)
+        values = vars(self)
         for section, due in (("training", Training), ("dataset.augment", Augment)):
-            check({k: given[k] for k in get_type_hints(due)}, due, section)
+            check({name: values[name] for name in get_type_hints(due)}, due, section)
 
-    def rate(self, done: float) -> float:
+    def learning_rate(self, progress: float) -> float:
         """Return the learning rate at a fraction of training in [0, 1]."""
         if self.schedule == "cosine":
-            return self.lr * 0.5 * (1 + math.cos(math.pi * done))
-        return self.lr * (done / 0.3 if done < 0.3 else (1 - done) / 0.7)
+            return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.lr * (progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7)
+
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return uint8 images (B, C, H, W) as floats in [0, 1], cropped and mirrored at random.
+
+        Args:
+            pixels: the images, on any device.
+            generator: on the CPU, so that the draw does not depend on the device.
+        """
+        pixels = random_crop(pixels, self.pad, generator)
+        if self.flip:
+            pixels = random_flip(pixels, generator)
+        return to_float(pixels).contiguous(memory_format=torch.channels_last)
+
+    def autocast(self, device: torch.device) -> Callable:
+        """Return a function that makes the context of a forward pass in the recipe's precision."""
+        enabled = resolve_precision(self, device).precision == "bfloat16"
+        return lambda: torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def resolved(recipe: Recipe, device: torch.device) -> Recipe:
-    """Return a recipe with `precision=auto` replaced by what the device has."""
+def random_crop(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
+    """Shift every image (B, C, H, W) by up to `pad` pixels each way, black beyond the border."""
+    if not pad:
+        return images
+    size, _, height, width = images.shape
+    top, left = torch.randint(0, 2 * pad + 1, (2, size), generator=generator).to(images.device)
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
+    padded = functional.pad(images, (pad, pad, pad, pad))
+    index = torch.arange(size, device=images.device)[:, None, None]
+    # advanced indices around the channel slice put it last: (B, H, W, C)
+    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image of (B, C, H, W) left to right with probability one half."""
+    mirrored = torch.rand(len(images), generator=generator).lt(0.5).to(images.device)
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def resolve_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """Return a recipe with `precision=auto` replaced by the best that the device has."""
     if recipe.precision != "auto":
         return recipe
     return replace(recipe, precision="bfloat16" if _has_bfloat16(device) else "float32")
-
-
-def autocast(recipe: Recipe, device: torch.device) -> Callable:
-    """Return what makes the context of a forward pass in the recipe's precision."""
-    wanted = resolved(recipe, device).precision == "bfloat16"
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

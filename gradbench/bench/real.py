@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.backbones.checkpoint import load_into, read
-from gradbench.backbones.obtain import class_names
+from gradbench.backbones.checkpoint import load_checkpoint, read_checkpoint
+from gradbench.backbones.trained_network import class_names
 from gradbench.bench import networks
 from gradbench.bench.settings import Settings
 from gradbench.config import load_member
@@ -86,7 +86,7 @@ def make(
     if images is None and checkpoint is None:
         return networks.make(replace(settings, batch=count))
     device = networks.find_device(settings.device)
-    about = read(checkpoint)[1] if checkpoint else {}
+    about = read_checkpoint(checkpoint)[1] if checkpoint else {}
     if images is not None:
         classes, channels = class_names(images), images.shape[0]
         pixels = to_float(images.images[: len(images)])
@@ -98,7 +98,7 @@ def make(
     classes = about.get("classes") or classes
     model = networks.build(settings, len(classes), channels)
     if checkpoint:
-        load_into(model, checkpoint)
+        load_checkpoint(model, checkpoint)
     if images is not None:
         mean, std = about.get("mean"), about.get("std")
         if mean is None or std is None:

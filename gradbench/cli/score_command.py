@@ -96,7 +96,7 @@ def main(words: list[str]) -> None:
     out = asked.last("--out") or run / "scores.csv"
 
     with step("loading libraries"):
-        from gradbench.backbones.devices import exact_arithmetic
+        from gradbench.backbones.devices import set_exact_arithmetic
         from gradbench.data.files import passed_over
         from gradbench.predict.pictures import find
         from gradbench.predict.scorer import load
@@ -104,7 +104,7 @@ def main(words: list[str]) -> None:
         from gradbench.support.memory import keep_freed_memory
         from gradbench.support.signals import ended_tidily
 
-    exact_arithmetic()
+    set_exact_arithmetic()
     keep_freed_memory()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what cannot be read is listed
     left: Counter[str] = Counter()

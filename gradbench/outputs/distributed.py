@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.backbones.sharing import copied
-from gradbench.backbones.worker import Worker
-from gradbench.backbones.worker_pool import WorkerPool
+from gradbench.backbones.shared_tensors import copy_network
+from gradbench.backbones.workers import Worker, WorkerPool
 from gradbench.data.imageset import ImageSet
 from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.extract import BATCH, Computed, compute
@@ -50,18 +49,18 @@ class DistributedReader:
         return [values for one, _ in found for values in one], sum(halved for _, halved in found)
 
     def _give(self) -> None:
-        if not self.pool.has(self.weights):
+        if not self.pool.holds(self.weights):
             # a tensor on an accelerator would come to the same one in every worker
-            self.pool.give(self.weights, copied(self.backbone).cpu())
+            self.pool.broadcast(self.weights, copy_network(self.backbone).cpu())
 
 
 def _backbone(worker: Worker, weights: str) -> Backbone:
-    return worker.kept[weights].to(worker.device).eval()
+    return worker.received[weights].to(worker.device).eval()
 
 
 def _own(worker: Worker, count: int) -> slice:
     """Return the rows of this process: whole passes, the last of which may be short."""
-    passes = worker.share(-(-count // BATCH))
+    passes = worker.shard(-(-count // BATCH))
     return slice(passes.start * BATCH, min(passes.stop * BATCH, count))
 
 

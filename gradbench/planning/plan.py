@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gradbench.backbones.backbone import Backbone, digest
-from gradbench.backbones.obtain import find, fresh
-from gradbench.backbones.training import seconds_left
+from gradbench.backbones.trained_network import find_network, initial_network
+from gradbench.backbones.training import estimate_seconds
+from gradbench.backbones.workers import Worker
 from gradbench.data.gather import InDistribution, part
 from gradbench.data.imageset import ImageSet
 from gradbench.methods.base import BANK_EXTRAS
@@ -51,17 +52,19 @@ def plan(experiment: Experiment, store: Store) -> list[Planned]:
     ]
     for seed in experiment.seeds:
         wanted = order(experiment, images, seed)
-        f = find(wanted, images.train, store)
+        f = find_network(wanted, images.train, store)
         what = f"{wanted.config['name']} seed {seed}"
         seconds, note = 0.0, wanted.config.get("checkpoint") or ""
         if f is None:
             recipe = experiment.recipe
             steps = recipe.epochs * max(len(images.train) // recipe.batch, 1)
-            f_new = fresh(wanted, images.train)
-            seconds = seconds_left(f_new, images.train, recipe, experiment.device, steps)
+            f_new = initial_network(wanted, images.train)
+            seconds = estimate_seconds(
+                f_new, images.train, recipe, steps, Worker(experiment.device)
+            )
             note = f"{recipe.epochs} epochs"
         lines.append(Planned("network", what, 1, int(f is not None), seconds, note))
-        backbone = f or fresh(wanted, images.train).to(experiment.device).eval()
+        backbone = f or initial_network(wanted, images.train).to(experiment.device).eval()
         each = seconds_an_image(experiment, backbone, images.normal, experiment.reads)
         known = None if f is None else Known(f, digest(f), expand(f, experiment.reads))
         challenges = Challenges(experiment, images, backbone, known, each, store)

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from gradbench.backbones import checkpoint
-from gradbench.backbones.backbone import Backbone, parts_of
+from gradbench.backbones.backbone import Backbone, defining_classes
 from gradbench.backbones.build import build_network
+from gradbench.backbones.checkpoint import load_checkpoint
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
@@ -64,8 +64,8 @@ class Kept:
         with self._somebodys("network", f"the arguments of {config['_target_']}"):
             network = build_network(trust.without_downloads(config))
         target = config["_target_"]
-        self._same_code(target, about.get("code"), *parts_of(network, target))
-        checkpoint.load_into(network, path)
+        self._same_code(target, about.get("code"), *defining_classes(network, target))
+        load_checkpoint(network, path)
         told = (about[name] for name in ("mean", "std", "classes", "shape"))
         backbone = Backbone(network, *told, config, about["feature_layers"] or None)
         backbone = backbone.eval().to(device)

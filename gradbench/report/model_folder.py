@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gradbench import __version__
-from gradbench.backbones import checkpoint
-from gradbench.backbones.backbone import parts_of
+from gradbench.backbones.backbone import defining_classes
+from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.data.picture import Fit
 from gradbench.outputs.readers import VERSIONS
 from gradbench.run.fitting import learns
@@ -49,7 +49,7 @@ def write_models(results: Results, folder: Path) -> None:
             "in_dist": experiment.dataset.name,
             "accuracy": results.accuracy[seed],
             "weights": network.weights,
-            "code": code_of(*parts_of(backbone.network, backbone.config.get("_target_"))),
+            "code": code_of(*defining_classes(backbone.network, backbone.config.get("_target_"))),
             "outputs": VERSIONS,
             "kept": KEPT,
             "hold_out": results.hold_out,
@@ -57,7 +57,7 @@ def write_models(results: Results, folder: Path) -> None:
         }
         described = {k: about[k] for k in ("classes", "mean", "std")} | {"seed": network.seed}
         described["trained_on"] = dict(network.trained_on)
-        checkpoint.save(here / "network.safetensors", backbone.network, described)
+        save_checkpoint(here / "network.safetensors", backbone.network, described)
         about["sha256"] = {
             path.relative_to(here).as_posix(): file_digest(path)
             for path in sorted(here.rglob("*.safetensors"))

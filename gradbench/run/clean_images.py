@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gradbench.backbones import checkpoint
-from gradbench.backbones.obtain import own_prints
+from gradbench.backbones.checkpoint import read_checkpoint
+from gradbench.backbones.trained_network import trained_fingerprints
 from gradbench.data.gather import InDistribution, gather
 from gradbench.data.settings import DataSettings
 from gradbench.data.trained_on import ALL, WITHOUT, TrainedOn, read_names
@@ -44,6 +44,6 @@ def trained_on(experiment: Experiment) -> Iterator[TrainedOn]:
             yield TrainedOn(names=read_names(said), file=said)
         else:  # what the checkpoint itself tells goes before what is said of it
             with step(f"reading {path}"):
-                prints = own_prints(checkpoint.read(path)[1])
+                prints = trained_fingerprints(read_checkpoint(path)[1])
             told = TrainedOn(WITHOUT) if said else TrainedOn(ALL, sure=False)
             yield replace(told, prints=prints or None)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gradbench.backbones.build import check_network
-from gradbench.backbones.devices import several
+from gradbench.backbones.devices import choose_devices
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
@@ -196,7 +196,7 @@ def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         refused=refused,
         seeds=tuple(seeds(config)),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
-        devices=several(find_device(config["device"]), config["device"], config["devices"]),
+        devices=choose_devices(find_device(config["device"]), config["device"], config["devices"]),
     )
     if len(experiment.devices) > experiment.recipe.batch:
         raise GradbenchError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binomtest
 
-from gradbench.backbones.obtain import Network
+from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.challenges.produce import Attack
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
@@ -64,7 +64,7 @@ class Results:
     experiment: Experiment
     images: InDistribution
     rows: list[dict[str, Any]] = field(default_factory=list)
-    networks: dict[int, Network] = field(default_factory=dict)
+    networks: dict[int, TrainedNetwork] = field(default_factory=dict)
     accuracy: dict[int, float] = field(default_factory=dict)
     curves: dict[int, Curves] = field(default_factory=dict)
     profiles: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Results:
         """Return the rows as a table in their own order."""
         return frame(self.rows)
 
-    def add_network(self, seed: int, f: Network, accuracy: float) -> None:
+    def add_network(self, seed: int, f: TrainedNetwork, accuracy: float) -> None:
         """Note a network and its accuracy on the clean test images that are measured."""
         self.networks[seed], self.accuracy[seed] = f, accuracy
         self.curves[seed], self.profiles[seed] = {}, {}

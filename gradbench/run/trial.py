@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.backbones.obtain import Network
-from gradbench.backbones.worker_pool import WorkerPool
+from gradbench.backbones.trained_network import TrainedNetwork
+from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges import checked
 from gradbench.challenges.archive import Archive, archive_of, published
 from gradbench.challenges.base import Asked, Derived, Given
@@ -85,7 +85,7 @@ class Trial:
 
     experiment: Experiment
     images: InDistribution
-    f: Network
+    f: TrainedNetwork
     seed: int
     store: Store
     pool: WorkerPool | None = None

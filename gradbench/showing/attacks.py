@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from gradbench.backbones.backbone import Backbone, digest
-from gradbench.backbones.checked import try_out
-from gradbench.backbones.devices import exact_arithmetic
-from gradbench.backbones.obtain import Network, find
+from gradbench.backbones.devices import set_exact_arithmetic
+from gradbench.backbones.output_check import check_outputs
+from gradbench.backbones.trained_network import TrainedNetwork, find_network
 from gradbench.data.gather import InDistribution, gather
 from gradbench.data.imageset import to_float
 from gradbench.errors import GradbenchError
@@ -36,13 +36,13 @@ def show_attacks(
     Raises:
         GradbenchError: if there is no trained network.
     """
-    exact_arithmetic()
+    set_exact_arithmetic()
     cells = experiment.cells
     f = network(experiment, store)
     rows, heading = [], "perturbation"
     with trial(experiment, choice.count or (USUAL if len(cells) == 1 else 2), choice, f) as tried:
         clean = tried.images.normal
-        try_out(f.backbone, clean)
+        check_outputs(f.backbone, clean)
         before = answered(f.backbone, clean.images, clean.labels)
         for cell in cells:
             made = made_from(tried, cell)
@@ -67,7 +67,7 @@ def show_attacks(
     sheet(path, title, notes, rows, ["clean", heading, "attacked"])
 
 
-def network(experiment: Experiment, store: Store) -> Network:
+def network(experiment: Experiment, store: Store) -> TrainedNetwork:
     """Return the network of the checkpoint, else the trained one in the store.
 
     Raises:
@@ -82,10 +82,10 @@ def network(experiment: Experiment, store: Store) -> Network:
         if "train" not in missing:
             train = train.select(np.flatnonzero(~dataset.held_out(train)))
         images = InDistribution(train, train, train, train)
-        f = find(order(experiment, images, experiment.seeds[0]), train, store)
+        f = find_network(order(experiment, images, experiment.seeds[0]), train, store)
     elif not missing:
         images = gather(dataset, data)
-        f = find(order(experiment, images, experiment.seeds[0]), images.train, store)
+        f = find_network(order(experiment, images, experiment.seeds[0]), images.train, store)
     if f is None:
         raise GradbenchError(
             f"{experiment.cells[0].name} needs a trained network and the store has no "
@@ -93,7 +93,7 @@ def network(experiment: Experiment, store: Store) -> Network:
             f"settings, such as backbone.width), or train one with `gradbench run "
             f"dataset={dataset.name}`"
         )
-    return Network(f, digest(f), "", experiment.seeds[0], {})
+    return TrainedNetwork(f, digest(f), "", experiment.seeds[0], {})
 
 
 def answered(backbone: Backbone, pixels: np.ndarray, labels: np.ndarray) -> list[Panel]:

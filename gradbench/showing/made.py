@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradbench.backbones.obtain import Network
+from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.config import group_files, load_member
 from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
@@ -24,7 +24,7 @@ USUAL = 8
 
 @contextlib.contextmanager
 def trial(
-    experiment: Experiment, count: int, choice: Choice, f: Network | None = None
+    experiment: Experiment, count: int, choice: Choice, f: TrainedNetwork | None = None
 ) -> Iterator[Trial]:
     """Give a trial that measures some clean images alone, and leaves nothing in the store of runs.
 

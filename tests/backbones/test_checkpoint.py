@@ -8,7 +8,7 @@ import torch
 from _dummies import TinyNet, network
 from safetensors.torch import save_file
 
-from gradbench.backbones.checkpoint import load_into, read, save
+from gradbench.backbones.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from gradbench.backbones.resnet import ResNet
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.errors import GradbenchError
@@ -16,7 +16,7 @@ from gradbench.errors import GradbenchError
 
 def refused(path, net=None) -> str:
     with pytest.raises(GradbenchError) as caught:
-        load_into(net or TinyNet(), path)
+        load_checkpoint(net or TinyNet(), path)
     text = str(caught.value)
     assert "\n" not in text
     assert f"backbone.checkpoint={path}" in text
@@ -31,20 +31,23 @@ def same(first, second) -> bool:
 def test_safetensors_come_back_bit_for_bit(tmp_path):
     net = network().network
     net.bn1.num_batches_tracked += 7
-    save(tmp_path / "f.safetensors", net, {"accuracy": 0.5, "classes": ["a", "b"]})
+    save_checkpoint(tmp_path / "f.safetensors", net, {"accuracy": 0.5, "classes": ["a", "b"]})
     other = SmallCNN(3, 1, 4)
-    assert load_into(other, tmp_path / "f.safetensors") == {"accuracy": 0.5, "classes": ["a", "b"]}
+    assert load_checkpoint(other, tmp_path / "f.safetensors") == {
+        "accuracy": 0.5,
+        "classes": ["a", "b"],
+    }
     assert same(net, other)
 
 
 def test_bfloat16_halves_the_file_and_comes_back_as_float32(tmp_path):
     net = ResNet(18, 10, width=8)
-    save(tmp_path / "full.safetensors", net, {})
-    save(tmp_path / "half.safetensors", net, {}, torch.bfloat16)
+    save_checkpoint(tmp_path / "full.safetensors", net, {})
+    save_checkpoint(tmp_path / "half.safetensors", net, {}, torch.bfloat16)
     sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("half", "full")]
     assert 0.5 < sizes[0] / sizes[1] < 0.6
     other = ResNet(18, 10, width=8)
-    load_into(other, tmp_path / "half.safetensors")
+    load_checkpoint(other, tmp_path / "half.safetensors")
     for tensor, original in zip(other.state_dict().values(), net.state_dict().values()):
         assert tensor.dtype == original.dtype
         if tensor.is_floating_point():
@@ -61,7 +64,7 @@ def test_torch_files_in_their_usual_wrappings(tmp_path, outer, prefix):
         state = {outer: collections.OrderedDict(state), "epoch": 3, "optimiser": {"lr": 0.1}}
     torch.save(state, tmp_path / "f.pt")
     other = SmallCNN(3, 1, 4)
-    assert load_into(other, tmp_path / "f.pt") == {}
+    assert load_checkpoint(other, tmp_path / "f.pt") == {}
     assert same(net, other)
 
 
@@ -69,7 +72,7 @@ def test_missing_batch_counters_are_no_fault(tmp_path):
     state = {k: v for k, v in TinyNet().state_dict().items() if "num_batches" not in k}
     torch.save(state, tmp_path / "f.pt")
     net = TinyNet()
-    load_into(net, tmp_path / "f.pt")
+    load_checkpoint(net, tmp_path / "f.pt")
     assert torch.equal(net.fc.weight, state["fc.weight"])
 
 
@@ -116,13 +119,13 @@ def test_values_that_are_not_finite(tmp_path, name, value):
 
 
 def test_another_number_of_classes(tmp_path):
-    save(tmp_path / "f.safetensors", TinyNet(classes=10), {})
+    save_checkpoint(tmp_path / "f.safetensors", TinyNet(classes=10), {})
     text = refused(tmp_path / "f.safetensors", TinyNet(classes=3))
     assert text.endswith("has 10 classes, the data set has 3")
 
 
 def test_another_width(tmp_path):
-    save(tmp_path / "f.safetensors", SmallCNN(3, 1, 8), {})
+    save_checkpoint(tmp_path / "f.safetensors", SmallCNN(3, 1, 8), {})
     text = refused(tmp_path / "f.safetensors", SmallCNN(3, 1, 4))
     assert "conv1.weight has shape (8, 1, 3, 3), the configured network (4, 1, 3, 3)" in text
     assert text.endswith("look at the settings of the backbone and at the data set's channels")
@@ -130,13 +133,13 @@ def test_another_width(tmp_path):
 
 def test_a_description_tells_what_another_size_was_made_with(tmp_path):
     about = {"network": {"_target_": "x", "arguments": {"classes": 3, "channels": 1, "width": 8}}}
-    save(tmp_path / "f.safetensors", SmallCNN(3, 1, 8), about)
+    save_checkpoint(tmp_path / "f.safetensors", SmallCNN(3, 1, 8), about)
     text = refused(tmp_path / "f.safetensors", SmallCNN(3, 1, 4))
     assert text.endswith("; it was made with channels=1, classes=3, width=8")
 
 
 def test_another_number_of_channels(tmp_path):
-    save(tmp_path / "f.safetensors", SmallCNN(3, 3, 4), {})
+    save_checkpoint(tmp_path / "f.safetensors", SmallCNN(3, 3, 4), {})
     text = refused(tmp_path / "f.safetensors", SmallCNN(3, 1, 4))
     assert "conv1.weight has shape (4, 3, 3, 3)" in text
     assert "channels" in text
@@ -185,5 +188,5 @@ def test_a_torch_file_of_something_else(tmp_path, content):
 
 def test_names_that_are_no_text(tmp_path):
     torch.save({1: torch.ones(2)}, tmp_path / "f.pt")
-    assert list(read(tmp_path / "f.pt")[0]) == [1]
+    assert list(read_checkpoint(tmp_path / "f.pt")[0]) == [1]
     assert "another network" in refused(tmp_path / "f.pt")

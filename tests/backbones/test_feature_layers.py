@@ -227,12 +227,12 @@ def test_the_valid_names_are_told():
 
 
 def test_the_config_names_them(tmp_path):
-    from gradbench.backbones.obtain import Order, fresh
     from gradbench.backbones.recipe import Recipe
+    from gradbench.backbones.trained_network import NetworkRequest, initial_network
 
     config = {"_target_": "_dummies.TinyNet", "name": "tiny", "feature_layers": ["conv", "bn"]}
-    order = Order(config, Recipe(epochs=1), 0, (0.4,), (0.3,), torch.device("cpu"))
-    assert fresh(order, images(9)).feature_layers == ("conv", "bn")
+    order = NetworkRequest(config, Recipe(epochs=1), 0, (0.4,), (0.3,), torch.device("cpu"))
+    assert initial_network(order, images(9)).feature_layers == ("conv", "bn")
     assert "feature_layers" not in str(order.key(images(9)).config)  # it is trained alike
 
 

@@ -14,7 +14,7 @@ from _dummies import TinyNet
 from safetensors.torch import save_file
 from torch import nn
 
-from gradbench.backbones.checkpoint import load_into
+from gradbench.backbones.checkpoint import load_checkpoint
 from gradbench.backbones.densenet import DenseNet
 from gradbench.errors import GradbenchError
 
@@ -60,7 +60,7 @@ def loaded(tmp_path, held, net=None) -> str:
     path = tmp_path / "f.pt"
     torch.save(held, path)
     net = net or TinyNet()
-    about = load_into(net, path)
+    about = load_checkpoint(net, path)
     tiny = next(module for module in net.modules() if isinstance(module, TinyNet))
     for name, tensor in tiny.state_dict().items():
         assert tensor.dtype == GOOD[name].dtype
@@ -72,7 +72,7 @@ def refused(path, net=None) -> str:
     net = net or TinyNet()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with pytest.raises(GradbenchError) as caught:
-        load_into(net, path)
+        load_checkpoint(net, path)
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"backbone.checkpoint={path}")
@@ -198,7 +198,7 @@ def test_densenet_without_counters_loads(tmp_path):
     first, second = DenseNet(10, 4, growth=2), DenseNet(10, 4, growth=2)
     state = {k: v for k, v in first.state_dict().items() if "num_batches" not in k}
     save_file(state, tmp_path / "f.safetensors")
-    load_into(second, tmp_path / "f.safetensors")
+    load_checkpoint(second, tmp_path / "f.safetensors")
     assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
 
 
@@ -212,7 +212,7 @@ def test_other_precisions_become_the_networks(tmp_path, kind):
     torch.save({n: t.to(kind) if t.is_floating_point() else t for n, t in GOOD.items()},
                tmp_path / "f.pt")  # fmt: skip
     net = TinyNet()
-    load_into(net, tmp_path / "f.pt")
+    load_checkpoint(net, tmp_path / "f.pt")
     for name, tensor in net.state_dict().items():
         expected = (
             GOOD[name].to(kind).to(GOOD[name].dtype)
@@ -273,7 +273,7 @@ def test_a_mask_of_minus_infinity_is_no_fault(tmp_path):
 
     held = with_(mask=Masked().mask)
     torch.save(held, tmp_path / "f.pt")
-    assert load_into(Masked(), tmp_path / "f.pt") == {}
+    assert load_checkpoint(Masked(), tmp_path / "f.pt") == {}
     torch.save(with_(mask=Masked().mask.T), tmp_path / "f.pt")
     assert "NaN or infinity in mask" in refused(tmp_path / "f.pt", Masked())
 
@@ -290,14 +290,14 @@ def test_a_buffer_that_the_network_makes_itself_may_be_left_over(tmp_path):
 def test_safetensors_are_known_by_their_content(tmp_path, ending):
     save_file(GOOD, tmp_path / f"f.{ending}")
     net = TinyNet()
-    load_into(net, tmp_path / f"f.{ending}")
+    load_checkpoint(net, tmp_path / f"f.{ending}")
     assert torch.equal(net.fc.weight, GOOD["fc.weight"])
 
 
 def test_files_of_torch_before_zip_load(tmp_path):
     torch.save(GOOD, tmp_path / "f.pth", _use_new_zipfile_serialization=False)
     net = TinyNet()
-    load_into(net, tmp_path / "f.pth")
+    load_checkpoint(net, tmp_path / "f.pth")
     assert torch.equal(net.fc.weight, GOOD["fc.weight"])
 
 

@@ -21,8 +21,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradbench.backbones.checkpoint import load_into
-from gradbench.backbones.inert import STAND_INS, load
+from gradbench.backbones.checkpoint import load_checkpoint
+from gradbench.backbones.checkpoint_files import STAND_INS, read_torch_file
 from gradbench.errors import GradbenchError
 
 HARMLESS = [
@@ -45,7 +45,7 @@ def test_harmless_objects_beside_the_weights(tmp_path, thing):
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
     held = {"args": thing, "state_dict": first.state_dict(), "again": [thing]}
     torch.save(held, tmp_path / "f.pt")
-    assert load_into(second, tmp_path / "f.pt") == {}
+    assert load_checkpoint(second, tmp_path / "f.pt") == {}
     assert torch.equal(first.weight, second.weight)
 
 
@@ -53,7 +53,7 @@ def test_a_kind_of_dictionary_may_hold_the_weights(tmp_path):
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
     held = collections.defaultdict(list, state_dict=first.state_dict())
     torch.save(held, tmp_path / "f.pt")
-    load_into(second, tmp_path / "f.pt")
+    load_checkpoint(second, tmp_path / "f.pt")
     assert torch.equal(first.weight, second.weight)
 
 
@@ -115,7 +115,7 @@ def test_no_class_of_the_list_is_imported_or_called(tmp_path, monkeypatch, known
     ):
         path = file_of(tmp_path / "f.pt", body)
         try:
-            found = load(path)["x"]
+            found = read_torch_file(path)["x"]
         except pickle.UnpicklingError:  # entries of what is no container, a state of what is plain
             continue
         assert found is not real
@@ -136,7 +136,7 @@ def test_code_beside_or_inside_an_allowed_name_is_refused(tmp_path, known):
     ):
         path = file_of(tmp_path / "f.pt", body)
         with pytest.raises(GradbenchError, match=r"weights only .*it holds .*open"):
-            load_into(nn.Linear(2, 2), path)
+            load_checkpoint(nn.Linear(2, 2), path)
     assert not trace.exists()
     pickle.loads(b"\x80\x02" + evil + b".").close()
     assert trace.exists()  # the pickle would have done it
@@ -145,7 +145,7 @@ def test_code_beside_or_inside_an_allowed_name_is_refused(tmp_path, known):
 def test_an_object_cannot_be_called(tmp_path):
     body = name("argparse.Namespace") + b")R(" + text("a") + b"tR"
     with pytest.raises(GradbenchError, match="weights only"):
-        load_into(nn.Linear(2, 2), file_of(tmp_path / "f.pt", body))
+        load_checkpoint(nn.Linear(2, 2), file_of(tmp_path / "f.pt", body))
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_an_object_cannot_be_called(tmp_path):
 )  # fmt: skip
 def test_any_other_name_is_refused(tmp_path, known):
     with pytest.raises(GradbenchError, match="a Python object that could execute code"):
-        load_into(nn.Linear(2, 2), file_of(tmp_path / "f.pt", name(known)))
+        load_checkpoint(nn.Linear(2, 2), file_of(tmp_path / "f.pt", name(known)))
 
 
 def test_names_hidden_by_a_dictionarys_own_state_do_no_harm(tmp_path):
     state = b"}(" + b"".join(text(n) + name("torch.Size") for n in ("items", "keys", "get")) + b"u"
     held = name("collections.OrderedDict") + b")R(" + text("a") + b"K\x01u" + state + b"b"
     with pytest.raises(GradbenchError, match="no tensors by name"):
-        load_into(nn.Linear(2, 2), file_of(tmp_path / "f.pt", held))
+        load_checkpoint(nn.Linear(2, 2), file_of(tmp_path / "f.pt", held))
 
 
 def test_the_list_is_for_our_reading_alone(tmp_path):
@@ -170,7 +170,7 @@ def test_the_list_is_for_our_reading_alone(tmp_path):
     torch.save({"args": argparse.Namespace()}, stream)
     (tmp_path / "f.pt").write_bytes(stream.getvalue())
     before = set(torch.serialization.get_safe_globals())
-    load(tmp_path / "f.pt")
+    read_torch_file(tmp_path / "f.pt")
     assert set(torch.serialization.get_safe_globals()) == before
     stream.seek(0)
     with pytest.raises(pickle.UnpicklingError):

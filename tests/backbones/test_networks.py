@@ -10,10 +10,16 @@ from torch import nn
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
-from gradbench.backbones.obtain import Order, class_names, find, fresh, obtain
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.resnet import ResNet
 from gradbench.backbones.small_cnn import SmallCNN
+from gradbench.backbones.trained_network import (
+    NetworkRequest,
+    class_names,
+    find_network,
+    initial_network,
+    load_or_train,
+)
 from gradbench.config import load_member
 from gradbench.errors import GradbenchError
 from gradbench.store import Store
@@ -150,38 +156,38 @@ def test_a_network_that_cannot_be_built_is_one_sentence(config, text):
 # step 1 as a whole
 
 
-def order(config=SMALL, **recipe) -> Order:
+def order(config=SMALL, **recipe) -> NetworkRequest:
     settings = {"epochs": 2, "batch": 16, "pad": 0, "flip": False, "precision": "float32"}
-    return Order(config, Recipe(**settings | recipe), 0, (0.4,), (0.3,), CPU)
+    return NetworkRequest(config, Recipe(**settings | recipe), 0, (0.4,), (0.3,), CPU)
 
 
 def test_a_network_is_trained_once_and_found_again(store):
     train, test = images(60), images(30, seed=1)
-    assert find(order(), train, store) is None
-    first = obtain(order(), train, test, store)
+    assert find_network(order(), train, store) is None
+    first = load_or_train(order(), train, test, store)
     assert first.origin == "trained"
     assert len(first.history["loss"]) == 2
     assert not first.backbone.training
     assert first.weights == digest(first.backbone)
     assert [key.step for key in store.made] == ["network"]
     again = Store(store.root)
-    second = obtain(order(), train, test, again)
+    second = load_or_train(order(), train, test, again)
     assert again.made == []
     assert second.weights == first.weights
     assert second.history == first.history
-    assert digest(find(order(), train, again)) == first.weights
+    assert digest(find_network(order(), train, again)) == first.weights
 
 
 def test_a_checkpoint_takes_the_place_of_training(store, tmp_path):
     train, test = images(60), images(30, seed=1)
-    trained = obtain(order(), train, test, store)
+    trained = load_or_train(order(), train, test, store)
     (weights,) = store.root.rglob("network.safetensors")
     config = {**SMALL, "checkpoint": str(weights)}
-    loaded = obtain(order(config), train, test, Store(tmp_path / "other"))
+    loaded = load_or_train(order(config), train, test, Store(tmp_path / "other"))
     assert loaded.weights == trained.weights
     assert loaded.origin == "network.safetensors"
     assert loaded.history == {}
-    assert digest(find(order(config), train, store)) == trained.weights
+    assert digest(find_network(order(config), train, store)) == trained.weights
 
 
 @pytest.mark.parametrize(
@@ -196,8 +202,8 @@ def test_key_of_a_network_depends_on_images_seed_and_normalisation():
     keys = {
         base.key(images()).digest,
         base.key(images(seed=1)).digest,
-        Order(SMALL, base.recipe, 1, (0.4,), (0.3,), CPU).key(images()).digest,
-        Order(SMALL, base.recipe, 0, (0.5,), (0.3,), CPU).key(images()).digest,
+        NetworkRequest(SMALL, base.recipe, 1, (0.4,), (0.3,), CPU).key(images()).digest,
+        NetworkRequest(SMALL, base.recipe, 0, (0.5,), (0.3,), CPU).key(images()).digest,
         order({**SMALL, "width": 5}).key(images()).digest,
     }
     assert len(keys) == 5
@@ -206,17 +212,17 @@ def test_key_of_a_network_depends_on_images_seed_and_normalisation():
 
 
 def test_initial_weights_follow_the_seed():
-    first, same = fresh(order(), images()), fresh(order(), images())
+    first, same = initial_network(order(), images()), initial_network(order(), images())
     assert digest(first) == digest(same)
-    other = Order(SMALL, order().recipe, 1, (0.4,), (0.3,), CPU)
-    assert digest(fresh(other, images())) != digest(first)
+    other = NetworkRequest(SMALL, order().recipe, 1, (0.4,), (0.3,), CPU)
+    assert digest(initial_network(other, images())) != digest(first)
 
 
 def test_images_that_do_not_fit_are_one_sentence(store):
     train = images(60)
-    obtain(order(), train, images(30), store)
+    load_or_train(order(), train, images(30), store)
     with pytest.raises(GradbenchError, match=r"cannot take images of shape \(2, 8, 8\) from toy"):
-        obtain(order(), train, images(30, channels=2), store)
+        load_or_train(order(), train, images(30, channels=2), store)
 
 
 def test_outputs_that_are_no_classes_are_one_sentence(store, tmp_path):
@@ -229,7 +235,7 @@ def test_outputs_that_are_no_classes_are_one_sentence(store, tmp_path):
         "checkpoint": str(path),
     }
     with pytest.raises(GradbenchError, match=r"outputs of shape \(5,\).*toy has 3 classes"):
-        obtain(order(config), images(30), images(30), store)
+        load_or_train(order(config), images(30), images(30), store)
 
 
 def test_class_names_are_numbers_where_there_are_none():

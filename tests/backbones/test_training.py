@@ -12,11 +12,11 @@ import torch
 from _dummies import images, network
 
 from gradbench.backbones import training
-from gradbench.backbones.augment import crop, flip
 from gradbench.backbones.backbone import digest
-from gradbench.backbones.obtain import VERSION
-from gradbench.backbones.recipe import Recipe
-from gradbench.backbones.training import augmented, seconds_left, train
+from gradbench.backbones.recipe import Recipe, random_crop, random_flip
+from gradbench.backbones.trained_network import VERSION
+from gradbench.backbones.training import estimate_seconds, train
+from gradbench.backbones.workers import Worker
 from gradbench.errors import GradbenchError
 from gradbench.support.described import written
 
@@ -26,7 +26,7 @@ RECIPE = Recipe(epochs=4, batch=16, lr=0.1, pad=1, flip=True, precision="float32
 
 def trained(work, recipe=RECIPE, seed=0, count=66):
     backbone = network(seed)
-    history = train(backbone, images(count), recipe, seed, work, CPU)
+    history = train(backbone, images(count), recipe, seed, work, Worker(CPU))
     return backbone, history
 
 
@@ -35,16 +35,16 @@ def trained(work, recipe=RECIPE, seed=0, count=66):
 
 def test_onecycle_rises_to_the_largest_rate_and_falls_to_zero():
     recipe = Recipe(lr=0.5)
-    assert recipe.rate(0) == 0
-    assert recipe.rate(0.15) == pytest.approx(0.25)
-    assert recipe.rate(0.3) == pytest.approx(0.5)
-    assert recipe.rate(0.65) == pytest.approx(0.25)
-    assert recipe.rate(1) == pytest.approx(0)
+    assert recipe.learning_rate(0) == 0
+    assert recipe.learning_rate(0.15) == pytest.approx(0.25)
+    assert recipe.learning_rate(0.3) == pytest.approx(0.5)
+    assert recipe.learning_rate(0.65) == pytest.approx(0.25)
+    assert recipe.learning_rate(1) == pytest.approx(0)
 
 
 def test_cosine():
     recipe = Recipe(lr=0.5, schedule="cosine")
-    rates = [recipe.rate(done) for done in (0, 1 / 3, 0.5, 1)]
+    rates = [recipe.learning_rate(done) for done in (0, 1 / 3, 0.5, 1)]
     assert rates == pytest.approx([0.5, 0.375, 0.25, 0])
 
 
@@ -69,7 +69,7 @@ def test_crop_shifts_every_image_as_the_slow_loop_does():
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 3, 5, 6)))
     generator = torch.Generator().manual_seed(7)
     top, left = torch.randint(0, 5, (2, count), generator=torch.Generator().manual_seed(7))
-    got = crop(pixels, pad, generator)
+    got = random_crop(pixels, pad, generator)
     assert len(set(zip(top.tolist(), left.tolist()))) == 25
     expected = torch.zeros_like(pixels)
     for b in range(count):
@@ -83,12 +83,12 @@ def test_crop_shifts_every_image_as_the_slow_loop_does():
 
 def test_crop_of_nothing_gives_the_images_themselves():
     pixels = torch.rand(3, 1, 4, 4)
-    assert crop(pixels, 0, torch.Generator()) is pixels
+    assert random_crop(pixels, 0, torch.Generator()) is pixels
 
 
 def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
     pixels = torch.rand(400, 2, 3, 4)
-    flipped = flip(pixels, torch.Generator().manual_seed(0))
+    flipped = random_flip(pixels, torch.Generator().manual_seed(0))
     same = flipped.eq(pixels).flatten(1).all(1)
     mirrored = flipped.eq(pixels.flip(3)).flatten(1).all(1)
     assert (same ^ mirrored).all()
@@ -98,9 +98,9 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
 def test_augmented_images_are_floats_in_the_unit_interval():
     pixels = torch.from_numpy(images(8).images)
     draw = torch.Generator().manual_seed(0)
-    plain = augmented(pixels, Recipe(pad=0, flip=False), draw)
+    plain = Recipe(pad=0, flip=False).augment(pixels, draw)
     assert torch.equal(plain, pixels.float() / 255)
-    turned = augmented(pixels, Recipe(pad=2, flip=True), draw)
+    turned = Recipe(pad=2, flip=True).augment(pixels, draw)
     assert turned.dtype == torch.float32
     assert turned.max() <= 1
     assert not torch.equal(turned, plain)
@@ -141,7 +141,7 @@ def test_the_optimiser_is_torchs_sgd_with_nesterov_momentum(tmp_path):
     for epoch in range(2):
         order = torch.randperm(36, generator=torch.Generator().manual_seed(epoch))
         for step, rows in enumerate(order.split(12)):
-            sgd.param_groups[0]["lr"] = recipe.rate((3 * epoch + step) / 6)
+            sgd.param_groups[0]["lr"] = recipe.learning_rate((3 * epoch + step) / 6)
             pixels = torch.from_numpy(data.images)[rows].float() / 255
             logits = theirs(pixels)
             loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.labels)[rows])
@@ -273,7 +273,7 @@ def test_divergence_is_refused_and_not_kept(tmp_path):
 def test_timing_leaves_the_network_as_it_was():
     backbone = network()
     before = digest(backbone)
-    seconds = seconds_left(backbone, images(30), RECIPE, CPU, steps=1000)
+    seconds = estimate_seconds(backbone, images(30), RECIPE, 1000, Worker(CPU))
     assert 0 < seconds < 1000
     assert digest(backbone) == before
     assert not backbone.training
@@ -290,8 +290,8 @@ def test_a_slow_network_is_timed_on_a_few_images(monkeypatch, an_image, asked):
         now[0] += an_image * len(pixels)
         return torch.zeros(()), torch.zeros(())
 
-    monkeypatch.setattr(training._Steps, "step", work)
-    seconds = seconds_left(network(), images(30), RECIPE, CPU, steps=1000)
+    monkeypatch.setattr(training._Optimiser, "step", work)
+    seconds = estimate_seconds(network(), images(30), RECIPE, 1000, Worker(CPU))
     assert seconds == pytest.approx(16 * 1000 * an_image)
     assert batches == asked
 
@@ -301,7 +301,7 @@ def test_a_slow_network_is_timed_on_a_few_images(monkeypatch, an_image, asked):
     [(7300, "cpu", True), (7100, "cpu", False), (7300, "cuda", False)],
 )
 def test_long_training_on_a_cpu_names_what_is_cheaper(capsys, seconds, device, advice):
-    training._tell_time(seconds, 50, torch.device(device), "backbone.width=32")
+    training._announce(seconds, 50, Worker(torch.device(device)), "backbone.width=32")
     text = capsys.readouterr().err
     assert "2.0 h" in text
     assert ("backbone.width=32 is cheaper" in text) is advice

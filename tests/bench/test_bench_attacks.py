@@ -9,7 +9,7 @@ import torch
 from _runs import gradbench, one_sentence
 from _trained import digits, trained
 
-from gradbench.backbones.checkpoint import save
+from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.bench import against_foolbox, attacks, real
 from gradbench.bench.against_foolbox import ATTACKS, effect, pair
 from gradbench.bench.contenders import Unavailable
@@ -108,7 +108,7 @@ def test_trained_weights_and_images_of_the_user(tmp_path):
     from gradbench.backbones.small_cnn import SmallCNN
 
     torch.manual_seed(0)
-    save(tmp_path / "f.safetensors", SmallCNN(10, 3, 4), {})
+    save_checkpoint(tmp_path / "f.safetensors", SmallCNN(10, 3, 4), {})
     words = ("--width", "4", "--dataset", "cifar10", "--data", "data", "--checkpoint",
              "f.safetensors", "--attacks", "fgsm", "--images", "9")  # fmt: skip
     ran = gradbench(*SMALL[:4], *SMALL[8:], *words, cwd=tmp_path)

@@ -12,7 +12,7 @@ import torch
 from _runs import gradbench, one_sentence
 from torch import nn
 
-from gradbench.backbones.checkpoint import save
+from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.bench import formats, real
 from gradbench.bench.agreement import relative
@@ -167,7 +167,7 @@ def test_a_trained_network_and_images_of_the_user(tmp_path):
     torch.manual_seed(1)
     about = {"classes": ["a", "b", "c"], "mean": [0.5] * 3, "std": [0.25] * 3}
     network = SmallCNN(3, 3, 4)
-    save(tmp_path / "f.safetensors", network, about)
+    save_checkpoint(tmp_path / "f.safetensors", network, about)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8)
     (tmp_path / "sets/cifar10").mkdir(parents=True)
     np.savez(tmp_path / "sets/cifar10/test.npz", images=pixels, labels=np.arange(30) % 10)

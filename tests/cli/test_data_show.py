@@ -10,7 +10,7 @@ from _cure import plant
 from _runs import gradbench, one_sentence
 from PIL import Image
 
-from gradbench.backbones import checkpoint
+from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.config import compose
 from gradbench.data.dataset import DataSettings
@@ -207,7 +207,7 @@ def network(tmp_path):
     torch.manual_seed(3)
     inner = SmallCNN(10, 1, 16).eval()
     about = {"network": {"arguments": {"width": 16}}}
-    checkpoint.save(tmp_path / "f.safetensors", inner, about)
+    save_checkpoint(tmp_path / "f.safetensors", inner, about)
     return inner
 
 

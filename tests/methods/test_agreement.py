@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train
+from gradbench.backbones.workers import Worker
 from gradbench.methods.base import Samples
 from gradbench.methods.energy import Energy
 from gradbench.methods.gradient_uncertainty import GradientUncertainty
@@ -36,7 +37,7 @@ def f(tmp_path_factory):
     backbone = network(width=8)
     recipe = Recipe(epochs=3, batch=16, lr=0.05, pad=0, flip=False, precision="float32")
     work = tmp_path_factory.mktemp("training")
-    train(backbone, images(240, seed=9), recipe, 0, work, torch.device("cpu"))
+    train(backbone, images(240, seed=9), recipe, 0, work, Worker(torch.device("cpu")))
     return backbone
 
 

@@ -11,6 +11,7 @@ from _dummies import images, network
 
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train
+from gradbench.backbones.workers import Worker
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
@@ -42,7 +43,7 @@ def f(tmp_path_factory):
     backbone = network(width=8)
     recipe = Recipe(epochs=6, batch=16, lr=0.05, pad=0, flip=False, precision="float32")
     work = tmp_path_factory.mktemp("training")
-    train(backbone, images(240, seed=9), recipe, 0, work, torch.device("cpu"))
+    train(backbone, images(240, seed=9), recipe, 0, work, Worker(torch.device("cpu")))
     return backbone
 
 

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch.nn import functional
 
 from gradbench import load
-from gradbench.backbones import checkpoint
-from gradbench.backbones.obtain import fresh
+from gradbench.backbones.checkpoint import save_checkpoint
+from gradbench.backbones.trained_network import initial_network
 from gradbench.config import compose
 from gradbench.data import gather as gathering
 from gradbench.data.gather import gather
@@ -39,7 +39,9 @@ def home(tmp_path_factory):
     whole = experiment.dataset.load("train", experiment.data)
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    f = fresh(order(experiment, gather(experiment.dataset, experiment.data), 0), whole).train()
+    f = initial_network(
+        order(experiment, gather(experiment.dataset, experiment.data), 0), whole
+    ).train()
     pixels, labels = to_float(whole.images[slice(None)]), torch.from_numpy(whole.labels)
     adam = torch.optim.Adam(f.parameters(), 3e-3)
     for _ in range(150):
@@ -190,9 +192,9 @@ def test_checkpoints_of_one_run_are_asked_one_by_one(home, done, tmp_path):
     experiment = read(compose(WORDS))
     own = gather(experiment.dataset, experiment.data)
     prints = {"train": own.train.fingerprint, "hold_out": own.hold_out.fingerprint}
-    net = fresh(order(experiment, own, 0), own.train).network
+    net = initial_network(order(experiment, own, 0), own.train).network
     for seed, more in enumerate(({"trained_on": prints}, {"trained_on": prints}, {})):
-        checkpoint.save(tmp_path / f"f-{seed}.safetensors", net, more)
+        save_checkpoint(tmp_path / f"f-{seed}.safetensors", net, more)
     file = f"backbone.checkpoint='{tmp_path}/f-{{seed}}.safetensors'"
     both = clean_images(read(compose([*WORDS, "seeds=[0,1]", file])))
     assert (both.known.role, both.known.trained) == ("train", True)

@@ -12,9 +12,9 @@ import torch
 from _dummies import images
 
 from gradbench.backbones.backbone import Backbone, digest
-from gradbench.backbones.obtain import Order
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.small_cnn import SmallCNN
+from gradbench.backbones.trained_network import NetworkRequest
 from gradbench.challenges.produce import Source
 from gradbench.config import compose, expand, group_files, read_member
 from gradbench.data.gather import InDistribution
@@ -71,7 +71,7 @@ def keys(trial) -> dict[str, str]:
     found = {}
     for name in ("small_cnn", "resnet18", "torchvision_resnet18"):
         config = compose([f"backbone={name}"])["backbone"]
-        order = Order(config, Recipe(), 0, (0.4,), (0.3,), CPU)
+        order = NetworkRequest(config, Recipe(), 0, (0.4,), (0.3,), CPU)
         found[f"network {name}"] = order.key(train).digest
     for name, content in expand("challenge", ["gaussian_noise", "fog", "fgsm", "cure_like_rain"]):
         challenge = instantiate("challenge", name, content)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from _dummies import images, network
 
-from gradbench.backbones.obtain import Network
+from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.data import imageset
 from gradbench.data.gather import InDistribution, part
 from gradbench.outputs import extract
@@ -34,7 +34,11 @@ def world(store, limit=None, reads=("logits",)):
     data = images(150, seed=3)
     roles = InDistribution(data, data, data, part(data, limit))
     return trial.Trial(
-        SimpleNamespace(reads=list(reads)), roles, Network(network(), "w", "f.pt", 0, {}), 0, store
+        SimpleNamespace(reads=list(reads)),
+        roles,
+        TrainedNetwork(network(), "w", "f.pt", 0, {}),
+        0,
+        store,
     )
 
 

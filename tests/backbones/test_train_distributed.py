@@ -8,10 +8,10 @@ from torch import nn
 
 from gradbench.backbones import training
 from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.batch_norm import CpuSyncBatchNorm
 from gradbench.backbones.recipe import Recipe
-from gradbench.backbones.shared_norm import SharedNorm
-from gradbench.backbones.together import train_together
-from gradbench.backbones.training import train
+from gradbench.backbones.training import train, train_distributed
+from gradbench.backbones.workers import Worker
 
 # one kind of step size for both, so that a wrong sum of gradients could not hide
 RECIPE = Recipe(epochs=2, batch=15, lr=0.05, pad=1, flip=True, precision="float32")
@@ -33,32 +33,32 @@ def close(first: Backbone, second: Backbone) -> bool:
 @pytest.mark.parametrize("build", [with_batch_norm, without_batch_norm])
 def test_two_processes_train_the_network_of_one(pool, tmp_path, build):
     before, one, two = backbone(build), backbone(build), backbone(build)
-    told = train(one, images(66), RECIPE, 0, tmp_path / "one", CPU)
-    history = train_together(pool, two, images(66), RECIPE, 0, tmp_path / "two")
+    told = train(one, images(66), RECIPE, 0, tmp_path / "one", Worker(CPU))
+    history = train_distributed(pool, two, images(66), RECIPE, 0, tmp_path / "two")
     assert close(one, two)
     assert not close(before, two)
     assert history["loss"] == pytest.approx(told["loss"], rel=1e-4)
     assert history["accuracy"] == pytest.approx(told["accuracy"])
     # a network of one process goes on where two stopped: here there is nothing left to do
     again = backbone(build)
-    assert train(again, images(66), RECIPE, 0, tmp_path / "two", CPU) == history
+    assert train(again, images(66), RECIPE, 0, tmp_path / "two", Worker(CPU)) == history
     assert all(map(torch.equal, again.state_dict().values(), two.state_dict().values()))
 
 
 def test_two_processes_go_on_where_one_was_stopped(pool, tmp_path, monkeypatch):
-    keep = training.keep
+    save_progress = training.save_progress
 
     def kept_once(*what):
-        keep(*what)
+        save_progress(*what)
         raise KeyboardInterrupt
 
     undisturbed, stopped, resumed = network(), network(), network()
-    train(undisturbed, images(66), RECIPE, 0, tmp_path / "whole", CPU)
-    monkeypatch.setattr(training, "keep", kept_once)
+    train(undisturbed, images(66), RECIPE, 0, tmp_path / "whole", Worker(CPU))
+    monkeypatch.setattr(training, "save_progress", kept_once)
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, images(66), RECIPE, 0, tmp_path / "work", CPU)
+        train(stopped, images(66), RECIPE, 0, tmp_path / "work", Worker(CPU))
     done = (tmp_path / "work" / "training.safetensors").read_bytes()
-    history = train_together(pool, resumed, images(66), RECIPE, 0, tmp_path / "work")
+    history = train_distributed(pool, resumed, images(66), RECIPE, 0, tmp_path / "work")
     assert len(history["loss"]) == 2
     assert done != (tmp_path / "work" / "training.safetensors").read_bytes()
     assert close(undisturbed, resumed)
@@ -89,4 +89,4 @@ def test_in_evaluation_mode_it_is_torchs_own():
     norm.running_mean.normal_()
     norm.eval()
     values = torch.randn(6, 3)
-    assert torch.equal(SharedNorm.of(norm)(values), norm(values))
+    assert torch.equal(CpuSyncBatchNorm.from_layer(norm)(values), norm(values))

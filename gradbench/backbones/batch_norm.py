@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce  # differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def share_statistics(network: nn.Module, device: torch.device) -> None:
-    """Have every batch-norm layer of a network use the batch of all processes, in place.
+def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
+    """Make every batch-norm layer normalise over the batches of all processes, in place.
 
-    On CUDA torch's SyncBatchNorm does it, which knows no CPU; elsewhere `SharedNorm`. Parameters,
-    buffers and their names stay.
+    On CUDA torch's SyncBatchNorm does it, which knows no CPU; elsewhere `CpuSyncBatchNorm`.
+    Parameters, buffers and their names stay.
     """
-    if device.type == "cuda":
-        _replace(network, nn.SyncBatchNorm.convert_sync_batchnorm, {})
-    else:
-        _replace(network, SharedNorm.of, {})
+    cuda = device.type == "cuda"
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm if cuda else CpuSyncBatchNorm.from_layer
+    _replace(network, convert, {})
 
 
-class SharedNorm(_BatchNorm):
+def _replace(network: nn.Module, convert, converted: dict[nn.Module, nn.Module]) -> None:
+    """Replace the layers below a module; a layer with several names keeps all of them."""
+    for name, child in network._modules.items():
+        if isinstance(child, _BatchNorm) and not isinstance(
+            child, (nn.SyncBatchNorm, CpuSyncBatchNorm)
+        ):
+            if child not in converted:
+                converted[child] = convert(child)
+            network._modules[name] = converted[child]
+        elif child is not None:
+            _replace(child, convert, converted)
+
+
+class CpuSyncBatchNorm(_BatchNorm):
     """Batch normalisation with mean and variance over the images of all processes.
 
     Takes (B, C) or (B, C, ...) with any B in each process. Statistics are taken in the type of the
@@ -27,8 +40,8 @@ class SharedNorm(_BatchNorm):
     """
 
     @classmethod
-    def of(cls, norm: _BatchNorm) -> SharedNorm:
-        """Return the layer that takes the place of another, with its parameters and buffers."""
+    def from_layer(cls, norm: _BatchNorm) -> CpuSyncBatchNorm:
+        """Return the layer that replaces another one, with its parameters and buffers."""
         new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         new._parameters, new._buffers = norm._parameters, norm._buffers
         new.training = norm.training
@@ -41,19 +54,19 @@ class SharedNorm(_BatchNorm):
         kind = torch.float64 if values.dtype == torch.float64 else torch.float32
         wide, over = values.to(kind), [0, *range(2, values.dim())]
         shape = [1, -1, *[1] * (values.dim() - 2)]
-        own = wide.new_tensor([values.numel() / values.shape[1]])
-        total = _Total.apply(torch.cat([wide.sum(over), own]))
+        own_count = wide.new_tensor([values.numel() / values.shape[1]])
+        total = all_reduce(torch.cat([wide.sum(over), own_count]))
         count = total[-1].detach()
         mean = total[:-1] / count
         centred = wide - mean.view(shape)
-        variance = _Total.apply(centred.square().sum(over)) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        variance = all_reduce(centred.square().sum(over)) / count
+        self._update_running(mean.detach(), variance.detach() * count / (count - 1))
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(values.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics; without momentum they are the mean of all batches."""
         if self.running_mean is None:
             return
@@ -65,30 +78,3 @@ class SharedNorm(_BatchNorm):
     def _check_input_dim(self, values: Tensor) -> None:
         if values.dim() < 2:
             raise ValueError(f"expected (B, C) or (B, C, ...), got {tuple(values.shape)}")
-
-
-class _Total(torch.autograd.Function):
-    """The sum over all processes; what each did with it comes back as a sum, too."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor) -> Tensor:
-        total = values.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        distributed.all_reduce(total)
-        return total
-
-
-def _replace(network: nn.Module, by, made: dict[nn.Module, nn.Module]) -> None:
-    """Replace the layers below a module; one that has several names has them all afterwards."""
-    for name, child in network._modules.items():
-        if isinstance(child, _BatchNorm) and not isinstance(child, (nn.SyncBatchNorm, SharedNorm)):
-            if child not in made:
-                made[child] = by(child)
-            network._modules[name] = made[child]
-        elif child is not None:
-            _replace(child, by, made)

@@ -10,13 +10,19 @@ from safetensors.torch import load_file, save_file
 from test_training import Cut, cut_after
 from torch import nn
 
-from gradbench.backbones import checkpoint
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network
+from gradbench.backbones.checkpoint import load_checkpoint, save_checkpoint
 from gradbench.backbones.recipe import Recipe
-from gradbench.backbones.sharing import check_separate, copied, first_names, move, state_of
-from gradbench.backbones.together import train_together
-from gradbench.backbones.training import train
+from gradbench.backbones.shared_tensors import (
+    check_separate,
+    copy_network,
+    first_names,
+    move_network,
+    unique_state,
+)
+from gradbench.backbones.training import train, train_distributed
+from gradbench.backbones.workers import Worker
 from gradbench.errors import GradbenchError
 from gradbench.gradients import squared_norms
 from gradbench.support.tensors import save_tensors
@@ -104,15 +110,18 @@ def backbone(build=tied) -> Backbone:
 def test_trained_cut_resumed_kept_and_loaded(tmp_path, monkeypatch, kind):
     whole, cut, resumed, loaded = (backbone(NETWORKS[kind]) for _ in range(4))
     before = {n: t.clone() for n, t in whole.network.state_dict().items()}
-    history = train(whole, images(66), RECIPE, 0, tmp_path / "whole", CPU)
+    history = train(whole, images(66), RECIPE, 0, tmp_path / "whole", Worker(CPU))
     with monkeypatch.context() as patch:
         cut_after(patch, 6)
         with pytest.raises(Cut):
-            train(cut, images(66), RECIPE, 0, tmp_path / "cut", CPU)
-    assert train(resumed, images(66), RECIPE, 0, tmp_path / "cut", CPU)["loss"] == history["loss"]
+            train(cut, images(66), RECIPE, 0, tmp_path / "cut", Worker(CPU))
+    assert (
+        train(resumed, images(66), RECIPE, 0, tmp_path / "cut", Worker(CPU))["loss"]
+        == history["loss"]
+    )
     assert digest(whole) == digest(resumed)
-    checkpoint.save(tmp_path / "f.safetensors", whole.network, {})
-    checkpoint.load_into(loaded.network, tmp_path / "f.safetensors")
+    save_checkpoint(tmp_path / "f.safetensors", whole.network, {})
+    load_checkpoint(loaded.network, tmp_path / "f.safetensors")
     assert digest(whole) == digest(loaded)
     changed = [n for n, t in whole.network.state_dict().items() if not torch.equal(t, before[n])]
     assert ("0.weight" in changed) is (kind != "frozen" and "norm" not in kind)
@@ -125,9 +134,9 @@ def test_trained_cut_resumed_kept_and_loaded(tmp_path, monkeypatch, kind):
 def test_each_tensor_is_kept_once(tmp_path):
     net = tied()
     assert first_names(net)["3.weight"] == "2.weight"
-    checkpoint.save(tmp_path / "f.safetensors", net, {})
+    save_checkpoint(tmp_path / "f.safetensors", net, {})
     kept = load_file(tmp_path / "f.safetensors")
-    assert kept.keys() == state_of(net).keys()
+    assert kept.keys() == unique_state(net).keys()
     assert "2.weight" in kept
     assert "3.weight" not in kept
 
@@ -135,11 +144,11 @@ def test_each_tensor_is_kept_once(tmp_path):
 def test_the_step_counts_the_gradient_of_a_shared_tensor_once(tmp_path):
     recipe = Recipe(epochs=1, batch=12, lr=0.05, pad=0, flip=False, precision="float32")
     ours, theirs, data = backbone(), backbone().train(), images(36)
-    train(ours, data, recipe, 0, tmp_path, CPU)
+    train(ours, data, recipe, 0, tmp_path, Worker(CPU))
     sgd = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
     order = torch.randperm(36, generator=torch.Generator().manual_seed(0))
     for step, rows in enumerate(order.split(12)):
-        sgd.param_groups[0]["lr"] = recipe.rate(step / 3)
+        sgd.param_groups[0]["lr"] = recipe.learning_rate(step / 3)
         logits = theirs(torch.from_numpy(data.images)[rows].float() / 255)
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.labels)[rows])
         sgd.zero_grad()
@@ -164,8 +173,8 @@ def test_norms_of_gradients_count_a_shared_tensor_once():
 
 def test_two_processes_train_shared_layers(pool, tmp_path):
     one, two = backbone(), backbone()
-    train(one, images(66), RECIPE, 0, tmp_path / "one", CPU)
-    train_together(pool, two, images(66), RECIPE, 0, tmp_path / "two")
+    train(one, images(66), RECIPE, 0, tmp_path / "one", Worker(CPU))
+    train_distributed(pool, two, images(66), RECIPE, 0, tmp_path / "two")
     pairs = zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True)
     for own, other in pairs:
         torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4)
@@ -175,7 +184,7 @@ def test_two_processes_train_shared_layers(pool, tmp_path):
 def test_a_parametrized_network_in_several_processes_is_one_sentence(pool, tmp_path):
     net = backbone(NETWORKS["parametrized weight_norm"])
     with pytest.raises(GradbenchError, match=r"devices=2: what training .*take devices=1$"):
-        train_together(pool, net, images(66), RECIPE, 0, tmp_path)
+        train_distributed(pool, net, images(66), RECIPE, 0, tmp_path)
 
 
 # checkpoints of others
@@ -187,7 +196,7 @@ def test_any_of_its_names_gives_a_shared_tensor(tmp_path):
         state = {n: t.clone() for n, t in good.state_dict().items() if not n.startswith(absent)}
         torch.save(state, tmp_path / "f.pt")
         net = tied()
-        checkpoint.load_into(net, tmp_path / "f.pt")
+        load_checkpoint(net, tmp_path / "f.pt")
         assert torch.equal(net[2].weight, good[2].weight)
 
 
@@ -198,7 +207,7 @@ def test_other_weights_under_two_names_of_one_tensor(tmp_path):
     net = tied()
     before = copy.deepcopy(net.state_dict())
     with pytest.raises(GradbenchError, match=r"other weights in 2.bias than in 3.bias, which are"):
-        checkpoint.load_into(net, tmp_path / "f.safetensors")
+        load_checkpoint(net, tmp_path / "f.safetensors")
     assert all(map(torch.equal, net.state_dict().values(), before.values()))
 
 
@@ -230,12 +239,12 @@ def buffer_of_parameter() -> nn.Module:
 )  # fmt: skip
 def test_tensors_that_share_memory_and_are_two_are_not_trained(tmp_path, build, names):
     with pytest.raises(GradbenchError, match=r"share memory and are two tensors") as caught:
-        train(backbone(build), images(30), RECIPE, 0, tmp_path / "work", CPU)
+        train(backbone(build), images(30), RECIPE, 0, tmp_path / "work", Worker(CPU))
     assert all(name in str(caught.value) for name in names)
     assert not (tmp_path / "work").exists()
     # to load it is another matter: the values are those of the file
-    checkpoint.save(tmp_path / "f.safetensors", build(), {})
-    checkpoint.load_into(build(), tmp_path / "f.safetensors")
+    save_checkpoint(tmp_path / "f.safetensors", build(), {})
+    load_checkpoint(build(), tmp_path / "f.safetensors")
 
 
 def test_an_expanded_parameter_is_not_trained():
@@ -249,7 +258,7 @@ def test_a_network_without_parameters_is_not_trained(tmp_path):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     net.requires_grad_(False)
     with pytest.raises(GradbenchError, match="no parameter that could be trained"):
-        train(backbone(lambda: net), images(30), RECIPE, 0, tmp_path, CPU)
+        train(backbone(lambda: net), images(30), RECIPE, 0, tmp_path, Worker(CPU))
 
 
 class Lazy(nn.Sequential):
@@ -295,10 +304,10 @@ def test_networks_that_could_not_be_kept_are_refused_when_built(kind, text):
 
 def test_moving_keeps_shared_buffers_one():
     net = shared_buffer()
-    move(net, torch.float64)
+    move_network(net, torch.float64)
     assert net[0].index is net[2].index
     assert net[0].index.dtype == torch.float64
-    move(net, memory_format=torch.channels_last)
+    move_network(net, memory_format=torch.channels_last)
     assert net[0].index is net[2].index
 
 
@@ -306,7 +315,7 @@ def test_moving_keeps_shared_buffers_one():
 def test_a_copy_of_computed_weights():
     net = normed(nn.utils.weight_norm)
     net(torch.rand(2, 1, 8, 8)).sum().backward()
-    other = copied(net)
+    other = copy_network(net)
     assert net[0].weight.grad_fn is not None  # the original is left alone
     pixels = torch.rand(2, 1, 8, 8)
     assert torch.equal(net(pixels), other(pixels))

@@ -1,4 +1,4 @@
-"""The door of networks: a finite row of logits for each image, whatever stands beside it."""
+"""Tries a network out: it must give finite logits for each image, whatever stands beside it."""
 
 from __future__ import annotations
 
@@ -8,71 +8,73 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from gradbench.backbones.backbone import Backbone
-from gradbench.backbones.logits import named_logits
+from gradbench.backbones.backbone import Backbone, find_logits
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.support.calling import foreign_line, reseeded, said, settings_kept
 from gradbench.support.progress import say, step
 from gradbench.support.sources import outside
 
-TRIED = 4
+TRIED_IMAGES = 4
 """Images that are passed together and alone."""
 
 
-def try_out(backbone: Backbone, test: ImageSet, tell: bool = True) -> None:
-    """Look at what a network gives for a few test images, together and alone.
+def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> None:
+    """Pass a few test images through a network, together and alone, and check what it gives.
 
     Args:
         backbone: in evaluation mode.
         test: clean test images.
-        tell: say which of several outputs are taken for the logits.
+        announce: say which of several outputs are taken for the logits.
 
     Raises:
         GradbenchError: unless it gives one finite logit for each class, which depend on the image
             alone.
     """
-    _, pixels = next(test.batches(TRIED))
+    _, pixels = next(test.batches(TRIED_IMAGES))
     pixels = pixels.to(backbone.device)
+    classes = len(backbone.classes)
     before = set(backbone.network.state_dict())
     trying = step("trying the network on a few images")
-    with in_a_sentence(backbone), torch.inference_mode(), settings_kept(), trying:
+    with network_faults(backbone), torch.inference_mode(), settings_kept(), trying:
         try:
             first = backbone(pixels[:1])
-            if tell:
-                _tell(backbone, pixels[:1])
+            output = backbone.raw_output(pixels[:1]) if announce else first
         except RuntimeError as fault:
             place = foreign_line(fault)
             raise GradbenchError(
                 f"the backbone cannot take images of shape {test.shape} from {test.name}: "
                 f"{str(fault).splitlines()[0]}{f' in {place}' if place else ''}"
             ) from fault
+        if not isinstance(output, Tensor):
+            name, _ = find_logits(output, classes)
+            say(f"the backbone gives {type(output).__name__}: of it {name} is taken for the logits")
         if new := sorted(set(backbone.network.state_dict()) - before):
             raise GradbenchError(
                 f"the backbone registers {', '.join(new[:3])} in its first pass, too late for "
                 "training and loading: register it in __init__"
             )
-        if first.shape != (1, len(backbone.classes)):
+        if first.shape != (1, classes):
             raise GradbenchError(
                 f"the backbone gives outputs of shape {tuple(first.shape[1:])} for an image, "
-                f"{test.name} has {len(backbone.classes)} classes"
+                f"{test.name} has {classes} classes"
             )
-        reseeded(1)
+        reseeded(1)  # so that a network that draws random numbers gives other logits
         together, last = backbone(pixels), backbone(pixels[-1:])
-        if together.shape != (len(pixels), len(backbone.classes)):
+        if together.shape != (len(pixels), classes):
             raise GradbenchError(
                 f"the backbone gives outputs of shape {tuple(together.shape)} for {len(pixels)} "
-                f"images, {(len(pixels), len(backbone.classes))} is due"
+                f"images, {(len(pixels), classes)} is due"
             )
     if not together.isfinite().all():
         raise GradbenchError(
             "the backbone gives logits that are NaN or infinite: look for such values in its "
             "weights, and in dataset.mean and dataset.std"
         )
-    room = _room(together) * together.abs().max()
-    for place, alone in ((0, first), (-1, last)):
-        gap = float((alone[0] - together[place]).abs().max())
-        if gap > room:
+    tolerance = _tolerance(together) * together.abs().max()
+    for row, alone in ((0, first), (-1, last)):
+        gap = float((alone[0] - together[row]).abs().max())
+        if gap > tolerance:
             raise GradbenchError(
                 f"the backbone gives an image other logits alone than among {len(pixels)} (by "
                 f"{gap:.3g}): it draws random numbers, or mixes the images of a batch, as batch "
@@ -80,9 +82,16 @@ def try_out(backbone: Backbone, test: ImageSet, tell: bool = True) -> None:
             )
 
 
+def _tolerance(logits: Tensor) -> float:
+    """Return the relative error that another batch size may bring."""
+    if logits.dtype not in (torch.float32, torch.float64):
+        return 1e-1
+    return 1e-3 if logits.device.type == "cpu" else 1e-2
+
+
 @contextmanager
-def in_a_sentence(backbone: Backbone) -> Iterator[None]:
-    """Say what a network from outside raises in one sentence, with its line."""
+def network_faults(backbone: Backbone) -> Iterator[None]:
+    """Turn an exception from a network's code from outside into one sentence with its line."""
     try:
         yield
     except GradbenchError:
@@ -93,17 +102,3 @@ def in_a_sentence(backbone: Backbone) -> Iterator[None]:
             raise
         name = type(backbone.network).__qualname__
         raise GradbenchError(f"the backbone {name} {said(fault)}") from fault
-
-
-def _tell(backbone: Backbone, image: Tensor) -> None:
-    output = backbone.network((image - backbone.mean) / backbone.std)
-    if not isinstance(output, Tensor):
-        name, _ = named_logits(output, len(backbone.classes))
-        say(f"the backbone gives {type(output).__name__}: of it {name} is taken for the logits")
-
-
-def _room(logits: Tensor) -> float:
-    """Return the relative error that another batch size may bring."""
-    if logits.dtype not in (torch.float32, torch.float64):
-        return 1e-1
-    return 1e-3 if logits.device.type == "cpu" else 1e-2

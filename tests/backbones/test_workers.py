@@ -7,9 +7,8 @@ import pytest
 import torch
 from _two import CPU, die_in_one, raise_in_one, ranks, sums
 
-from gradbench.backbones.devices import several
-from gradbench.backbones.worker import Worker, alone
-from gradbench.backbones.worker_pool import WorkerPool
+from gradbench.backbones.devices import choose_devices
+from gradbench.backbones.workers import Worker, WorkerPool
 from gradbench.errors import GradbenchError
 
 
@@ -34,15 +33,15 @@ def test_sums_over_both(pool):
 
 
 def test_alone_everything_is_ours_and_sums_are_the_tensors_themselves():
-    worker, tensor = alone(CPU), torch.ones(2)
-    assert worker.first
-    assert worker.share(5) == slice(0, 5)
-    assert worker.sums([tensor])[0] is tensor
+    worker, tensor = Worker(CPU), torch.ones(2)
+    assert worker.is_main
+    assert worker.shard(5) == slice(0, 5)
+    assert worker.all_reduce([tensor])[0] is tensor
 
 
 @pytest.mark.parametrize(("count", "of"), [(128, 3), (2, 2), (1, 4), (0, 2), (16, 16)])
 def test_shares_cover_all_once_in_order(count, of):
-    parts = [Worker(rank, of, CPU).share(count) for rank in range(of)]
+    parts = [Worker(CPU, rank, of).shard(count) for rank in range(of)]
     assert [i for part in parts for i in range(count)[part]] == list(range(count))
     sizes = [part.stop - part.start for part in parts]
     assert max(sizes) - min(sizes) <= 1
@@ -75,12 +74,16 @@ def test_what_cannot_be_sent_is_told_before_anything_starts():
 def test_devices_of_a_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     cuda = torch.device("cuda:0")
-    assert several(CPU, "auto", 3) == (CPU,) * 3
-    assert several(cuda, "auto", 2) == several(cuda, "cuda", 2) == (cuda, torch.device("cuda:1"))
-    assert several(torch.device("cuda:2"), "cuda:2", 1) == (torch.device("cuda:2"),)
+    assert choose_devices(CPU, "auto", 3) == (CPU,) * 3
+    assert (
+        choose_devices(cuda, "auto", 2)
+        == choose_devices(cuda, "cuda", 2)
+        == (cuda, torch.device("cuda:1"))
+    )
+    assert choose_devices(torch.device("cuda:2"), "cuda:2", 1) == (torch.device("cuda:2"),)
     with pytest.raises(GradbenchError, match="devices=4: this machine has 3 of type cuda"):
-        several(cuda, "auto", 4)
+        choose_devices(cuda, "auto", 4)
     with pytest.raises(GradbenchError, match=r"device=cuda:1 is one device.*leave device=auto"):
-        several(torch.device("cuda:1"), "cuda:1", 2)
+        choose_devices(torch.device("cuda:1"), "cuda:1", 2)
     with pytest.raises(GradbenchError, match="devices=2: this machine has 1 of type mps"):
-        several(torch.device("mps"), "mps", 2)
+        choose_devices(torch.device("mps"), "mps", 2)

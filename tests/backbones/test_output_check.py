@@ -9,9 +9,10 @@ from _dummies import CLASSES, TinyNet, images
 from torch import nn
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.backbones.checked import in_a_sentence, try_out
+from gradbench.backbones.output_check import check_outputs, network_faults
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train
+from gradbench.backbones.workers import Worker
 from gradbench.errors import GradbenchError
 
 
@@ -52,9 +53,9 @@ def test_logits_among_several_outputs(turn, name, capsys):
     plain, mine = backbone(lambda z: z), backbone(turn)
     pixels = torch.rand(5, 1, 8, 8)
     assert torch.equal(mine(pixels), plain(pixels))
-    try_out(mine, images(20))
+    check_outputs(mine, images(20))
     assert f": of it {name} is taken for the logits" in capsys.readouterr().err
-    try_out(plain, images(20))
+    check_outputs(plain, images(20))
     assert capsys.readouterr().err == ""
 
 
@@ -66,7 +67,7 @@ def test_logits_among_several_outputs(turn, name, capsys):
             r"gives tuple of \[0\] \(1, 3\), \[1\] \(1, 3\), in which the logits",
         ),
         (lambda z: {"out": z[:, :2]}, r"gives dict of out \(1, 2\), in which"),
-        (lambda z: None, r"gives NoneType, in which the logits \(B, 3\) are not to be told"),
+        (lambda z: None, r"gives NoneType, in which the logits \(B, 3\) cannot be identified"),
         (lambda z: z[:, :2], r"outputs of shape \(2,\) for an image, toy has 3 classes"),
         (lambda z: z.mean(0, keepdim=True), r"outputs of shape \(1, 3\) for 4 images"),
         (lambda z: z / 0 * 0, "logits that are NaN or infinite"),
@@ -76,13 +77,13 @@ def test_logits_among_several_outputs(turn, name, capsys):
         (lambda z: z.view(7), "cannot take images of shape"),
         (
             lambda z: z.nothing,
-            r"backbone Net raises Attr.*test_checked_networks.py, line \d",
+            r"backbone Net raises Attr.*test_output_check.py, line \d",
         ),
     ],
 )
 def test_outputs_that_are_none(turn, text):
     with pytest.raises(GradbenchError, match=text) as caught:
-        try_out(backbone(turn), images(20))
+        check_outputs(backbone(turn), images(20))
     assert "\n" not in str(caught.value)
 
 
@@ -91,7 +92,7 @@ def test_batch_norm_without_statistics_is_refused_whatever_reads_it():
                           nn.Linear(64, 3))  # fmt: skip
     mixed = Backbone(inner, [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     with pytest.raises(GradbenchError, match="batch norm without running statistics"):
-        try_out(mixed, images(20))
+        check_outputs(mixed, images(20))
 
 
 def test_the_input_may_be_changed_in_place():
@@ -111,10 +112,10 @@ def test_the_input_may_be_changed_in_place():
 
 def test_what_training_raises_is_a_sentence_of_ones_own_network_alone():
     mine = backbone(lambda z: z)
-    with pytest.raises(GradbenchError, match="backbone Net raises"), in_a_sentence(mine):
+    with pytest.raises(GradbenchError, match="backbone Net raises"), network_faults(mine):
         raise KeyError("x")
     own = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), [0.4], [0.3], CLASSES, (1, 8, 8))
-    with pytest.raises(KeyError), in_a_sentence(own):
+    with pytest.raises(KeyError), network_faults(own):
         raise KeyError("x")
 
 
@@ -128,4 +129,4 @@ def test_a_network_without_an_autograd_graph_cannot_be_trained(tmp_path):
     shape = train_images.shape
     blind = Backbone(Blind(), [0.5], [0.5], CLASSES, shape, {})
     with pytest.raises(GradbenchError, match="outputs have no autograd graph"):
-        train(blind, train_images, recipe, 0, tmp_path, torch.device("cpu"))
+        train(blind, train_images, recipe, 0, tmp_path, Worker(torch.device("cpu")))

@@ -1,4 +1,4 @@
-"""Tensors of a network that have several names, or share memory with others."""
+"""Tensors of a network that have several names (tied weights), or share memory with others."""
 
 from __future__ import annotations
 
@@ -24,39 +24,33 @@ def first_names(network: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
 
 
-def state_of(network: nn.Module) -> dict[str, Tensor]:
+def unique_state(network: nn.Module) -> dict[str, Tensor]:
     """Return a network's state dict with each tensor once, under its first name."""
     first, state = first_names(network), network.state_dict()
     return {name: tensor for name, tensor in state.items() if first[name] == name}
 
 
-def move(network: nn.Module, *where, **how) -> None:
-    """Do `network.to(...)`; buffers that several modules share stay one tensor, as parameters do.
-
-    Args:
-        network: is changed in place.
-        where: arguments of `to`.
-        how: keyword arguments of `to`.
-    """
-    places = defaultdict(list)
+def move_network(network: nn.Module, *args, **kwargs) -> None:
+    """Call `network.to(...)`; shared buffers stay one tensor, as shared parameters do."""
+    owners = defaultdict(list)
     for module in network.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                places[id(buffer)].append((module, name))
-    network.to(*where, **how)
-    for (module, name), *others in places.values():
-        for other, its_name in others:
-            other._buffers[its_name] = module._buffers[name]
+                owners[id(buffer)].append((module, name))
+    network.to(*args, **kwargs)
+    for (module, name), *others in owners.values():
+        for other, other_name in others:
+            other._buffers[other_name] = module._buffers[name]
 
 
-def copied(network: nn.Module) -> nn.Module:
-    """Return a deep copy; what was computed from parameters and kept (weight_norm) as its values.
+def copy_network(network: nn.Module) -> nn.Module:
+    """Return a deep copy, in which weights computed from parameters (weight_norm) are values alone.
 
     Python's own deepcopy refuses such tensors.
     """
-    held = (value for module in network.modules() for value in vars(module).values())
-    made = (t for t in held if isinstance(t, Tensor) and t.grad_fn is not None)
-    return copy.deepcopy(network, {id(t): t.detach().clone() for t in made})
+    attributes = (value for module in network.modules() for value in vars(module).values())
+    computed = (t for t in attributes if isinstance(t, Tensor) and t.grad_fn is not None)
+    return copy.deepcopy(network, {id(t): t.detach().clone() for t in computed})
 
 
 def check_separate(network: nn.Module) -> None:
@@ -71,40 +65,42 @@ def check_separate(network: nn.Module) -> None:
     for name, tensor in tensors.values():
         if tensor.numel():
             memories[tensor.untyped_storage().data_ptr()].append((name, tensor))
-            if isinstance(tensor, nn.Parameter) and _covers_itself(tensor):
+            if isinstance(tensor, nn.Parameter) and _is_expanded(tensor):
                 raise GradbenchError(
                     f"the backbone's parameter {name} is an expanded tensor, whose numbers share "
                     "memory, and cannot be trained: make it with contiguous()"
                 )
-    for together in memories.values():
-        for (name, tensor), (other, its) in combinations(together, 2):
-            if any(isinstance(t, nn.Parameter) for t in (tensor, its)) and _overlap(tensor, its):
+    for neighbours in memories.values():
+        for (name, tensor), (other_name, other) in combinations(neighbours, 2):
+            if any(isinstance(t, nn.Parameter) for t in (tensor, other)) and _overlap(
+                tensor, other
+            ):
                 raise GradbenchError(
-                    f"the backbone's {name} and {other} share memory and are two tensors, which "
-                    "cannot be trained: assign one parameter or module to both names to tie them, "
-                    "or make one with clone()"
+                    f"the backbone's {name} and {other_name} share memory and are two tensors, "
+                    "which cannot be trained: assign one parameter or module to both names to tie "
+                    "them, or make one with clone()"
                 )
 
 
-def own_memory(network: nn.Module) -> None:
+def unshare_expanded_buffers(network: nn.Module) -> None:
     """Give expanded buffers memory for each of their numbers, so that they can be loaded."""
     for module in network.modules():
         for name, buffer in module._buffers.items():
-            if buffer is not None and _covers_itself(buffer):
+            if buffer is not None and _is_expanded(buffer):
                 module._buffers[name] = buffer.contiguous()
 
 
-def _covers_itself(tensor: Tensor) -> bool:
+def _is_expanded(tensor: Tensor) -> bool:
     if tensor.layout != torch.strided:
         return False
-    return any(step == 0 and n > 1 for step, n in zip(tensor.stride(), tensor.shape))
+    return any(stride == 0 and n > 1 for stride, n in zip(tensor.stride(), tensor.shape))
 
 
 def _overlap(first: Tensor, second: Tensor) -> bool:
     """Tell whether two tensors of one memory have a number in common."""
     if first.dtype != second.dtype:
         return True
-    taken = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool)
-    places = [(t.shape, t.stride(), t.storage_offset()) for t in (first, second)]
-    taken.as_strided(*places[0]).fill_(True)
-    return bool(taken.as_strided(*places[1]).any())
+    used = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool)
+    views = [(t.shape, t.stride(), t.storage_offset()) for t in (first, second)]
+    used.as_strided(*views[0]).fill_(True)
+    return bool(used.as_strided(*views[1]).any())
