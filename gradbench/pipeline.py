@@ -14,8 +14,8 @@ from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import OTHER_PRINTS, InDistribution
-from gradbench.data.trained_on import KEY, WITHOUT
+from gradbench.data.in_distribution import OTHER_FINGERPRINTS, InDistribution
+from gradbench.data.training_record import TRAINED_ON, WITHOUT_HOLD_OUT
 from gradbench.errors import Faulty
 from gradbench.protocols.presets import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring
@@ -93,14 +93,18 @@ def check_checkpoints(experiment: Experiment) -> None:
 
 def tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
     """Say where the hold-out is from if it is not what gradbench keeps from its own networks."""
-    known = images.known
-    if not known.why:
+    known = images.provenance
+    if not known.reason:
         return
     more = ""
     if experiment.config["backbone"].get("trained_on") is None:
-        ways = "a file of names" if OTHER_PRINTS in known.why else f"{WITHOUT} or a file of names"
-        more = f"; {KEY}={ways} tells otherwise"
-    say(f"hold-out: {known.sentence(images.hold_out, images.test)}{more}")
+        ways = (
+            "a file of names"
+            if OTHER_FINGERPRINTS in known.reason
+            else f"{WITHOUT_HOLD_OUT} or a file of names"
+        )
+        more = f"; {TRAINED_ON}={ways} tells otherwise"
+    say(f"hold-out: {known.describe_hold_out(images.hold_out, images.test)}{more}")
 
 
 def _pool(experiment: Experiment) -> contextlib.AbstractContextManager[WorkerPool | None]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from gradbench.backbones.trained_network import load_or_train
 from gradbench.config import compose
-from gradbench.data.gather import gather
+from gradbench.data.in_distribution import load_in_distribution
 from gradbench.pipeline import order
 from gradbench.run.experiment import read
 from gradbench.run.trial import Trial
@@ -40,6 +40,6 @@ def world(folder: Path) -> Trial:
     torch.set_num_threads(1)
     experiment = read(compose(WORDS))
     store = Store(folder / "store")
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    images = load_in_distribution(experiment.dataset, experiment.data, experiment.config["limit"])
     f = load_or_train(order(experiment, images, 0), images.train, images.test, store)
     return Trial(experiment, images, f, 0, store)

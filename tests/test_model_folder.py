@@ -12,7 +12,7 @@ from gradbench.backbones.build import build_network
 from gradbench.backbones.checkpoint import load_checkpoint
 from gradbench.backbones.trained_network import load_or_train
 from gradbench.config import compose
-from gradbench.data.gather import gather
+from gradbench.data.in_distribution import load_in_distribution
 from gradbench.outputs.extract import compute
 from gradbench.pipeline import order
 from gradbench.run.experiment import read
@@ -48,7 +48,7 @@ def world(finished):
     torch.set_num_threads(1)
     experiment = read(compose(SMALL))
     store = Store(finished / "store")
-    images = gather(experiment.dataset, experiment.data, experiment.config["limit"])
+    images = load_in_distribution(experiment.dataset, experiment.data, experiment.config["limit"])
     f = load_or_train(order(experiment, images, 0), images.train, images.test, store)
     return Trial(experiment, images, f, 0, store)
 

@@ -16,7 +16,7 @@ from gradbench.bench import networks
 from gradbench.bench.settings import Settings
 from gradbench.config import load_member
 from gradbench.data.imageset import ImageSet, channel_statistics, source_ids, to_float
-from gradbench.data.resample import fit_to
+from gradbench.data.resample import resize_to
 from gradbench.data.settings import DataSettings
 from gradbench.errors import GradbenchError
 from gradbench.support.instantiate import instantiate
@@ -40,7 +40,7 @@ def images_of(name: str, root: Path, count: int, size: int | None, settings: Set
     images = dataset.load("test", DataSettings(root, download=False))
     count = min(count, len(images))
     images = images.select(np.arange(count) * len(images) // count)
-    return images if size is None else fit_to(images, (images.shape[0], size, size))
+    return images if size is None else resize_to(images, (images.shape[0], size, size))
 
 
 def tiles(count: int, side: int) -> ImageSet:

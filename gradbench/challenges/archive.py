@@ -21,8 +21,9 @@ from gradbench.challenges.corruptions.constants import CIFAR
 from gradbench.challenges.corruptions.digital import Brightness
 from gradbench.challenges.matching import Unmatched, match
 from gradbench.challenges.produce import Source
-from gradbench.data.gather import InDistribution, part
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels
+from gradbench.data.in_distribution import InDistribution
+from gradbench.data.roles import stratified_subset
 from gradbench.data.settings import MissingData
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Store
@@ -216,7 +217,7 @@ def published(
         every = np.arange(EACH)
         notes.append("not matched to the test images")
         whole = ImageSet(name, clean.split, _lazy(rows, every), labels, sources)
-        loose = part(whole, len(clean))
+        loose = stratified_subset(whole, len(clean))
         return replace(loose, classes=clean.classes, note="; ".join(notes))
     place = {source: i for i, source in enumerate(images.test.sources.tolist())}
     mine = order[[place[source] for source in clean.sources.tolist()]]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.base import Asked, Clean, Derived, Given
-from gradbench.data.checked import looked_at, read_only
+from gradbench.data.checked import check_images, read_only
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty
 from gradbench.support.calling import calling, reseeded
@@ -120,7 +120,7 @@ def find(challenge: Given, asked: Asked) -> ImageSet:
     with calling(member):
         reseeded(asked.seed)  # what draws from the process' numbers is the same in every run
         found = challenge.find(replace(asked, clean=read_only(asked.clean)))
-    return looked_at(found, member, asked.clean.shape)
+    return check_images(found, member, asked.clean.shape)
 
 
 @contextmanager

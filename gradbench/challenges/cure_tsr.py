@@ -10,7 +10,7 @@ from gradbench.challenges.base import Asked, Given
 from gradbench.data.cure_tsr import FOLDERS, FREE, LEVELS, CureTsr, folder_of
 from gradbench.data.dataset import Dataset, MissingData
 from gradbench.data.imageset import ImageSet
-from gradbench.data.resample import fit_to
+from gradbench.data.resample import resize_to
 from gradbench.errors import GradbenchError, unknown
 
 
@@ -81,4 +81,4 @@ class CureChallenge(Given):
             images = replace(images, status="part", note=note)
         if clean.status == "part" and images.status != "part":
             images = replace(images, status="part", note="of a part of the set")
-        return fit_to(images, clean.shape)
+        return resize_to(images, clean.shape)

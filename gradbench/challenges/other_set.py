@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from gradbench.challenges.base import Challenge
-from gradbench.data.gather import part
-from gradbench.data.imageset import ImageSet
-from gradbench.data.raw import join_notes
-from gradbench.data.resample import fit_to
+from gradbench.data.imageset import ImageSet, join_notes
+from gradbench.data.resample import resize_to
+from gradbench.data.roles import stratified_subset
 from gradbench.errors import GradbenchError
 
 
@@ -60,8 +59,8 @@ class OtherSet(Challenge):
             shape: (C, H, W) wanted.
             name: of the challenge.
         """
-        some = part(images, self.count)
-        fitted = fit_to(some, shape, self.filter, self.antialias, self.mode)
+        some = stratified_subset(images, self.count)
+        fitted = resize_to(some, shape, self.filter, self.antialias, self.mode)
         if len(some) == len(images):
             return replace(fitted, name=name)
         note = f"{len(some):,} of {len(images):,} images"

@@ -50,49 +50,51 @@ def main(words: list[str]) -> None:
 
 
 def _list(words: list[str]) -> None:
-    from gradbench.data.shelf import listed
+    from gradbench.data.catalogue import list_datasets
 
     names, changes, settings = _read(words)
     if names or changes:
         raise GradbenchError(f"data list takes data.root=DIR alone, not {(names or [*changes])[0]}")
     with step(f"looking for data sets under {settings.root}"):
-        entries = listed(settings, config_dirs(words))
+        entries = list_datasets(settings, config_dirs(words))
     off = "" if settings.online else ", downloads are off"
     print(f"data sets, looked for under {settings.root}{off} ({len(entries)})")
     rows = [("name", "here", "status", "published at", "size", "terms")]
     for entry in entries:
         hosts = ", ".join(entry.hosts)
-        rows.append((entry.name, entry.here, entry.status, hosts, size(entry.size), entry.terms))
+        rows.append((entry.name, entry.summary, entry.status, hosts, size(entry.size), entry.terms))
     for line in aligned(rows):
         print(f"  {line}")
 
 
 def _fetch(words: list[str]) -> None:
-    from gradbench.data.bring import bring, lacking
+    from gradbench.data.catalogue import download_missing, missing_splits
 
     names, changes, settings = _read(words)
     if not names:
         raise GradbenchError("data fetch: name a data set, `gradbench data list` tells all")
     datasets = _datasets(names, changes, config_dirs(words))
     for dataset in datasets:
-        lacking(dataset, settings)  # what cannot be had is told before anything is downloaded
+        missing_splits(
+            dataset, settings
+        )  # what cannot be had is told before anything is downloaded
     for dataset in datasets:
-        for line in bring(dataset, settings):
+        for line in download_missing(dataset, settings):
             print(line, flush=True)
 
 
 def _verify(words: list[str]) -> None:
-    from gradbench.data.shelf import listed
+    from gradbench.data.catalogue import list_datasets
     from gradbench.data.verify import verify
 
     names, changes, settings = _read(words)
     dirs = config_dirs(words)
-    names = names or [entry.name for entry in listed(settings, dirs) if entry.held]
+    names = names or [entry.name for entry in list_datasets(settings, dirs) if entry.local]
     checks, differ = 0, 0
     for dataset in _datasets(names, changes, dirs):
         print(dataset.name)
         for check in verify(dataset, settings):
-            print(f"  {check.split:<11} {check.what:<9}{check.verdict:<8} {check.detail}")
+            print(f"  {check.split:<11} {check.subject:<9}{check.verdict:<8} {check.detail}")
             checks += 1
             differ += check.verdict == "differs"
     if differ:
@@ -101,11 +103,11 @@ def _verify(words: list[str]) -> None:
 
 
 def _datasets(names: list[str], changes: dict, dirs: list[Path]) -> list:
-    from gradbench.data.shelf import known
+    from gradbench.data.catalogue import build_dataset
 
     if changes and len(names) != 1:
         raise GradbenchError("dataset.KEY=value changes one set: name it alone")
-    return [known(name, dirs, changes) for name in names]
+    return [build_dataset(name, dirs, changes) for name in names]
 
 
 def _read(words: list[str]) -> tuple[list[str], dict, DataSettings]:

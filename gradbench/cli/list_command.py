@@ -145,9 +145,10 @@ def _roles(name: str, content: dict, dirs: list[Path], root: Path) -> str:
 def _dataset(
     name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None
 ) -> str:
-    from gradbench.data.shelf import DataSettings, known
+    from gradbench.data.catalogue import build_dataset
+    from gradbench.data.settings import DataSettings
 
     try:
-        return known(name, dirs, changes).ready(role, DataSettings(root)) or "ready"
+        return build_dataset(name, dirs, changes).ready(role, DataSettings(root)) or "ready"
     except GradbenchError as fault:
         return f"needs settings ({fault})"

@@ -97,7 +97,7 @@ def main(words: list[str]) -> None:
 
     with step("loading libraries"):
         from gradbench.backbones.devices import set_exact_arithmetic
-        from gradbench.data.files import passed_over
+        from gradbench.data.files import ignored_files
         from gradbench.predict.pictures import find
         from gradbench.predict.scorer import load
         from gradbench.predict.writing import ScoresFile
@@ -126,7 +126,7 @@ def main(words: list[str]) -> None:
         summary = file.write(scorer.stream(paths, names, bits and int(bits)))
     print(_told(scorer, names, summary))
     if left:
-        print(passed_over(left))
+        print(ignored_files(left))
 
 
 def _read(words: list[str]) -> _Asked:

@@ -7,20 +7,20 @@ for Traffic Sign Recognition", https://github.com/olivesgatech/CURE-TSR.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
-from gradbench.data.raw import Raw
+from gradbench.data.files import SUFFIXES, open_files
+from gradbench.data.loading import LoadedSplit
 from gradbench.errors import GradbenchError, unknown
 
 HOMES = ("CURE-TSR", "cure_tsr", ".")
 """Folders under the data root in which the set may lie."""
-WORLDS = {"real": "Real", "unreal": "Unreal"}
-"""Sequence types 01 and 02, and how their folders begin."""
+WORLDS = ("real", "unreal")
+"""Sequence types 01 and 02; their folders begin with these names, capitalised."""
 SIGNS = 14
 FREE = "ChallengeFree"
 FOLDERS = {
@@ -50,7 +50,7 @@ LEVELLED = re.compile(r"([A-Za-z]+)-(\d+)")
 
 @dataclass(frozen=True)
 class Sign:
-    """What the name of an image tells.
+    """The fields of an image's name.
 
     Attributes:
         world: 1 real, 2 unreal.
@@ -68,13 +68,8 @@ class Sign:
 
     @property
     def original(self) -> str:
-        """What an image shares with the challenge-free one that it was made from."""
+        """The name that an image shares with the challenge-free one that it was made from."""
         return f"{self.world:02d}_{self.kind:02d}_{self.index:04d}"
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder in which the image must lie."""
-        return folder_of(self.challenge, self.level)
 
 
 def folder_of(challenge: int, level: int) -> str:
@@ -86,14 +81,14 @@ def folder_of(challenge: int, level: int) -> str:
     return f"{[*FOLDERS.values()][challenge - 1]}-{level}" if challenge else FREE
 
 
-def parse(path: Path) -> Sign:
-    """Return what a file's name tells.
+def parse_name(path: Path) -> Sign:
+    """Return the fields of a file's name.
 
     Raises:
         GradbenchError: if it breaks the grammar; names the file and the grammar.
     """
-    found = NAME.fullmatch(path.name)
-    sign = Sign(*map(int, found.groups())) if found else None
+    fields = NAME.fullmatch(path.name)
+    sign = Sign(*map(int, fields.groups())) if fields else None
     if (
         sign is None
         or sign.world not in (1, 2)
@@ -105,33 +100,30 @@ def parse(path: Path) -> Sign:
     return sign
 
 
-def listing(folder: Path, world: str) -> tuple[list[Path], list[Sign]]:
-    """Return the images of a folder, in the order of their names, and what these tell.
+def list_signs(folder: Path, world: str) -> tuple[list[Path], list[Sign]]:
+    """Return the images of a folder, in the order of their names, and the fields of the names.
 
     Sub-folders and files that are no images are passed over.
 
     Raises:
         GradbenchError: if a name breaks the grammar or belongs to another folder.
     """
-    from gradbench.data.files import SUFFIXES
-
     paths = sorted(
         path
         for path in folder.iterdir()
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     )
-    signs = [parse(path) for path in paths]
-    number = [*WORLDS].index(world) + 1
+    signs = [parse_name(path) for path in paths]
     for path, sign in zip(paths, signs):
-        if sign.folder != folder.name:
+        if (home := folder_of(sign.challenge, sign.level)) != folder.name:
             raise GradbenchError(
-                f"{path} lies in the wrong folder: its name belongs to {sign.folder}, by its "
-                "challenge type and level"
+                f"{path} lies in the wrong folder: its name belongs to {home}, by its challenge "
+                "type and level"
             )
-        if sign.world != number:
+        if (other := WORLDS[sign.world - 1]) != world:
             raise GradbenchError(
-                f"{path} lies in the wrong folder: its name is that of an image of the "
-                f"{[*WORLDS][sign.world - 1]} world, and {folder.parent.name} holds the {world} one"
+                f"{path} lies in the wrong folder: its name is that of an image of the {other} "
+                f"world, and {folder.parent.name} holds the {world} one"
             )
     return paths, signs
 
@@ -160,21 +152,26 @@ class CureTsr(Dataset):
         if self.world not in WORLDS:
             raise unknown("world of CURE-TSR", str(self.world), WORLDS)
 
-    def original(self, split: str, settings: DataSettings) -> Path | None:
+    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
         """Return the folder of a split's challenge-free images."""
-        tops = self._tops(split, settings)
-        return next((top / FREE for top in tops if (top / FREE).is_dir()), None)
+        folders = (top / FREE for top in self._tops(split, settings))
+        return next((folder for folder in folders if folder.is_dir()), None)
 
-    def read_original(self, split: str, home: Path, settings: DataSettings) -> Raw:
+    def location(self, split: str, settings: DataSettings) -> Path | None:
+        """Return the folder of a split's challenge-free images, or a copy as arrays."""
+        arrays = self._arrays(split, settings)
+        return arrays if arrays.is_file() else self.published_folder(split, settings)
+
+    def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the challenge-free images of a split, still undecoded."""
         check_folders(home.parent)
-        return self._raw(home, settings)
+        return self._read_folder(home, settings)
 
-    def layout(self, split: str) -> str:
+    def published_path(self, split: str) -> str:
         """Return the folder of a split's challenge-free images."""
         return f"{HOMES[0]}/{self._folder(split)}/{FREE}"
 
-    def challenged(self, split: str, kind: str, level: int, settings: DataSettings) -> Raw:
+    def challenged(self, split: str, kind: str, level: int, settings: DataSettings) -> LoadedSplit:
         """Return the images of a split under a challenge, still undecoded.
 
         Args:
@@ -192,7 +189,7 @@ class CureTsr(Dataset):
         for top in tops:
             check_folders(top)
             if (top / name).is_dir():
-                return self._raw(top / name, settings)
+                return self._read_folder(top / name, settings)
         where = tops[0] if tops else settings.root / HOMES[0] / self._folder(split)
         raise MissingData(f"this copy of CURE-TSR has no folder {where / name}")
 
@@ -200,16 +197,14 @@ class CureTsr(Dataset):
         """Return the group of all twins of an image; see `Sign.original`."""
         return f"{self.name}/{split}/{original}"
 
-    def _raw(self, folder: Path, settings: DataSettings) -> Raw:
-        from gradbench.data.files import open_files
-
-        paths, signs = listing(folder, self.world)
+    def _read_folder(self, folder: Path, settings: DataSettings) -> LoadedSplit:
+        paths, signs = list_signs(folder, self.world)
         if not paths:
             raise MissingData(
                 f"{folder} holds no images: a copy of CURE-TSR has files {GRAMMAR} there"
             )
         kinds = len({sign.kind for sign in signs})
-        return Raw(
+        return LoadedSplit(
             open_files(paths, self.shape, settings.workers),
             np.array([sign.kind - 1 for sign in signs]),
             names=np.array([path.stem for path in paths]),
@@ -218,10 +213,10 @@ class CureTsr(Dataset):
         )
 
     def _folder(self, split: str) -> str:
-        return f"{WORLDS[self.world]}_{split.capitalize()}"
+        return f"{self.world.capitalize()}_{split.capitalize()}"
 
-    def _tops(self, split: str, settings: DataSettings) -> Iterator[Path]:
-        return (settings.root / home / self._folder(split) for home in HOMES)
+    def _tops(self, split: str, settings: DataSettings) -> list[Path]:
+        return [settings.root / home / self._folder(split) for home in HOMES]
 
 
 def check_folders(top: Path) -> None:

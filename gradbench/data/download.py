@@ -1,28 +1,31 @@
-"""Downloads that resume and are checked."""
+"""Downloads that resume and are checked, and archives that cannot write outside their folder."""
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
+import gzip
 import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gradbench.data.unpack import ARCHIVES, extract
 from gradbench.errors import GradbenchError
 from gradbench.support.locks import held
 from gradbench.support.progress import Progress, step
 
 CHUNK = 2**20
 """Bytes received at a time, and the unit of the progress shown."""
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
-def install(archive: Mapping[str, Any], root: Path) -> None:
+def download_archive(archive: Mapping[str, Any], root: Path) -> None:
     """Download an archive of a data set and put its content under the data root.
 
     Args:
@@ -30,24 +33,24 @@ def install(archive: Mapping[str, Any], root: Path) -> None:
             `.gz` files in the archive that are to be unpacked into `to` as well.
         root: the data root.
     """
-    path = place(archive, root)
+    path = archive_path(archive, root)
     folder = path.parent
-    fetch(archive["url"], path, md5=archive.get("md5"), sha256=archive.get("sha256"))
-    if path.name.endswith(ARCHIVES):
-        extract(path, folder)
+    download_file(archive["url"], path, md5=archive.get("md5"), sha256=archive.get("sha256"))
+    if path.name.endswith((*TAR, ".zip", ".gz")):
+        unpack(path, folder)
         if "inner" in archive:
             for member in sorted(folder.rglob("*.gz")):
                 if fnmatch.fnmatch(member.relative_to(folder).as_posix(), archive["inner"]):
-                    extract(member, folder)
+                    unpack(member, folder)
         path.unlink()
 
 
-def place(archive: Mapping[str, Any], root: Path) -> Path:
+def archive_path(archive: Mapping[str, Any], root: Path) -> Path:
     """Return where the file of an archive goes; one that is unpacked does not stay there."""
     return root / archive.get("to", ".") / archive["url"].split("?")[0].rsplit("/", 1)[1]
 
 
-def fetch(
+def download_file(
     url: str, path: Path, md5: str | None = None, sha256: str | None = None, timeout: float = 30.0
 ) -> Path:
     """Download a file, going on where an earlier attempt stopped, and check it.
@@ -70,17 +73,19 @@ def fetch(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and digest(path, kind) == wanted:
+        if path.is_file() and file_checksum(path, kind) == wanted:
             return path
         resumed = part.is_file()
         _receive(url, part, timeout)
-        if resumed and digest(part, kind) != wanted:
+        if resumed and file_checksum(part, kind) != wanted:
             part.unlink()  # it began as another file
             _receive(url, part, timeout)
-        found = digest(part, kind)
-        if found != wanted:
+        checksum = file_checksum(part, kind)
+        if checksum != wanted:
             part.unlink()
-            raise GradbenchError(f"{url} was not kept: its {kind} is {found} in place of {wanted}")
+            raise GradbenchError(
+                f"{url} was not kept: its {kind} is {checksum} in place of {wanted}"
+            )
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(part, path)
@@ -91,6 +96,9 @@ def fetch(
 
 def _receive(url: str, part: Path, timeout: float) -> None:
     """Append to a partial file until the server has no more; try again while bytes arrive."""
+    import http.client
+    import urllib.error
+
     while True:
         before = part.stat().st_size if part.is_file() else 0
         try:
@@ -103,13 +111,17 @@ def _receive(url: str, part: Path, timeout: float) -> None:
             reason = str(fault.reason)
         except (OSError, http.client.HTTPException) as fault:
             reason = str(fault) or type(fault).__name__
-        came = part.stat().st_size if part.is_file() else 0
-        if came <= before:
-            kept = f"; {came:,} bytes came and are kept: trying again goes on there" if came else ""
+        arrived = part.stat().st_size if part.is_file() else 0
+        if arrived <= before:
+            kept = ""
+            if arrived:
+                kept = f"; {arrived:,} bytes came and are kept: trying again goes on there"
             raise GradbenchError(f"{url} could not be downloaded: {reason}{kept}")
 
 
 def _append(url: str, part: Path, begun: int, timeout: float) -> None:
+    import urllib.request
+
     headers = {"User-Agent": "gradbench"}
     if begun:
         headers["Range"] = f"bytes={begun}-"
@@ -134,15 +146,15 @@ def _append(url: str, part: Path, begun: int, timeout: float) -> None:
             raise OSError(f"the connection ended after {done} of {total} bytes")
 
 
-def digest(path: Path, kind: str) -> str:
+def file_checksum(path: Path, kind: str) -> str:
     """Return the checksum of a file; the kind is `md5` or `sha256`."""
     with step(f"checksum of {path.name}"), open(path, "rb") as stream:
         return hashlib.file_digest(stream, kind).hexdigest()
 
 
 @contextlib.contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time download a thing.
+def one_process(lock: Path) -> Iterator[None]:
+    """Let one process at a time download a data set.
 
     Raises:
         GradbenchError: if the lock file cannot be made.
@@ -153,3 +165,62 @@ def alone(lock: Path) -> Iterator[None]:
         except OSError as fault:
             raise GradbenchError(f"{lock.parent} cannot be written to: {fault}") from fault
         yield
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar, zip or gz file; nothing appears in the folder unless all of it unpacks.
+
+    Raises:
+        GradbenchError: if the archive is damaged, or a member has an absolute path, climbs out of
+            the folder with `..`, or is a link or device.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    work = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        if archive.name.endswith((*TAR, ".zip")):
+            _unpack_members(archive, work)
+        else:
+            with gzip.open(archive) as source, open(work / archive.stem, "wb") as target:
+                shutil.copyfileobj(source, target)
+        _merge(work, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as fault:
+        raise GradbenchError(f"{archive} could not be unpacked: {fault}") from fault
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _unpack_members(archive: Path, work: Path) -> None:
+    """Unpack a tar or zip file whose members are plain files and folders inside it."""
+    with contextlib.ExitStack() as stack:
+        if archive.name.endswith(TAR):
+            source = stack.enter_context(tarfile.open(archive))
+            source.extraction_filter = tarfile.data_filter
+            members = [(m, m.name, not (m.isfile() or m.isdir())) for m in source.getmembers()]
+        else:
+            source = stack.enter_context(zipfile.ZipFile(archive))
+            members = [
+                (m, m.filename, stat.S_ISLNK(m.external_attr >> 16)) for m in source.infolist()
+            ]
+        progress = stack.enter_context(Progress(f"unpacking {archive.name}", len(members), "files"))
+        for member, name, odd in members:
+            path = PurePosixPath(name.replace("\\", "/"))
+            climbs = ".." in path.parts or ":" in (path.parts or ("",))[0]
+            if odd or path.is_absolute() or climbs:
+                raise GradbenchError(
+                    f"{archive} was not unpacked: its member '{name}' is a link or would leave "
+                    "the folder"
+                )
+            source.extract(member, work)
+            progress.advance(1)
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move everything in a folder to another one, into folders that are there already."""
+    for entry in source.iterdir():
+        place = target / entry.name
+        if entry.is_dir() and place.is_dir():
+            _merge(entry, place)
+        else:
+            os.replace(entry, place)

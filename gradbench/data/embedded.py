@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.raw import Raw
-from gradbench.data.roles import hold_out
+from gradbench.data.imageset import ImageSet
+from gradbench.data.loading import LoadedSplit
+from gradbench.data.roles import draw_hold_out
 from gradbench.errors import GradbenchError
-
-if TYPE_CHECKING:
-    from gradbench.data.imageset import ImageSet
 
 PHOTOGRAPHS = ("china", "flower")
 TEST_DIGITS = 597
 
 
-class _Embedded(Dataset):
-    """A set that is always here."""
+class EmbeddedSet(Dataset):
+    """A set that is always here, and lies in no file of its own."""
 
-    def here(self, split: str, settings: DataSettings) -> bool:
+    def is_local(self, split: str, settings: DataSettings) -> bool:
+        """Return True."""
         return True
 
     def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
+        """Return the official number of images."""
         return self.counts.get(split), False
 
 
 @dataclass(kw_only=True, eq=False)
-class Digits(_Embedded):
+class Digits(EmbeddedSet):
     """scikit-learn's 1,797 handwritten digits: 1,200 to train, 597 to test, native 8x8 grey.
 
     The split is fixed, class-stratified and drawn with seed 0. Intensities 0..16 are scaled to
@@ -38,20 +37,20 @@ class Digits(_Embedded):
     nothing but interpolation, and `SmallCNN` takes 8x8 as it is.
     """
 
-    def read(self, split: str, settings: DataSettings) -> Raw:
+    def read(self, split: str, settings: DataSettings) -> LoadedSplit:
         """Return the training or test digits."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
         labels = digits.target.astype(np.int64)
-        test = hold_out(labels, np.arange(len(labels)), TEST_DIGITS, seed=0)
+        test = draw_hold_out(labels, np.arange(len(labels)), TEST_DIGITS, seed=0)
         rows = test if split == "test" else ~test
-        return Raw(np.ascontiguousarray(images[rows]), labels[rows])
+        return LoadedSplit(np.ascontiguousarray(images[rows]), labels[rows])
 
 
 @dataclass(kw_only=True, eq=False)
-class Patches(_Embedded):
+class Patches(EmbeddedSet):
     """Non-overlapping tiles of scikit-learn's two sample photographs, 640x427 RGB each.
 
     Tiles of 32 pixels make 520 images. Neighbouring tiles look alike, so blocks of them form one
@@ -77,7 +76,7 @@ class Patches(_Embedded):
         """Return the JPEG of the photographs, on tiles of their size."""
         return [{"shape": [self.tile, self.tile], "jpeg": self.jpeg}]
 
-    def read(self, split: str, settings: DataSettings) -> Raw:
+    def read(self, split: str, settings: DataSettings) -> LoadedSplit:
         """Return the tiles of both photographs, row by row."""
         from sklearn.datasets import load_sample_image
 
@@ -91,4 +90,4 @@ class Patches(_Embedded):
                     labels.append(label)
                     groups.append(f"{name}/{down // self.block}-{across // self.block}")
         pixels = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
-        return Raw(pixels, np.array(labels), classes=PHOTOGRAPHS, groups=np.array(groups))
+        return LoadedSplit(pixels, np.array(labels), classes=PHOTOGRAPHS, groups=np.array(groups))

@@ -1,4 +1,4 @@
-"""Images kept as files, decoded by threads when they are asked for."""
+"""Images kept as files: found in folders, decoded by threads when they are indexed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gradbench.data.imageset import LazyImages
-from gradbench.data.picture import JPEG, SUFFIXES, Fit, fit_picture, upright_size
+from gradbench.data.picture import JPEG, SUFFIXES, Resampling, fit_picture, upright_size
 from gradbench.data.settings import MissingData
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress
 
 SHOWN = 5
-"""Unreadable files that are named in a message."""
+"""Files, or kinds of files, that are named in a message."""
+LARGEST = 256
+"""Pixels of the longer side at which JPEG is imitated; finer traces do not outlive a reduction."""
 FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises on files that are no whole image."""
 
@@ -31,7 +34,7 @@ class FileImages(LazyImages):
         shape: (C, H, W) of the images that are read.
         sizes: (N, 2) width and height of every file, or None where all have that of `shape`.
         workers: threads that decode; Pillow lets them run at the same time.
-        fit: how files of another size are brought to `shape`, None as long as nobody asked.
+        resampling: how files of another size take `shape`, None as long as nobody chose a shape.
         bits: of grey files with more than 8, see `picture.eight_bits`.
     """
 
@@ -41,72 +44,79 @@ class FileImages(LazyImages):
         shape: Sequence[int],
         sizes: np.ndarray | None = None,
         workers: int = 2,
-        fit: Fit | None = None,
+        resampling: Resampling | None = None,
         bits: int | None = None,
     ):
         super().__init__(self._decode, (len(paths), *shape))
-        self.paths, self.sizes, self.workers, self.fit = paths, sizes, workers, fit
-        self.bits = bits
+        self.paths, self.sizes, self.workers = paths, sizes, workers
+        self.resampling, self.bits = resampling, bits
 
     @property
     def native(self) -> str:
-        """The size of the files in words."""
+        """The size of the files as text, `32x32` or `20x30 to 64x64`."""
         if self.sizes is None:
             return f"{self.shape[3]}x{self.shape[2]}"
-        least, most = self.sizes.min(0), self.sizes.max(0)
-        if (least == most).all():
-            return f"{least[0]}x{least[1]}"
-        return f"{least[0]}x{least[1]} to {most[0]}x{most[1]}"
+        ends = ["{}x{}".format(*size) for size in (self.sizes.min(0), self.sizes.max(0))]
+        return " to ".join(dict.fromkeys(ends))
 
-    @property
-    def usual(self) -> tuple[int, int]:
-        """Median height and width of the files, pixels."""
-        if self.sizes is None:
-            return self.shape[2], self.shape[3]
-        width, height = np.median(self.sizes, axis=0)
-        return round(float(height)), round(float(width))
+    def processing(self, quality: int) -> list[dict] | None:
+        """Return the steps that imitate what the files went through; see `resample.round_trip`.
 
-    @property
-    def jpeg(self) -> bool:
-        """Whether most files are JPEG, by their names."""
-        return 2 * sum(path.suffix.lower() in JPEG for path in self.paths) > len(self.paths)
+        They take clean images to the files' usual size and, where most files are JPEG, through
+        JPEG there; the reading itself resamples from that size.
 
-    def fits(self, shape: tuple[int, int, int]) -> bool:
-        """Return whether images of this shape are what is read, without any resampling now."""
-        if self.fit is not None or self.sizes is None:
-            return self.shape[1:] == tuple(shape)
-        return self.shape[1:] == tuple(shape) and bool((self.sizes == shape[:0:-1]).all())
+        Args:
+            quality: of JPEG, which is assumed.
+        """
+        size, scale = self.shape[2:], 1.0
+        if self.sizes is not None:
+            size = [round(float(side)) for side in np.median(self.sizes, axis=0)[::-1]]
+            scale = min(LARGEST / max(size), 1)
+        jpeg = 2 * sum(path.suffix.lower() in JPEG for path in self.paths) > len(self.paths)
+        step: dict[str, Any] = {}
+        if jpeg or tuple(size) != self.shape[2:]:
+            step["shape"] = [max(round(side * scale), 1) for side in size]
+        if jpeg:
+            step["jpeg"] = quality
+        return [step] if step else None
 
-    def fitted(self, shape: tuple[int, int, int], fit: Fit) -> FileImages:
+    def has_shape(self, shape: tuple[int, int, int]) -> bool:
+        """Return whether images of this shape are read already, without any resampling now."""
+        same = self.shape[1:] == tuple(shape)
+        if self.resampling is not None or self.sizes is None:
+            return same
+        return same and bool((self.sizes == shape[:0:-1]).all())
+
+    def resized(self, shape: tuple[int, int, int], resampling: Resampling) -> FileImages:
         """Return the same files, read in another shape straight from the originals."""
         sizes = self.sizes
         if sizes is None:
             sizes = np.tile(np.array(self.shape[:1:-1]), (len(self), 1))
-        return FileImages(self.paths, shape, sizes, self.workers, fit, self.bits)
+        return FileImages(self.paths, shape, sizes, self.workers, resampling, self.bits)
 
     def take(self, rows: np.ndarray) -> FileImages:
         """Return the images at the given rows, still unread."""
         sizes = None if self.sizes is None else self.sizes[rows]
         some = self.paths[rows], self.shape[1:], sizes
-        return FileImages(*some, self.workers, self.fit, self.bits)
+        return FileImages(*some, self.workers, self.resampling, self.bits)
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        size, resampling = self.shape[:1:-1], self.resampling or Resampling()
 
-        def one(place: int) -> str | None:
-            path, size = self.paths[rows[place]], self.shape[:1:-1]
+        def decode(number: int) -> str | None:
+            path = self.paths[rows[number]]
             try:
                 with Image.open(path) as picture:
                     if self.sizes is None and upright_size(picture) != size:
                         return f"{path} (not {size[0]}x{size[1]})"
-                    fit = self.fit or Fit()
-                    images[place] = fit_picture(picture, self.shape[1:], fit, self.bits)
+                    images[number] = fit_picture(picture, self.shape[1:], resampling, self.bits)
             except FAULTS as fault:
-                return f"{path} ({reason(fault)})"
+                return f"{path} ({decode_error(fault)})"
             return None
 
         with ThreadPoolExecutor(max(self.workers, 1)) as pool:
-            refuse_unreadable(list(pool.map(one, range(len(rows)))))
+            refuse_unreadable(list(pool.map(decode, range(len(rows)))))
         return images
 
 
@@ -126,23 +136,23 @@ def open_files(
         GradbenchError: listing the files that cannot be read as images.
     """
 
-    def size(path: Path) -> tuple[int, int] | str:
+    def read_size(path: Path) -> tuple[int, int] | str:
         try:
             with Image.open(path) as picture:
                 return upright_size(picture)
         except FAULTS as fault:
-            return f"{path} ({reason(fault)})"
+            return f"{path} ({decode_error(fault)})"
 
-    sizes = []
+    found = []
     with (
         Progress("reading sizes", len(paths), "files") as progress,
         ThreadPoolExecutor(max(workers, 1)) as pool,
     ):
-        for found in pool.map(size, paths):
-            sizes.append(found)
+        for size in pool.map(read_size, paths):
+            found.append(size)
             progress.advance(1)
-    refuse_unreadable([found if isinstance(found, str) else None for found in sizes])
-    sizes = np.array(sizes)
+    refuse_unreadable([size if isinstance(size, str) else None for size in found])
+    sizes = np.array(found)
     if shape is None:
         kinds, counts = np.unique(sizes, axis=0, return_counts=True)
         width, height = kinds[counts.argmax()]
@@ -150,7 +160,7 @@ def open_files(
     return FileImages(np.array(paths, dtype=object), shape, sizes, workers, bits=bits)
 
 
-def reason(fault: BaseException) -> str:
+def decode_error(fault: BaseException) -> str:
     """Return in a line why a file cannot be read as a picture."""
     if isinstance(fault, UnidentifiedImageError):
         return "not a picture that can be read"
@@ -170,12 +180,12 @@ def refuse_unreadable(faults: Sequence[str | None]) -> None:
         )
 
 
-def list_images(folder: Path, left: Counter[str] | None = None) -> list[Path]:
+def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[Path]:
     """Return every image file under a folder in the order of its path; see `list_entries`."""
-    return [path for path in list_entries(folder, left) if os.path.isfile(path)]
+    return [path for path in list_entries(folder, ignored) if os.path.isfile(path)]
 
 
-def list_entries(folder: Path, left: Counter[str] | None = None) -> list[Path]:
+def list_entries(folder: Path, ignored: Counter[str] | None = None) -> list[Path]:
     """Return whatever has an image's suffix under a folder, in the order of its path.
 
     Links that lead nowhere, pipes and folders that cannot be looked through are among it, so that
@@ -184,7 +194,7 @@ def list_entries(folder: Path, left: Counter[str] | None = None) -> list[Path]:
 
     Args:
         folder: where to look.
-        left: takes the number of other files by their suffix.
+        ignored: counts the other files by their suffix.
     """
     found: list[Path] = []
     closed: list[OSError] = []
@@ -194,8 +204,8 @@ def list_entries(folder: Path, left: Counter[str] | None = None) -> list[Path]:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in SUFFIXES and not name.startswith("."):
                 found.append(Path(at, name))
-            elif left is not None and not name.startswith("."):
-                left[suffix] += 1
+            elif ignored is not None and not name.startswith("."):
+                ignored[suffix] += 1
     found += [Path(fault.filename) for fault in closed]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
@@ -209,34 +219,34 @@ def _leads_back(at: str, name: str) -> bool:
     return os.path.commonpath([target, here]) == target
 
 
-def passed_over(left: Counter[str]) -> str:
-    """Return which files of a folder are no pictures by their endings, in words.
+def ignored_files(ignored: Counter[str]) -> str:
+    """Return a note on the files of a folder that are no pictures by their endings.
 
-    >>> passed_over(Counter({".txt": 2, "": 1}))
+    >>> ignored_files(Counter({".txt": 2, "": 1}))
     '3 other files are passed over, pictures are known by their endings (2 .txt, 1 without one)'
     """
-    kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in left.most_common(SHOWN))
-    more = ", …" if len(left) > SHOWN else ""
-    files = "1 other file is" if left.total() == 1 else f"{left.total():,} other files are"
+    kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in ignored.most_common(SHOWN))
+    more = ", …" if len(ignored) > SHOWN else ""
+    files = "1 other file is" if ignored.total() == 1 else f"{ignored.total():,} other files are"
     return f"{files} passed over, pictures are known by their endings ({kinds}{more})"
 
 
 def list_classes(
-    folder: Path, left: Counter[str] | None = None
+    folder: Path, ignored: Counter[str] | None = None
 ) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """Return the images of a folder, their labels and the class names.
 
     The class of an image is the sub-folder at the top that it lies in; without sub-folders all
-    have label 0 and no class has a name. `left` is that of `list_entries`.
+    have label 0 and no class has a name. `ignored` is that of `list_entries`.
 
     Raises:
         GradbenchError: if there is no image, or if images lie beside the class folders.
     """
-    paths = list_images(folder, left)
+    paths = list_images(folder, ignored)
     if not paths:
         raise GradbenchError(f"{folder} holds no image files ({', '.join(SUFFIXES)})")
-    tops = [path.relative_to(folder).parts for path in paths]
-    loose = sum(len(parts) == 1 for parts in tops)
+    parts = [path.relative_to(folder).parts for path in paths]
+    loose = sum(len(names) == 1 for names in parts)
     if loose == len(paths):
         return paths, np.zeros(len(paths), np.int64), ()
     if loose:
@@ -244,5 +254,5 @@ def list_classes(
             f"{folder} holds {loose} images beside its class folders: put every image into the "
             "folder of its class, or all of them into one folder"
         )
-    classes = sorted({parts[0] for parts in tops})
-    return paths, np.array([classes.index(parts[0]) for parts in tops]), tuple(classes)
+    classes = sorted({names[0] for names in parts})
+    return paths, np.array([classes.index(names[0]) for names in parts]), tuple(classes)

@@ -6,24 +6,26 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gradbench.support.progress import step
+
+if TYPE_CHECKING:  # torch takes seconds, which lists of data sets do not need
+    from torch import Tensor
 
 SHARD = 1000
 """Images in a shard: the unit in which products are digested, stored and resumed."""
 
 
 class LazyImages:
-    """Images that are read when they are asked for.
+    """Images that are read when they are indexed.
 
     Args:
-        read: maps an array of indices to a (n, C, H, W) array, uint8 or float32 in [0, 1].
+        read: maps an array of row numbers to a (n, C, H, W) array, uint8 or float32 in [0, 1].
         shape: (N, C, H, W).
-        digests: digest of each shard where it is known beforehand, so that nothing need be read.
+        digests: digest of each shard where it is known already, so that nothing need be read.
         dtype: type of the arrays that `read` returns.
     """
 
@@ -94,7 +96,7 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+        """The shape (C, H, W) of one image."""
         return tuple(self.images.shape[1:])
 
     @cached_property
@@ -137,18 +139,18 @@ class ImageSet:
 
 
 def join(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Return the images of two sets of one shape, the first's before the second's, still unread."""
+    """Return two sets of images of one shape as one set, still unread."""
     count = len(first)
 
     def read(rows: np.ndarray) -> np.ndarray:
-        out = np.empty((len(rows), *first.shape), first.images.dtype)
-        for images, mine, where in (
-            (first.images, rows < count, rows),
-            (second.images, rows >= count, rows - count),
+        pixels = np.empty((len(rows), *first.shape), first.images.dtype)
+        for images, inside, start in (
+            (first.images, rows < count, 0),
+            (second.images, rows >= count, count),
         ):
-            if mine.any():
-                out[mine] = images[where[mine]]
-        return out
+            if inside.any():
+                pixels[inside] = images[rows[inside] - start]
+        return pixels
 
     both = {
         name: np.concatenate([getattr(first, name), getattr(second, name)])
@@ -156,6 +158,15 @@ def join(first: ImageSet, second: ImageSet) -> ImageSet:
     }
     images = LazyImages(read, (count + len(second), *first.shape), dtype=first.images.dtype)
     return replace(first, images=images, **both)
+
+
+def join_notes(*notes: str) -> str:
+    """Join the notes that are not empty, in order.
+
+    >>> join_notes("part", "", "grey -> RGB")
+    'part; grey -> RGB'
+    """
+    return "; ".join(filter(None, notes))
 
 
 def source_ids(name: str, split: str, count: int) -> np.ndarray:
@@ -182,14 +193,17 @@ def digest_pixels(pixels: np.ndarray) -> str:
 
 def to_float(pixels: np.ndarray | Tensor) -> Tensor:
     """Return pixels as float32 in [0, 1]; uint8 is divided by 255, float32 stays as it is."""
-    pixels = torch.as_tensor(
-        np.ascontiguousarray(pixels) if not torch.is_tensor(pixels) else pixels
-    )
+    import torch
+
+    if not torch.is_tensor(pixels):
+        pixels = torch.as_tensor(np.ascontiguousarray(pixels))
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels.float()
 
 
 def to_grid(pixels: Tensor) -> Tensor:
     """Round pixels in [0, 1] to uint8 on the 1/255 grid."""
+    import torch
+
     return pixels.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -1,16 +1,15 @@
-"""Labels of in-distribution images: counted from 0, and numbered alike in both splits."""
+"""Labels and classes of images: valid, numbered alike in both splits, without classes left out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from importlib import resources
 
 import numpy as np
 
+from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.errors import GradbenchError, unknown
-
-if TYPE_CHECKING:
-    from gradbench.data.imageset import ImageSet
 
 
 def check_labels(images: ImageSet, training: bool) -> None:
@@ -44,15 +43,11 @@ def check_labels(images: ImageSet, training: bool) -> None:
         )
 
 
-def numbered_alike(images: ImageSet, train: ImageSet) -> ImageSet:
+def match_labels(images: ImageSet, train: ImageSet) -> ImageSet:
     """Return test images with the labels that the training images give to their classes.
 
     Each split of a user's set numbers its classes for itself: a class without test images, or
     names in another order, would shift all labels after it.
-
-    Args:
-        images: test images.
-        train: training images.
 
     Raises:
         GradbenchError: if test images belong to a class that the training images have not.
@@ -64,8 +59,7 @@ def numbered_alike(images: ImageSet, train: ImageSet) -> ImageSet:
                 twice = next(name for name in names if names.count(name) > 1)
                 raise GradbenchError(f"{images.name} has two classes of the name '{twice}'")
         number = {name: label for label, name in enumerate(train.classes)}
-        present = np.unique(images.labels)
-        for name in (images.classes[label] for label in present):
+        for name in (images.classes[label] for label in np.unique(images.labels)):
             if name not in number:
                 raise unknown(f"training class for images of {place}", name, train.classes)
         table = np.array([number.get(name, -1) for name in images.classes])
@@ -78,3 +72,48 @@ def numbered_alike(images: ImageSet, train: ImageSet) -> ImageSet:
             "the classes of both alike"
         )
     return images
+
+
+def overlapping_classes(name: str) -> list[str]:
+    """Return the ids of the classes in a committed list: those that another set has too.
+
+    Args:
+        name: a file of gradbench/data/overlaps, for example `tiny_imagenet_cifar10`. Its lines
+            read id, words, class of the other set, separated by tabs.
+    """
+    folder = resources.files("gradbench.data") / "overlaps"
+    names = [entry.name.removesuffix(".txt") for entry in folder.iterdir()]
+    if name not in names:
+        raise unknown("list of overlapping classes", name, names)
+    lines = (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line.split("\t")[0] for line in lines if line and not line.startswith("#")]
+
+
+def exclude_classes(images: ImageSet, classes: Iterable[str]) -> ImageSet:
+    """Return the images of other classes than the given ones; sources keep their numbers.
+
+    Args:
+        images: a set with class names.
+        classes: class names, or the first word of a name, by which `n01443537` is the class
+            `n01443537 goldfish` of Tiny ImageNet.
+
+    Raises:
+        GradbenchError: if the set names no classes, lacks one of these, or nothing would be left.
+    """
+    place = f"{images.name}/{images.split}"
+    if not images.classes:
+        raise GradbenchError(f"{place} does not name its classes, so none can be left out")
+    if images.labels.min() < 0:
+        raise GradbenchError(f"{place} has images without labels, so no class can be left out")
+    labels = {name.split()[0]: label for label, name in enumerate(images.classes)}
+    labels |= {name: label for label, name in enumerate(images.classes)}
+    dropped = set()
+    for name in classes:
+        if name not in labels:
+            raise unknown(f"class of {images.name}", name, images.classes)
+        dropped.add(labels[name])
+    keep = np.flatnonzero(~np.isin(images.labels, list(dropped)))
+    if not len(keep):
+        raise GradbenchError(f"{place}: no image is left without its classes")
+    note = f"without {len(dropped)} classes, {len(images) - len(keep):,} images left out"
+    return replace(images.select(keep), note=join_notes(images.note, note))

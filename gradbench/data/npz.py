@@ -10,18 +10,18 @@ from typing import IO
 
 import numpy as np
 
-from gradbench.data.raw import UNLABELLED, Raw
+from gradbench.data.loading import UNLABELLED, LoadedSplit
 from gradbench.errors import GradbenchError
 
 BLOCK = 2**24
 """Bytes that are turned from N×H×W×C to N×C×H×W at a time, so that no second copy is held."""
 FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, SyntaxError, LookupError,
           EOFError, OSError, RuntimeError, MemoryError)  # fmt: skip
-"""What the reading of a damaged file ends in; RuntimeError where a byte asks for encryption or an
-unknown compression, MemoryError where one makes an array huge."""
+"""What damaged files raise; RuntimeError where a byte asks for encryption or an unknown
+compression, MemoryError where one makes an array huge."""
 
 
-def read_npz(path: Path) -> Raw:
+def read_npz(path: Path) -> LoadedSplit:
     """Read the images and labels of a `.npz` file.
 
     Keys: `images` (N, H, W, C) uint8 with C 1 or 3; optional `labels` (N,) of integers, `names`
@@ -42,30 +42,35 @@ def read_npz(path: Path) -> Raw:
                     f"{path} has no array 'images': it needs images, and labels unless it is a "
                     f"challenge, and holds {', '.join(sorted(held)) or 'nothing'}"
                 )
-            images = _pixels(archive, path)
+            images = _read_images(archive, path)
         with np.load(path, allow_pickle=False) as arrays:
-            more = {key: _text(arrays[key]) for key in arrays.files if key != "images"}
+            others = {key: _decoded(arrays[key]) for key in arrays.files if key != "images"}
     except FAULTS as fault:
         raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
-    labels = more.get("labels", np.full(len(images), UNLABELLED))
-    raw = Raw(images, _labels(labels, len(images), path), copied=True)
-    if "names" in more:
-        raw.names = more["names"].astype(str)
-        if len(raw.names) != len(images):
-            raise GradbenchError(f"{path} has {len(raw.names)} names for {len(images)} images")
-    raw.classes = _classes(more)
-    if "requantise" in more:
-        table = more["requantise"]
+    labels = others.get("labels", np.full(len(images), UNLABELLED))
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise GradbenchError(f"{path}: labels must be (N,) of integers, not {_form(labels)}")
+    if len(labels) != len(images):
+        raise GradbenchError(f"{path} has {len(labels)} labels for {len(images)} images")
+    if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
+        raise GradbenchError(f"{path}: labels are numbers of classes, and one is {labels.max()}")
+    loaded = LoadedSplit(images, labels.astype(np.int64), copied=True, classes=_classes(others))
+    if "names" in others:
+        loaded.names = others["names"].astype(str)
+        if len(loaded.names) != len(images):
+            raise GradbenchError(f"{path} has {len(loaded.names)} names for {len(images)} images")
+    if "requantise" in others:
+        table = others["requantise"]
         if table.shape != (256,) or table.dtype != np.uint8:
             raise GradbenchError(f"{path}: requantise must be 256 uint8, not {_form(table)}")
         for start in range(0, len(images), 1000):
             images[start : start + 1000] = table[images[start : start + 1000]]
-        raw.restored = True
-        raw.note = f"restored copy, all images at the same {len(np.unique(table))} grey levels"
-    return raw
+        loaded.restored = True
+        loaded.note = f"restored copy, all images at the same {len(np.unique(table))} grey levels"
+    return loaded
 
 
-def peek(path: Path) -> tuple[int, bool]:
+def read_npz_header(path: Path) -> tuple[int, bool]:
     """Return the number of images in a `.npz` file and whether they are restored.
 
     Reads the header of one array, so that a list of all sets takes no time.
@@ -76,53 +81,41 @@ def peek(path: Path) -> tuple[int, bool]:
     try:
         with zipfile.ZipFile(path) as archive:
             with archive.open("images.npy") as stream:
-                shape = _header(stream)[0]
+                shape = _read_header(stream)[0]
             return int(shape[0]), "requantise.npy" in archive.namelist()
     except FAULTS as fault:
         raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Read shape, order (True for Fortran's) and type of an array."""
     if np.lib.format.read_magic(stream) == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
     return np.lib.format.read_array_header_2_0(stream)
 
 
-def _pixels(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
+def _read_images(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
     """Read `images` block by block into (N, C, H, W)."""
     with archive.open("images.npy") as stream:
-        shape, fortran, dtype = _header(stream)
-        if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or not shape[0]:
+        shape, fortran, dtype = _read_header(stream)
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or not all(shape):
             raise GradbenchError(
                 f"{path}: images must be N×H×W×C uint8 with C 1 or 3, not {shape} {dtype}"
             )
-        count, height, width, channels = shape
+        count, *image = shape
         if fortran:
             with np.load(path, allow_pickle=False) as arrays:
                 return np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2))
-        images = np.empty((count, channels, height, width), np.uint8)
-        size = height * width * channels
-        step = max(BLOCK // size, 1)
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            block = stream.read((stop - start) * size)
-            if len(block) < (stop - start) * size:
+        images = np.empty((count, image[2], *image[:2]), np.uint8)
+        size = int(np.prod(image))
+        for start in range(0, count, step := max(BLOCK // size, 1)):
+            rows = images[start : start + step]
+            block = stream.read(len(rows) * size)
+            if len(block) < len(rows) * size:
                 raise ValueError("its images end early")
-            rows = np.frombuffer(block, np.uint8).reshape(-1, height, width, channels)
-            images[start:stop] = rows.transpose(0, 3, 1, 2)
+            rows[:] = np.frombuffer(block, np.uint8).reshape(-1, *image).transpose(0, 3, 1, 2)
         stream.read(1)  # at its end the archive compares the checksum
     return images
-
-
-def _labels(labels: np.ndarray, count: int, path: Path) -> np.ndarray:
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise GradbenchError(f"{path}: labels must be (N,) of integers, not {_form(labels)}")
-    if len(labels) != count:
-        raise GradbenchError(f"{path} has {len(labels)} labels for {count} images")
-    if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
-        raise GradbenchError(f"{path}: labels are numbers of classes, and one is {labels.max()}")
-    return labels.astype(np.int64)
 
 
 def _classes(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
@@ -130,7 +123,7 @@ def _classes(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
         ids = arrays["wnids"].astype(str)
         words = arrays["class_names"].astype(str) if "class_names" in arrays else [""] * len(ids)
         return tuple(class_name(wnid, word) for wnid, word in zip(ids, words))
-    return tuple(str(c) for c in arrays["classes"]) if "classes" in arrays else ()
+    return tuple(str(c) for c in arrays.get("classes", ()))
 
 
 def class_name(wnid: str, words: str) -> str:
@@ -142,7 +135,7 @@ def class_name(wnid: str, words: str) -> str:
     return f"{wnid} {words.split(',')[0].strip()}".strip()
 
 
-def _text(array: np.ndarray) -> np.ndarray:
+def _decoded(array: np.ndarray) -> np.ndarray:
     """Return bytes as text, other arrays as they are."""
     return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 

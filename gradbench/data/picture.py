@@ -1,4 +1,4 @@
-"""One picture brought to another size or other channels.
+"""One picture in another size or with other channels.
 
 Pillow does it: one engine has all five filters, works on each picture by itself in integers (so
 the bits depend neither on the batch nor on the processor), rounds to the 1/255 grid and lets
@@ -33,8 +33,8 @@ PLAIN = ("nearest", "bilinear")
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How pictures are brought to a size.
+class Resampling:
+    """How pictures take another size.
 
     Attributes:
         filter: `nearest`, `box`, `bilinear`, `bicubic` or `lanczos`.
@@ -64,18 +64,21 @@ class Fit:
 
 
 def fit_picture(
-    picture: Image.Image, shape: tuple[int, int, int], fit: Fit, bits: int | None = None
+    picture: Image.Image,
+    shape: tuple[int, int, int],
+    resampling: Resampling,
+    bits: int | None = None,
 ) -> np.ndarray:
-    """Bring a picture to (C, H, W), uint8.
+    """Return a picture as (C, H, W) uint8 of a given shape.
 
     A photograph that says how the camera was held is turned upright. RGB becomes grey by the luma
     of ITU-R 601 before the resampling, grey becomes RGB by repetition after it; what is transparent
-    is seen on white.
+    is composed over white.
 
     Args:
         picture: as it was opened.
         shape: (C, H, W).
-        fit: how it is resampled.
+        resampling: how it takes that size.
         bits: see `eight_bits`.
 
     Raises:
@@ -85,9 +88,9 @@ def fit_picture(
     picture = eight_bits(upright(picture), bits)
     if channels == 1 and picture.mode == "RGB":
         picture = picture.convert("L")
-    if fit.mode == "crop":
-        picture = picture.crop(central(picture.size, (width, height)))
-    return to_array(resized(picture, (width, height), fit), channels)
+    if resampling.mode == "crop":
+        picture = picture.crop(central_box(picture.size, (width, height)))
+    return to_array(resample(picture, (width, height), resampling), channels)
 
 
 def eight_bits(picture: Image.Image, bits: int | None = None) -> Image.Image:
@@ -108,9 +111,9 @@ def eight_bits(picture: Image.Image, bits: int | None = None) -> Image.Image:
     if picture.mode[0] in "IF":
         return _scaled(picture, bits)
     if picture.has_transparency_data:
-        seen = Image.new("RGBA", picture.size, "white")
-        seen.alpha_composite(picture.convert("RGBA"))
-        return seen.convert("RGB")
+        white = Image.new("RGBA", picture.size, "white")
+        white.alpha_composite(picture.convert("RGBA"))
+        return white.convert("RGB")
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
 
 
@@ -134,15 +137,13 @@ def _scaled(picture: Image.Image, bits: int | None) -> Image.Image:
 def _declared_bits(picture: Image.Image) -> int | None:
     """Return the bits that a TIFF file says its values have, None where it does not say less."""
     tags = getattr(picture, "tag_v2", {})
-    most = _first(tags.get(ExifTags.Base.MaxSampleValue))
+    most, held = (
+        value[0] if isinstance(value, tuple) and value else value
+        for value in map(tags.get, (ExifTags.Base.MaxSampleValue, ExifTags.Base.BitsPerSample))
+    )
     if most is not None and 0 < most < 2**16 - 1:
         return int(most).bit_length()
-    held = _first(tags.get(ExifTags.Base.BitsPerSample))
     return held if held is not None and 8 <= held < 16 else None
-
-
-def _first(value):
-    return value[0] if isinstance(value, tuple) and value else value
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -163,22 +164,22 @@ def _orientation(picture: Image.Image) -> int:
     return picture.getexif().get(ExifTags.Base.Orientation, 1)
 
 
-def resized(picture: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
-    """Resample a whole picture to (width, height)."""
+def resample(picture: Image.Image, size: tuple[int, int], resampling: Resampling) -> Image.Image:
+    """Return a whole picture in another size (width, height)."""
     if picture.size == size:
         return picture
-    if fit.antialias or fit.filter == "nearest":
-        return picture.resize(size, FILTERS[fit.filter])
+    if resampling.antialias or resampling.filter == "nearest":
+        return picture.resize(size, FILTERS[resampling.filter])
     across, down = picture.width / size[0], picture.height / size[1]
     return picture.transform(
-        size, Image.Transform.AFFINE, (across, 0, 0, 0, down, 0), FILTERS[fit.filter]
+        size, Image.Transform.AFFINE, (across, 0, 0, 0, down, 0), FILTERS[resampling.filter]
     )
 
 
-def central(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+def central_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the box of the largest central part with the proportions of the target.
 
-    >>> central((640, 480), (32, 32))
+    >>> central_box((640, 480), (32, 32))
     (80, 0, 560, 480)
     """
     width = max(min(size[0], round(size[1] * target[0] / target[1])), 1)
@@ -187,13 +188,13 @@ def central(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, i
     return left, top, left + width, top + height
 
 
-def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+def compress_jpeg(picture: Image.Image, quality: int) -> Image.Image:
     """Write a picture as JPEG in memory (chroma halved, Pillow's default) and read it again."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=quality)
-    again = Image.open(stream)
-    again.load()
-    return again
+    compressed = Image.open(stream)
+    compressed.load()
+    return compressed
 
 
 def to_picture(pixels: np.ndarray) -> Image.Image:

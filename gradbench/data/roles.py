@@ -1,11 +1,19 @@
-"""Which images of a training set are kept from the network."""
+"""Class-stratified draws that keep groups whole: the hold-out of a set, and a part of it."""
 
 import numpy as np
 
+from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 
 
-def hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+def stratified_subset(images: ImageSet, limit: int | None) -> ImageSet:
+    """Return a class-stratified part of a set, the same every time, in its order; None for all."""
+    if limit is None or limit >= len(images):
+        return images
+    return images.select(np.flatnonzero(draw_hold_out(images.labels, images.groups, limit)))
+
+
+def draw_hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """Choose the images that the network is never trained on.
 
     Class-stratified: each class gives its share of whole groups (tracks where frames repeat,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.raw import Raw
+from gradbench.data.loading import LoadedSplit
 from gradbench.errors import GradbenchError
 
 
@@ -36,7 +36,7 @@ class TorchvisionSet(Dataset):
     transpose: bool = False
     first_label: int = 0
 
-    def original(self, split: str, settings: DataSettings) -> Path | None:
+    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
         """Return the folder to give to torchvision."""
         files = self.files.get(split)
         for home in (settings.root, settings.root / self.name):
@@ -44,35 +44,35 @@ class TorchvisionSet(Dataset):
                 return home
         return None
 
+    def published_path(self, split: str) -> str:
+        """Return the first of the published files."""
+        return self.files[split][0] if self.files.get(split) else ""
+
     def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
-        """Return what arrays hold; published files, which are whole or not here, hold all."""
-        found, restored = super().count(split, settings)
-        return (self.counts.get(split) if found is None else found), restored
+        """Return the count of arrays; published files, which are whole or not here, hold all."""
+        count, restored = super().count(split, settings)
+        return (self.counts.get(split) if count is None else count), restored
 
     def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
         """Return the split's files with the checksums known to torchvision, or configured."""
         known = super().checksums(split, settings)
-        home = self.original(split, settings)
+        home = self.published_folder(split, settings)
         if home is None:
             return known
-        import torchvision.datasets
-
-        library = getattr(torchvision.datasets, self.library)
-        inside = getattr(library, "base_folder", "")
+        library = self._library()
+        base = getattr(library, "base_folder", "")
         listed = list(getattr(library, f"{split}_list", []))
         if meta := getattr(library, "meta", None):
             listed.append((meta["filename"], meta["md5"]))
-        md5 = {f"{inside}/{name}": checksum for name, checksum in listed}
+        md5 = {f"{base}/{name}": checksum for name, checksum in listed}
         md5 |= {name: self.md5[name] for name in self.files[split] if name in self.md5}
         return known | {home / name: ("md5", checksum) for name, checksum in md5.items()}
 
-    def read_original(self, split: str, home: Path, settings: DataSettings) -> Raw:
+    def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Read a split with torchvision, which checks the files' own checksums."""
-        import torchvision.datasets
-
-        library = getattr(torchvision.datasets, self.library)
+        arguments = self.arguments.get(split, {})
         try:
-            published = library(root=str(home), download=False, **self.arguments.get(split, {}))
+            published = self._library()(root=str(home), download=False, **arguments)
         except (RuntimeError, OSError, ValueError, EOFError, LookupError, AssertionError,
                 pickle.UnpicklingError) as fault:  # fmt: skip
             raise GradbenchError(
@@ -85,8 +85,9 @@ class TorchvisionSet(Dataset):
         elif images.shape[3] == 3:
             images = images.transpose(0, 3, 1, 2)
         labels = np.asarray(targets).astype(np.int64) - self.first_label
-        return Raw(np.ascontiguousarray(images), labels)
+        return LoadedSplit(np.ascontiguousarray(images), labels)
 
-    def layout(self, split: str) -> str:
-        """Return the first of the published files."""
-        return self.files[split][0] if self.files.get(split) else ""
+    def _library(self) -> type:
+        import torchvision.datasets  # and torch: seconds, which lists of data sets do not need
+
+        return getattr(torchvision.datasets, self.library)

@@ -1,4 +1,4 @@
-"""Checks the images of a data set on this machine against what is known of the set."""
+"""Checks the images of a data set on this machine against the description of the set."""
 
 from __future__ import annotations
 
@@ -6,192 +6,184 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
-from gradbench.data.download import digest
-from gradbench.data.raw import UNLABELLED, Raw
+from gradbench.data.download import file_checksum
+from gradbench.data.imageset import shards
+from gradbench.data.loading import UNLABELLED, LoadedSplit, sources_and_groups
+from gradbench.data.resample import CHANNELS
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import step
 
-BLOCK = 1000
-"""Images that are read at a time."""
 REPEATS = 0.05
 """Share of repeated images above which a set is damaged; published sets hold a few."""
-HALVES = ("train", "test")
 FAULTS = (GradbenchError, OSError, ValueError, LookupError, TypeError, EOFError)
-"""What the reading of foreign files ends in."""
+"""What the readers of damaged files raise."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         split: of the set, or `train, test` for what concerns both.
-        what: was looked at.
+        subject: the property that was checked.
         verdict: `ok`; `note` for what a reader must know; `differs` for damage.
-        detail: what was found.
+        detail: the finding.
     """
 
     split: str
-    what: str
+    subject: str
     verdict: str
     detail: str
 
 
 def verify(dataset: Dataset, settings: DataSettings) -> Iterator[Check]:
-    """Read what is here of a data set and check it.
+    """Read the splits of a data set that are on this machine and check them.
 
     Raises:
         MissingData: if nothing of it is here.
     """
-    splits = [split for split in dataset.every_split() if dataset.here(split, settings)]
+    splits = [split for split in dataset.all_splits() if dataset.is_local(split, settings)]
     if not splits:
-        raise MissingData(_nothing(dataset, settings))
-    seen: dict[str, Counter] = {}
+        _refuse_nothing(dataset, settings)
+    digests: dict[str, Counter] = {}
     for split in splits:
-        yield from _published(dataset, split, settings)
-        try:
-            with step(f"reading {dataset.name} {split}"):
-                raw = dataset.read(split, settings)
-                prints = _fingerprints(raw)
-        except FAULTS as fault:
-            yield Check(split, "files", "differs", " ".join(str(fault).split()))
-            continue
-        place = dataset.where(split, settings)
-        yield Check(split, "files", "ok", "embedded" if place is None else f"{place} is whole")
-        if raw.note:
-            yield Check(split, "copy", "note", raw.note)
-        yield _count(dataset, split, len(raw.labels))
-        yield _form(dataset, split, raw)
-        yield from _labels(dataset, split, raw)
-        if dataset.groups == "track":
-            yield _tracks(dataset, split, raw)
-        yield _repeats(split, prints)
-        with step(f"checks of {dataset.name} {split}"):
-            own = list(dataset.own_checks(split, raw, settings))
-        yield from (Check(split, what, verdict, detail) for what, verdict, detail in own)
-        if split in HALVES:
-            seen[split] = prints
-    if len(seen) == len(HALVES):
-        yield _overlap(*(seen[split] for split in HALVES))
+        for subject, verdict, detail in _check_split(dataset, split, settings, digests):
+            yield Check(split, subject, verdict, detail)
+    if {"train", "test"} <= digests.keys():
+        shared = sum(n for digest, n in digests["test"].items() if digest in digests["train"])
+        verdict = _verdict(shared, digests["test"].total())
+        detail = f"{shared:,} test images are training images"
+        detail = detail if shared else "no test image is a training image"
+        yield Check("train, test", "overlap", verdict, detail)
 
 
-def _nothing(dataset: Dataset, settings: DataSettings) -> str:
-    split = dataset.every_split()[0]
-    if dataset.downloads(split):
-        return f"{dataset.name} is not on this machine: `gradbench data fetch {dataset.name}`"
+def _refuse_nothing(dataset: Dataset, settings: DataSettings) -> None:
+    """Raise the error of a set of which nothing is here, with the way to have it."""
+    split = dataset.all_splits()[0]
+    if dataset.archives_of(split):
+        raise MissingData(
+            f"{dataset.name} is not on this machine: `gradbench data fetch {dataset.name}`"
+        )
+    dataset.check_downloadable(split, settings)  # which raises: there is no download
+
+
+def _check_split(
+    dataset: Dataset, split: str, settings: DataSettings, digests: dict[str, Counter]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield subject, verdict and detail of every check of a split, and add its digests."""
+    yield from _check_checksums(dataset, split, settings)
     try:
-        dataset.may_fetch(split, settings)
-    except MissingData as reason:
-        return str(reason)
-    return f"{dataset.name} is not on this machine"
+        with step(f"reading {dataset.name} {split}"):
+            loaded = dataset.read(split, settings)
+            found: Counter = Counter()
+            for rows in shards(len(loaded.labels)):
+                for image in np.ascontiguousarray(loaded.images[rows]):
+                    found[hashlib.blake2b(image, digest_size=16).digest()] += 1
+    except FAULTS as fault:
+        yield "files", "differs", " ".join(str(fault).split())
+        return
+    digests[split] = found
+    location = dataset.location(split, settings)
+    yield "files", "ok", "embedded" if location is None else f"{location} is whole"
+    if loaded.note:
+        yield "copy", "note", loaded.note
+    yield _check_count(dataset, split, len(loaded.labels))
+    yield _check_form(dataset, split, loaded)
+    yield from _check_labels(dataset, split, loaded)
+    if dataset.groups == "track":
+        yield _check_tracks(dataset, split, loaded)
+    repeated = found.total() - len(found)
+    detail = f"{repeated:,} images are equal to another one" if repeated else "no image twice"
+    yield "repeats", _verdict(repeated, found.total()), detail
+    with step(f"checks of {dataset.name} {split}"):
+        extra = list(dataset.extra_checks(split, loaded, settings))
+    yield from extra
 
 
-def _published(dataset: Dataset, split: str, settings: DataSettings) -> Iterator[Check]:
+def _verdict(repeated: int, total: int) -> str:
+    if not repeated:
+        return "ok"
+    return "differs" if repeated > REPEATS * total else "note"
+
+
+def _check_checksums(
+    dataset: Dataset, split: str, settings: DataSettings
+) -> Iterator[tuple[str, str, str]]:
     """Compare published files with their checksums."""
-    right, wrong = [], []
-    for path, (kind, wanted) in dataset.checksums(split, settings).items():
-        (right if digest(path, kind) == wanted else wrong).append(path)
+    checksums = dataset.checksums(split, settings)
+    wrong = [
+        path for path, (kind, value) in checksums.items() if file_checksum(path, kind) != value
+    ]
     for path in wrong:
-        yield Check(split, "checksum", "differs", f"{path} is not the published file")
-    if right and not wrong:
-        yield Check(split, "checksum", "ok", f"{_files(right)} as published")
+        yield "checksum", "differs", f"{path} is not the published file"
+    if checksums and not wrong:
+        first = next(iter(checksums))
+        files = first.name if len(checksums) == 1 else f"{len(checksums)} files of {first.parent}"
+        yield "checksum", "ok", f"{files} as published"
 
 
-def _files(paths: list[Path]) -> str:
-    return paths[0].name if len(paths) == 1 else f"{len(paths)} files of {paths[0].parent}"
-
-
-def _fingerprints(raw: Raw) -> Counter:
-    """Return how often each image occurs, by a digest of its pixels; reads all of them."""
-    prints: Counter = Counter()
-    for start in range(0, len(raw.labels), BLOCK):
-        for image in np.ascontiguousarray(raw.images[start : start + BLOCK]):
-            prints[hashlib.blake2b(image, digest_size=16).digest()] += 1
-    return prints
-
-
-def _count(dataset: Dataset, split: str, count: int) -> Check:
+def _check_count(dataset: Dataset, split: str, count: int) -> tuple[str, str, str]:
     official, least = dataset.counts.get(split), dataset.least.get(split, 0)
     if count < least:
-        return Check(split, "count", "note", f"a part: {count:,} of at least {least:,} images")
+        return "count", "note", f"a part: {count:,} of at least {least:,} images"
     if official is None:
-        return Check(split, "count", "ok", f"{count:,} images, no official number is known")
-    if count == official:
-        return Check(split, "count", "ok", f"{count:,} images")
-    verdict = "note" if count < official else "differs"
-    part = "a part: " if count < official else ""
-    return Check(split, "count", verdict, f"{part}{count:,} of {official:,} images")
+        return "count", "ok", f"{count:,} images, no official number is known"
+    if count < official:
+        return "count", "note", f"a part: {count:,} of {official:,} images"
+    if count > official:
+        return "count", "differs", f"{count:,} of {official:,} images"
+    return "count", "ok", f"{count:,} images"
 
 
-def _form(dataset: Dataset, split: str, raw: Raw) -> Check:
+def _check_form(dataset: Dataset, split: str, loaded: LoadedSplit) -> tuple[str, str, str]:
     """Compare size and channels with those of the set."""
-    native = getattr(raw.images, "native", None)
-    size = f"{raw.images.shape[3]}x{raw.images.shape[2]}"
-    colour = {1: "grey", 3: "RGB"}[raw.images.shape[1]]
-    found = f"{native or size} {colour}, {raw.images.dtype}"
+    channels, height, width = loaded.images.shape[1:]
+    native = getattr(loaded.images, "native", "")
+    form = f"{native or f'{width}x{height}'} {CHANNELS[channels]}, {loaded.images.dtype}"
     wanted = dataset.shape
-    if native is not None or wanted is None or tuple(raw.images.shape[1:]) == tuple(wanted):
-        return Check(split, "form", "ok", found)
+    if native or wanted is None or (channels, height, width) == tuple(wanted):
+        return "form", "ok", form
     # a copy whose maker chose the size is no damage, nor is a user's own set that is reshaped
-    free = bool(dataset.copy_note) or split not in dataset.counts
-    expected = f"{wanted[2]}x{wanted[1]} {'grey' if wanted[0] == 1 else 'RGB'}"
-    return Check(split, "form", "note" if free else "differs", f"{found}; the set: {expected}")
+    verdict = "note" if dataset.copy_note or split not in dataset.counts else "differs"
+    return "form", verdict, f"{form}; the set: {wanted[2]}x{wanted[1]} {CHANNELS[wanted[0]]}"
 
 
-def _labels(dataset: Dataset, split: str, raw: Raw) -> Iterator[Check]:
-    """Look at the range of labels and at the number of images in each class."""
-    classes, labels = raw.classes or dataset.classes, raw.labels
+def _check_labels(
+    dataset: Dataset, split: str, loaded: LoadedSplit
+) -> Iterator[tuple[str, str, str]]:
+    """Check the range of labels and the number of images in each class."""
+    classes, labels = loaded.classes or dataset.classes, loaded.labels
     least, most = int(labels.min()), int(labels.max())
     if least == most == UNLABELLED:
-        yield Check(split, "labels", "note", "none: the images can only be a challenge")
+        yield "labels", "note", "none: the images can only be a challenge"
         return
     different = len(np.unique(labels))
     if least < 0 or most >= (len(classes) or 2 * different):  # as `check_labels` has it
-        allowed = f"0 to {len(classes or range(different)) - 1}"
-        yield Check(split, "labels", "differs", f"{least} to {most}, the classes are {allowed}")
+        allowed = f"0 to {(len(classes) or different) - 1}"
+        yield "labels", "differs", f"{least} to {most}, the classes are {allowed}"
         return
-    yield Check(split, "labels", "ok", f"{least} to {most}")
+    yield "labels", "ok", f"{least} to {most}"
     sizes = np.bincount(labels, minlength=len(classes))
     empty = int((sizes == 0).sum())
     low, high = sizes[sizes > 0].min(), sizes.max()
     each = f"{high:,} images each" if low == high else f"{low:,} to {high:,} images each"
     detail = f"{len(sizes)} {'class' if len(sizes) == 1 else 'classes'}, {each}"
-    verdict = "ok"
-    if empty:
-        whole = len(labels) >= dataset.counts.get(split, len(labels) + 1)
-        verdict, detail = "differs" if whole else "note", f"{detail}, {empty} without any"
-    yield Check(split, "classes", verdict, detail)
+    if not empty:
+        yield "classes", "ok", detail
+        return
+    whole = len(labels) >= dataset.counts.get(split, len(labels) + 1)
+    yield "classes", "differs" if whole else "note", f"{detail}, {empty} without any"
 
 
-def _tracks(dataset: Dataset, split: str, raw: Raw) -> Check:
-    """Look whether the names tell which frames belong to one track."""
-    from gradbench.data.dress import sources_and_groups
-
+def _check_tracks(dataset: Dataset, split: str, loaded: LoadedSplit) -> tuple[str, str, str]:
+    """Check whether the names say which frames belong to one track."""
     try:
-        groups = sources_and_groups(dataset, raw, split)[1]
+        groups = sources_and_groups(dataset, loaded, split)[1]
     except GradbenchError as fault:
-        return Check(split, "tracks", "differs", str(fault))
+        return "tracks", "differs", str(fault)
     count = len(np.unique(groups))
-    alone = "no frames repeat" if count == len(groups) else f"{count:,} tracks"
-    return Check(split, "tracks", "ok", alone)
-
-
-def _repeats(split: str, prints: Counter) -> Check:
-    extra = prints.total() - len(prints)
-    if not extra:
-        return Check(split, "repeats", "ok", "no image twice")
-    verdict = "differs" if extra > REPEATS * prints.total() else "note"
-    return Check(split, "repeats", verdict, f"{extra:,} images are equal to another one")
-
-
-def _overlap(train: Counter, test: Counter) -> Check:
-    shared = sum(number for mark, number in test.items() if mark in train)
-    if not shared:
-        return Check("train, test", "overlap", "ok", "no test image is a training image")
-    verdict = "differs" if shared > REPEATS * test.total() else "note"
-    return Check("train, test", "overlap", verdict, f"{shared:,} test images are training images")
+    return "tracks", "ok", "no frames repeat" if count == len(groups) else f"{count:,} tracks"

@@ -12,8 +12,8 @@ from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.challenges.produce import BATCH, Source
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, shards
+from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import Faulty
 from gradbench.outputs.feature_layers import expand
 from gradbench.planning.planned import (

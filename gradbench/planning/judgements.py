@@ -11,8 +11,8 @@ import numpy as np
 
 from gradbench.challenges.other_set import OtherSet
 from gradbench.data.dataset import MissingData
-from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
+from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty
 from gradbench.methods.base import Detector
 from gradbench.outputs.cached_passes import CachedPasses
@@ -80,7 +80,7 @@ class Judgements:
             ones = random_labels(clean.groups, self.seed)
             both = (self._side(clean.select(np.flatnonzero(rows))) for rows in (~ones, ones))
             yield self._judgement(name, "random labels", tuple(both), how)
-        some = part(clean, wanted["limit"])
+        some = stratified_subset(clean, wanted["limit"])
         for cell, both in self.sides.items():
             if wanted["round_trip"] and isinstance(cell.challenge, OtherSet):
                 tripped = self._side(some, f"round trip of {cell.title}")
@@ -94,15 +94,15 @@ class Judgements:
     def remembered(self) -> list[Side]:
         """Return training images and hold-out of the memorisation."""
         wanted = self.experiment.config["controls"]
-        known = self.images.known
+        known = self.images.provenance
         if not (wanted["memorisation"] and len(self.images.hold_out) and known.unseen):
             return []
         both = self.images.train, self.images.hold_out
-        return [self._side(part(images, wanted["limit"])) for images in both]
+        return [self._side(stratified_subset(images, wanted["limit"])) for images in both]
 
     def thresholds(self) -> list[Side]:
         """Return the part of the hold-out that thresholds are taken from."""
-        clean = part(self.images.hold_out, self.experiment.config["model"]["hold_out"])
+        clean = stratified_subset(self.images.hold_out, self.experiment.config["model"]["hold_out"])
         if not self.experiment.config["model"]["hold_out"] or not len(clean):
             return []
         return [self._side(clean.select(fewer(clean)))]

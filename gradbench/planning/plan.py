@@ -9,8 +9,9 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.trained_network import find_network, initial_network
 from gradbench.backbones.training import estimate_seconds
 from gradbench.backbones.workers import Worker
-from gradbench.data.gather import InDistribution, part
 from gradbench.data.imageset import ImageSet
+from gradbench.data.in_distribution import InDistribution
+from gradbench.data.roles import stratified_subset
 from gradbench.methods.base import BANK_EXTRAS
 from gradbench.outputs.feature_layers import expand
 from gradbench.pipeline import order
@@ -85,14 +86,14 @@ def _aside(
     """Yield what is read of images that are never measured."""
     controls = experiment.config["controls"]
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
-    remembered = controls["memorisation"] and len(images.hold_out) and images.known.unseen
+    remembered = controls["memorisation"] and len(images.hold_out) and images.provenance.unseen
 
     def read(what: str, some: ImageSet) -> Planned:
         return outputs(what, some.digests, len(some), f, each, store)
 
     for what, role, reads in (
         ("training images", images.train, "bank_reads"),
-        (images.known.hold_out, images.hold_out, "hold_out_reads"),
+        (images.provenance.hold_out_name, images.hold_out, "hold_out_reads"),
     ):
         names = {n for d in detectors.values() for n in getattr(d, reads)}.difference(BANK_EXTRAS)
         if names and len(role):
@@ -100,13 +101,14 @@ def _aside(
             known = f and replace(f, names=expand(f.backbone, sorted(names)))
             yield outputs(what, role.digests, len(role), known, spent, store)
         if remembered:
-            yield read(f"{what}, for the memorisation", part(role, controls["limit"]))
-    some = part(images.hold_out, experiment.config["model"]["hold_out"])
-    shared = remembered and len(some) == len(part(images.hold_out, controls["limit"]))
+            yield read(f"{what}, for the memorisation", stratified_subset(role, controls["limit"]))
+    some = stratified_subset(images.hold_out, experiment.config["model"]["hold_out"])
+    shared = remembered and len(some) == len(stratified_subset(images.hold_out, controls["limit"]))
     if experiment.config["model"]["hold_out"] and len(some) and not shared:
-        yield read(f"{images.known.hold_out}, for the thresholds", some)
+        yield read(f"{images.provenance.hold_out_name}, for the thresholds", some)
     for name, detector in detectors.items():
         own = experiment.own_cells(name)
         if own:
-            size = len(part(images.hold_out, detector.synthetic_images)) * (1 + len(own))
+            size = len(stratified_subset(images.hold_out, detector.synthetic_images))
+            size *= 1 + len(own)
             yield Planned("outputs", f"challenges of {name}", len(own), 0, size * each, AT_MOST)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
-from gradbench.data.picture import Fit
+from gradbench.data.picture import Resampling
 from gradbench.errors import GradbenchError
 from gradbench.support import documents
 from gradbench.support.paths import shown
@@ -92,7 +92,7 @@ class Model(Struct):
             if len(getattr(self, name)) != self.shape[0]:
                 raise ValueError(f"{name} must be a list with a number for each channel")
         try:
-            fits = isinstance(Fit(**self.resampling).antialias, bool)
+            fits = isinstance(Resampling(**self.resampling).antialias, bool)
         except (GradbenchError, TypeError, AttributeError):
             fits = False
         if not fits:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gradbench.data.files import SUFFIXES, list_entries, reason
+from gradbench.data.files import SUFFIXES, decode_error, list_entries
 from gradbench.data.imageset import shards
-from gradbench.data.picture import Fit, fit_picture
-from gradbench.data.resample import fit_pixels
+from gradbench.data.picture import Resampling, fit_picture
+from gradbench.data.resample import resize_pixels
 from gradbench.errors import GradbenchError
 from gradbench.outputs.extract import BATCH
 from gradbench.predict.opening import kind_of
@@ -81,7 +81,7 @@ def _see(place: Path) -> None:
         os.lstat(place)
     except (OSError, ValueError) as fault:
         known = isinstance(fault, FileNotFoundError | NotADirectoryError)
-        why = "" if known else f" that can be looked at ({reason(fault)})"
+        why = "" if known else f" that can be looked at ({decode_error(fault)})"
         raise GradbenchError(
             f"there is no file or folder {shown(place)}{why}: name pictures, or folders"
         ) from fault
@@ -101,7 +101,7 @@ def decoded(
     paths: Sequence[Path],
     wanted: Sequence[slice],
     shape: tuple[int, int, int],
-    fit: Fit,
+    fit: Resampling,
     bits: int | None = None,
 ) -> Iterator[Batch]:
     """Decode files batch by batch, the next batch while the last one is worked on.
@@ -123,7 +123,7 @@ def decoded(
             with Image.open(path) as picture:
                 return fit_picture(picture, shape, fit, bits)
         except Exception as fault:  # Pillow meets damaged files with more than it says
-            return reason(fault)
+            return decode_error(fault)
 
     with ThreadPoolExecutor(WORKERS) as pool:
 
@@ -140,13 +140,13 @@ def decoded(
 
 
 def taken(
-    pixels: np.ndarray, wanted: Sequence[slice], shape: tuple[int, int, int], fit: Fit
+    pixels: np.ndarray, wanted: Sequence[slice], shape: tuple[int, int, int], fit: Resampling
 ) -> Iterator[Batch]:
     """Take images from an array batch by batch; uint8 of another shape is brought to `shape`."""
     for rows in wanted:
         some = pixels[rows]
         if some.dtype == np.uint8 and some.shape[1:] != tuple(shape):
-            some = fit_pixels(some, shape, fit)
+            some = resize_pixels(some, shape, fit)
         yield Batch(some, [""] * len(some))
 
 

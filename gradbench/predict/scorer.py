@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet, source_ids, to_float
-from gradbench.data.picture import Fit
+from gradbench.data.picture import Resampling
 from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.gradients.memory import in_chunks
 from gradbench.methods.base import Detector
@@ -84,7 +84,7 @@ class Scorer:
             for name, entry in kept.entries.items()
         }
         self.hold_out = str(kept.about.get("hold_out") or "")
-        self._fit = Fit(**kept.about["resampling"])
+        self._fit = Resampling(**kept.about["resampling"])
         self._built: dict[str, Detector] = {}
 
     def score(

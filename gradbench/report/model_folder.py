@@ -11,7 +11,7 @@ from typing import Any
 from gradbench import __version__
 from gradbench.backbones.backbone import defining_classes
 from gradbench.backbones.checkpoint import save_checkpoint
-from gradbench.data.picture import Fit
+from gradbench.data.picture import Resampling
 from gradbench.outputs.readers import VERSIONS
 from gradbench.run.fitting import learns
 from gradbench.run.results import Results
@@ -44,7 +44,7 @@ def write_models(results: Results, folder: Path) -> None:
             "std": backbone.std.flatten().tolist(),
             "classes": list(backbone.classes),
             "shape": list(backbone.shape),
-            "resampling": asdict(Fit()),
+            "resampling": asdict(Resampling()),
             "feature_layers": list(backbone.feature_layers),
             "in_dist": experiment.dataset.name,
             "accuracy": results.accuracy[seed],

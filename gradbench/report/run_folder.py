@@ -184,7 +184,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
         "detectors": {
             name: {
                 "supervision": detector.supervision,
-                "clean_seen": results.images.known.named(detector.clean_seen),
+                "clean_seen": results.images.provenance.describe_clean_seen(detector.clean_seen),
                 "reads": list(detector.reads),
                 "passes": str(fitted[name].pass_count) if fitted[name] else "",
             }

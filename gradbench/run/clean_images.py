@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from gradbench.backbones.checkpoint import read_checkpoint
 from gradbench.backbones.trained_network import trained_fingerprints
-from gradbench.data.gather import InDistribution, gather
+from gradbench.data.in_distribution import InDistribution, load_in_distribution
 from gradbench.data.settings import DataSettings
-from gradbench.data.trained_on import ALL, WITHOUT, TrainedOn, read_names
+from gradbench.data.training_record import ALL, WITHOUT_HOLD_OUT, TrainingRecord, read_source_ids
 from gradbench.run.experiment import Experiment
 from gradbench.support.progress import step
 
@@ -17,7 +17,7 @@ from gradbench.support.progress import step
 def clean_images(experiment: Experiment, data: DataSettings | None = None) -> InDistribution:
     """Load the in-distribution images; no network of the run was trained on the hold-out.
 
-    Where that cannot be had, `known` says so; see `gather`.
+    Where that cannot be had, `provenance` says so; see `load_in_distribution`.
 
     Args:
         experiment: what is asked for.
@@ -28,22 +28,22 @@ def clean_images(experiment: Experiment, data: DataSettings | None = None) -> In
     """
     networks = tuple(trained_on(experiment))
     limit = experiment.config["limit"]
-    return gather(experiment.dataset, data or experiment.data, limit, networks)
+    return load_in_distribution(experiment.dataset, data or experiment.data, limit, networks)
 
 
-def trained_on(experiment: Experiment) -> Iterator[TrainedOn]:
+def trained_on(experiment: Experiment) -> Iterator[TrainingRecord]:
     """Yield what is known of the training images of every network."""
     for seed in experiment.seeds:
         config = experiment.backbone(seed)
         path, said = config.get("checkpoint"), config.get("trained_on")
         if not path:
-            yield TrainedOn()
+            yield TrainingRecord()
         elif said == ALL:
-            yield TrainedOn(said)
-        elif said not in (None, WITHOUT):
-            yield TrainedOn(names=read_names(said), file=said)
+            yield TrainingRecord(said)
+        elif said not in (None, WITHOUT_HOLD_OUT):
+            yield TrainingRecord(sources=read_source_ids(said), file=said)
         else:  # what the checkpoint itself tells goes before what is said of it
             with step(f"reading {path}"):
                 prints = trained_fingerprints(read_checkpoint(path)[1])
-            told = TrainedOn(WITHOUT) if said else TrainedOn(ALL, sure=False)
-            yield replace(told, prints=prints or None)
+            told = TrainingRecord(WITHOUT_HOLD_OUT) if said else TrainingRecord(ALL, certain=False)
+            yield replace(told, fingerprints=prints or None)

@@ -18,9 +18,9 @@ from scipy.stats import rankdata
 from gradbench.challenges.base import Derived
 from gradbench.challenges.identity import Identity
 from gradbench.challenges.other_set import OtherSet
-from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet, LazyImages, to_float
 from gradbench.data.resample import round_trip
+from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.outputs.extract import compute
 from gradbench.protocols.base import Grouped
@@ -163,7 +163,7 @@ def rank_p(judged: Judged) -> float:
 
 def _round_trip(trial: Trial, cell: Cell, made: Made, results: Results) -> None:
     """Put clean images through what the other set went through, and measure them like it."""
-    clean = part(trial.images.normal, trial.experiment.config["controls"]["limit"])
+    clean = stratified_subset(trial.images.normal, trial.experiment.config["controls"]["limit"])
     trip = Cell(f"round_trip:{cell.name}", cell.challenge)
     tripped = _tripped(trial, clean, made, cell.challenge)
     if tripped is None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradbench.challenges.identity import Identity
-from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
-from gradbench.data.trained_on import Knowledge
+from gradbench.data.roles import stratified_subset
+from gradbench.data.training_record import Provenance
 from gradbench.run.experiment import Cell
 from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import image_scores, score
@@ -29,8 +29,10 @@ def measure(trial: Trial, results: Results) -> None:
     of the first challenge; one that was fitted on none has no row. Where f may have been trained on
     the hold-out too, a row says that there is nothing to compare.
     """
-    limit, about = trial.experiment.config["controls"]["limit"], trial.images.known
-    train, hold_out = (part(s, limit) for s in (trial.images.train, trial.images.hold_out))
+    limit, about = trial.experiment.config["controls"]["limit"], trial.images.provenance
+    train, hold_out = (
+        stratified_subset(s, limit) for s in (trial.images.train, trial.images.hold_out)
+    )
     if not len(hold_out):
         results.add_hole(trial.seed, CELL, "there is no hold-out", kind="control")
         return
@@ -82,10 +84,10 @@ def _joined(normal: np.ndarray, abnormal: np.ndarray) -> tuple[np.ndarray, np.nd
     return scores, np.arange(len(scores)) >= len(normal)
 
 
-def _note(train: ImageSet, hold_out: ImageSet, about: Knowledge) -> str:
+def _note(train: ImageSet, hold_out: ImageSet, about: Provenance) -> str:
     was = "was" if about.trained else "may have been"
     without = " without the hold-out" if about.role == "train" else ""
     return (
         f"normal: {len(train)} images that f {was} trained on, {train.name}/{train.split}{without};"
-        f" abnormal: {len(hold_out)} of the {about.hold_out}"
+        f" abnormal: {len(hold_out)} of the {about.hold_out_name}"
     )

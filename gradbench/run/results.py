@@ -13,9 +13,8 @@ from scipy.stats import binomtest
 
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.challenges.produce import Attack
-from gradbench.data.gather import InDistribution
-from gradbench.data.imageset import ImageSet
-from gradbench.data.raw import join_notes
+from gradbench.data.imageset import ImageSet, join_notes
+from gradbench.data.in_distribution import InDistribution
 from gradbench.run.attack_outcomes import deeds
 from gradbench.run.experiment import Cell, Experiment, protocol_name
 from gradbench.run.judging import Judged, kept_scores, kept_state
@@ -77,7 +76,7 @@ class Results:
     @property
     def hold_out(self) -> str:
         """What is known of the hold-out, as a sentence without a full stop."""
-        return self.images.known.sentence(self.images.hold_out, self.images.test)
+        return self.images.provenance.describe_hold_out(self.images.hold_out, self.images.test)
 
     def frame(self) -> pandas.DataFrame:
         """Return the rows as a table in their own order."""
@@ -87,9 +86,9 @@ class Results:
         """Note a network and its accuracy on the clean test images that are measured."""
         self.networks[seed], self.accuracy[seed] = f, accuracy
         self.curves[seed], self.profiles[seed] = {}, {}
-        test, known = self.images.normal, self.images.known
+        test, known = self.images.normal, self.images.provenance
         right = round(accuracy * len(test))
-        held = f"hold-out: {self.hold_out}" if known.why else ""
+        held = f"hold-out: {self.hold_out}" if known.reason else ""
         interval = binomtest(right, len(test)).proportion_ci()
         self.rows.append(
             row(
@@ -145,7 +144,7 @@ class Results:
             "source": images.status,
             "method": method,
             "supervision": detector.supervision,
-            "clean_seen": self.images.known.named(detector.clean_seen),
+            "clean_seen": self.images.provenance.describe_clean_seen(detector.clean_seen),
             "protocol": judged.protocol,
         }
         related = relation(self.experiment.own_cells(name), cell)
@@ -247,7 +246,7 @@ class Results:
                 challenge=cell.name,
                 method=method,
                 supervision=detector.supervision,
-                clean_seen=self.images.known.named(detector.clean_seen),
+                clean_seen=self.images.provenance.describe_clean_seen(detector.clean_seen),
                 protocol=protocol_name(self.experiment.protocol),
                 fold="all",
                 metric="auroc",

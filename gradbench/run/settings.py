@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradbench.data.trained_on import ALL, KEY, WITHOUT
+from gradbench.data.training_record import ALL, TRAINED_ON, WITHOUT_HOLD_OUT
 from gradbench.errors import GradbenchError
 
 
@@ -49,10 +49,11 @@ def check_trained_on(backbone: Mapping[str, Any]) -> None:
         return
     if not isinstance(said, str) or not said:
         raise GradbenchError(
-            f"{KEY}={said}: choose {ALL}, {WITHOUT}, or a file that lists the names of the images"
+            f"{TRAINED_ON}={said}: choose {ALL}, {WITHOUT_HOLD_OUT}, or a file that lists the "
+            "names of the images"
         )
     if not backbone.get("checkpoint"):
         raise GradbenchError(
-            f"{KEY}={said} is said of a network from backbone.checkpoint=FILE, and there is none: "
-            "gradbench trains its own without the hold-out"
+            f"{TRAINED_ON}={said} is said of a network from backbone.checkpoint=FILE, and there is "
+            "none: gradbench trains its own without the hold-out"
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from gradbench.data.raw import join_notes
+from gradbench.data.imageset import join_notes
 from gradbench.run.differences import behind, cells_of, compared
 from gradbench.run.experiment import protocol_name
 from gradbench.run.results import Results
@@ -165,7 +165,7 @@ def _add(results: Results, sources: Sources, cell: CellName, method: str, seed: 
                 "source": sources.get(cell, ""),
                 "method": method,
                 "supervision": detector.supervision,
-                "clean_seen": results.images.known.named(detector.clean_seen),
+                "clean_seen": results.images.provenance.describe_clean_seen(detector.clean_seen),
                 "protocol": protocol_name(results.experiment.protocol),
                 "fold": "all",
                 "metric": "auroc",

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from gradbench.challenges.produce import produce
-from gradbench.data.gather import part
 from gradbench.data.imageset import ImageSet
-from gradbench.data.roles import hold_out
+from gradbench.data.roles import draw_hold_out, stratified_subset
 from gradbench.methods.base import Samples
 from gradbench.run.experiment import Cell
 from gradbench.run.trial import Trial
@@ -47,7 +46,7 @@ class Synthetic:
 def make(trial: Trial, name: str) -> Synthetic:
     """Make a detector's own challenges; what the store holds is not made again."""
     experiment = trial.experiment
-    clean = part(trial.images.hold_out, experiment.detector(name).synthetic_images)
+    clean = stratified_subset(trial.images.hold_out, experiment.detector(name).synthetic_images)
     made = (
         produce(trial.source(cell), clean, trial.store)[0] for cell in experiment.own_cells(name)
     )
@@ -62,7 +61,7 @@ def samples(trial: Trial, name: str) -> tuple[Samples, Samples]:
     images, reads = make(trial, name), trial.experiment.detector(name).reads
     clean = trial.look(images.clean, reads).outputs
     made = [trial.look(one, reads).outputs for one in images.made]
-    first = hold_out(images.clean.labels, images.clean.groups, len(images.clean) // 2)
+    first = draw_hold_out(images.clean.labels, images.clean.groups, len(images.clean) // 2)
     return tuple(_side(clean, made, np.flatnonzero(rows)) for rows in (first, ~first))
 
 

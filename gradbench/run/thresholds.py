@@ -6,10 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from gradbench.data.gather import part
-from gradbench.data.imageset import ImageSet
-from gradbench.data.raw import join_notes
-from gradbench.data.roles import hold_out
+from gradbench.data.imageset import ImageSet, join_notes
+from gradbench.data.roles import draw_hold_out, stratified_subset
 from gradbench.methods.base import Detector
 from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import fitted, image_scores, score
@@ -43,7 +41,7 @@ def measure(trial: Trial, results: Results) -> None:
     that. Without a hold-out, or with `model.hold_out=0`, there are no thresholds.
     """
     limit = trial.experiment.config["model"]["hold_out"]
-    clean = part(trial.images.hold_out, limit)
+    clean = stratified_subset(trial.images.hold_out, limit)
     if not limit or not len(clean):
         return
     many = trial.look(clean)
@@ -56,7 +54,7 @@ def measure(trial: Trial, results: Results) -> None:
 def _of_detector(trial: Trial, results: Results, name: str, many: Seen, few: Seen) -> None:
     detector = trial.experiment.detector(name)
     known = "fitted on these images among others" if _knows(detector) else ""
-    known = join_notes(trial.images.known.of_threshold, known)
+    known = join_notes(trial.images.provenance.threshold_note, known)
     if not detector.learns_from_challenges:
         key = (trial.seed, "", name)
         detector, state = fitted(trial, name)
@@ -75,7 +73,7 @@ def fewer(clean: ImageSet) -> np.ndarray:
     """Return the rows of those hold-out images that detectors look at again."""
     if len(clean) <= FEWER:
         return np.arange(len(clean))
-    return np.flatnonzero(hold_out(clean.labels, clean.groups, FEWER))
+    return np.flatnonzero(draw_hold_out(clean.labels, clean.groups, FEWER))
 
 
 def _seen(detector: Detector, many: Seen, few: Seen) -> Seen:

@@ -17,8 +17,8 @@ from gradbench.challenges.archive import Archive, archive_of, published
 from gradbench.challenges.base import Asked, Derived, Given
 from gradbench.challenges.produce import Attack, Source, produce
 from gradbench.data.checked import load
-from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet, join
+from gradbench.data.in_distribution import InDistribution
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.outputs.cached_passes import CachedPasses

@@ -12,8 +12,8 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.devices import set_exact_arithmetic
 from gradbench.backbones.output_check import check_outputs
 from gradbench.backbones.trained_network import TrainedNetwork, find_network
-from gradbench.data.gather import InDistribution, gather
 from gradbench.data.imageset import to_float
+from gradbench.data.in_distribution import InDistribution, load_in_distribution
 from gradbench.errors import GradbenchError
 from gradbench.pipeline import order
 from gradbench.report.sheet import Panel, Row, sheet
@@ -84,7 +84,7 @@ def network(experiment: Experiment, store: Store) -> TrainedNetwork:
         images = InDistribution(train, train, train, train)
         f = find_network(order(experiment, images, experiment.seeds[0]), train, store)
     elif not missing:
-        images = gather(dataset, data)
+        images = load_in_distribution(dataset, data)
         f = find_network(order(experiment, images, experiment.seeds[0]), images.train, store)
     if f is None:
         raise GradbenchError(

@@ -12,8 +12,8 @@ from PIL import Image
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.files import FileImages
 from gradbench.data.imageset import ImageSet, to_float, to_grid
+from gradbench.data.loading import WHOLE
 from gradbench.data.picture import to_array
-from gradbench.data.raw import WHOLE
 from gradbench.errors import GradbenchError
 from gradbench.report.sheet import magnification
 
@@ -50,13 +50,13 @@ def load(dataset: Dataset, settings: DataSettings, roles: Sequence[str] = ROLES)
         MissingData: if none are here, with the ways to have them.
     """
     settings = replace(settings, download=False)
-    if dataset.every_split() == [WHOLE]:
+    if dataset.all_splits() == [WHOLE]:
         roles = ("challenge",)  # an undivided set is not divided for looking at it
     reasons = {role: dataset.ready(role, settings) for role in roles if role in dataset.roles}
     role = next((role for role, reason in reasons.items() if reason is None), None)
     if role is not None:
         return dataset.load(role, settings)
-    if any(dataset.downloads(split) for split in dataset.every_split()):
+    if any(dataset.archives_of(split) for split in dataset.all_splits()):
         raise MissingData(
             f"{dataset.name} is not on this machine: `gradbench data fetch {dataset.name}` brings "
             "it"
@@ -100,7 +100,7 @@ def spread(images: ImageSet, count: int, seed: int) -> np.ndarray:
 def originals(images: ImageSet, rows: np.ndarray) -> list[np.ndarray]:
     """Return images as (C, H, W) uint8; files that nobody resampled in their own size."""
     files = images.images
-    if not isinstance(files, FileImages) or files.fit is not None:
+    if not isinstance(files, FileImages) or files.resampling is not None:
         return list(files[rows])
     found = []
     for row in rows:
@@ -118,6 +118,6 @@ def uint8(pixels: np.ndarray) -> np.ndarray:
 def drawn_as(images: ImageSet) -> str:
     """Say in which size images are shown."""
     files = images.images
-    if isinstance(files, FileImages) and files.fit is None and files.sizes is not None:
+    if isinstance(files, FileImages) and files.resampling is None and files.sizes is not None:
         return f"files of {files.native}"
     return magnification(images.shape)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradbench.data.imageset import ImageSet
-from gradbench.data.raw import join_notes
+from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.report.sheet import Panel, Row, sheet
 from gradbench.run.experiment import Experiment
 from gradbench.showing.choice import Choice, label_name, title, uint8

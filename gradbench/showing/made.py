@@ -11,8 +11,8 @@ import numpy as np
 
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.config import group_files, load_member
-from gradbench.data.gather import InDistribution
 from gradbench.data.imageset import ImageSet
+from gradbench.data.in_distribution import InDistribution
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.trial import Trial
 from gradbench.showing.choice import Choice, drawn_as, load, spread

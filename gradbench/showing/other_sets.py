@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gradbench.data.raw import join_notes
+from gradbench.data.imageset import join_notes
 from gradbench.report.sheet import Panel, Row, sheet
 from gradbench.run.experiment import Experiment
 from gradbench.showing.choice import Choice, label_name, load, originals, spread

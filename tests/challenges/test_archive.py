@@ -10,8 +10,9 @@ from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.identity import Identity
 from gradbench.challenges.matching import Unmatched, match
 from gradbench.challenges.produce import Source
-from gradbench.data.gather import InDistribution, part
 from gradbench.data.imageset import ImageSet, source_ids
+from gradbench.data.in_distribution import InDistribution
+from gradbench.data.roles import stratified_subset
 from gradbench.data.settings import MissingData
 from gradbench.errors import GradbenchError
 
@@ -58,7 +59,7 @@ def _small(monkeypatch):
 
 
 def roles(test: ImageSet, limit: int | None = None) -> InDistribution:
-    return InDistribution(test, test, test, part(test, limit))
+    return InDistribution(test, test, test, stratified_subset(test, limit))
 
 
 def read(folder, store, test, limit=None, challenge=None, level=3, grouped=True) -> ImageSet:
@@ -88,7 +89,7 @@ def test_levels_are_read_in_the_official_order(folder, store):
 def test_a_shuffled_test_set_is_matched(folder, store, limit):
     shuffled = clean(np.random.default_rng(1).permutation(EACH))
     found = read(folder, store, shuffled, limit)
-    normal = part(shuffled, limit)
+    normal = stratified_subset(shuffled, limit)
     assert len(found) == (limit or EACH)
     expected = made(normal, Contrast(), 3).transpose(0, 3, 1, 2)
     assert np.array_equal(found.images[slice(None)], expected)

@@ -64,10 +64,10 @@ class Margin(Detector):
     "strengths: [0.2, 0.4, 0.6, 0.8, 0.9]\n",
     "challenge/stripes.yaml": "_target_: gradbench.challenges.other_set.OtherSet\n"
     "dataset: stripes\n",
-    "dataset/halves.yaml": "_target_: gradbench.data.own.Arrays\nname: halves\n"
+    "dataset/halves.yaml": "_target_: gradbench.data.user_data.Arrays\nname: halves\n"
     "path: images/halves\n"
     "roles: {train: train, test: test}\nholdout: 20\naugment: {pad: 0, flip: false}\n",
-    "dataset/stripes.yaml": "_target_: gradbench.data.own.Arrays\nname: stripes\n"
+    "dataset/stripes.yaml": "_target_: gradbench.data.user_data.Arrays\nname: stripes\n"
     "path: images/stripes.npz\nroles: {challenge: all}\ndescription: stripes of mine\n",
     "detector/margin.yaml": "_target_: my_parts.Margin\ndescription: my own\n",
     "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /dataset: halves\n"

@@ -73,7 +73,7 @@ def test_the_list_looks_where_the_environment_says(tmp_path, monkeypatch):
 def own_set(folder, url: str, content: bytes, **changes) -> None:
     """Write the file of a data set `tree` of the user's own, with one archive."""
     entry = {
-        "_target_": "gradbench.data.trees.Tree",
+        "_target_": "gradbench.data.image_folders.Tree",
         "name": "tree",
         "roles": {"challenge": "test"},
         "counts": {"test": 4},

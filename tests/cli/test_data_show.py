@@ -13,8 +13,8 @@ from PIL import Image
 from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.config import compose
+from gradbench.data.catalogue import build_dataset
 from gradbench.data.dataset import DataSettings
-from gradbench.data.shelf import known
 from gradbench.report.sheet import enlarged
 from gradbench.report.style import FAINT
 from gradbench.run.experiment import read
@@ -115,7 +115,7 @@ def test_own_images_keep_their_size(tmp_path):
 def of_digits(*overrides: str, rows):
     """Return test digits, and a function from (cell number, network) to their challenge."""
     experiment = read(compose(["dataset=digits", "device=cpu", *overrides]))
-    clean = known("digits").load("test", DataSettings("data")).select(rows)
+    clean = build_dataset("digits").load("test", DataSettings("data")).select(rows)
 
     def made(number, f=None):
         return source(experiment, experiment.cells[number], f).make(clean, np.arange(len(clean)))
@@ -125,7 +125,7 @@ def of_digits(*overrides: str, rows):
 
 def test_a_corruption_has_a_column_for_each_level(tmp_path):
     shown = picture("digits", "challenge=gaussian_noise", "levels=[1,5]", "n=10", cwd=tmp_path)
-    everything = known("digits").load("test", DataSettings("data"))
+    everything = build_dataset("digits").load("test", DataSettings("data"))
     seen = [row for row in range(len(everything)) if places(shown, everything.images[row])]
     assert sorted(everything.labels[seen]) == list(range(10)), "one of each class"
     clean, made = of_digits("challenges=[gaussian_noise]", "levels=[1,5]", rows=seen)
@@ -140,7 +140,7 @@ def test_a_corruption_has_a_column_for_each_level(tmp_path):
 def test_other_settings_of_a_challenge_and_other_seeds(tmp_path):
     changed = "{use: gaussian_noise, name: strong, strengths: [0.5]}"
     shown = picture("digits", f"challenge={changed}", "n=1", "challenge.seed=7", cwd=tmp_path)
-    everything = known("digits").load("test", DataSettings("data"))
+    everything = build_dataset("digits").load("test", DataSettings("data"))
     (row,) = (r for r in range(len(everything)) if places(shown, everything.images[r]))
     _, made = of_digits(f"challenges=[{changed}]", "challenge.seed=7", rows=[row])
     assert len(places(shown, made(0)[0])) == 1
@@ -176,7 +176,7 @@ def test_published_corruptions_are_shown_where_they_are_here(tmp_path, monkeypat
 
 def test_images_that_are_not_made_of_clean_ones(tmp_path):
     shown = picture("digits", "challenge=uniform_noise_images", "n=4", cwd=tmp_path)
-    everything = known("digits").load("test", DataSettings("data"))
+    everything = build_dataset("digits").load("test", DataSettings("data"))
     assert not any(places(shown, image) for image in everything.images)
     assert shown.shape[1] > 4 * 128
 
@@ -185,17 +185,17 @@ def test_images_of_cure_tsr_beside_their_twins(tmp_path):
     plant(tmp_path / "data", kinds=range(1, 3), each=2, challenges={"darkening": (1, 3)})
     words = ("cure_tsr", "challenge=cure_tsr_darkening", "levels=[1,3]", "n=4", "data.root=data")
     shown = picture(*words, cwd=tmp_path)
-    clean = known("cure_tsr").load("test", DataSettings(tmp_path / "data"))
+    clean = build_dataset("cure_tsr").load("test", DataSettings(tmp_path / "data"))
     assert all(len(places(shown, image)) == 1 for image in clean.images[:])
 
 
 def test_another_set_is_shown_before_and_after(tmp_path):
-    from gradbench.data.picture import Fit
-    from gradbench.data.resample import fit_pixels
+    from gradbench.data.picture import Resampling
+    from gradbench.data.resample import resize_pixels
 
     images = save(tmp_path / "data/tiny_imagenet/test.npz", 6, size=64, classes=3)
     shown = picture("cifar10", "challenge=tiny_imagenet", "n=6", cwd=tmp_path)
-    small = fit_pixels(images, (3, 32, 32), Fit())
+    small = resize_pixels(images, (3, 32, 32), Resampling())
     for before, after in zip(images, small):
         (left, up), (right, down) = (*places(shown, before), *places(shown, after))
         assert (right - left, down - up) == (136, 0)
@@ -217,7 +217,7 @@ ATTACK = ("digits", "backbone=small_cnn", "backbone.checkpoint=f.safetensors")
 def test_an_attack_shows_clean_perturbation_and_attacked(tmp_path, network):
     words = ("challenge={use: fgsm, epsilon: 0.05}", "n=5")
     shown = picture(*ATTACK, *words, cwd=tmp_path)
-    everything = known("digits").load("test", DataSettings("data"))
+    everything = build_dataset("digits").load("test", DataSettings("data"))
     seen = [row for row in range(len(everything)) if places(shown, everything.images[row])]
     assert len(seen) == 5
     clean = everything.images[seen]
@@ -263,7 +263,7 @@ def test_a_trained_network_is_found_in_the_store(tmp_path):
 
 def test_several_attacks(tmp_path, network):
     shown = picture(*ATTACK, "challenge=[fgsm,bim]", "n=1", cwd=tmp_path)
-    everything = known("digits").load("test", DataSettings("data"))
+    everything = build_dataset("digits").load("test", DataSettings("data"))
     assert sum(len(places(shown, image)) for image in everything.images) == 2
 
 

@@ -7,8 +7,8 @@ import pytest
 from _dummies import images
 
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
-from gradbench.data.gather import gather
-from gradbench.data.raw import Raw
+from gradbench.data.in_distribution import load_in_distribution
+from gradbench.data.loading import LoadedSplit
 from gradbench.errors import Faulty, GradbenchError
 
 
@@ -25,7 +25,7 @@ class Mine(Dataset):
 def world(tmp_path, **methods):
     kind = type("Mine", (Mine,), methods)
     dataset = kind(name="mine", roles={"train": "train", "test": "test"}, holdout=9)
-    return gather(dataset, DataSettings(tmp_path, False))
+    return load_in_distribution(dataset, DataSettings(tmp_path, False))
 
 
 def test_good_images_are_taken(tmp_path):
@@ -80,12 +80,12 @@ def test_missing_data_stays_missing_data(tmp_path):
 
 def test_raw_arrays_of_a_wrong_kind_are_one_sentence(tmp_path):
     class Read(Dataset):
-        def here(self, split, settings):
+        def is_local(self, split, settings):
             return True
 
         def read(self, split, settings):
-            return Raw(images(20).images, [0] * 20)
+            return LoadedSplit(images(20).images, [0] * 20)
 
     dataset = Read(name="mine", roles={"train": "train", "test": "test"})
     with pytest.raises(Faulty, match=r"Read.load\('train'\)"):
-        gather(dataset, DataSettings(tmp_path, False))
+        load_in_distribution(dataset, DataSettings(tmp_path, False))

@@ -7,9 +7,9 @@ import pytest
 
 from gradbench.challenges.archive import FOLDER
 from gradbench.config import group_files, load_member
+from gradbench.data.catalogue import build_dataset, list_datasets
 from gradbench.data.cifar10c import Cifar10C
 from gradbench.data.dataset import DataSettings
-from gradbench.data.shelf import known, listed
 from gradbench.data.verify import verify
 from gradbench.errors import GradbenchError
 
@@ -44,12 +44,12 @@ def toy(root, **changes) -> Cifar10C:
 
 
 def found(dataset, root) -> dict[str, tuple[str, str]]:
-    return {c.what: (c.verdict, c.detail) for c in verify(dataset, DataSettings(root))}
+    return {c.subject: (c.verdict, c.detail) for c in verify(dataset, DataSettings(root))}
 
 
 def test_a_family_is_read_and_checked(root):
     dataset, settings = toy(root), DataSettings(root)
-    assert [dataset.here(split, settings) for split in ("fog", "snow")] == [True, False]
+    assert [dataset.is_local(split, settings) for split in ("fog", "snow")] == [True, False]
     images = dataset.load("challenge", settings)
     pixels, labels = arrays()
     assert np.array_equal(images.images[3:60], pixels[3:60].transpose(0, 3, 1, 2))
@@ -110,15 +110,15 @@ def test_rows_that_are_no_five_levels(root):
 
 
 def test_the_set_that_is_shipped_is_that_of_the_challenge(root):
-    shipped = known("cifar10c")
-    families = shipped.every_split()
+    shipped = build_dataset("cifar10c")
+    families = shipped.all_splits()
     assert sorted(families) == sorted(load_member("challenge", "cifar10c")["members"])
     assert set(families) <= set(group_files("challenge"))
     assert shipped.folder == FOLDER
     assert set(shipped.md5) == {*families, "labels"}
     assert set(shipped.counts.values()) == {50000}
-    (entry,) = [e for e in listed(DataSettings(root)) if e.name == "cifar10c"]
-    assert (entry.here, entry.status) == ("1 of 19 splits, 100 images", "part")
+    (entry,) = [e for e in list_datasets(DataSettings(root)) if e.name == "cifar10c"]
+    assert (entry.summary, entry.status) == ("1 of 19 splits, 100 images", "part")
     assert (entry.hosts, entry.size) == (("zenodo.org",), 2918471680)
 
 
@@ -126,5 +126,5 @@ def test_a_damaged_array_is_listed_as_such(root):
     (root / "CIFAR-10-C/fog.npy").write_bytes(b"nothing")
     with pytest.raises(GradbenchError, match="not a whole"):
         toy(root).count("fog", DataSettings(root))
-    (entry,) = [e for e in listed(DataSettings(root)) if e.name == "cifar10c"]
+    (entry,) = [e for e in list_datasets(DataSettings(root)) if e.name == "cifar10c"]
     assert entry.status == "damaged"

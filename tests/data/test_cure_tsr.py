@@ -11,9 +11,10 @@ from test_sources import build
 
 from gradbench.challenges.base import Asked
 from gradbench.challenges.cure_tsr import CureChallenge
-from gradbench.data.cure_tsr import FOLDERS, Sign, folder_of, parse
+from gradbench.data.cure_tsr import FOLDERS, Sign, folder_of, parse_name
 from gradbench.data.dataset import DataSettings, MissingData
-from gradbench.data.gather import gather, part
+from gradbench.data.in_distribution import load_in_distribution
+from gradbench.data.roles import stratified_subset
 from gradbench.errors import GradbenchError
 
 
@@ -30,11 +31,11 @@ def asked(clean, settings, level=3, dataset=None):
 
 
 def test_a_name_tells_everything():
-    sign = parse(Path("01_14_08_05_0372.bmp"))
+    sign = parse_name(Path("01_14_08_05_0372.bmp"))
     assert sign == Sign(world=1, kind=14, challenge=8, level=5, index=372)
-    assert (sign.folder, sign.original) == ("Noise-5", "01_14_0372")
-    free = parse(Path("01_14_00_00_0372.BMP"))
-    assert (free.folder, free.original) == ("ChallengeFree", "01_14_0372")
+    assert sign.original == "01_14_0372"
+    free = parse_name(Path("01_14_00_00_0372.BMP"))
+    assert free.original == "01_14_0372"
 
 
 def test_every_challenge_type_has_the_number_of_the_published_list():
@@ -147,7 +148,7 @@ def test_a_part_is_counted_and_called_one(tmp_path, settings):
 def test_a_part_gives_the_same_share_to_the_hold_out(tmp_path, settings):
     for split in ("Train", "Test"):
         plant(tmp_path, split, each=10)
-    found = gather(build("cure_tsr"), settings)
+    found = load_in_distribution(build("cure_tsr"), settings)
     assert len(found.hold_out) == round(700 * 140 / 7292)
     assert not set(found.train.groups) & set(found.hold_out.groups)
 
@@ -198,7 +199,7 @@ def test_only_twins_of_measured_images_are_taken(tmp_path, settings):
     assert set(made.sources) == set(clean.sources) - {"cure_tsr/test/53"}
     assert made.status == "part"
     assert made.note.startswith("twins of 55 of 56 images of ChallengeFree; ")
-    limited = part(clean, 28)
+    limited = stratified_subset(clean, 28)
     made = CureChallenge("noise").find(asked(limited, settings))
     assert set(made.sources) <= set(limited.sources)
     other = limited.select(np.arange(28)[limited.labels == 0])

@@ -9,9 +9,8 @@ from _server import serving
 
 from gradbench.data import download
 from gradbench.data.dataset import DataSettings
-from gradbench.data.download import fetch, install
-from gradbench.data.trees import Tree
-from gradbench.data.unpack import extract
+from gradbench.data.download import download_archive, download_file, unpack
+from gradbench.data.image_folders import Tree
 from gradbench.errors import GradbenchError
 
 CONTENT = bytes(range(256)) * 9000
@@ -26,43 +25,43 @@ def server():
 
 
 def test_fetches_checks_and_does_not_fetch_again(server, tmp_path):
-    path = fetch(server["url"] + "/x.bin", tmp_path / "deep" / "x.bin", md5=MD5)
+    path = download_file(server["url"] + "/x.bin", tmp_path / "deep" / "x.bin", md5=MD5)
     assert path.read_bytes() == CONTENT
     assert os.listdir(path.parent) == ["x.bin"]
-    fetch(server["url"] + "/x.bin", path, sha256=SHA256)
+    download_file(server["url"] + "/x.bin", path, sha256=SHA256)
     assert server["ranges"] == [None]
 
 
 def test_goes_on_from_a_part(server, tmp_path):
     (tmp_path / "x.bin.part").write_bytes(CONTENT[:1000])
-    fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
+    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
     assert server["ranges"] == ["bytes=1000-"]
 
 
 def test_a_complete_part_is_taken(server, tmp_path):
     (tmp_path / "x.bin.part").write_bytes(CONTENT)
-    fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
+    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_begins_anew(server, tmp_path):
     server["ranged"] = False
     (tmp_path / "x.bin.part").write_bytes(b"begin")
-    fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
+    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
 
 
 def test_a_part_of_another_file_is_replaced(server, tmp_path):
     (tmp_path / "x.bin.part").write_bytes(b"another" * 100)
-    fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
+    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
     assert server["ranges"] == ["bytes=700-", None]
 
 
 def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path):
     server["broken"] = [5000, 4000]
-    fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
+    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
     assert server["ranges"] == [None, "bytes=4000-", "bytes=9000-"]
 
@@ -70,25 +69,25 @@ def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path):
 def test_a_dead_connection_keeps_what_came(server, tmp_path):
     server["broken"] = [0, 4000]
     with pytest.raises(GradbenchError, match=r"ended after 4000 of .*; 4,000 bytes came and are"):
-        fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
+        download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin.part").read_bytes() == CONTENT[:4000]
-    fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
+    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert server["ranges"][-1] == "bytes=4000-"
 
 
 def test_wrong_checksum_keeps_nothing(server, tmp_path):
     with pytest.raises(GradbenchError, match=f"was not kept: its md5 is {MD5} in place of 0000"):
-        fetch(server["url"] + "/x.bin", tmp_path / "x.bin", md5="0" * 32)
+        download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5="0" * 32)
     assert not os.listdir(tmp_path)
 
 
 def test_unknown_file_unknown_server_and_no_checksum(server, tmp_path):
     with pytest.raises(GradbenchError, match="HTTP 404"):
-        fetch(server["url"] + "/y.bin", tmp_path / "y.bin", md5=MD5)
+        download_file(server["url"] + "/y.bin", tmp_path / "y.bin", md5=MD5)
     with pytest.raises(GradbenchError, match="could not be downloaded"):
-        fetch("http://127.0.0.1:1/y.bin", tmp_path / "y.bin", md5=MD5)
+        download_file("http://127.0.0.1:1/y.bin", tmp_path / "y.bin", md5=MD5)
     with pytest.raises(GradbenchError, match="no known checksum"):
-        fetch(server["url"] + "/x.bin", tmp_path / "x.bin")
+        download_file(server["url"] + "/x.bin", tmp_path / "x.bin")
 
 
 def tarred(*members):
@@ -117,8 +116,8 @@ def zipped(*names, link=False):
 def test_extracts_into_folders_that_are_there(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(tarred(("d/one", None), ("d/e/two", None)))
     (tmp_path / "b.zip").write_bytes(zipped("d/three", "d/e/four"))
-    extract(tmp_path / "a.tar.gz", tmp_path)
-    extract(tmp_path / "b.zip", tmp_path)
+    unpack(tmp_path / "a.tar.gz", tmp_path)
+    unpack(tmp_path / "b.zip", tmp_path)
     found = sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / "d").rglob("*"))
     assert found == ["d/e", "d/e/four", "d/e/two", "d/one", "d/three"]
     assert (tmp_path / "d" / "e" / "two").read_text() == "d/e/two"
@@ -144,7 +143,7 @@ def test_archives_cannot_leave_their_folder(tmp_path, name, content):
     folder.mkdir()
     (folder / name).write_bytes(content)
     with pytest.raises(GradbenchError, match="was not unpacked"):
-        extract(folder / name, folder)
+        unpack(folder / name, folder)
     assert os.listdir(folder) == [name]
     assert os.listdir(tmp_path) == ["folder"]
 
@@ -160,7 +159,7 @@ def test_archives_cannot_leave_their_folder(tmp_path, name, content):
 def test_damaged_archives_leave_nothing(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(GradbenchError, match="could not be unpacked"):
-        extract(tmp_path / name, tmp_path)
+        unpack(tmp_path / name, tmp_path)
     assert os.listdir(tmp_path) == [name]
 
 
@@ -174,7 +173,7 @@ def test_inner_files_are_unpacked_too(server, tmp_path):
     server["files"]["/all.zip"] = stream.getvalue()
     md5 = hashlib.md5(stream.getvalue()).hexdigest()
     entry = {"url": server["url"] + "/all.zip?dl=1", "md5": md5, "to": "raw"}
-    install({**entry, "inner": "gzip/l*.gz"}, tmp_path)
+    download_archive({**entry, "inner": "gzip/l*.gz"}, tmp_path)
     assert sorted(os.listdir(tmp_path / "raw")) == ["gzip", "letters"]
     assert (tmp_path / "raw" / "letters").read_bytes() == b"letters"
 
@@ -208,7 +207,7 @@ def test_an_unwritable_root_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(GradbenchError, match="cannot be written"),
-        download.alone(tmp_path / "file" / "lock"),
+        download.one_process(tmp_path / "file" / "lock"),
     ):
         pass
 

@@ -5,9 +5,9 @@ import pytest
 from _runs import gradbench, one_sentence
 from PIL import Image
 
-from gradbench.data.gather import gather
-from gradbench.data.own import Arrays, Folder
+from gradbench.data.in_distribution import load_in_distribution
 from gradbench.data.settings import DataSettings
+from gradbench.data.user_data import Arrays, Folder
 from gradbench.errors import GradbenchError
 
 ROLES = {"train": "train", "test": "test", "challenge": ["test", "all", "train"]}
@@ -40,7 +40,9 @@ def brightness(images):
 )
 def test_both_splits_are_found_and_a_class_without_test_images_shifts_no_label(tmp_path, names):
     tree(tmp_path, **{names[0]: dict.fromkeys("abc", 3), names[1]: {"a": 2, "c": 2}})
-    found = gather(Folder(path=str(tmp_path), roles=ROLES, holdout=3), settings(tmp_path))
+    found = load_in_distribution(
+        Folder(path=str(tmp_path), roles=ROLES, holdout=3), settings(tmp_path)
+    )
     assert found.train.classes == found.test.classes == ("a", "b", "c")
     assert found.test.labels.tolist() == [0, 0, 2, 2]
     assert brightness(found.test) == {"a": ord("a"), "c": ord("c")}
@@ -67,7 +69,9 @@ def test_classes_of_arrays_in_another_order_are_matched_by_name(tmp_path):
     np.savez(tmp_path / "train.npz", images=images, labels=np.arange(6) % 3, classes=list("abc"))
     labels = np.array([0, 1, 2, 0, 1, 2])
     np.savez(tmp_path / "Test.npz", images=images, labels=labels, classes=list("cab"))
-    found = gather(Arrays(path=str(tmp_path), roles=ROLES, holdout=2), settings(tmp_path))
+    found = load_in_distribution(
+        Arrays(path=str(tmp_path), roles=ROLES, holdout=2), settings(tmp_path)
+    )
     assert found.test.classes == ("a", "b", "c")
     assert found.test.labels.tolist() == [2, 0, 1, 2, 0, 1]
 
@@ -90,7 +94,7 @@ def test_labels_that_mean_nothing_are_refused(tmp_path, train, test, says):
         content = {"images": np.zeros((3, 4, 4, 1), np.uint8), "labels": np.arange(3)} | changes
         np.savez(tmp_path / f"{split}.npz", **{k: v for k, v in content.items() if v is not None})
     with pytest.raises(GradbenchError, match=says) as fault:
-        gather(Arrays(path=str(tmp_path), roles=ROLES, holdout=0), settings(tmp_path))
+        load_in_distribution(Arrays(path=str(tmp_path), roles=ROLES, holdout=0), settings(tmp_path))
     assert "\n" not in str(fault.value)
 
 

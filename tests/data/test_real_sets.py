@@ -8,8 +8,8 @@ import pytest
 from gradbench.config import load_member
 from gradbench.data.dataset import DataSettings
 from gradbench.data.imageset import channel_statistics
-from gradbench.data.overlap import overlap
-from gradbench.data.resample import fit_to, round_trip
+from gradbench.data.labels import overlapping_classes
+from gradbench.data.resample import resize_to, round_trip
 
 pytestmark = pytest.mark.data
 ROOT = os.environ.get("GRADBENCH_DATA")
@@ -38,11 +38,11 @@ def test_cifar10_is_whole():
 def test_tiny_imagenet_loses_its_overlapping_classes():
     _, whole = load("tiny_imagenet", "challenge")
     _, rest = load("tiny_imagenet", "challenge", exclude="tiny_imagenet_cifar10")
-    left_out = 50 * len(overlap("tiny_imagenet_cifar10"))
+    left_out = 50 * len(overlapping_classes("tiny_imagenet_cifar10"))
     assert (len(whole), len(rest)) == (10000, 10000 - left_out)
     words = {rest.classes[label] for label in np.unique(rest.labels)}
     assert not words & {"n01855672 goose", "n02123045 tabby", "n03100240 convertible"}
-    fitted = fit_to(rest.select(np.arange(20)), (3, 32, 32))
+    fitted = resize_to(rest.select(np.arange(20)), (3, 32, 32))
     assert fitted.note.endswith("64x64 -> 32x32 bilinear antialiased")
 
 

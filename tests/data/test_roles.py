@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from gradbench.data.roles import hold_out
+from gradbench.data.roles import draw_hold_out
 
 
 def digest(chosen):
@@ -21,13 +21,13 @@ def test_trained_networks_keep_their_hold_out(size, frames, classes, count, expe
     track = np.arange(size) // frames
     labels = np.random.default_rng(1).integers(0, classes, track.max() + 1)[track]
     groups = np.array([f"set/train/{t}" for t in track])
-    assert digest(hold_out(labels, groups, count)) == expected
+    assert digest(draw_hold_out(labels, groups, count)) == expected
 
 
 def test_groups_of_several_classes_stay_whole():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 60, 600)
     labels = np.where(rng.random(600) < 0.7, groups % 3, rng.integers(0, 3, 600))
-    chosen = hold_out(labels, groups, 120)
+    chosen = draw_hold_out(labels, groups, 120)
     assert not set(groups[chosen]) & set(groups[~chosen])
     assert 120 <= chosen.sum() <= 160

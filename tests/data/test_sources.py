@@ -11,7 +11,7 @@ from PIL import Image
 
 from gradbench.config import load_member
 from gradbench.data.dataset import DataSettings, MissingData
-from gradbench.data.overlap import overlap
+from gradbench.data.labels import overlapping_classes
 from gradbench.errors import GradbenchError
 
 
@@ -101,10 +101,10 @@ def test_tiny_imagenet_as_published(tiny, settings):
 
 
 def test_tiny_imagenet_without_overlapping_classes(tiny, settings):
-    wnid = next(iter(overlap("tiny_imagenet_cifar10")))
+    wnid = next(iter(overlapping_classes("tiny_imagenet_cifar10")))
     for path in (tiny / "wnids.txt", tiny / "words.txt", tiny / "val" / "val_annotations.txt"):
         path.write_text(path.read_text().replace("n01", wnid))
-    others = sorted(set(overlap("tiny_imagenet_cifar10")) - {wnid})
+    others = sorted(set(overlapping_classes("tiny_imagenet_cifar10")) - {wnid})
     with open(tiny / "wnids.txt", "a") as stream:
         stream.write("\n".join(others))
     found = build("tiny_imagenet", exclude="tiny_imagenet_cifar10").load("challenge", settings)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.image_folders import Tree
 from gradbench.data.torchvision_sets import TorchvisionSet
-from gradbench.data.trees import Tree
 from gradbench.data.verify import verify
 
 CLASSES = ("left", "right", "top")
@@ -38,8 +38,8 @@ def put(root, split="test", **changed):
 def found(dataset, root) -> dict[tuple[str, str], tuple[str, str]]:
     """Return (verdict, detail) by (split, what), each of which stands there once."""
     checks = list(verify(dataset, DataSettings(root)))
-    assert len({(c.split, c.what) for c in checks}) == len(checks)
-    return {(c.split, c.what): (c.verdict, c.detail) for c in checks}
+    assert len({(c.split, c.subject) for c in checks}) == len(checks)
+    return {(c.split, c.subject): (c.verdict, c.detail) for c in checks}
 
 
 def test_a_good_set_has_nothing_that_differs(tmp_path):

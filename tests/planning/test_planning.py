@@ -110,8 +110,7 @@ def test_missing_images_are_one_sentence(tmp_path):
 
 def test_a_plan_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.delenv("GRADBENCH_OFFLINE", raising=False)
-    monkeypatch.setattr(Dataset, "_download", lambda self, *_: pytest.fail("a download"))
-    monkeypatch.setattr("gradbench.data.download.install", lambda *_: pytest.fail("a download"))
+    monkeypatch.setattr(Dataset, "download", lambda self, *_: pytest.fail("a download"))
     online = (f"data.root={tmp_path}", "data.download=true")
     lines = planned(tmp_path, *online)
     assert lines["outputs", "svhn"].note == "not here, would be downloaded"

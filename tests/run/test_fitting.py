@@ -11,7 +11,7 @@ from _dummies import images, network
 from gradbench.backbones.backbone import digest
 from gradbench.challenges.identity import Identity
 from gradbench.config import load_member
-from gradbench.data.gather import InDistribution
+from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.run import memorisation

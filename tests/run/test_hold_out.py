@@ -15,9 +15,9 @@ from gradbench import load
 from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.backbones.trained_network import initial_network
 from gradbench.config import compose
-from gradbench.data import gather as gathering
-from gradbench.data.gather import gather
+from gradbench.data import in_distribution
 from gradbench.data.imageset import to_float
+from gradbench.data.in_distribution import load_in_distribution
 from gradbench.pipeline import order
 from gradbench.report.manifest import seal
 from gradbench.run.clean_images import clean_images
@@ -40,7 +40,7 @@ def home(tmp_path_factory):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     f = initial_network(
-        order(experiment, gather(experiment.dataset, experiment.data), 0), whole
+        order(experiment, load_in_distribution(experiment.dataset, experiment.data), 0), whole
     ).train()
     pixels, labels = to_float(whole.images[slice(None)]), torch.from_numpy(whole.labels)
     adam = torch.optim.Adam(f.parameters(), 3e-3)
@@ -151,7 +151,7 @@ def test_what_score_prints(done, home):
 
 
 def test_where_test_images_are_too_few_everything_says_so(home, done, monkeypatch):
-    monkeypatch.setattr(gathering, "LEAST", 500)
+    monkeypatch.setattr(in_distribution, "LEAST", 500)
     folder, said = done("few", "backbone.trained_on=all")
     sentence = (
         "200 training images that f may have been trained on: f was trained on all training "
@@ -177,7 +177,7 @@ def test_a_plan_speaks_of_the_same_hold_out(home, done):
 
 def test_a_list_of_training_images(home, tmp_path):
     experiment = read(compose(WORDS))
-    own = gather(experiment.dataset, experiment.data)
+    own = load_in_distribution(experiment.dataset, experiment.data)
     (tmp_path / "names-0.txt").write_text("\n".join(own.train.sources[:400]))
     (tmp_path / "names-1.txt").write_text("\n".join(own.train.sources[200:600]))
     words = [*WORDS, f"backbone.checkpoint={home / 'f.pt'}", "seeds=[0,1]"]
@@ -190,16 +190,16 @@ def test_a_list_of_training_images(home, tmp_path):
 
 def test_checkpoints_of_one_run_are_asked_one_by_one(home, done, tmp_path):
     experiment = read(compose(WORDS))
-    own = gather(experiment.dataset, experiment.data)
+    own = load_in_distribution(experiment.dataset, experiment.data)
     prints = {"train": own.train.fingerprint, "hold_out": own.hold_out.fingerprint}
     net = initial_network(order(experiment, own, 0), own.train).network
     for seed, more in enumerate(({"trained_on": prints}, {"trained_on": prints}, {})):
         save_checkpoint(tmp_path / f"f-{seed}.safetensors", net, more)
     file = f"backbone.checkpoint='{tmp_path}/f-{{seed}}.safetensors'"
     both = clean_images(read(compose([*WORDS, "seeds=[0,1]", file])))
-    assert (both.known.role, both.known.trained) == ("train", True)
+    assert (both.provenance.role, both.provenance.trained) == ("train", True)
     mixed = clean_images(read(compose([*WORDS, "seeds=[0,2]", file])))
-    assert (mixed.known.role, mixed.known.trained) == ("test", False)
+    assert (mixed.provenance.role, mixed.provenance.trained) == ("test", False)
 
 
 @pytest.mark.parametrize(

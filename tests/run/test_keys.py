@@ -17,7 +17,7 @@ from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.backbones.trained_network import NetworkRequest
 from gradbench.challenges.produce import Source
 from gradbench.config import compose, expand, group_files, read_member
-from gradbench.data.gather import InDistribution
+from gradbench.data.in_distribution import InDistribution
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.run.experiment import read
 from gradbench.run.fitting import fit_key

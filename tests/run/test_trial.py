@@ -8,7 +8,8 @@ from _dummies import images, network
 
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.data import imageset
-from gradbench.data.gather import InDistribution, part
+from gradbench.data.in_distribution import InDistribution
+from gradbench.data.roles import stratified_subset
 from gradbench.outputs import extract
 from gradbench.protocols.base import Grouped
 from gradbench.protocols.presets import Access2023, Icip2020
@@ -32,7 +33,7 @@ class Stopped(Exception):
 
 def world(store, limit=None, reads=("logits",)):
     data = images(150, seed=3)
-    roles = InDistribution(data, data, data, part(data, limit))
+    roles = InDistribution(data, data, data, stratified_subset(data, limit))
     return trial.Trial(
         SimpleNamespace(reads=list(reads)),
         roles,
@@ -48,7 +49,7 @@ def test_accuracy_is_of_the_images_that_are_measured(store):
         right = f(torch.from_numpy(data.images) / 255).argmax(1).numpy() == data.labels
     assert 0 < right.mean() < 1
     assert world(store).accuracy == right.mean()
-    few = part(data, 30)
+    few = stratified_subset(data, 30)
     chosen = [place in few.sources for place in data.sources]
     assert world(store, limit=30).accuracy == right[chosen].mean()
 

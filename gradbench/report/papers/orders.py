@@ -169,11 +169,11 @@ class _Sets:
         return self._known[name, role]
 
     def _scarce(self, dataset: Dataset) -> str:
-        from gradbench.data.gather import scarce
+        from gradbench.data.in_distribution import why_scarce
 
-        split = next(s for s in dataset.splits("train") if dataset.here(s, self.data))
+        split = next(s for s in dataset.splits("train") if dataset.is_local(s, self.data))
         count, _ = dataset.count(split, self.data)
-        return "" if count is None else scarce(dataset, split, count, self.data)
+        return "" if count is None else why_scarce(dataset, split, count, self.data)
 
 
 def _reachable(cell: Filled, built: dict[str, set[str]], sets: _Sets) -> tuple[Place, str] | None:

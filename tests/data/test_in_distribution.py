@@ -6,7 +6,7 @@ from _runs import gradbench, one_sentence
 from test_dataset import build, save
 
 from gradbench.data.dataset import DataSettings
-from gradbench.data.gather import gather
+from gradbench.data.in_distribution import load_in_distribution
 from gradbench.errors import GradbenchError
 
 
@@ -24,7 +24,7 @@ def signs(root, tracks=60, frames=5):
 def test_no_track_of_signs_is_on_both_sides(tmp_path):
     signs(tmp_path)
     dataset = build("gtsrb", counts={"train": 300}, holdout=60)
-    found = gather(dataset, DataSettings(tmp_path, download=False))
+    found = load_in_distribution(dataset, DataSettings(tmp_path, download=False))
     assert (len(found.train), len(found.hold_out)) == (240, 60)
     assert not set(found.train.groups) & set(found.hold_out.groups)
     assert len(set(found.hold_out.groups)) == 12  # whole tracks of five frames
@@ -40,10 +40,10 @@ def test_a_small_part_of_a_training_set_is_not_taken_for_it(tmp_path, held, enou
     dataset = build("svhn", counts={"train": 1000}, holdout=100)
     settings = DataSettings(tmp_path, download=False)
     if enough:
-        assert len(gather(dataset, settings).train) == 45
+        assert len(load_in_distribution(dataset, settings).train) == 45
         return
     with pytest.raises(GradbenchError, match="49 of 1,000 training images are at hand"):
-        gather(dataset, settings)
+        load_in_distribution(dataset, settings)
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])

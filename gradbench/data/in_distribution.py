@@ -1,4 +1,4 @@
-"""The in-distribution images of a run, by role."""
+"""The in-distribution images of a run: bank, hold-out and test images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import numpy as np
 
 from gradbench.data import checked
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
-from gradbench.data.imageset import ImageSet
-from gradbench.data.labels import numbered_alike
-from gradbench.data.raw import join_notes
-from gradbench.data.roles import hold_out
-from gradbench.data.trained_on import Knowledge, TrainedOn
+from gradbench.data.imageset import ImageSet, join_notes
+from gradbench.data.labels import match_labels
+from gradbench.data.roles import draw_hold_out, stratified_subset
+from gradbench.data.training_record import Provenance, TrainingRecord
 from gradbench.errors import GradbenchError
 
-OTHER_PRINTS = "its checkpoint tells of other images or another hold-out than these"
+OTHER_FINGERPRINTS = "its checkpoint tells of other images or another hold-out than these"
 SCARCE = 0.05
 """Share of a published training set below which a copy is not taken for it."""
 LEAST = 100
@@ -33,24 +32,24 @@ class InDistribution:
     Attributes:
         train: what f is trained on, also the *bank*.
         hold_out: images that f never sees, of the training set, or where f may have seen that,
-            of the test set; see `known`.
+            of the test set; see `provenance`.
         test: clean test images, all of them.
         normal: those test images that are the normal side of every measurement.
-        known: what is known of train and hold-out.
+        provenance: whether f was trained on the bank and on the hold-out.
     """
 
     train: ImageSet
     hold_out: ImageSet
     test: ImageSet
     normal: ImageSet
-    known: Knowledge = field(default_factory=Knowledge)
+    provenance: Provenance = field(default_factory=Provenance)
 
 
-def gather(
+def load_in_distribution(
     dataset: Dataset,
     settings: DataSettings,
     limit: int | None = None,
-    networks: Sequence[TrainedOn] = (TrainedOn(),),
+    networks: Sequence[TrainingRecord] = (TrainingRecord(),),
 ) -> InDistribution:
     """Load the in-distribution images and give every image its role.
 
@@ -59,7 +58,7 @@ def gather(
         settings: where it is looked for.
         limit: class-stratified number of test images to measure on, the same ones in every run;
             None for all.
-        networks: what those were trained on that are measured; the hold-out serves all of them.
+        networks: what the measured ones were trained on; the hold-out serves all of them.
 
     Raises:
         MissingData: if images are missing, or too few of the training set are at hand.
@@ -67,15 +66,15 @@ def gather(
             images are not those of the training images, or a list of training images does not fit.
     """
     whole = checked.load(dataset, "train", settings)
-    if reason := scarce(dataset, whole.split, len(whole), settings):
+    if reason := why_scarce(dataset, whole.split, len(whole), settings):
         raise MissingData(reason)
-    test = numbered_alike(checked.load(dataset, "test", settings), whole)
-    for one in networks:
-        one.check(whole, test)
+    test = match_labels(checked.load(dataset, "test", settings), whole)
+    for network in networks:
+        network.check(whole, test)
     kept = checked.check_held_out(dataset, dataset.held_out(whole), len(whole))
     parts = whole.select(np.flatnonzero(~kept)), whole.select(np.flatnonzero(kept), "hold-out")
-    seen, banks, sure = zip(*(one.masks(whole, kept, parts) for one in networks))
-    bank, trained = np.logical_and.reduce(banks), all(sure)
+    seen, banks, certain = zip(*(network.masks(whole, kept, parts) for network in networks))
+    bank, trained = np.logical_and.reduce(banks), all(certain)
     if not bank.any():
         raise GradbenchError(
             "the networks of these seeds have no training image in common: run them one by one"
@@ -83,48 +82,47 @@ def gather(
     train = parts[0] if np.array_equal(bank, ~kept) else whole.select(np.flatnonzero(bank))
     # a group of which f has seen one image is not new to it
     ever = np.isin(whole.groups, whole.groups[np.logical_or.reduce(seen)])
+    normal, provenance = stratified_subset(test, limit), Provenance(trained=trained)
     if not (kept & ever).any():
-        return InDistribution(train, parts[1], test, part(test, limit), Knowledge(trained=trained))
+        return InDistribution(train, parts[1], test, normal, provenance)
 
     wanted, free = int(kept.sum()), whole.select(np.flatnonzero(~ever), "hold-out")
     if len(free) >= min(wanted, LEAST):
-        some = part(free, wanted)
-        return InDistribution(train, some, test, part(test, limit), Knowledge(trained=trained))
+        return InDistribution(train, stratified_subset(free, wanted), test, normal, provenance)
     may = "was" if trained else "may have been"
     but = f"all but {len(free)}" if len(free) else "all"
-    why = f"f {may} trained on {but} training images"
-    if any(one.prints is not None and own.all() for one, own in zip(networks, seen)):
-        why += f", and {OTHER_PRINTS}"
-    return _from_test(train, parts[1], test, limit, Knowledge("test", True, trained, why))
+    reason = f"f {may} trained on {but} training images"
+    if any(one.fingerprints is not None and own.all() for one, own in zip(networks, seen)):
+        reason += f", and {OTHER_FINGERPRINTS}"
+    return _hold_out_of_test(train, parts[1], test, limit, replace(provenance, reason=reason))
 
 
-def _from_test(
-    train: ImageSet, kept: ImageSet, test: ImageSet, limit: int | None, known: Knowledge
+def _hold_out_of_test(
+    train: ImageSet, kept: ImageSet, test: ImageSet, limit: int | None, provenance: Provenance
 ) -> InDistribution:
     """Take the hold-out from the test images, or say that they are too few.
 
-    It is of those that `limit` would name last: a part that is measured stays the same where
+    It is of those that `limit` would choose last: a part that is measured stays the same where
     enough other images are left.
     """
     count = min(len(kept), len(test) // SPARED)
     if count < min(len(kept), LEAST):
-        why = f"{known.why}, and {len(test)} test images are too few to take others from"
-        known = replace(known, role="train", unseen=False, why=why)
+        reason = f"{provenance.reason}, and {len(test)} test images are too few to take others from"
+        provenance = replace(provenance, unseen=False, reason=reason)
         kept = replace(kept, note=join_notes(kept.note, "f may have been trained on these"))
-        return InDistribution(train, kept, test, part(test, limit), known)
-    last = ~hold_out(test.labels, test.groups, len(test) - count)
+        return InDistribution(train, kept, test, stratified_subset(test, limit), provenance)
+    last = ~draw_hold_out(test.labels, test.groups, len(test) - count)
     if limit is None or limit > len(test) - count:
         normal = test.select(np.flatnonzero(~last))
     else:
-        normal = part(test, limit)
-    rows = np.flatnonzero(last & ~np.isin(test.groups, normal.groups))
-    held = test.select(rows, "hold-out")
+        normal = stratified_subset(test, limit)
+    held = test.select(np.flatnonzero(last & ~np.isin(test.groups, normal.groups)), "hold-out")
     held = replace(held, note=join_notes(held.note, "test images, which are not measured"))
-    return InDistribution(train, held, test, normal, known)
+    return InDistribution(train, held, test, normal, replace(provenance, role="test"))
 
 
-def scarce(dataset: Dataset, split: str, count: int, settings: DataSettings) -> str:
-    """Return why so small a part of a training set is refused, f being another network; or ""."""
+def why_scarce(dataset: Dataset, split: str, count: int, settings: DataSettings) -> str:
+    """Return why a part of a training set is too small to train and measure on, else ""."""
     official = dataset.counts.get(split, 0)
     if count >= SCARCE * official:
         return ""
@@ -133,10 +131,3 @@ def scarce(dataset: Dataset, split: str, count: int, settings: DataSettings) -> 
         f"training images are at hand, and at least {SCARCE:.0%} are needed to train and judge a "
         f"network: put the whole set at {settings.root / dataset.name}"
     )
-
-
-def part(images: ImageSet, limit: int | None) -> ImageSet:
-    """Return a class-stratified part of a set, the same every time, in its order; None for all."""
-    if limit is None or limit >= len(images):
-        return images
-    return images.select(np.flatnonzero(hold_out(images.labels, images.groups, limit)))

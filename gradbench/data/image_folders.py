@@ -1,0 +1,170 @@
+"""Published sets that are image files in folders."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.files import FileImages, list_classes, list_images, open_files
+from gradbench.data.loading import LoadedSplit
+from gradbench.data.npz import class_name
+from gradbench.errors import GradbenchError
+
+
+@dataclass(kw_only=True, eq=False)
+class Tree(Dataset):
+    """A set of image files, decoded when they are indexed.
+
+    Attributes:
+        folders: split -> folder relative to the data root (or to `<root>/<name>`).
+        labelled: whether the class of an image is its sub-folder.
+        uniform: whether all files have the size of `shape`; otherwise their sizes are read first.
+        damaged: files of the published folder that are no images, and are left out.
+    """
+
+    folders: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = True
+    uniform: bool = False
+    damaged: Sequence[str] = ()
+
+    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
+        """Return the folder in which the split's own folder lies."""
+        folder = self.folders.get(split)
+        for home in (settings.root, settings.root / self.name):
+            if folder and all((home / path).exists() for path in (folder, *self.tables(split))):
+                return home
+        return None
+
+    def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
+        """Return the files of a split, still undecoded."""
+        loaded, paths = self.listing(split, home)
+        if self.uniform:
+            files = np.array(paths, dtype=object)
+            loaded.images = FileImages(files, self.shape, workers=settings.workers)
+        else:
+            loaded.images = open_files(paths, self.shape, settings.workers)
+        return loaded
+
+    def published_path(self, split: str) -> str:
+        """Return the folder of a split."""
+        return self.folders.get(split, "")
+
+    def tables(self, split: str) -> tuple[str, ...]:
+        """Return the files that a split needs besides its folder."""
+        return ()
+
+    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+        """Return labels and classes of a split, and its files in the same order."""
+        folder = home / self.folders[split]
+        if self.labelled:
+            paths, labels, classes = list_classes(folder)
+        else:
+            paths, classes = list_images(folder), ()
+            labels = np.zeros(len(paths), np.int64)
+        names = [path.relative_to(folder) for path in paths]
+        rows = [i for i, name in enumerate(names) if name.as_posix() not in self.damaged]
+        if not rows:
+            raise GradbenchError(f"{folder} holds no image files")
+        stems = np.array([names[row].with_suffix("").as_posix() for row in rows])
+        return LoadedSplit(None, labels[rows], stems, classes), [paths[row] for row in rows]
+
+
+class Gtsrb(Tree):
+    """Traffic signs: training frames by class and track, test images with a table of classes."""
+
+    def tables(self, split: str) -> tuple[str, ...]:
+        """Return the table of the test images' classes."""
+        return ("gtsrb/GT-final_test.csv",) if split == "test" else ()
+
+    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+        """Return the signs; names read class/track_frame in training."""
+        if split != "test":
+            loaded, paths = super().listing(split, home)
+            loaded.labels = np.array([int(loaded.classes[label]) for label in loaded.labels])
+            loaded.classes = ()
+            return loaded, paths
+        with open(home / self.tables(split)[0], newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
+        paths = [home / self.folders[split] / row["Filename"] for row in rows]
+        labels = np.array([int(row["ClassId"]) for row in rows])
+        return LoadedSplit(None, labels, np.array([path.stem for path in paths])), paths
+
+
+class TinyImagenet(Tree):
+    """Tiny ImageNet as published; labels are places in the sorted list of WordNet ids."""
+
+    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+        """Return the training images, or the validation images by number as `test`."""
+        top = home / "tiny-imagenet-200"
+        try:
+            ids = sorted((top / "wnids.txt").read_text().split())
+            lines = (top / "words.txt").read_text(encoding="utf-8").splitlines()
+            words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+            if split == "test":
+                table = (top / "val" / "val_annotations.txt").read_text().splitlines()
+                wnids = dict(line.split("\t")[:2] for line in table if line)
+                names = sorted(wnids, key=lambda name: int(name.split("_")[1].split(".")[0]))
+                paths = [top / "val" / "images" / name for name in names]
+                labels = [ids.index(wnids[name]) for name in names]
+            else:
+                paths = super().listing(split, home)[1]
+                folder = home / self.folders[split]
+                labels = [ids.index(path.relative_to(folder).parts[0]) for path in paths]
+        except (OSError, ValueError, KeyError, IndexError) as fault:
+            raise GradbenchError(f"{top} is not Tiny ImageNet as published: {fault}") from fault
+        classes = tuple(class_name(wnid, words.get(wnid, "")) for wnid in ids)
+        return LoadedSplit(None, np.array(labels), classes=classes), paths
+
+
+class Places365(Tree):
+    """The validation images of Places365 in their 256x256 form."""
+
+    def tables(self, split: str) -> tuple[str, ...]:
+        """Return the lists of images and of categories."""
+        return ("places365_val.txt", "categories_places365.txt")
+
+    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+        """Return the images in the order of the published list."""
+        images, categories = ((home / name).read_text().split() for name in self.tables(split))
+        classes = dict(zip(map(int, categories[1::2]), categories[::2]))
+        names = tuple(classes[label].lstrip("/") for label in sorted(classes))
+        paths = [home / self.folders[split] / name.lstrip("/") for name in images[::2]]
+        labels = np.array([int(label) for label in images[1::2]])
+        return LoadedSplit(None, labels, classes=names), paths
+
+
+@dataclass(kw_only=True, eq=False)
+class OdinArchive(Tree):
+    """Ten thousand photographs, reduced by the authors of ODIN (Liang, Li and Srikant 2018).
+
+    `resize` archives hold whole photographs squashed to 32x32 by a filter that is not stated,
+    `crop` archives patches of 32x32. A copy is checked against that size, since other reductions
+    of the same photographs go by the same folder names.
+    """
+
+    labelled: bool = False
+
+    def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
+        """Return the files of a split, still undecoded.
+
+        Raises:
+            GradbenchError: if an image has another size than the archive's.
+        """
+        loaded = super().read_published(split, home, settings)
+        sizes, paths = loaded.images.sizes, loaded.images.paths
+        width, height = self.shape[:0:-1]
+        wrong = np.flatnonzero((sizes != (width, height)).any(1))
+        if len(wrong):
+            first = wrong[0]
+            raise GradbenchError(
+                f"{home / self.folders[split]} is not the archive of {self.name}: {len(wrong):,} "
+                f"of {len(paths):,} images are not {width}x{height}, the first being "
+                f"{paths[first].name} of {sizes[first][0]}x{sizes[first][1]}; original photographs "
+                f"belong to {self.name.split('_odin_')[0]}"
+            )
+        return loaded
