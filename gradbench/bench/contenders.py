@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from gradbench.bench.networks import numerics
 from gradbench.bench.settings import Settings
@@ -108,20 +109,51 @@ def _engine(model: nn.Module, images: Tensor, settings: Settings) -> Contender:
 
 
 def _vmap(model: nn.Module, images: Tensor, settings: Settings) -> Contender:
-    from gradbench.gradients.reference import vmap_norms
-
     def run() -> Tensor:
-        return vmap_norms(model, images, LOSS, micro_batch=MICRO_BATCH)
+        return vmap_norms(model, images, MICRO_BATCH)
 
     return Contender("vmap", run, len(images), f"micro-batches of {MICRO_BATCH}")
 
 
-def _loop(model: nn.Module, images: Tensor, settings: Settings) -> Contender:
-    from gradbench.gradients.reference import loop_norms
+def vmap_norms(model: nn.Module, images: Tensor, micro_batch: int) -> Tensor:
+    """Return squared norms by `vmap(grad)` over a functional call of the network, (B, d).
 
+    Every gradient of a micro-batch exists at once; one as large as the batch is what libraries do.
+    Networks that write in place, branch on values or have recurrent layers raise a RuntimeError.
+    """
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    buffers = {name: b.detach() for name, b in model.named_buffers()}
+
+    def loss_of_one(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
+        return LOSS(functional_call(model, (parameters, buffers), (image.unsqueeze(0),))).sum()
+
+    def norms_of_one(image: Tensor) -> Tensor:
+        gradients = grad(loss_of_one)(parameters, image)
+        return torch.stack([_square(gradients[name]) for name in parameters])
+
+    norms = vmap(norms_of_one, randomness="error")
+    return torch.cat([norms(piece) for piece in images.split(micro_batch)])
+
+
+def _loop(model: nn.Module, images: Tensor, settings: Settings) -> Contender:
     part = images[:MICRO_BATCH]
     note = f"measured on {len(part)} images" if len(part) < len(images) else ""
-    return Contender("loop", lambda: loop_norms(model, part, LOSS), len(part), note)
+    return Contender("loop", lambda: loop_norms(model, part), len(part), note)
+
+
+def loop_norms(model: nn.Module, images: Tensor) -> Tensor:
+    """Return squared norms by one ordinary backward pass per image, (B, d)."""
+    parameters, rows = list(model.parameters()), []
+    for image in images.split(1):
+        found = torch.autograd.grad(
+            LOSS(model(image.clone())).sum(), parameters, materialize_grads=True, allow_unused=True
+        )
+        rows.append(torch.stack([_square(gradient) for gradient in found]))
+    return torch.stack(rows)
+
+
+def _square(gradient: Tensor) -> Tensor:
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum()
 
 
 def _backpack(model: nn.Module, images: Tensor, settings: Settings) -> Contender:

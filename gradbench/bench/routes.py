@@ -24,8 +24,7 @@ from gradbench.bench.timing import rotated, synchronize
 from gradbench.gradients.costs import PRICES, Work
 from gradbench.gradients.precision import arithmetic
 from gradbench.gradients.rules.base import Rule
-from gradbench.gradients.rules.conv_routes import Geometry
-from gradbench.gradients.rules.convolution import Convolution
+from gradbench.gradients.rules.convolution import Convolution, Geometry
 from gradbench.gradients.rules.linear import Linear
 from gradbench.report import provenance
 from gradbench.support.progress import Progress, say

@@ -1,4 +1,4 @@
-"""What a route costs: counts of work by shapes, prices by kind of device.
+"""The cost of a route: counts of work by shapes, prices by kind of device.
 
 The choice between routes must not depend on the moment (the same images give the same bytes), so
 it rests on shapes and on the constants of `costs.json`, which `gradbench bench routes` measures.
@@ -17,7 +17,7 @@ PRICES = Path(__file__).with_name("costs.json")
 
 @dataclass(frozen=True)
 class Work:
-    """Counts of work for one image; what one unit costs depends on the route.
+    """Counts of work for one image; the price of a unit depends on the route and the device.
 
     Args:
         multiplications: each with an addition.
@@ -32,13 +32,9 @@ class Work:
 
 @cache
 def prices(device: str) -> Mapping[str, Mapping[str, float]]:
-    """Return route -> nanoseconds for one unit of every kind of work on a kind of device.
-
-    Args:
-        device: type of the device; one that was never measured is priced like 'cuda'.
-    """
+    """Return route -> nanoseconds for one unit of every kind of work on a kind of device."""
     table = json.loads(PRICES.read_text())["nanoseconds"]
-    return table.get(device, table["cuda"])
+    return table.get(device, table["cuda"])  # other accelerators were not measured
 
 
 def nanoseconds(work: Work, route: str, device: str) -> float:

@@ -12,6 +12,7 @@ images of 64 pixels 1.1 to 3.3 times as much as the loop over images alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -19,63 +20,102 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients import guard, kept
-from gradbench.gradients.door import taking
-from gradbench.gradients.graph import ownership
-from gradbench.gradients.memory import out_of_memory
+from gradbench.gradients import cached_tensors
+from gradbench.gradients.arguments import naming_rejected_images
+from gradbench.gradients.consistency import BatchCheck, signature
+from gradbench.gradients.expressions import held_by
+from gradbench.gradients.graph import account
+from gradbench.gradients.memory import in_chunks, out_of_memory
+from gradbench.gradients.one_image import one_at_a_time, same_output, try_channels_last
+from gradbench.gradients.precision import arithmetic
 from gradbench.gradients.recorder import Recorder
 from gradbench.gradients.reduction import Reduction
-from gradbench.gradients.single import compared, statistics_alone, try_channels_last
-from gradbench.gradients.sources import held_by
+from gradbench.gradients.refusals import check_outputs, per_image_loss, refuse_randomness
 from gradbench.gradients.state import (
     BACKWARD_HOOKS,
     FORWARD_HOOKS,
     callers_hooks,
-    without_callers_hooks,
+    only_these_require_grad,
+    same_buffers,
 )
-from gradbench.gradients.task import ALONE, UNUSED, Found, Taken, Task
-from gradbench.gradients.witness import Witness, signature
+from gradbench.gradients.task import ALONE, UNUSED, Route, Statistics, Task
 
-# network -> size of a batch -> its witness, and whether it takes channels last; forgotten with the
-# network
-_SEEN: WeakKeyDictionary[nn.Module, dict[int, tuple[Witness, bool]]] = WeakKeyDictionary()
+# network -> size of a batch -> its check; forgotten with the network
+_CHECKS: WeakKeyDictionary[nn.Module, dict[int, BatchCheck]] = WeakKeyDictionary()
 SIZES = 8
-"""Sizes of batches that are remembered for a network."""
+"""Sizes of batches whose checks are remembered for a network."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Statistics of all images, how each parameter's were computed, how often a chunk halved."""
+
+    statistics: Statistics
+    routes: dict[str, Route]
+    halvings: int
+
+
+def compute(task: Task) -> Result:
+    """Compute the statistics of all images, chunk by chunk.
+
+    Raises:
+        GradbenchError: see `squared_norms`.
+    """
+    parameters = list(task.parameters.values())
+    engine = Engine(task)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        only_these_require_grad(task.model, parameters),
+        same_buffers(task.model),
+        arithmetic(task.precision, task.device),
+    ):
+        parts, halvings = in_chunks(engine, task.images, task.chunk)
+    if not all(part.norms.isfinite().all() for part in parts):
+        raise GradbenchError(
+            "the squared gradient norms are not all finite: the loss or the weights are too large "
+            f"for precision {task.precision or parameters[0].dtype}"
+        )
+    columns = zip(*((part.norms, part.products, part.outputs) for part in parts))
+    whole = (None if c[0] is None else torch.cat(c).to(task.images.device) for c in columns)
+    routes = {name: engine.routes[p] for name, p in task.parameters.items()}
+    return Result(Statistics(*whole), routes, halvings)
 
 
 class Engine:
     """Forward and backward pass of one chunk after the other."""
 
-    def __init__(self, task: Task, device: torch.device):
-        self.task, self.device = task, device
+    def __init__(self, task: Task):
+        self.task, self.parameters = task, list(task.parameters.values())
         self.held = held_by(task.model)
         self.channels_last = task.channels_last
-        self.witness: Witness | None = None
-        # what needs a pass for every image, by the caller's wish or as far as it is known
-        self.forced = [p for p in task.parameters if task.forced.get(p) == ALONE]
+        self.check: BatchCheck | None = None
+        # what needs a pass for every image: by the caller's wish, and as far as it is known yet
+        self.forced = [p for p in self.parameters if task.forced.get(p) == ALONE]
         self.alone: list[Tensor] = []
-        self.taken: dict[Tensor, Taken] = dict.fromkeys(task.parameters, Taken("", UNUSED))
+        self.routes: dict[Tensor, Route] = dict.fromkeys(self.parameters, Route("", UNUSED))
 
-    def __call__(self, images: Tensor) -> Found:
+    def __call__(self, images: Tensor) -> Statistics:
         """Return the statistics of these images."""
+        images = images.to(self.task.device)
         # Autograd may not keep the tensors of inference mode, hence the copy of those.
-        images = images.to(self.device)
         images = images.clone() if images.is_inference() else images
-        if self.witness is None:
-            self.witness = self._see_first(images)
-        self.witness.images = len(images)
+        if self.check is None:
+            self.check = self._first_check(images)
+        self.check.images = len(images)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        self.reduction = Reduction(self.task, len(images), self.device, self.taken)
+        self.reduction = Reduction(self.task, len(images), self.routes)
         try:
-            outputs = self._recorded(images)
-            acts = self._together(images, outputs)
+            outputs = self._checked_forward(images)
+            acts = self._backward(images, outputs)
             outputs = outputs.detach()
-            parameters = self.task.parameters if self.alone else self.forced
+            parameters = self.parameters if self.alone else self.forced
             if parameters and acts:
                 self.recorder.release()
-                found = statistics_alone(self.task, images, outputs, parameters)
-                self.reduction.keep_alone(parameters, {*self.alone, *self.forced}, *found)
+                found = one_at_a_time(self.task, images, outputs, parameters)
+                sake = {*self.alone, *self.forced}
+                self.reduction.keep_one_at_a_time(parameters, sake, *found)
         except RuntimeError as fault:
             if "backward through the graph a second time" not in str(fault):
                 raise
@@ -86,91 +126,94 @@ class Engine:
             ) from fault
         finally:
             self.recorder.release()
-        return Found(self.reduction.norms, self.reduction.products, outputs)
+        return Statistics(self.reduction.norms, self.reduction.products, outputs)
 
-    def _recorded(self, images: Tensor) -> Tensor:
-        """Run the network on a chunk, watched by a witness that knows the path taken."""
-        model, hooks = self.task.model, BACKWARD_HOOKS
-        outputs = self._forward(images, hooks)
-        path = self.recorder.path
-        if self.witness.strays(path):
+    def _first_check(self, images: Tensor, afresh: bool = False) -> BatchCheck:
+        """Return the check of the first batch: a remembered one, or one by its first image."""
+        model, wanted = self.task.model, self.task.channels_last
+        autocast = torch.is_autocast_enabled(self.task.device.type)
+        now = signature(model, images, (autocast, wanted, *map(id, self.parameters)))
+        known = _CHECKS.get(model, {}).get(len(images))
+        if known is not None and known.signature == now and not afresh:
+            self.channels_last = known.channels_last
+            cached_tensors.set_bypass(known.bypass, model)
+            return known
+        with refuse_randomness(self.task.device), naming_rejected_images(model, images):
+            make = partial(BatchCheck, model, parameters=self.parameters, held=self.held)
+            check, self.channels_last = try_channels_last(make, images[:1], wanted)
+        check.signature = now
+        former = _CHECKS.get(model, {}).items()
+        _CHECKS[model] = {size: c for size, c in former if c.signature == now}
+        return check
+
+    def _checked_forward(self, images: Tensor) -> Tensor:
+        """Run the network on a chunk, with a check that knows the path taken."""
+        model = self.task.model
+        # Hooks of the backward pass are suspended always: some routes miss them.
+        outputs = self._forward(images, BACKWARD_HOOKS)
+        if self.check.took_other_path(self.recorder.path):
             # Something else is computed: look at one image again. The caller's hooks have seen
             # these images, and may be what changed.
             self.recorder.release()
-            self.witness = self._see_first(images, afresh=True)
-            self.witness.images, hooked = len(images), outputs.detach()
-            outputs = self._forward(images, (*FORWARD_HOOKS, *hooks))
-            compared(outputs.detach(), hooked)
-        self.witness.compare(model, images, outputs.detach(), path)
-        seen = _SEEN.setdefault(model, {})
-        seen[len(images)] = (self.witness, self.channels_last)
-        while len(seen) > SIZES:
-            del seen[next(iter(seen))]
+            self.check = self._first_check(images, afresh=True)
+            self.check.images, hooked = len(images), outputs.detach()
+            outputs = self._forward(images, (*FORWARD_HOOKS, *BACKWARD_HOOKS))
+            same_output(outputs.detach(), hooked)
+        self.check.compare_images(model, images, outputs.detach(), self.recorder.path)
+        self.check.channels_last = self.channels_last
+        checks = _CHECKS.setdefault(model, {})
+        checks[len(images)] = self.check
+        while len(checks) > SIZES:
+            del checks[next(iter(checks))]
         return outputs
 
-    def _forward(self, images: Tensor, hooks: Sequence[str]) -> Tensor:
-        """Run the network on a chunk under a recorder, with these hooks of the caller suspended.
-
-        Those of the backward pass always are: some routes miss them.
-        """
+    def _forward(self, images: Tensor, suspended: Sequence[str]) -> Tensor:
+        """Run the network on a chunk under a recorder, with these hooks of the caller suspended."""
         model = self.task.model
-        judge, reduce = self.witness.judge, self.reduction.reduce
-        self.recorder = Recorder(self.held, self.task.parameters, judge, reduce)
-        with (
-            guard.refuse_randomness(self.device),
-            without_callers_hooks(model, hooks),
-            callers_hooks(model, FORWARD_HOOKS, self.recorder.path.beside),
-            kept.passing(model),
-        ):
+        self.recorder = Recorder(
+            self.held, self.parameters, self.check.set_layout, self.reduction.reduce
+        )
+
+        def run(images: Tensor) -> Tensor:
             given = self.recorder.path.start(images.clone())  # which networks may change in place
+            with self.recorder:
+                return model(given)
+
+        with (
+            refuse_randomness(self.task.device),
+            callers_hooks(model, suspended),
+            callers_hooks(model, FORWARD_HOOKS, self.recorder.path.leave_out),
+            cached_tensors.as_written(model),
+        ):
             try:
-                with self.recorder:
-                    outputs = model(given)
+                outputs = run(images)
             except RuntimeError as fault:
-                if not (self.channels_last and self.witness.first) or out_of_memory(fault):
+                if not (self.channels_last and self.check.first) or out_of_memory(fault):
                     raise
+                # One image can be taken for contiguous where a batch with channels last is not.
                 self.channels_last = False
                 self.recorder.restart()
-                given = self.recorder.path.start(images.contiguous())
-                with self.recorder:
-                    outputs = model(given)
-        guard.check_outputs(outputs, images, model)
+                outputs = run(images.contiguous())
+        check_outputs(outputs, images, model)
         return outputs
 
-    def _see_first(self, images: Tensor, afresh: bool = False) -> Witness:
-        """Look at the first image alone, and find out whether channels may come last."""
-        model, wanted = self.task.model, self.task.channels_last
-        how = (torch.is_autocast_enabled(self.device.type), wanted, *map(id, self.task.parameters))
-        now = signature(model, images, how)
-        known = _SEEN.get(model, {}).get(len(images))
-        if known is not None and known[0].signature == now and not afresh:
-            witness, self.channels_last = known
-            kept.use(witness.way, model)
-            return witness
-        with guard.refuse_randomness(self.device), taking(model, images):
-            make = partial(Witness, model, parameters=self.task.parameters, held=self.held)
-            witness, self.channels_last = try_channels_last(make, images[:1], wanted)
-        witness.signature = now
-        former = _SEEN.get(model, {}).items()
-        _SEEN[model] = {size: known for size, known in former if known[0].signature == now}
-        return witness
-
-    def _together(self, images: Tensor, outputs: Tensor) -> bool:
+    def _backward(self, images: Tensor, outputs: Tensor) -> bool:
         """Run the backward pass of a chunk, unless its images need passes of their own.
 
         Returns:
             Whether any parameter acts on the loss.
         """
-        losses = guard.per_image_loss(self.task.loss, images, outputs, self.task.known)
-        graph = ownership(losses, self.recorder.calls, self.task.parameters, self.forced)
-        unused = [p for p in self.task.parameters if p not in graph.acting]
-        self.witness.check_unused(self.task.model, images, outputs, unused, self.recorder.calls)
+        losses = per_image_loss(self.task.loss, images, outputs, self.task.known_loss)
+        accounting = account(losses, self.recorder.calls, self.parameters, self.forced)
+        unused = [p for p in self.parameters if p not in accounting.acting]
+        self.check.check_unused(self.task.model, images, outputs, unused, self.recorder.calls)
         if not losses.requires_grad:
             return False
-        if self.witness.moves_images(self.recorder.moves):
-            self.alone = list(self.task.parameters)
+        if self.check.reorders_images(self.recorder.reorderings):
+            self.alone = list(self.parameters)
+        # Once a parameter needs the loop, later chunks take it too: it gives all the others.
         if not self.alone:
-            self.alone = graph.shared
+            self.alone = accounting.unaccounted
         if not self.alone:
-            self.reduction.backward(graph, losses.sum())
+            self.reduction.backward(accounting, losses.sum())
         return True

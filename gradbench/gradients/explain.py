@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from torch import Tensor, nn
 
 from gradbench.errors import unknown
-from gradbench.gradients.asked import Options, run
+from gradbench.gradients.arguments import check_images, make_task
 from gradbench.gradients.costs import nanoseconds
-from gradbench.gradients.door import check_images
+from gradbench.gradients.engine import compute
+from gradbench.gradients.task import MATERIALISED
 
 
 @dataclass(frozen=True)
-class Line:
-    """One parameter tensor.
+class ParameterRoute:
+    """How one parameter tensor is computed.
 
     Args:
         name: of the parameter.
         rule: kind of layer whose rule is used; empty where none is.
-        route: how: outer, direct, gram, native, formed, 'one image at a time', the same with 'too'
-            (it has a rule, but stands beside a tensor that has none), or unused.
+        route: how: outer, direct, gram, native, materialised, 'one image at a time', the same with
+            'too' (it has a rule, but stands beside a tensor that has none), or unused.
         microseconds: modelled cost of the route for one image; None where the model has none.
         others: route that was not taken -> its modelled cost.
     """
@@ -36,8 +38,8 @@ class Line:
 
 def explain(
     model: nn.Module, images: Tensor, *, file: TextIO | None = None, **options: Any
-) -> list[Line]:
-    """Print layer, rule, route and modelled cost of every parameter tensor, and return the lines.
+) -> list[ParameterRoute]:
+    """Print layer, rule, route and modelled cost of every parameter tensor, and return them.
 
     One pass over two images is made. Routes are chosen by a static model of shapes and kind of
     device; its prices come from `gradbench bench routes`.
@@ -51,25 +53,26 @@ def explain(
     Raises:
         GradbenchError: as `squared_norms`.
     """
-    for name in sorted(set(options) - {f.name for f in fields(Options)}):
-        raise unknown("option", name, (f.name for f in fields(Options)))
-    answer = run(model, check_images(images)[:2], Options(**options))
-    device = next(model.parameters()).device.type
+    known = [
+        p.name for p in inspect.signature(make_task).parameters.values() if p.kind == p.KEYWORD_ONLY
+    ]
+    for name in sorted(set(options) - set(known)):
+        raise unknown("option", name, known)
+    task = make_task(model, check_images(images)[:2], **options)
+    device = task.device.type
     lines = []
-    for name, taken in answer.taken.items():
+    for name, taken in compute(task).routes.items():
         costs: dict[str, float] = {}
-        if taken.rule is not None and taken.route != "formed":
+        if taken.rule is not None and taken.route != MATERIALISED:
             works = taken.rule.routes(taken.x, taken.delta, device)
-            costs = {
-                route: nanoseconds(work, route, device) / 1000 for route, work in works.items()
-            }
+            costs = {route: nanoseconds(w, route, device) / 1000 for route, w in works.items()}
         own = costs.pop(taken.route, None)
-        lines.append(Line(name, taken.kind, taken.route, own, costs))
+        lines.append(ParameterRoute(name, taken.kind, taken.route, own, costs))
     print(_table(lines), file=file or sys.stdout)
     return lines
 
 
-def _table(lines: list[Line]) -> str:
+def _table(lines: list[ParameterRoute]) -> str:
     rows = [("parameter", "rule", "route", "us/image", "instead of")]
     for line in lines:
         others = ", ".join(f"{route} {cost:.0f}" for route, cost in line.others.items())

@@ -1,7 +1,7 @@
-"""Reading the autograd graph: which parameters act on the loss through noted calls alone.
+"""Reading the autograd graph: which parameters act on the loss through recorded calls alone.
 
-The rules are exact only for a parameter all of whose influence on the loss passes through known
-calls. The graph that autograd built is the authority on that. A noted call was cut off from its
+The rules are exact only for a parameter all of whose influence on the loss passes through recorded
+calls. The graph that autograd built is the authority on that. A recorded call was cut off from its
 parameters (`recorder.py`): a parameter that the graph still reaches acts in some other way too. And
 from the leaf that a call was given in its place, climbing along edges that have no sibling, one
 must arrive at that call. Penalties on weights, functions without a rule and gradients taken inside
@@ -17,76 +17,66 @@ from typing import Any
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients.recorder import Call, Entry
+from gradbench.gradients.recorder import Call, ParameterUse
 
 
 @dataclass(frozen=True)
-class Ownership:
-    """What the graph says about the asked parameters.
+class Accounting:
+    """How the asked parameters act on the loss, by the graph.
 
     Args:
-        entries: entry -> its call, of all through which parameters that are not shared act.
-        shared: parameters that act on the loss in any other way.
-        edges: where the backward pass may stop, so that it passes every call of `entries`.
+        uses: use -> its call, of all through which parameters that are accounted for act.
+        unaccounted: parameters that act on the loss in any other way.
+        edges: where the backward pass may stop, so that it passes every call of `uses`.
         acting: all that act on the loss, as far as autograd saw it; the gradient of others is zero.
     """
 
-    entries: dict[Entry, Call]
-    shared: list[Tensor]
+    uses: dict[ParameterUse, Call]
+    unaccounted: list[Tensor]
     edges: list[Any]
     acting: frozenset[Tensor]
 
 
-def ownership(
+def account(
     values: Tensor,
     calls: Iterable[Call],
     parameters: Iterable[Tensor],
     without: Iterable[Tensor] = (),
-) -> Ownership:
-    """Sort the parameters by how they act on the loss.
-
-    Args:
-        values: the losses.
-        calls: the noted calls.
-        parameters: the asked parameters.
-        without: those of them that are left to others.
+) -> Accounting:
+    """Sort the parameters by how they act on the losses; those `without` are left to others.
 
     Raises:
         GradbenchError: when part of the graph is hidden by re-entrant checkpointing.
     """
     parents, leaves = _parents(values.grad_fn)
-    left = frozenset(without)
-    shared = {p for p in parameters if p in leaves}
+    excluded = frozenset(without)
+    unaccounted = {p for p in parameters if p in leaves}
     at_node = {call.node: call for call in calls if call.layout is not None}
-    entries = {}
+    uses = {}
     for call in calls:
-        for entry in call.entries:
-            node, met = leaves.get(entry.leaf), None
+        for use in call.uses:
+            node, reached = leaves.get(use.leaf), None
             if node is None:
                 continue
-            while met is None and len(parents[node]) == 1:
+            while reached is None and len(parents[node]) == 1:
                 node = parents[node][0]
-                met = at_node.get(node)
-            source = entry.source
-            # A source that was changed after the call is no longer what the call was given.
-            if met is call and source.tensor._version == source.version:
-                entries[entry] = call
+                reached = at_node.get(node)
+            expression = use.expression
+            # One that was changed in place after the call is no longer what the call was given.
+            if reached is call and expression.tensor._version == expression.version:
+                uses[use] = call
             else:
-                shared |= source.parameters
-    acting = frozenset(shared).union(*(e.source.parameters for e in entries))
-    entries = {e: c for e, c in entries.items() if not e.source.parameters <= shared | left}
-    used = {call.node for call in entries.values()}
-    lowest = used - _above(used, parents)
+                unaccounted |= expression.parameters
+    acting = frozenset(unaccounted).union(*(use.expression.parameters for use in uses))
+    uses = {u: c for u, c in uses.items() if not u.expression.parameters <= unaccounted | excluded}
+    nodes = {call.node for call in uses.values()}
+    lowest = nodes - _above(nodes, parents)
     edges = [at_node[node].edge for node in lowest]
-    return Ownership(entries, [p for p in parameters if p in shared - left], edges, acting)
+    return Accounting(uses, [p for p in parameters if p in unaccounted - excluded], edges, acting)
 
 
 def leaves_of(values: Tensor) -> frozenset[Tensor]:
-    """Return the tensors that require a gradient and from which autograd saw these values made.
-
-    Raises:
-        GradbenchError: as `ownership`.
-    """
+    """Return the tensors that require a gradient and from which autograd saw these values made."""
     return frozenset(_parents(values.grad_fn)[1])
 
 
@@ -97,10 +87,9 @@ def nodes_of(values: Tensor) -> frozenset[Any]:
 
 def _parents(root: Any) -> tuple[dict[Any, list[Any]], dict[Tensor, Any]]:
     """Return the parents of every node below root, one entry per edge, and the nodes of leaves."""
-    parents: dict[Any, list[Any]] = {}
+    parents: dict[Any, list[Any]] = {} if root is None else {root: []}
     leaves: dict[Tensor, Any] = {}
-    stack = [] if root is None else [root]
-    parents.update((node, []) for node in stack)
+    stack = list(parents)
     while stack:
         node = stack.pop()
         kind = type(node).__name__

@@ -1,4 +1,4 @@
-"""Finds the last linear layer of a network, the one whose output is that of the network."""
+"""The last linear layer of a network: the one whose output is that of the network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients import guard, kept
+from gradbench.gradients.cached_tensors import as_written
+from gradbench.gradients.refusals import check_outputs, refuse_randomness
 
 
 def linear_layers(model: nn.Module, layer: str | None) -> dict[str, nn.Linear]:
@@ -36,7 +38,10 @@ def linear_layers(model: nn.Module, layer: str | None) -> dict[str, nn.Linear]:
 
 
 class _Uses(TorchFunctionMode):
-    """Counts how often each tensor of a set enters a function that makes tensors."""
+    """Counts how often each tensor of a set enters a function that makes tensors.
+
+    The closed form is the whole gradient only of a weight that enters its layer and nothing else.
+    """
 
     def __init__(self, tensors: list[Tensor]):
         super().__init__()
@@ -48,20 +53,14 @@ class _Uses(TorchFunctionMode):
         """Run the function and count."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if any(isinstance(value, Tensor) for value in _leaves(result)):  # not a shape, say
-            for value in _leaves((args, tuple(kwargs.values()))):
+        if any(isinstance(value, Tensor) for value in tree_leaves(result)):  # not a shape, say
+            for value in tree_leaves((args, kwargs)):
                 if id(value) in self.count:
                     self.count[id(value)] += 1
         return result
 
 
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, list | tuple):
-        return [leaf for part in value for leaf in _leaves(part)]
-    return [value]
-
-
-def forward(
+def forward_to_head(
     model: nn.Module, images: Tensor, heads: Mapping[str, nn.Linear]
 ) -> tuple[str, Tensor, Tensor]:
     """Run the network on a chunk; return the last layer's name, its input and the logits."""
@@ -82,7 +81,7 @@ def forward(
         head.register_forward_hook(note(name), with_kwargs=True) for name, head in heads.items()
     ]
     try:
-        with guard.refuse_randomness(images.device), kept.passing(model), uses:
+        with refuse_randomness(images.device), as_written(model), uses:
             logits = model(images)
     finally:
         for handle in handles:
@@ -92,7 +91,7 @@ def forward(
         raise GradbenchError(
             f"the network must return logits, ({len(images)} images, classes), but gave {got}"
         )
-    guard.check_outputs(logits, images, model)
+    check_outputs(logits, images, model)
     name, x = _match(calls, logits, heads, shapes)
     _check(name, heads[name], x, logits, uses)
     precise = torch.promote_types(torch.promote_types(x.dtype, logits.dtype), torch.float32)
@@ -106,7 +105,10 @@ def _match(
     heads: Mapping[str, nn.Linear],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[str, Tensor]:
-    """Return name and input of the layer whose output is the logits, by identity, then by value."""
+    """Return name and input of the layer whose output is the logits, by identity, then by value.
+
+    By value, because an identity or an inactive dropout may follow the layer.
+    """
     fitting = [call for call in calls if call[2].shape == logits.shape]
     found = [call for call in fitting if call[2].data_ptr() == logits.data_ptr()] or [
         call for call in fitting if torch.equal(call[2].to(logits.dtype), logits)

@@ -2,12 +2,13 @@
 
 With h (B, H) the input of the layer, z = W h + b its output, the logits (B, N), and J_b any loss of
 z_b, the gradients are dJ_b/dW = delta_b (x) h_b and dJ_b/db = delta_b with delta = dJ/dz. Whatever
-is asked of them factorises into a statistic of delta and one of h; no gradient is ever formed and
-no backward pass goes through the network.
+is asked of them factorises into a statistic of delta and one of h: no gradient is ever materialised
+and no backward pass goes through the network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,29 +16,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients import guard
-from gradbench.gradients.class_losses import CLASS_LOSSES, sum_of_others
-from gradbench.gradients.door import FAULTS, check_images, check_loss, network_inside, taking
-from gradbench.gradients.head import forward, linear_layers
-from gradbench.gradients.labels import Label
-from gradbench.gradients.losses import PerImage, as_loss, asks_for_images
+from gradbench.gradients.arguments import (
+    FAULTS,
+    check_images,
+    check_loss,
+    naming_rejected_images,
+    network_inside,
+)
+from gradbench.gradients.head import forward_to_head, linear_layers
+from gradbench.gradients.losses import Label, PerImage, as_loss, asks_for_images
+from gradbench.gradients.one_image import forward_one
+from gradbench.gradients.refusals import per_image_loss, refuse_mixing_loss, refuse_training_mode
 from gradbench.gradients.rules.base import squared_rows
-from gradbench.gradients.single import forward_alone
 
 CHUNK = 256
 """Images per forward pass."""
 FORMS = ("sequential", "fast")
 
 
-def _unit_rows(values: Tensor) -> Tensor:
-    """Divide each row by its norm, also where the squares are too small for the precision."""
-    largest = values.abs().amax(1, keepdim=True)
-    return F.normalize(values / torch.where(largest > 0, largest, 1), dim=1)
-
-
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """Input and output of the last linear layer, and what follows from them.
+    """Input and output of the last linear layer, and the gradients that follow from them.
 
     Losses of a single class i, J(z, one_hot(i)), are named
 
@@ -79,30 +78,20 @@ class LastLayer:
             GradbenchError: when the loss does not give one value per image that depends on the
                 logits of that image alone, or its gradient is not finite.
         """
-        even = torch.arange(1, len(self.logits) + 1, device=self.logits.device) % 2
+
+        def loss(_: Tensor, logits: Tensor) -> Tensor:
+            return self.loss(logits)
+
         with torch.inference_mode(False), torch.enable_grad():
             z = self.logits.detach().clone().requires_grad_()
-            values = self.loss(z)
-            if not isinstance(values, Tensor) or values.shape != z.shape[:1]:
-                got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise GradbenchError(
-                    f"the loss must return one value per image, shape ({len(z)},), but gave {got}"
-                )
-            parts = []
-            for weight in (even, 1 - even) if values.requires_grad else ():
-                parts += torch.autograd.grad(
-                    values, z, weight.to(values), retain_graph=True, allow_unused=True
-                )
-        if not parts or parts[0] is None:
-            raise GradbenchError("the loss does not depend on the outputs of the network")
-        delta = parts[0] + parts[1]
-        if not torch.isfinite(delta).all():
-            raise GradbenchError("the gradient of the loss is not finite at these outputs")
-        if parts[0][1::2].any() or parts[1][::2].any():
-            raise GradbenchError(
-                "the loss mixes the images of a batch: its value for one image must depend on the "
-                "outputs for that image alone"
-            )
+            values = per_image_loss(loss, z, z, known=True)  # mixing is looked at below
+            (delta,) = torch.autograd.grad(values.sum(), z, allow_unused=True)
+            if delta is None:
+                raise GradbenchError("the loss does not depend on the outputs of the network")
+            if not torch.isfinite(delta).all():
+                raise GradbenchError("the gradient of the loss is not finite at these outputs")
+            if len(z) > 1:
+                refuse_mixing_loss(loss, z, z)
         return delta
 
     def squared_norms(self) -> Tensor:
@@ -126,9 +115,9 @@ class LastLayer:
         Raises:
             GradbenchError: for an unknown loss.
         """
-        off, on, _ = self._terms(loss)
-        deltas = off.unsqueeze(1).repeat(1, off.shape[1], 1)
-        deltas.diagonal(dim1=1, dim2=2).copy_(on)
+        others, own, _ = self._class_gradients(loss)
+        deltas = others.unsqueeze(1).repeat(1, others.shape[1], 1)
+        deltas.diagonal(dim1=1, dim2=2).copy_(own)
         return deltas
 
     def class_squared_norms(self, loss: str) -> tuple[Tensor, Tensor]:
@@ -143,8 +132,8 @@ class LastLayer:
         Raises:
             GradbenchError: for an unknown loss.
         """
-        off, on, _ = self._terms(loss)
-        bias = sum_of_others(off.square()) + on.square()
+        others, own, _ = self._class_gradients(loss)
+        bias = _sum_of_others(others.square()) + own.square()
         return bias * squared_rows(self.features).unsqueeze(1), bias
 
     def introspective(
@@ -167,20 +156,13 @@ class LastLayer:
         """
         if form not in FORMS:
             raise unknown("form", form, FORMS)
-        _, on, ones = self._terms(loss)
-        delta, h = (on if form == "sequential" else ones), self.features
+        _, own, ones = self._class_gradients(loss)
+        delta, h = (own if form == "sequential" else ones), self.features
         if normalise:  # a rank-one vector has the norm ||delta|| ||h||
             delta, h = _unit_rows(delta), _unit_rows(h)
         return (delta.unsqueeze(2) * h.unsqueeze(1)).flatten(1)
 
-    def uniform_l1(self) -> Tensor:
-        """Return the L1 norm of the weight gradient of KL(uniform || softmax(z)), (B,).
-
-        See the function of this name.
-        """
-        return uniform_l1(self.features, self.logits)
-
-    def _terms(self, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _class_gradients(self, loss: str) -> tuple[Tensor, Tensor, Tensor]:
         if not isinstance(loss, str) or loss not in CLASS_LOSSES:
             raise unknown("class loss", loss, CLASS_LOSSES)
         return CLASS_LOSSES[loss](self.logits)
@@ -234,21 +216,64 @@ def last_layer(
     if asks_for_images(per_image):
         raise GradbenchError("the closed forms hold for losses of the outputs alone: (outputs)")
     model, images = network_inside(model), check_images(images, chunk)
-    guard.refuse_training_mode(model)
+    refuse_training_mode(model)
     heads = linear_layers(model, layer)
     device = next(iter(heads.values())).weight.device
     parts = []
     with torch.inference_mode(False), torch.no_grad():
         for piece in images.split(chunk or CHUNK):
-            # A copy: networks may change it in place.
-            piece = piece.to(device, copy=True)
+            piece = piece.to(device, copy=True)  # networks may change it in place
             try:
-                name, features, logits = forward(model, piece.clone(), heads)
+                name, features, logits = forward_to_head(model, piece.clone(), heads)
             except FAULTS:  # of the network, or of the caller's hooks?
-                with taking(model, piece):
-                    forward_alone(model, piece[:1])
+                with naming_rejected_images(model, piece):
+                    forward_one(model, piece[:1])
                 raise
             parts.append((features, logits))
             heads = {name: heads[name]}
         features, logits = (torch.cat(tensors).to(images.device) for tensors in zip(*parts))
     return LastLayer(name, features, logits, per_image, heads[name].bias is not None)
+
+
+def _sum_of_others(values: Tensor) -> Tensor:
+    """For every entry of a row the sum of the others, (B, N), of values that are not negative.
+
+    The total less the entry cancels for the largest entry alone; its others are summed themselves.
+    """
+    largest = values.argmax(1, keepdim=True)
+    others = values.sum(1, keepdim=True) - values
+    return others.scatter(1, largest, values.scatter(1, largest, 0).sum(1, keepdim=True))
+
+
+def _unit_rows(values: Tensor) -> Tensor:
+    """Divide each row by its norm, also where the squares are too small for the precision."""
+    largest = values.abs().amax(1, keepdim=True)
+    return F.normalize(values / torch.where(largest > 0, largest, 1), dim=1)
+
+
+def _bce(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    own = -torch.sigmoid(-z) / z.shape[1]  # sigmoid(z) - 1 would cancel where z is large
+    return torch.sigmoid(z) / z.shape[1], own, own
+
+
+def _mse(z: Tensor, target: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    own = 2 * (z - target) / z.shape[1]
+    return 2 * z / z.shape[1], own, own
+
+
+def _mse_max(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _mse(z, z.amax(1, keepdim=True))
+
+
+def _ce(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    p = torch.softmax(z, dim=1)
+    return p, -_sum_of_others(p), z.shape[1] * p - 1  # p_i - 1 would cancel where p_i is near 1
+
+
+CLASS_LOSSES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {
+    "bce": _bce,
+    "mse": _mse,
+    "mse_max": _mse_max,
+    "ce": _ce,
+}
+"""Name -> function of z giving dJ/dz_j for another class than j, for class j, and for all ones."""

@@ -43,14 +43,19 @@ class Layout:
             return values.unflatten(0, (-1, self.rows))
         return values.movedim(self.dimension, 0)
 
+    def first_image(self, values: Tensor) -> Tensor:
+        """Return the values of the first image, in the shape that they have for one image."""
+        if self.dimension is None:
+            return values
+        if self.apart:
+            return values[:: len(values) // self.rows]
+        return values.narrow(self.dimension, 0, self.rows)
+
 
 def candidates(together: torch.Size, alone: torch.Size, images: int) -> list[Layout]:
-    """Return the layouts that two shapes allow.
+    """Return the layouts allowed by a tensor's shape for a batch of 2 and more, and for one image.
 
-    Args:
-        together: shape of a layer's tensor for a batch.
-        alone: the same for one image.
-        images: number of images of the batch, at least 2.
+    There are two where rows are folded: nothing but values tells side by side from apart.
     """
     if len(together) != len(alone):
         return []
@@ -63,15 +68,6 @@ def candidates(together: torch.Size, alone: torch.Size, images: int) -> list[Lay
     if dimension == 0 and together[0] == images * alone[0]:
         return [Layout(0, alone[0]), Layout(0, alone[0], apart=True)]
     return []
-
-
-def first_image(values: Tensor, layout: Layout) -> Tensor:
-    """Return what a tensor holds of the first image, in the shape that it has for one image."""
-    if layout.dimension is None:
-        return values
-    if layout.apart:
-        return values[:: len(values) // layout.rows]
-    return values.narrow(layout.dimension, 0, layout.rows)
 
 
 def sample(values: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Losses of logits against a confounding label, one value per image (methods: a.1).
+"""Confounding labels and losses of logits against them, one value per image (methods: a.1).
+
+A label is *confounding* when it is no ordinary one: no output, or two and more of the N outputs,
+are one (Lee and AlRegib 2020). A label gives its vector once N is known, the same for every image,
+so that features do not depend on how images are grouped in batches.
 
 With logits z (B, N), label y (N,) and p = softmax(z):
 
@@ -17,17 +21,113 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients.labels import Label, as_label, checked
 
 PerImage = Callable[[Tensor], Tensor]
-OfBoth = Callable[[Tensor, Tensor], Tensor]
-"""A loss as a function of images and the network's outputs for them."""
+"""A loss as a function of the network's outputs, (B,)."""
+PairLoss = Callable[[Tensor, Tensor], Tensor]
+"""A loss as a function of images and the network's outputs for them, (B,)."""
+
+
+class Label(Protocol):
+    """Anything that can name its vector of zeros and ones."""
+
+    def vector(self, outputs: int) -> Tensor:
+        """Return the label of a network with this many outputs: zeros and ones, shape (N,)."""
+
+
+@dataclass(frozen=True)
+class Ones:
+    """Every output is one, the published default."""
+
+    def vector(self, outputs: int) -> Tensor:
+        """Return N ones."""
+        return torch.ones(outputs)
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """No output is one."""
+
+    def vector(self, outputs: int) -> Tensor:
+        """Return N zeros."""
+        return torch.zeros(outputs)
+
+
+@dataclass(frozen=True)
+class KHot:
+    """The outputs with these indices, at least two, are one, the others zero."""
+
+    classes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Check the classes as far as that is possible before N is known."""
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise GradbenchError(
+                f"label KHot({self.classes}) is not confounding: name two or more different classes"
+            )
+
+    def vector(self, outputs: int) -> Tensor:
+        """Return N zeros with ones at the named outputs; refuses a class outside 0 .. N-1."""
+        wrong = [c for c in self.classes if not 0 <= c < outputs]
+        if wrong:
+            raise GradbenchError(
+                f"label KHot names class {wrong[0]}, but the network has classes 0 to {outputs - 1}"
+            )
+        vector = torch.zeros(outputs)
+        vector[list(self.classes)] = 1
+        return vector
+
+
+@dataclass(frozen=True)
+class RandomKHot:
+    """A random set of k outputs, 2 to N, is one; the seed decides it, once for all images."""
+
+    k: int
+    seed: int = 0
+
+    def vector(self, outputs: int) -> Tensor:
+        """Return N zeros with ones at k outputs drawn without replacement."""
+        if not 2 <= self.k <= outputs:
+            raise GradbenchError(f"label RandomKHot has k = {self.k}: choose 2 to {outputs}")
+        drawn = torch.randperm(outputs, generator=torch.Generator().manual_seed(self.seed))
+        return KHot(tuple(drawn[: self.k].tolist())).vector(outputs)
+
+
+NAMED_LABELS = {"ones": Ones, "zeros": Zeros}
+LABEL_CHOICES = ("ones", "zeros", "KHot(classes)", "RandomKHot(k, seed)")
+
+
+def as_label(label: str | Label) -> Label:
+    """Return the label object for a name, or the object itself, which must have a `vector`."""
+    if isinstance(label, str):
+        if label not in NAMED_LABELS:
+            raise unknown("label", label, LABEL_CHOICES)
+        return NAMED_LABELS[label]()
+    if not callable(getattr(label, "vector", None)):
+        raise unknown("label", repr(label), LABEL_CHOICES)
+    return label
+
+
+def _vector(label: Label, outputs: int) -> Tensor:
+    """Return a label's vector, checked: one of the caller's own may return anything."""
+    vector = label.vector(outputs)
+    fits = isinstance(vector, Tensor) and vector.shape == (outputs,) and not vector.is_complex()
+    if fits and vector.isfinite().all():
+        return vector
+    got = f"shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else type(vector).__name__
+    raise GradbenchError(
+        f"label {type(label).__name__} must give one real number for each output, shape "
+        f"({outputs},), but gave {got}"
+    )
 
 
 def bce_terms(logits: Tensor, label: Tensor) -> Tensor:
@@ -63,23 +163,27 @@ REDUCTIONS = ("mean", "sum")
 
 
 def as_loss(
-    loss: str | PerImage = "bce", label: str | Label = "ones", reduction: str | None = None
-) -> PerImage:
+    loss: str | PerImage | PairLoss = "bce",
+    label: str | Label = "ones",
+    reduction: str | None = None,
+) -> PerImage | PairLoss:
     """Return the function from logits (B, N) to one value per image (B,).
 
     Args:
         loss: one of `LOSSES`, or any function from the network's output, or from images and output
-            (see `of_both`), to (B,), which is returned as it is and must not mix images.
+            (see `of_images_and_outputs`), to (B,), which is returned as it is and must not mix
+            images.
         label: confounding label; `ce_uniform` and functions have none of their own.
         reduction: mean or sum over the N outputs; None is the usual one of the loss.
 
     Raises:
         GradbenchError: for an unknown name, or a label or reduction where the loss takes none.
     """
+    default_label = isinstance(label, str) and label == "ones"
     if not isinstance(loss, str):
         if not callable(loss):
             raise unknown("loss", repr(loss), (*LOSSES, "a function of the logits"))
-        if not _default(label) or reduction is not None:
+        if not default_label or reduction is not None:
             raise GradbenchError("a loss function takes no label and no reduction: put them inside")
         return loss
     if loss not in LOSSES:
@@ -88,7 +192,7 @@ def as_loss(
     reduction = reduction or usual
     if reduction not in REDUCTIONS:
         raise unknown("reduction", reduction, REDUCTIONS)
-    if loss == "ce_uniform" and not _default(label):
+    if loss == "ce_uniform" and not default_label:
         raise GradbenchError("loss ce_uniform takes no label: leave label='ones'")
     target = as_label(label)
 
@@ -98,19 +202,16 @@ def as_loss(
                 f"loss {loss} needs logits (images, classes), but the network returned shape "
                 f"{tuple(logits.shape)}: pass a function of its output as loss"
             )
+        # Half precision has too few digits for a mean over classes.
         if not torch.is_floating_point(logits) or logits.dtype.itemsize < 4:
             logits = logits.float()
-        vector = checked(target.vector(logits.shape[1]), target, logits.shape[1]).to(logits)
+        vector = _vector(target, logits.shape[1]).to(logits)
         if loss == "ce_sum_one_hot" and not vector.any():
             raise GradbenchError("loss ce_sum_one_hot with label zeros is constant: name classes")
         values = terms(logits, vector)
         return values.mean(1) if reduction == "mean" else values.sum(1)
 
     return per_image
-
-
-def _default(label: str | Label) -> bool:
-    return isinstance(label, str) and label == "ones"
 
 
 def asks_for_images(loss: Callable[..., Tensor]) -> bool:
@@ -136,6 +237,6 @@ def asks_for_images(loss: Callable[..., Tensor]) -> bool:
     return len(required) == 2
 
 
-def of_both(loss: Callable[..., Tensor]) -> OfBoth:
+def of_images_and_outputs(loss: Callable[..., Tensor]) -> PairLoss:
     """Return a loss as a function of images and outputs, whichever of the two it is."""
     return loss if asks_for_images(loss) else lambda images, outputs: loss(outputs)

@@ -1,4 +1,4 @@
-"""Statistics of a chunk of images, gathered while a backward pass runs."""
+"""Statistics of a chunk of images, collected while a backward pass runs."""
 
 from __future__ import annotations
 
@@ -10,56 +10,62 @@ from torch import Tensor
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients.costs import cheapest
-from gradbench.gradients.formed import Group, groups
-from gradbench.gradients.graph import Ownership
-from gradbench.gradients.recorder import Call, Entry
-from gradbench.gradients.rules.base import Measured, Rule, reduced
-from gradbench.gradients.task import ALONE, BESIDE, FORMED, Taken, Task
+from gradbench.gradients.graph import Accounting
+from gradbench.gradients.materialised import Group, grouped
+from gradbench.gradients.recorder import Call, ParameterUse
+from gradbench.gradients.rules.base import squared_rows
+from gradbench.gradients.task import ALONE, BESIDE, MATERIALISED, Route, Task
 
 
 class Reduction:
     """Turns inputs and output gradients of layers into statistics, the moment they are known.
 
+    What a layer kept is dropped at once, so that the memory is that of an ordinary backward pass.
+
     Args:
         task: what is computed.
         images: number of images of the chunk.
-        device: of the statistics.
-        taken: parameter -> how it was computed; filled in.
+        routes: parameter -> how it was computed; filled in.
 
     Attributes:
         norms: squared norms, (images, d).
         products: inner products, (images, d); None without directions.
     """
 
-    def __init__(self, task: Task, images: int, device: torch.device, taken: dict[Tensor, Taken]):
-        self.task, self.taken = task, taken
-        self.column = {p: i for i, p in enumerate(task.parameters)}
-        double = any(p.dtype == torch.float64 for p in task.parameters)
+    def __init__(self, task: Task, images: int, routes: dict[Tensor, Route]):
+        self.task, self.routes = task, routes
+        parameters = task.parameters.values()
+        self.column = {p: i for i, p in enumerate(parameters)}
+        double = any(p.dtype == torch.float64 for p in parameters)
         dtype = torch.float64 if double else torch.float32
-        shape = (images, len(task.parameters))
-        self.norms = torch.zeros(shape, dtype=dtype, device=device)
+        self.norms = torch.zeros(images, len(self.column), dtype=dtype, device=task.device)
         self.products = torch.zeros_like(self.norms) if task.directions else None
-        self.entries: dict[Entry, Call] = {}
-        self.group: dict[Entry, Group] = {}
+        self.uses: dict[ParameterUse, Call] = {}
+        self.group: dict[ParameterUse, Group] = {}
 
-    def backward(self, graph: Ownership, value: Tensor) -> None:
+    def backward(self, accounting: Accounting, value: Tensor) -> None:
         """Run a backward pass of the sum of losses, where all parameters are accounted for."""
-        self.entries = graph.entries
-        wanted = [p for p in self.task.parameters if self.task.forced.get(p) != ALONE]
-        found = groups(graph.entries, wanted)
-        self.group = {entry: group for group in found for entry in group.entries}
+        self.uses = accounting.uses
+        wanted = [p for p in self.column if self.task.forced.get(p) != ALONE]
+        groups = grouped(self.uses, wanted)
+        self.group = {use: group for group in groups for use in group.parts}
         try:
-            if graph.edges:
-                torch.autograd.grad(value * self.task.scale, graph.edges, allow_unused=True)
-            for group in found:  # whose entries the backward pass did not all meet
+            if accounting.edges:
+                # As far as the lowest layers only; their hooks call `reduce` on the way.
+                torch.autograd.grad(value * self.task.scale, accounting.edges, allow_unused=True)
+            for group in groups:  # whose uses the backward pass did not all meet
                 self._finish(group)
-        finally:  # also where memory did not suffice: what was formed is dropped
-            self.entries, self.group = {}, {}
+        finally:  # also where memory did not suffice: what was materialised is dropped
+            self.uses, self.group = {}, {}
 
     def reduce(self, call: Call, delta: Tensor | None) -> None:
-        """Turn a layer's input and output gradient into statistics, during the backward pass."""
-        mine = [entry for entry in call.entries if self.entries.get(entry) is call]
-        if not mine:
+        """Turn a layer's input and output gradient into statistics, during the backward pass.
+
+        Raises:
+            GradbenchError: where there is no output gradient, or the input was changed since.
+        """
+        uses = [use for use in call.uses if self.uses.get(use) is call]
+        if not uses:
             return
         if delta is None:
             raise GradbenchError(
@@ -77,60 +83,76 @@ class Reduction:
         x = x.to(precise) if x.is_floating_point() else x
         call.x = None
         with torch.autocast(delta.device.type, enabled=False), torch.no_grad():
-            self._measure(call, [e for e in mine if e not in self.group], x, delta)
-            self._form(call, [e for e in mine if e in self.group], x, delta)
+            small = [use.role for use in uses if use.role != call.rule.large]
+            gradients = call.rule.small_gradients(small, x, delta) if small else {}
+            for use in uses:
+                if use in self.group:
+                    self._materialise(call, use, gradients.get(use.role), x, delta)
+                elif use.role == call.rule.large:
+                    self._measure_large(call, use, x, delta)
+                else:
+                    (parameter,) = use.expression.parameters
+                    direction = self._direction(use, delta)
+                    self._keep(parameter, *_reduced(gradients[use.role], direction))
+                    self._note_route(call, parameter, MATERIALISED, x, delta)
 
-    def _measure(self, call: Call, entries: list[Entry], x: Tensor, delta: Tensor) -> None:
-        """Let the rule measure parameters that enter this call alone."""
-        asked, mine = {}, {}
-        for entry in entries:
-            (mine[entry.role],) = entry.source.parameters
-            direction = self.task.directions.get(mine[entry.role])
-            asked[entry.role] = None if direction is None else entry.view(direction).to(delta)
-        route = None
-        if call.rule.large in mine:
-            routes = call.rule.routes(x.shape, delta.shape, delta.device.type)
-            forced = self.task.forced.get(mine[call.rule.large])
-            route = forced if forced in routes else cheapest(routes, delta.device.type)
-        if not asked:
-            return
-        found = call.rule.measure(asked, x, delta, route, self.task.compiled)
-        for role, parameter in mine.items():
-            self._keep(parameter, found[role], slice(None))
-            how = route if role == call.rule.large else FORMED
-            self.taken[parameter] = Taken(call.rule.kind, how, call.rule, x.shape, delta.shape)
+    def _measure_large(self, call: Call, use: ParameterUse, x: Tensor, delta: Tensor) -> None:
+        """Measure a large parameter that enters this call alone, by the cheapest route."""
+        (parameter,) = use.expression.parameters
+        routes = call.rule.routes(x.shape, delta.shape, delta.device.type)
+        forced, direction = self.task.forced.get(parameter), self._direction(use, delta)
+        route = forced if forced in routes else cheapest(routes, delta.device.type)
+        products = None if direction is None else call.rule.products(x, delta, direction)
+        self._keep(parameter, call.rule.norms(x, delta, route), products)
+        self._note_route(call, parameter, route, x, delta)
 
-    def _form(self, call: Call, entries: list[Entry], x: Tensor, delta: Tensor) -> None:
-        """Note what a call adds to gradients that are formed, and reduce those that are whole."""
-        small = {entry.role: None for entry in entries if entry.role != call.rule.large}
-        formed = call.rule.gradients(small, x, delta) if small else {}
-        for entry in entries:
-            group, shape = self.group[entry], entry.source.tensor.shape
-            if entry.role in formed:
-                group.entries[entry] = formed[entry.role].reshape(len(delta), *shape).__getitem__
-            else:
-                how = (_formed, call.rule, x, delta, shape, entry.flipped)
-                group.entries[entry] = partial(*how)
-            for parameter in group.parameters:
-                self.taken[parameter] = Taken(call.rule.kind, FORMED, call.rule)
-            if group.complete:
-                self._finish(group)
+    def _materialise(
+        self, call: Call, use: ParameterUse, gradients: Tensor | None, x: Tensor, delta: Tensor
+    ) -> None:
+        """Add a call's part to gradients that are materialised, and reduce those that are whole."""
+        group, shape = self.group[use], use.expression.tensor.shape
+        if gradients is not None:
+            group.parts[use] = gradients.reshape(len(delta), *shape).__getitem__
+        else:  # a large parameter: block by block, when all parts are there
+            group.parts[use] = partial(_large_gradients, call, x, delta, shape)
+        for parameter in group.parameters:
+            self.routes[parameter] = Route(call.rule.kind, MATERIALISED, call.rule)
+        if group.complete:
+            self._finish(group)
 
     def _finish(self, group: Group) -> None:
         """Reduce the gradients of a group of parameters."""
         for block, gradients in group.gradients(len(self.norms)):
             for parameter, gradient in zip(group.parameters, gradients):
-                self._keep(parameter, reduced(gradient, self.task.directions.get(parameter)), block)
-        group.entries.clear()
+                direction = self.task.directions.get(parameter)
+                self._keep(parameter, *_reduced(gradient, direction), block)
+        group.parts.clear()
 
-    def _keep(self, parameter: Tensor, measured: Measured, block: slice) -> None:
+    def _direction(self, use: ParameterUse, delta: Tensor) -> Tensor | None:
+        """Return the direction of a use's one parameter in the shape in which the call reads it."""
+        (parameter,) = use.expression.parameters
+        direction = self.task.directions.get(parameter)
+        return None if direction is None else use.expression.reshape(direction).to(delta)
+
+    def _keep(
+        self,
+        parameter: Tensor,
+        norms: Tensor,
+        products: Tensor | None,
+        block: slice | None = None,
+    ) -> None:
         column, scale = self.column[parameter], self.task.scale
-        norms = self.norms[:, column]
-        norms[block] = measured.norms.to(norms) / scale**2
-        if measured.products is not None:
-            self.products[:, column][block] = measured.products.to(norms) / scale
+        block = slice(None) if block is None else block
+        self.norms[block, column] = norms.to(self.norms) / scale**2
+        if products is not None:
+            self.products[block, column] = products.to(self.norms) / scale
 
-    def keep_alone(
+    def _note_route(
+        self, call: Call, parameter: Tensor, route: str, x: Tensor, delta: Tensor
+    ) -> None:
+        self.routes[parameter] = Route(call.rule.kind, route, call.rule, x.shape, delta.shape)
+
+    def keep_one_at_a_time(
         self,
         parameters: Sequence[Tensor],
         alone: Collection[Tensor],
@@ -152,12 +174,18 @@ class Reduction:
         if products is not None:
             self.products[:, columns] = products.to(self.norms)
         for parameter in acting:
-            self.taken[parameter] = Taken("", ALONE if parameter in alone else BESIDE)
+            self.routes[parameter] = Route("", ALONE if parameter in alone else BESIDE)
 
 
-def _formed(
-    rule: Rule, x: Tensor, delta: Tensor, shape: torch.Size, flipped: bool, block: slice
+def _reduced(gradients: Tensor, direction: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return squared norms, and inner products with a direction, of gradients (B, ...)."""
+    rows = gradients.reshape(len(gradients), -1)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # halves would overflow
+    products = None if direction is None else rows @ direction.flatten().to(rows)
+    return squared_rows(rows), products
+
+
+def _large_gradients(
+    call: Call, x: Tensor, delta: Tensor, shape: torch.Size, block: slice
 ) -> Tensor:
-    """Form the gradients of a large parameter for a block of images."""
-    found = rule.formed(x[block], delta[block], shape)
-    return found.transpose(1, 2) if flipped else found
+    return call.rule.large_gradients(x[block], delta[block], shape)

@@ -20,7 +20,8 @@ BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 def only_these_require_grad(model: nn.Module, parameters: Collection[Tensor]) -> Iterator[None]:
     """Let exactly these parameters of the model require a gradient; afterwards all is as before.
 
-    Hooks on the parameters themselves are suspended: some routes would not meet them.
+    Ordinary weight gradients of the others are not computed then. Hooks on the parameters
+    themselves are suspended: some routes would not meet them.
     """
     before = [(p, p.requires_grad, p._backward_hooks) for p in model.parameters()]
     wanted = frozenset(parameters)
@@ -32,11 +33,10 @@ def only_these_require_grad(model: nn.Module, parameters: Collection[Tensor]) ->
         yield
     finally:
         for p, required, hooks in before:
-            p.requires_grad_(required)
-            if hooks:
+            if hooks:  # which a tensor takes only while it requires a gradient
                 p.requires_grad_(True)
                 p._backward_hooks = hooks
-                p.requires_grad_(required)
+            p.requires_grad_(required)
 
 
 @contextmanager
@@ -61,14 +61,12 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:
     """Go over parameters and buffers without their names, which take several times as long."""
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for tensor in held.values():
-                if tensor is not None:
-                    yield tensor
+        for tensors in (module._parameters, module._buffers):
+            yield from (tensor for tensor in tensors.values() if tensor is not None)
 
 
 def attributes(module: nn.Module) -> dict[str, Any]:
-    """Return what a module holds beside what every module has; its buffers count."""
+    """Return the attributes of a module beside those that every module has; its buffers count."""
     return {name: v for name, v in vars(module).items() if name not in _OF_EVERY_MODULE}
 
 
@@ -79,20 +77,20 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"_buffers"}
 def same_attributes(model: nn.Module) -> Iterator[None]:
     """Put back what the block changes in the attributes of modules, in dictionaries and lists too.
 
-    For passes that the caller does not know of: a network may keep what it computes.
+    For passes that the caller does not know of: a network may store what it computes.
     """
     before = [
-        (module, {k: (v, copy(v) if isinstance(v, dict | list) else v) for k, v in held.items()})
-        for module, held in ((m, attributes(m)) for m in model.modules())
-        if held
+        (module, {k: (v, copy(v) if isinstance(v, dict | list) else v) for k, v in values.items()})
+        for module, values in ((m, attributes(m)) for m in model.modules())
+        if values
     ]
     try:
         yield
     finally:
-        for module, held in before:
-            for name in attributes(module).keys() - held.keys():
+        for module, values in before:
+            for name in attributes(module).keys() - values.keys():
                 del vars(module)[name]
-            for name, (value, content) in held.items():
+            for name, (value, content) in values.items():
                 vars(module)[name] = value
                 if isinstance(value, dict) and _differ(value.values(), content.values()):
                     value.clear()
@@ -113,36 +111,31 @@ def uncompiled() -> AbstractContextManager:
 
 
 @contextmanager
-def without_callers_hooks(
-    model: nn.Module, kinds: Sequence[str] = (*FORWARD_HOOKS, *BACKWARD_HOOKS)
-) -> Iterator[list[str]]:
-    """Suspend hooks that were placed on the model; those of PyTorch itself are part of it.
-
-    Gives the names of the modules that had some.
-    """
-    with callers_hooks(model, kinds, None) as names:
-        yield names
-
-
-@contextmanager
 def callers_hooks(
-    model: nn.Module, kinds: Sequence[str], instead: Callable[[Callable], Callable] | None
+    model: nn.Module,
+    kinds: Sequence[str] = (*FORWARD_HOOKS, *BACKWARD_HOOKS),
+    wrapper: Callable[[Callable], Callable] | None = None,
 ) -> Iterator[list[str]]:
-    """Put others in the place of hooks that were placed on the model, or none; see above."""
+    """Wrap the hooks that were placed on the model, or suspend them where there is no wrapper.
+
+    Hooks of PyTorch itself (weight normalisation, say) are part of the network and stay. Gives the
+    names of the modules that had others.
+    """
     names = []
     with ExitStack() as stack:
         for where, module in model.named_modules():
             for kind in kinds:
                 hooks = getattr(module, kind)
-                if hooks:
-                    kept = OrderedDict((k, h) for k, h in hooks.items() if _of_torch(h))
-                    if len(kept) < len(hooks):
-                        names.append(f"'{where}'")
-                    if instead is not None:
-                        others = ((k, h if k in kept else instead(h)) for k, h in hooks.items())
-                        kept = OrderedDict(others)
-                    setattr(module, kind, kept)
-                    stack.callback(setattr, module, kind, hooks)
+                if not hooks or all(map(_of_torch, hooks.values())):
+                    continue
+                names.append(f"'{where}'")
+                instead = OrderedDict(
+                    (key, hook if _of_torch(hook) else wrapper(hook))
+                    for key, hook in hooks.items()
+                    if wrapper is not None or _of_torch(hook)
+                )
+                setattr(module, kind, instead)
+                stack.callback(setattr, module, kind, hooks)
         yield names
 
 

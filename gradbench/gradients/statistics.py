@@ -1,111 +1,237 @@
-"""Tells a normalisation of images by statistics of the batch from one of weights by their own.
-
-Networks with standardised weights (Big Transfer, normaliser-free networks) call `batch_norm` in
-training mode on a tensor made of parameters alone, which says nothing about other images.
-"""
+"""What callers ask for: squared norms, alignments with fixed directions, and outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
 
-from gradbench.errors import GradbenchError
-
-# function -> positions of its running statistics and of the flag of training mode
-_NORMS: dict[Callable, tuple[int, int]] = {F.batch_norm: (1, 5), torch.batch_norm: (3, 5)}
-
-
-def of_its_own_statistics(func: Callable, args: Sequence, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call normalises its input by the statistics of that input."""
-    if func not in _NORMS:
-        return False
-    first, flag = _NORMS[func]
-
-    def argument(position: int, name: str) -> Any:
-        return kwargs.get(name, args[position] if len(args) > position else None)
-
-    means = argument(first, "running_mean"), argument(first + 1, "running_var")
-    return bool(argument(flag, "training")) or any(m is None for m in means)
+from gradbench.gradients.arguments import (
+    check_directions,
+    make_passes,
+    make_task,
+    naming_rejected_images,
+    network_inside,
+)
+from gradbench.gradients.cached_tensors import as_written
+from gradbench.gradients.engine import compute
+from gradbench.gradients.losses import Label, PairLoss, PerImage
+from gradbench.gradients.memory import in_chunks
+from gradbench.gradients.one_image import forward_one, try_channels_last
+from gradbench.gradients.precision import arithmetic
+from gradbench.gradients.refusals import check_outputs, refuse_randomness
+from gradbench.gradients.state import same_buffers
 
 
-def refuse_batch_statistics(forward: Callable[[Tensor], Any], image: Tensor) -> None:
-    """Raise when a normalisation by its input's own statistics reads a tensor made of the images.
+@dataclass(frozen=True)
+class GradientNorms:
+    """Squared norms of the gradients of each image's loss.
 
     Args:
-        forward: the forward pass.
-        image: one image.
+        names: names of the d parameter tensors, in the order of `model.named_parameters()`.
+        values: squared norms, (B, d), float32, or float64 where a parameter is float64.
+        outputs: logits of the same forward pass, (B, N).
+        routes: name -> how it was computed: a layer and its route, 'one image at a time' where
+            there is none, 'one image at a time too' for those beside it, or 'unused' for a
+            parameter that does not act on the loss (its norm is 0; a change of it does not change
+            the outputs either).
+        halvings: how often a chunk was halved because memory did not suffice.
+        chunk: images per pass at the beginning.
+    """
+
+    names: list[str]
+    values: Tensor
+    outputs: Tensor
+    routes: dict[str, str] = field(default_factory=dict)
+    halvings: int = 0
+    chunk: int = 0
+
+
+def squared_norms(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    label: str | Label = "ones",
+    loss: str | PerImage | PairLoss = "bce",
+    reduction: str | None = None,
+    parameters: Iterable[str] | Callable[[str], bool] | None = None,
+    chunk: int | None = None,
+    precision: str | None = None,
+    channels_last: bool | None = None,
+    routes: str | Mapping[str, str] | None = None,
+) -> GradientNorms:
+    """Return the squared gradient norm of every parameter tensor for every image.
+
+    v(x_b) = (||dJ_b/dtheta_0||^2, ..., ||dJ_b/dtheta_{d-1}||^2), Lee and AlRegib 2020.
+    The model must be in evaluation mode; it comes back as it was. Hooks that the caller has placed
+    on it see every image exactly once, in order, unless memory ran out (`halvings`). Of a compiled
+    or data-parallel model the network inside is taken, uncompiled, with its names of parameters.
+
+    Args:
+        model: network from images to logits (B, N).
+        images: (B, C, H, W), or anything with images first that the network takes; on any device.
+        label: confounding label: ones, zeros, `KHot(classes)`, `RandomKHot(k, seed)`.
+        loss: bce, ce_uniform, ce_sum_one_hot, mse, or a function from the network's outputs, or
+            from (images, outputs), to one value per image, (B,).
+        reduction: mean or sum over the N outputs; None is the usual one of the loss.
+        parameters: names, or a function that says whether a name is wanted; None means all.
+        chunk: images per pass; None chooses from shapes and device alone.
+        precision: None computes in the model's own number format, TensorFloat-32 off; float32,
+            float64 (on a copy where the model has another), tf32, or bfloat16 and float16 by
+            autocast with float32 sums.
+        channels_last: layout of four-dimensional images; None chooses by device and precision, and
+            goes without where the network cannot take it.
+        routes: a route for all layers that have it, or name -> route: direct, gram, native,
+            outer, 'one image at a time'; None takes the cheapest by a static model (`explain`).
 
     Raises:
-        GradbenchError: then, as no image has a gradient of its own.
+        GradbenchError: for unknown names, images that the network does not take, and wherever the
+            result could be silently wrong: batch statistics, active dropout, a network or loss
+            that mixes images, outputs not finite, parameters that act where autograd does not see
+            it (`no_grad`, `detach`, argmax, tensors made of them and cached from earlier passes).
     """
-    with torch.no_grad(), _MadeOf(image) as made, _Refusal(made):
-        forward(image)
+    task = make_task(
+        *(model, images),
+        label=label,
+        loss=loss,
+        reduction=reduction,
+        parameters=parameters,
+        chunk=chunk,
+        precision=precision,
+        channels_last=channels_last,
+        routes=routes,
+    )
+    found = compute(task)
+    values, outputs = found.statistics.norms, found.statistics.outputs
+    routes = {name: str(route) for name, route in found.routes.items()}
+    return GradientNorms(list(routes), values, outputs, routes, found.halvings, task.chunk)
 
 
-class _MadeOf(TorchDispatchMode):
-    """Knows the memory that holds something made of a tensor, whatever the steps between."""
+@dataclass(frozen=True)
+class Alignments:
+    """How the gradient of each image's loss points along fixed directions.
 
-    def __init__(self, source: Tensor):
-        super().__init__()
-        self.kept: list[Tensor] = []  # or other tensors could come by their memory
-        self.memory: set[int] = set()
-        self._mark(source)
+    Args:
+        names: names of the d parameter tensors, in the order of `model.named_parameters()`.
+        products: inner products <dJ_b/dtheta_l, v_l>, (B, d).
+        cosines: the same divided by both lengths, (B, d), -1 to 1; 0 where a length is 0.
+        squared_norms: squared gradient norms, (B, d).
+        outputs: outputs of the same forward pass.
+        routes: name -> how it was computed.
+        halvings: how often a chunk was halved because memory did not suffice.
+    """
 
-    def holds(self, value: Any) -> bool:
-        """Whether a value is a tensor made of the source."""
-        return isinstance(value, Tensor) and _memory(value) in self.memory
-
-    def _mark(self, value: Any) -> None:
-        if isinstance(value, Tensor):
-            self.kept.append(value)
-            self.memory.add(_memory(value))
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run the function; what it returns or changes is made of what it read."""
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        read = tree_leaves((args, kwargs))
-        if any(self.holds(value) for value in read):
-            for value in tree_leaves(result):
-                self._mark(value)
-            for value, slot in zip(args, func._schema.arguments):
-                if slot.alias_info is not None and slot.alias_info.is_write:
-                    for part in tree_leaves(value):
-                        self._mark(part)
-        return result
+    names: list[str]
+    products: Tensor
+    cosines: Tensor
+    squared_norms: Tensor
+    outputs: Tensor
+    routes: dict[str, str]
+    halvings: int = 0
 
 
-class _Refusal(TorchFunctionMode):
-    def __init__(self, made: _MadeOf):
-        super().__init__()
-        self.made = made
+def alignments(
+    model: nn.Module,
+    images: Tensor,
+    directions: Mapping[str, Tensor],
+    *,
+    label: str | Label = "ones",
+    loss: str | PerImage | PairLoss = "bce",
+    reduction: str | None = None,
+    chunk: int | None = None,
+    precision: str | None = None,
+    channels_last: bool | None = None,
+    routes: str | Mapping[str, str] | None = None,
+) -> Alignments:
+    """Return inner products and cosines of per-image gradients with one direction per tensor.
 
-    def __torch_function__(
-        self, func: Callable, types: Any, args: Sequence = (), kwargs: Any = None
-    ) -> Any:
-        """Run the function, unless it uses statistics of the batch."""
-        kwargs = kwargs or {}
-        if of_its_own_statistics(func, args, kwargs):
-            source = kwargs.get("input", args[0] if args else None)
-            if self.made.holds(source):
-                raise GradbenchError(
-                    "a batch normalisation uses the statistics of the batch, so no image has a "
-                    "gradient of its own: call model.eval() and give the layer running statistics"
-                )
-        return func(*args, **kwargs)
+    c(x_b)_l = <dJ_b/dtheta_l, v_l>, the gradient term of GradCon's score (Kwon et al. 2020) when
+    v_l is a mean gradient and the loss a function of (images, outputs). A layer's product is the
+    layer itself applied to its input with weight v_l, times delta: no gradient is formed for it.
+    The other arguments are those of `squared_norms`.
+
+    Args:
+        model: network in evaluation mode; it comes back as it was.
+        images: images first.
+        directions: name -> fixed direction of that parameter's shape; only these are computed.
+        label: confounding label.
+        loss: name, or function of (outputs) or (images, outputs).
+        reduction: mean or sum over the N outputs.
+        chunk: images per pass.
+        precision: number format.
+        channels_last: layout of four-dimensional images.
+        routes: a route for all layers, or name -> route.
+
+    Raises:
+        GradbenchError: for a name that the model does not have, a direction of another shape or
+            not finite, and wherever `squared_norms` raises.
+    """
+    check_directions(directions, network_inside(model))
+    task = make_task(
+        *(model, images, directions),
+        label=label,
+        loss=loss,
+        reduction=reduction,
+        parameters=list(directions),
+        chunk=chunk,
+        precision=precision,
+        channels_last=channels_last,
+        routes=routes,
+    )
+    found = compute(task)
+    products, norms = found.statistics.products, found.statistics.norms
+    lengths = torch.stack([directions[name].to(products).norm() for name in found.routes])
+    both = norms.sqrt() * lengths
+    cosines = torch.where(both > 0, products / both, 0.0).clamp(-1, 1)
+    routes = {name: str(route) for name, route in found.routes.items()}
+    outputs = found.statistics.outputs
+    return Alignments(list(routes), products, cosines, norms, outputs, routes, found.halvings)
 
 
-def _memory(tensor: Tensor) -> int:
-    try:
-        return tensor.untyped_storage()._cdata
-    except (RuntimeError, NotImplementedError):  # sparse tensors have none
-        return id(tensor)
+def outputs(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    chunk: int | None = None,
+    precision: str | None = None,
+    channels_last: bool | None = None,
+) -> Tensor:
+    """Return the network's outputs for all images, the same bits as those of `squared_norms`.
+
+    Args:
+        model: network in evaluation mode.
+        images: images first.
+        chunk: images per pass.
+        precision: number format.
+        channels_last: layout of four-dimensional images.
+
+    Returns:
+        (B, ...), on the device of the images.
+
+    Raises:
+        GradbenchError: for images, settings or a mode that `squared_norms` refuses too.
+    """
+    passes = make_passes(model, images, chunk, precision, channels_last)
+    model, device = passes.model, passes.device
+    with torch.no_grad(), arithmetic(precision, device), same_buffers(model):
+        # The engine decides on the layout by its first image, so this does, too.
+        first = passes.images[:1].to(device)
+        with naming_rejected_images(model, first):
+            found, last = try_channels_last(
+                partial(forward_one, model), first, passes.channels_last
+            )
+        check_outputs(found, first, model)
+
+        def forward(images: Tensor) -> Tensor:
+            nonlocal last
+            images = images.to(device)
+            with refuse_randomness(device), as_written(model):
+                found, last = try_channels_last(lambda x: model(x.clone()), images, last)
+            check_outputs(found, images, model)
+            return found
+
+        parts, _ = in_chunks(forward, passes.images, passes.chunk)
+    return torch.cat(parts).to(images.device)

@@ -1,52 +1,67 @@
-"""What a pass computes, and what it found."""
+"""A task, checked and complete, and the statistics and routes that result from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from gradbench.gradients.losses import OfBoth
+from gradbench.gradients.losses import PairLoss
 from gradbench.gradients.rules.base import Rule
 
 ALONE = "one image at a time"
 BESIDE = "one image at a time too"
 """Of parameters that have a rule, beside one that has none: the passes give their gradients too."""
 UNUSED = "unused"
-FORMED = "formed"
+MATERIALISED = "materialised"
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a pass computes.
+class Passes:
+    """Network and images in the wanted number format, and how the images pass through it.
 
     Args:
-        model: the network.
-        loss: function from images and outputs to one value per image.
-        known: whether the loss is one of this room.
-        parameters: the asked parameters, d of them.
-        directions: parameter -> direction of the same shape, or none.
-        forced: parameter -> route that it must take.
-        scale: factor of the losses in the backward pass; statistics are those without it.
+        model: the network, in evaluation mode.
+        images: images first.
+        device: of the network.
+        chunk: images per pass.
+        precision: name of the number format, or None.
         channels_last: whether images are laid out so where the network allows it.
-        compiled: whether rules that have a compiled form use it.
     """
 
     model: nn.Module
-    loss: OfBoth
-    known: bool
-    parameters: Sequence[Tensor]
-    directions: Mapping[Tensor, Tensor] = field(default_factory=dict)
-    forced: Mapping[Tensor, str] = field(default_factory=dict)
-    scale: float = 1.0
-    channels_last: bool = False
-    compiled: bool = False
+    images: Tensor
+    device: torch.device
+    chunk: int
+    precision: str | None
+    channels_last: bool
 
 
 @dataclass(frozen=True)
-class Found:
+class Task(Passes):
+    """Passes through a network, and the statistics that are asked of them.
+
+    Args:
+        loss: function from images and outputs to one value per image.
+        known_loss: whether it is one of `LOSSES`.
+        parameters: name -> parameter that is asked for, d of them.
+        directions: parameter -> direction of the same shape, or none.
+        forced: parameter -> route that it must take.
+        scale: factor of the losses in the backward pass; statistics are those without it.
+    """
+
+    loss: PairLoss
+    known_loss: bool
+    parameters: dict[str, nn.Parameter]
+    directions: Mapping[Tensor, Tensor]
+    forced: Mapping[Tensor, str]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Statistics:
     """Statistics of some images: squared norms (B, d), inner products (B, d) or None, outputs."""
 
     norms: Tensor
@@ -55,7 +70,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Route:
     """How one parameter was computed: kind of layer, route, and the shapes that decided it."""
 
     kind: str
@@ -66,4 +81,4 @@ class Taken:
 
     def __str__(self) -> str:
         """Return kind and route as one text."""
-        return self.route if self.route in (ALONE, BESIDE, UNUSED) else f"{self.kind} {self.route}"
+        return f"{self.kind} {self.route}" if self.kind else self.route

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
-from gradbench.gradients import guard
+from gradbench.gradients.refusals import refuse_randomness, refuse_training_mode
 from gradbench.gradients.state import only_these_require_grad, same_buffers
 from gradbench.outputs.feature_layers import layer_of, mean_over_positions
 from gradbench.support.pixels import gradient_in_pixels
@@ -97,12 +97,12 @@ def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor
         GradbenchError: if f is in training mode, mixes the images of a batch, draws random numbers,
             or its gradient is not finite or not seen by autograd.
     """
-    guard.refuse_training_mode(backbone)
+    refuse_training_mode(backbone)
     with (
         _as_it_was(backbone),
         torch.inference_mode(False),
         torch.enable_grad(),
-        guard.refuse_randomness(backbone.device),
+        refuse_randomness(backbone.device),
     ):
         if len(images) > 1:
             _refuse_mixing(backbone, images[:2].clone(), source)

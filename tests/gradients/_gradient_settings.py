@@ -1,4 +1,4 @@
-"""The settings table: module, input and loss, which engines take it, and by which way."""
+"""The settings table: module, input and loss, and by which way."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from _gradient_made import MADE as made
+from _gradient_expressions import EXPRESSIONS as expressions
 from _gradient_networks import (
     CLASSES,
     Bare,
@@ -34,7 +34,7 @@ from torchvision.models.convnext import LayerNorm2d
 
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.gradients import KHot, RandomKHot, as_loss
-from gradbench.gradients.losses import of_both
+from gradbench.gradients.losses import of_images_and_outputs
 
 
 def scaled(use: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...]) -> nn.Module:
@@ -50,7 +50,6 @@ class Setting(NamedTuple):
         alone: beginnings of the names that need one image at a time; None where PyTorch decides.
         shape: of an image.
         options: label, loss and reduction.
-        vmap: whether `vmap(grad)` can run it.
         integers: whether images are whole numbers, 0 to 4.
     """
 
@@ -58,7 +57,6 @@ class Setting(NamedTuple):
     alone: tuple[str, ...] | None = ()
     shape: tuple[int, ...] = (3, 8, 8)
     options: Mapping[str, Any] = MappingProxyType({})
-    vmap: bool = True
     integers: bool = False
 
 
@@ -246,14 +244,13 @@ ROWS = {
         shape=(7,),
         integers=True,
     ),
-    "embedding-sparse": Setting(partial(Words, sparse=True), shape=(7,), vmap=False, integers=True),
+    "embedding-sparse": Setting(partial(Words, sparse=True), shape=(7,), integers=True),
     "embedding-sparse-twice": Setting(
         lambda: Function(
             lambda m, x: (m.module(x) * m.module(x.flip(1))).tanh().sum(1),
             nn.Embedding(5, CLASSES, sparse=True),
         ),
         shape=(7,),
-        vmap=False,
         integers=True,
     ),
     "embedding-sparse-beside": Setting(
@@ -264,7 +261,6 @@ ROWS = {
         ),
         ("a",),
         (7,),
-        vmap=False,
         integers=True,
     ),
     "embedding-by-frequency": Setting(
@@ -355,15 +351,15 @@ BARE = {
         lambda: Function(lambda m, x: m.module(x[:, 0, 0], x[:, 1, 1]), nn.Bilinear(8, 8, CLASSES)),
         ("module",),
     ),
-    "recurrent": Setting(Recurrent, ("rnn",), vmap=False),
+    "recurrent": Setting(Recurrent, ("rnn",)),
     "twice": Setting(Twice),
     "weight-norm": Setting(
         lambda: head(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 5, 3)), channels=5)
     ),
     "frozen": Setting(lambda: frozen(conv(3, 5, 3), "0")),
     "in-place": Setting(InPlace, None),
-    "writes-elsewhere": Setting(Buffered, vmap=False),
-    "branches": Setting(Branching, vmap=False),
+    "writes-elsewhere": Setting(Buffered),
+    "branches": Setting(Branching),
 }
 
 
@@ -378,13 +374,13 @@ def autoencoder() -> nn.Module:
     )
 
 
-MADE = {
+EXPRESSIONS = {
     name: Setting(
         make,
         shape=(7,) if name.startswith("words") else (3, 8, 8),
         integers=name.startswith("words"),
     )
-    for name, make in made.items()
+    for name, make in expressions.items()
 }
 
 small = partial(SmallCNN, CLASSES, 3, 3)
@@ -392,7 +388,7 @@ LOSSES = {
     "bce-sum": Setting(small, options={"reduction": "sum"}),
     "bce-zeros": Setting(small, options={"label": "zeros"}),
     "bce-k-hot": Setting(small, options={"label": KHot((0, 3))}),
-    "bce-random": Setting(small, options={"label": RandomKHot(3, seed=5)}, vmap=False),
+    "bce-random": Setting(small, options={"label": RandomKHot(3, seed=5)}),
     "ce-uniform": Setting(small, options={"loss": "ce_uniform"}),
     "ce-uniform-sum": Setting(small, options={"loss": "ce_uniform", "reduction": "sum"}),
     "ce-sum-one-hot": Setting(small, options={"loss": "ce_sum_one_hot"}),
@@ -406,7 +402,7 @@ LOSSES = {
     "autoencoder": Setting(autoencoder, options={"loss": squared_distance}),
 }
 
-SETTINGS = CONVOLUTIONS | NORMALISATIONS | ROWS | BARE | MADE | LOSSES
+SETTINGS = CONVOLUTIONS | NORMALISATIONS | ROWS | BARE | EXPRESSIONS | LOSSES
 
 
 @cache
@@ -418,5 +414,5 @@ def case(name: str, images: int = 5) -> Case:
     batch = torch.rand(images, *setting.shape, dtype=torch.float64)
     if setting.integers:
         batch = (batch * 5).long()
-    loss = of_both(as_loss(**setting.options))
+    loss = of_images_and_outputs(as_loss(**setting.options))
     return Case(model, batch, loss, gradients(model, batch, loss))

@@ -1,41 +1,21 @@
-"""The settings table x engines {loop, hooks, vmap}, against ordinary backward passes in float64."""
+"""The settings table against ordinary backward passes of one image, in float64."""
 
 import pytest
 import torch
 from _gradient_settings import SETTINGS, case
 from _gradient_truth import ALONE, assert_exact, loop, randomise
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradbench.backbones.densenet import DenseNet
 from gradbench.backbones.resnet import ResNet
 from gradbench.backbones.small_cnn import SmallCNN
-from gradbench.gradients import as_loss, loop_norms, squared_norms, vmap_norms
+from gradbench.gradients import as_loss, squared_norms
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
 
-class WithLoss(nn.Module):
-    """A network that returns its losses, for engines that know losses of outputs only."""
-
-    def __init__(self, name: str):
-        super().__init__()
-        self.model, self.loss = case(name).model, case(name).loss
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.loss(x, self.model(x))
-
-
-REFERENCES = {"loop": loop_norms, "vmap": vmap_norms}
-PAIRS = [
-    (name, engine)
-    for name, setting in SETTINGS.items()
-    for engine in REFERENCES
-    if engine == "loop" or setting.vmap
-]
-
-
 @pytest.mark.parametrize("name", SETTINGS)
-def test_hooks(name):
+def test_squared_norms(name):
     model, images, _, _ = case(name)
     options, alone = SETTINGS[name].options, SETTINGS[name].alone
     found = squared_norms(model, images, chunk=5, **options)
@@ -47,19 +27,6 @@ def test_hooks(name):
     if alone is not None:
         singly = [n for n in found.names if found.routes[n] == ALONE]
         assert singly == [n for n in found.names if n.startswith(alone)]
-
-
-@pytest.mark.parametrize(("name", "engine"), PAIRS)
-def test_references(name, engine):
-    found = REFERENCES[engine](WithLoss(name), case(name).images, lambda values: values)
-    assert_exact(found, case(name).truth)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [name for name, s in SETTINGS.items() if not s.vmap])
-def test_what_vmap_cannot_run(name):
-    with pytest.raises(RuntimeError):
-        vmap_norms(WithLoss(name), case(name).images, lambda values: values)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -94,7 +61,6 @@ def test_own_backbones(name):
     found = squared_norms(model, images, chunk=2)
     assert_exact(found.values, truth)
     assert ALONE not in found.routes.values()
-    assert_exact(vmap_norms(model, images, as_loss()), truth)
 
 
 def test_penalty_in_the_loss_is_seen():

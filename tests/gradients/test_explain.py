@@ -39,7 +39,7 @@ def test_lines_say_what_is_done(name):
     assert [line.name for line in lines] == found.names
     assert [f"{line.rule} {line.route}".strip() for line in lines] == list(found.routes.values())
     for line in lines:
-        if line.route in ("formed", "unused", ALONE, BESIDE):
+        if line.route in ("materialised", "unused", ALONE, BESIDE):
             assert line.microseconds is None
             assert line.others == {}
         else:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
 from gradbench.gradients import squared_norms
-from gradbench.gradients.readers import READERS
+from gradbench.gradients.layers import LAYERS
 from gradbench.gradients.rules import base
 from gradbench.gradients.rules.base import Rule
 from gradbench.gradients.rules.convolution import Convolution
@@ -48,37 +48,37 @@ GEOMETRIES = {
 }
 
 
-def read(name: str) -> tuple[Convolution, Tensor, Tensor, Tensor]:
+def layer(name: str) -> tuple[Convolution, Tensor, Tensor, Tensor]:
     """Return the rule of a geometry, an input, a gradient of the output, and per-image dW."""
     function, sizes, shape, options = GEOMETRIES[name]
     x = torch.randn(5, 4, *sizes, dtype=torch.float64)
     weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     delta = torch.randn_like(function(x, weight, **options))
-    formed = [
+    gradients = [
         torch.autograd.grad(function(image, weight, **options), weight, d)[0]
         for image, d in zip(x.split(1), delta.split(1))
     ]
-    return READERS[function](x, weight, None, **options).rule, x, delta, torch.stack(formed)
+    return LAYERS[function](x, weight, None, **options).rule, x, delta, torch.stack(gradients)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_routes_of_a_convolution_agree(name):
-    rule, x, delta, formed = read(name)
+    rule, x, delta, gradients = layer(name)
     assert set(rule.routes(x.shape, delta.shape, "cpu")) == set(ROUTES)
-    truth = formed.flatten(1).square().sum(1)
+    truth = gradients.flatten(1).square().sum(1)
     for route in ROUTES:
         found = rule.norms(x, delta, route)
         torch.testing.assert_close(found, truth, rtol=1e-12, atol=0, msg=route)
-    direction = torch.randn_like(formed[0])
-    products = (formed * direction).flatten(1).sum(1)
+    direction = torch.randn_like(gradients[0])
+    products = (gradients * direction).flatten(1).sum(1)
     torch.testing.assert_close(rule.products(x, delta, direction), products, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("elements", [1, 700, 10**9])
 @pytest.mark.parametrize("name", ["3x3", "depthwise", "box", "transposed-longer"])
 def test_blocks_of_any_size_agree(name, elements, monkeypatch):
-    rule, x, delta, formed = read(name)
-    truth = formed.flatten(1).square().sum(1)
+    rule, x, delta, gradients = layer(name)
+    truth = gradients.flatten(1).square().sum(1)
     monkeypatch.setitem(base.BLOCK_ELEMENTS, "cpu", elements)
     for route in ROUTES:
         torch.testing.assert_close(rule.norms(x, delta, route), truth, rtol=1e-12, atol=0)
@@ -110,7 +110,7 @@ def test_forced_routes_agree(name, route):
         assert set(found.routes.values()) == {ALONE}
     elif name in CONVOLUTIONS:
         kinds = {how for how in found.routes.values() if how.startswith("conv")}
-        assert {how.split()[1] for how in kinds} <= {route, "formed"}
+        assert {how.split()[1] for how in kinds} <= {route, "materialised"}
         assert any(how.endswith(route) for how in kinds)
 
 
@@ -123,7 +123,7 @@ def test_routes_by_name():
         "0.weight": "conv2d gram",
         "0.bias": ALONE,
         "2.weight": ALONE,
-        "2.bias": "linear formed",
+        "2.bias": "linear materialised",
     }
     torch.testing.assert_close(found.values, squared_norms(model, images).values)
 
@@ -164,7 +164,7 @@ def cancelling() -> dict[str, tuple[Rule, Tensor, Tensor]]:
     conv, linear = torch.empty(64, 64, 1, 1), Linear()
     same = torch.zeros(200, 4, dtype=torch.long)
     return {
-        "conv": (READERS[torch.conv2d](x, conv).rule, x, delta),
+        "conv": (LAYERS[torch.conv2d](x, conv).rule, x, delta),
         "linear": (linear, *rows),
         "embedding": (Embedding(None), same, rows[1]),
     }

@@ -1,13 +1,12 @@
-"""What every rule offers: statistics of per-image gradients from a layer's input and delta.
+"""What every rule offers: statistics of per-image gradients from a layer's input x and from delta.
 
-x is the layer's input and delta the gradient of sum_b J_b with respect to its output; images come
-first in both. Since J_b depends on image b alone, row b of a rule's result belongs to J_b.
+delta is the gradient of sum_b J_b with respect to the layer's output; images come first in both.
+Since J_b depends on image b alone, row b of a rule's result belongs to J_b.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
@@ -22,47 +21,34 @@ from gradbench.gradients.layout import Layout
 BLOCK_ELEMENTS = {"cpu": 2**18}
 OTHER_BLOCK_ELEMENTS = 2**26
 
-
-@dataclass(frozen=True)
-class Measured:
-    """Statistics of one parameter's per-image gradients.
-
-    Args:
-        norms: squared norms, (B,).
-        products: inner products with a fixed direction, (B,), where one was given.
-    """
-
-    norms: Tensor
-    products: Tensor | None = None
+# Rows of a Gram matrix that are computed at once: it is symmetric, and what lies below is known.
+STRIP = 64
 
 
 class Rule:
     """How one call of a layer is turned into statistics of its parameters' gradients.
 
-    A parameter has a role (weight, bias). The gradients of small ones are formed, (B, *shape), and
-    reduced; `large` names the role, if any, whose per-image gradients are never kept.
+    A parameter has a role, weight or bias. The per-image gradients of small parameters are
+    materialised, (B, *shape), and reduced; `large` names the role, if any, for which that would
+    cost too much memory, so that its norms are computed by one of several routes.
     """
 
     kind = ""
     large: str | None = None
     # Whether x may hold several rows per image between the first and the last dimensions.
     rows = False
-    # Whether the rule reads x at all.
+    # Whether the rule reads x at all; if not, the layer's input need not be kept.
     reads_input = True
 
     def takes(self, layout: Layout) -> bool:
         """Whether the rule is exact where the images lie so."""
         return layout.plain or self.rows
 
-    def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    def small_gradients(
+        self, roles: Collection[str], x: Tensor, delta: Tensor
+    ) -> dict[str, Tensor]:
         """Return the per-image gradients of small parameters, role -> (B, *shape)."""
         raise NotImplementedError
-
-    def compiled_gradients(
-        self, roles: Mapping[str, object], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the same by a compiled loop, where a rule has one."""
-        return self.gradients(roles, x, delta)
 
     def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
         """Return the routes of the large parameter and the work of each for one image.
@@ -78,52 +64,13 @@ class Rule:
         """Return the squared gradient norms of the large parameter, (B,)."""
         raise NotImplementedError
 
-    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+    def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
         """Return the gradients of the large parameter, which has this shape, (B, *shape)."""
         raise NotImplementedError
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return the inner products of the large parameter's gradients with a direction, (B,)."""
         raise NotImplementedError
-
-    def measure(
-        self,
-        asked: Mapping[str, Tensor | None],
-        x: Tensor,
-        delta: Tensor,
-        route: str | None,
-        compiled: bool = False,
-    ) -> dict[str, Measured]:
-        """Return the statistics of every asked role.
-
-        Args:
-            asked: role -> direction of the parameter's shape, or None where only the norm counts.
-            x: input of the layer, images first.
-            delta: gradient with respect to its output, images first.
-            route: route of the large parameter.
-            compiled: whether to use `compiled_gradients`.
-        """
-        found = {}
-        small = {role: v for role, v in asked.items() if role != self.large}
-        if len(small) < len(asked):
-            direction = asked[self.large]
-            found[self.large] = Measured(
-                self.norms(x, delta, route),
-                None if direction is None else self.products(x, delta, direction),
-            )
-        if small:
-            form = self.compiled_gradients if compiled else self.gradients
-            for role, gradient in form(small, x, delta).items():
-                found[role] = reduced(gradient, small[role])
-        return found
-
-
-def reduced(gradient: Tensor, direction: Tensor | None) -> Measured:
-    """Return the statistics of per-image gradients that are formed, (B, ...)."""
-    rows = gradient.reshape(len(gradient), -1)
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # halves would overflow
-    products = None if direction is None else rows @ direction.flatten().to(rows)
-    return Measured(squared_rows(rows), products)
 
 
 def squared_rows(values: Tensor) -> Tensor:
@@ -136,15 +83,10 @@ def channels_last(values: Tensor) -> Tensor:
     return values.flatten(2).transpose(1, 2) if values.ndim > 2 else values[:, None]
 
 
-# Rows of a Gram matrix that are formed at once: it is symmetric, and what lies below them is known.
-STRIP = 64
-
-
 def gram_product(x: Tensor, delta: Tensor) -> Tensor:
     """Inner product of two Gram matrices, ||x_b^T delta_b||^2: (M, T, C), (M, T, P) -> (M,).
 
-    Never negative, though the sum may be by rounding. Only the upper halves are formed, strip by
-    strip.
+    Only the upper halves are computed, strip by strip.
     """
     total = x.new_zeros(len(x))
     for begin in range(0, x.shape[1], STRIP):
@@ -153,7 +95,7 @@ def gram_product(x: Tensor, delta: Tensor) -> Tensor:
         grams.mul_(torch.bmm(delta[:, strip], delta[:, begin:].transpose(1, 2)))
         diagonal = grams[:, :, : grams.shape[1]].sum((1, 2))
         total += 2 * grams.sum((1, 2)) - diagonal
-    return total.clamp_min_(0)
+    return total.clamp_min_(0)  # a square, though rounding may bring the sum below zero
 
 
 def block_rows(elements: int, device: str) -> int:
@@ -162,12 +104,6 @@ def block_rows(elements: int, device: str) -> int:
 
 
 def blocks(rows: int, elements: int, device: torch.device) -> Iterator[slice]:
-    """Return slices of rows, each of as many rows as a block may hold.
-
-    Args:
-        rows: number of rows.
-        elements: elements that one row brings to work on.
-        device: where the work is done.
-    """
+    """Return slices of rows, each of as many rows of so many elements as a block may hold."""
     step = block_rows(elements, device.type)
     return (slice(i, min(i + step, rows)) for i in range(0, rows, step))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from math import ceil, prod
 
 import torch
@@ -23,16 +23,24 @@ from gradbench.gradients.rules.base import (
 class Linear(Rule):
     """y_t = W x_t + b: the weight's gradient is sum over the image's rows t of delta_t x_t^T.
 
-    Routes: *outer*, for one row per image, is ||x||^2 ||delta||^2; *direct* forms the product of T
-    rows, T C P multiplications, and reduces it at once; *gram* is the inner product of the Gram
+    Routes: *outer*, for one row per image, is ||x||^2 ||delta||^2; *direct* computes the product of
+    T rows, T C P multiplications, and reduces it at once; *gram* is the inner product of the Gram
     matrices of both factors, T^2 (C + P).
+
+    Args:
+        transposed: whether the function reads its weight transposed, (C, P), as `x @ weight` does.
     """
 
     kind = "linear"
     large = "weight"
     rows = True
 
-    def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    def __init__(self, transposed: bool = False):
+        self.transposed = transposed
+
+    def small_gradients(
+        self, roles: Collection[str], x: Tensor, delta: Tensor
+    ) -> dict[str, Tensor]:
         """Return the bias's gradient: the sum of delta over rows."""
         return {"bias": _rows(delta).sum(1)}
 
@@ -69,12 +77,14 @@ class Linear(Rule):
                 found[block] = squared_rows(torch.bmm(delta[block].transpose(1, 2), x[block]))
         return found
 
-    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
-        """Return the weight's gradients, (B, P, C)."""
-        return torch.bmm(_rows(delta).transpose(1, 2), _rows(x))
+    def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+        """Return the weight's gradients, (B, P, C), or (B, C, P) where it is read transposed."""
+        found = torch.bmm(_rows(delta).transpose(1, 2), _rows(x))
+        return found.transpose(1, 2) if self.transposed else found
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V> = sum over rows of (V x_t) . delta_t."""
+        direction = direction.t() if self.transposed else direction
         return (F.linear(x, direction) * delta).flatten(1).sum(1)
 
 
@@ -109,7 +119,7 @@ class Embedding(Rule):
             found[block] = (grams * same).flatten(1).sum(1).clamp_min_(0)
         return found
 
-    def formed(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
+    def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
         """Return the table's gradients, (B, *shape)."""
         delta = self._without_padding(x, delta).flatten(1, -2).flatten(0, 1)
         first = shape[0] * torch.arange(len(x), device=x.device)

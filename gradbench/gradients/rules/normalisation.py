@@ -1,96 +1,74 @@
 """Normalisations: scale and shift act on each channel, or each element, of x_hat.
 
 The gradient of the scale is the sum over positions of x_hat delta, that of the shift the sum of
-delta. x_hat is formed before it is summed: the shorter form sum(x delta) - mean sum(delta) loses
+delta. x_hat is computed before it is summed: the shorter form sum(x delta) - mean sum(delta) loses
 its digits where the mean is large beside the deviation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Collection
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradbench.gradients.rules.base import Rule, blocks, channels_last
 
 
-class _PerChannel(Rule):
-    """Scale and shift of channels, the second dimension of x and delta."""
+class Normalisation(Rule):
+    """What normalisations share: sums of x_hat delta and of delta, a block of images at a time."""
 
-    def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
-        """Return the gradients of weight and bias, (B, C) each."""
-        found = {role: delta.new_empty(delta.shape[:2]) for role in roles}
+    def small_gradients(
+        self, roles: Collection[str], x: Tensor, delta: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the gradients of weight and bias, (B, *shape of the parameter) each."""
+        found = {role: delta.new_empty(len(delta), *self.shape_of(delta)) for role in roles}
         for block in blocks(len(delta), delta[0].numel(), delta.device):
-            d = channels_last(delta[block])
+            d = self.positions(delta[block])
             if "bias" in roles:
                 found["bias"][block] = d.sum(1)
             if "weight" in roles:
                 found["weight"][block] = self.normalised(x[block]).mul_(d).sum(1)
         if "weight" in roles:
-            found["weight"] = self.finish(found["weight"])
+            found["weight"] = self.rescaled(found["weight"])
         return found
 
+    def shape_of(self, delta: Tensor) -> tuple[int, ...]:
+        """Return the shape of weight and bias: one number per channel."""
+        return (delta.shape[1],)
+
+    def positions(self, values: Tensor) -> Tensor:
+        """Return values as (B, positions, *shape of the parameter)."""
+        return channels_last(values)
+
     def normalised(self, x: Tensor) -> Tensor:
-        """Return x_hat up to what `finish` adds, as a new tensor (B, positions, C)."""
+        """Return x_hat, but for what `rescaled` adds, as a new tensor laid out by `positions`."""
         raise NotImplementedError
 
-    def finish(self, weight: Tensor) -> Tensor:
-        """Apply what is common to all positions of a channel, (B, C)."""
+    def rescaled(self, weight: Tensor) -> Tensor:
+        """Apply to the sums what is common to all positions of a channel, (B, C)."""
         return weight
 
 
-class BatchNorm(_PerChannel):
-    """Batch normalisation in evaluation mode, x_hat = (x - mean) / sqrt(variance + eps).
-
-    Args:
-        mean: running mean, (C,).
-        variance: running variance, (C,).
-        eps: constant added to the variance.
-    """
+class BatchNorm(Normalisation):
+    """Batch normalisation in evaluation mode, x_hat = (x - mean) / sqrt(variance + eps)."""
 
     kind = "batch_norm"
 
     def __init__(self, mean: Tensor, variance: Tensor, eps: float):
         self.mean, self.variance, self.eps = mean, variance, eps
 
-    def compiled_gradients(
-        self, roles: Mapping[str, object], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the gradients of weight and bias, (B, C) each, from one loop over both tensors."""
-        weight, bias = _compiled()(x, delta, self.mean.to(x))
-        both = {"weight": self.finish(weight), "bias": bias}
-        return {role: both[role] for role in roles}
-
     def normalised(self, x: Tensor) -> Tensor:
         """Return x - mean."""
         return channels_last(x) - self.mean.to(x)
 
-    def finish(self, weight: Tensor) -> Tensor:
-        """Divide by the deviation."""
+    def rescaled(self, weight: Tensor) -> Tensor:
+        """Divide by the deviation: once per channel is cheaper than at every position."""
         return weight * (self.variance.to(weight) + self.eps).rsqrt()
 
 
-def _sums(x: Tensor, delta: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    delta = channels_last(delta)
-    return ((channels_last(x) - mean) * delta).sum(1), delta.sum(1)
-
-
-@cache
-def _compiled() -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return both sums of a batch normalisation as one compiled loop."""
-    return torch.compile(_sums, dynamic=True)
-
-
-class GroupNorm(_PerChannel):
-    """Group normalisation; an instance normalisation has one group per channel.
-
-    Args:
-        groups: number of groups; None for one per channel.
-        eps: constant added to the variance.
-    """
+class GroupNorm(Normalisation):
+    """Group normalisation; `groups` is None for an instance normalisation, one per channel."""
 
     def __init__(self, groups: int | None, eps: float):
         self.groups, self.eps = groups, eps
@@ -101,7 +79,7 @@ class GroupNorm(_PerChannel):
         return channels_last(F.group_norm(x, self.groups or x.shape[1], eps=self.eps))
 
 
-class LayerNorm(Rule):
+class LayerNorm(Normalisation):
     """Layer normalisation over the last dimensions, or its root-mean-square form.
 
     Args:
@@ -113,21 +91,18 @@ class LayerNorm(Rule):
     rows = True
 
     def __init__(self, shape: tuple[int, ...], eps: float | None, centred: bool = True):
-        self.shape, self.eps, self.centred = shape, eps, centred
+        self.shape, self.eps = shape, eps
+        self.function = F.layer_norm if centred else F.rms_norm
         self.kind = "layer_norm" if centred else "rms_norm"
 
-    def gradients(self, roles: Mapping[str, object], x: Tensor, delta: Tensor) -> dict[str, Tensor]:
-        """Return the gradients of weight and bias, (B, *shape) each."""
-        found = {role: delta.new_empty(len(delta), *self.shape) for role in roles}
-        normalise = F.layer_norm if self.centred else F.rms_norm
-        for block in blocks(len(delta), delta[0].numel(), delta.device):
-            d = delta[block]
-            if "bias" in roles:
-                found["bias"][block] = self._sum(d)
-            if "weight" in roles:
-                x_hat = normalise(x[block], self.shape, eps=self.eps)
-                found["weight"][block] = self._sum(x_hat.mul_(d))
-        return found
+    def shape_of(self, delta: Tensor) -> tuple[int, ...]:
+        """Return the shape of weight and bias: that of the normalised dimensions."""
+        return self.shape
 
-    def _sum(self, values: Tensor) -> Tensor:
-        return values.reshape(len(values), -1, *self.shape).sum(1)
+    def positions(self, values: Tensor) -> Tensor:
+        """Return values as (B, rows, *shape)."""
+        return values.reshape(len(values), -1, *self.shape)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Return x_hat."""
+        return self.positions(self.function(x, self.shape, eps=self.eps))

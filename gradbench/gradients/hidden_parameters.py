@@ -1,14 +1,15 @@
-"""Parameters that autograd calls unused, and outputs without a graph: a zero must not be a mistake.
+"""Parameters that act where autograd does not see it: a gradient of zero must not be a mistake.
 
 A forward under `no_grad`, a `detach`, a decision such as argmax cut the graph; the gradient that is
-not seen would read 0. So what seems to be unused is changed a little: the outputs tell.
+not seen would read 0. So a parameter that seems to be unused is changed a little: the outputs tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -18,36 +19,37 @@ from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.state import only_these_require_grad
 
 SHIFT = 2.0**-5
-"""Size of the change, beside the parameter's own: to be seen in half precision too."""
-NAMED = 4
-"""So many of the parameters are named."""
+"""Size of the change, beside the parameter's own: large enough to be seen in half precision."""
 
 
-def refuse_unseen(
+def refuse_hidden_parameters(
     forward: Callable[[Tensor], Tensor],
     model: nn.Module,
-    parameters: Collection[Tensor],
+    parameters: Sequence[Tensor],
     images: Tensor,
 ) -> None:
-    """Raise when a change of these parameters changes the outputs.
-
-    Args:
-        forward: the forward pass.
-        model: the network that it runs.
-        parameters: those that autograd calls unused.
-        images: the images of the pass.
+    """Raise when a change of parameters that autograd calls unused changes the outputs.
 
     Raises:
         GradbenchError: naming them.
     """
-    if any(acting(forward, [list(parameters)], images)):
-        named = {p: name for name, p in model.named_parameters()}
-        raise GradbenchError(
-            f"changing {_those(forward, named, parameters, images)} changes the outputs, but "
-            "autograd does not see how (a forward under torch.no_grad or inference_mode, a detach, "
-            "whole numbers, a decision such as argmax), so the gradient would read 0: choose other "
-            "parameters, or let autograd record what these do"
-        )
+    if not any(changes_outputs(forward, [parameters], images)):
+        return
+    named = {p: name for name, p in model.named_parameters()}
+    singly = changes_outputs(forward, [[p] for p in parameters], images)
+    culprits = few(named[p] for p, changes in zip(parameters, singly) if changes)
+    raise GradbenchError(
+        f"changing {culprits or few(named[p] for p in parameters)} changes the outputs, but "
+        "autograd does not see how (a forward under torch.no_grad or inference_mode, a detach, "
+        "whole numbers, a decision such as argmax), so the gradient would read 0: choose other "
+        "parameters, or let autograd record what these do"
+    )
+
+
+def few(names: Iterable[str], most: int = 4) -> str:
+    """Return the first names, and whether there are others."""
+    first = list(islice(names, most + 1))
+    return ", ".join(first[:most]) + (" and others" if len(first) > most else "")
 
 
 def refuse_without_graph(
@@ -68,7 +70,7 @@ def refuse_without_graph(
     )
 
 
-def acting(
+def changes_outputs(
     forward: Callable[[Tensor], Tensor], groups: Sequence[Sequence[Tensor]], images: Tensor
 ) -> Iterator[bool]:
     """Say of each group of tensors whether changing it changes the outputs."""
@@ -79,7 +81,7 @@ def acting(
                 with shifted(group):
                     after = forward(images)
             except Exception as fault:
-                if isinstance(fault, RuntimeError) and out_of_memory(fault):
+                if out_of_memory(fault):
                     raise
                 yield True  # the network noticed
             else:
@@ -99,7 +101,7 @@ def differ(before: Tensor, after: Tensor, repeat: Callable[[], Tensor]) -> bool:
 def shifted(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Change tensors through `data`, which leaves their version counters alone."""
     generator = torch.Generator().manual_seed(0)
-    kept = [tensor.detach().clone() for tensor in tensors]
+    before = [tensor.detach().clone() for tensor in tensors]
     try:
         for tensor in tensors:
             if not tensor.is_floating_point():  # other places keep all values valid, say as indices
@@ -111,21 +113,6 @@ def shifted(tensors: Sequence[Tensor]) -> Iterator[None]:
         torch.clear_autocast_cache()  # it holds copies of weights, and does not look at `data`
         yield
     finally:
-        for tensor, content in zip(tensors, kept):
+        for tensor, content in zip(tensors, before):
             tensor.data.copy_(content)
         torch.clear_autocast_cache()
-
-
-def _those(
-    forward: Callable[[Tensor], Tensor],
-    named: dict[Tensor, str],
-    parameters: Collection[Tensor],
-    images: Tensor,
-) -> str:
-    """Name the first of the parameters that act by themselves."""
-    names = []
-    for p, acts in zip(parameters, acting(forward, [[p] for p in parameters], images)):
-        if len(names) == NAMED:
-            return f"{', '.join(names)} and others"
-        names += [named[p]] if acts else []
-    return ", ".join(names or (named[p] for p in parameters))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from _gradient_made import MADE, Table, attend, scores, table_by_index
+from _gradient_expressions import EXPRESSIONS, Table, attend, scores, table_by_index
 from _gradient_networks import Function, conv
 from _gradient_settings import case
 from _gradient_truth import ALONE, BESIDE, assert_exact, loop, randomise
@@ -37,7 +37,7 @@ def truth(model: nn.Module, images: Tensor) -> Tensor:
     return loop(model, images, lambda image, z: as_loss()(z))
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", EXPRESSIONS)
 def test_no_pass_per_image(name):
     sizes = []
     found = squared_norms(Counted(case(name).model, sizes), case(name).images)
@@ -52,7 +52,7 @@ def test_one_image_first_and_a_batch_afterwards(count):
     squared_norms(model, pictures(1))
     images = pictures(count)
     found = squared_norms(model, images)
-    assert set(found.routes.values()) == {"add formed"}
+    assert set(found.routes.values()) == {"add materialised"}
     assert_exact(found.values, truth(model, images))
 
 

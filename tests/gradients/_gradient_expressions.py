@@ -125,7 +125,7 @@ def mask_token(m: Function, x: Tensor) -> Tensor:
     return m.module(torch.where(x > 0.5, m.a, x))
 
 
-MADE = {
+EXPRESSIONS = {
     "table-by-index": lambda: Table(table_by_index, a=(7, 2)),
     "table-selected": lambda: Table(table_selected, a=(7, 2), b=(2, 7)),
     "table-of-windows": lambda: Table(table_of_windows, a=(7, 2)),

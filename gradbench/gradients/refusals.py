@@ -1,4 +1,7 @@
-"""What keeps the engine honest: refusals, each with its reason."""
+"""Refusals: networks, outputs and losses for which "the gradient of image b" would be wrong.
+
+Everything here guards one assumption: J_b is a function of image b and of the parameters alone.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients.losses import OfBoth
+from gradbench.gradients.losses import PairLoss
 
 
 def refuse_training_mode(model: nn.Module) -> None:
@@ -34,6 +37,7 @@ def refuse_training_mode(model: nn.Module) -> None:
                 f"{where} is in training mode, where it uses and changes statistics: "
                 "call model.eval()"
             )
+        # Recurrent layers and attention keep their probability in `dropout`.
         chance = getattr(module, "p" if isinstance(module, _DropoutNd) else "dropout", 0)
         random = isinstance(module, nn.RReLU) or (isinstance(chance, float) and chance > 0)
         if random:
@@ -44,7 +48,9 @@ def refuse_training_mode(model: nn.Module) -> None:
 
 @contextmanager
 def refuse_randomness(device: torch.device) -> Iterator[None]:
-    """Raise when the block drew from PyTorch's random numbers (dropout written as a function).
+    """Raise when the block drew from PyTorch's random numbers: dropout written as a function.
+
+    No look at the modules finds it, but the state of the generator tells.
 
     Raises:
         GradbenchError: when the state of a generator has changed.
@@ -61,9 +67,8 @@ def refuse_randomness(device: torch.device) -> Iterator[None]:
 def _random_states(device: torch.device) -> list[Tensor]:
     states = [torch.get_rng_state()]
     if device.type != "cpu":
-        module = torch.get_device_module(device)
         arguments = (device,) if device.type == "cuda" else ()
-        states.append(module.get_rng_state(*arguments))
+        states.append(torch.get_device_module(device).get_rng_state(*arguments))
     return states
 
 
@@ -76,32 +81,34 @@ def check_outputs(outputs: Tensor, images: Tensor, model: nn.Module) -> None:
         )
     if outputs.is_complex() or outputs.layout != torch.strided:
         raise GradbenchError(
-            f"the network's outputs are {plain(outputs.dtype)}, {plain(outputs.layout)}: real "
-            "numbers in an ordinary tensor are wanted"
+            f"the network's outputs are {short_name(outputs.dtype)}, {short_name(outputs.layout)}: "
+            "real numbers in an ordinary tensor are wanted"
         )
     if torch.isfinite(outputs).all():
         return
-    held = [f"parameter {n} holds" for n, p in model.named_parameters() if not p.isfinite().all()]
-    held += [] if images.isfinite().all() else ["the images hold"]
+    culprits = [
+        f"parameter {n} holds" for n, p in model.named_parameters() if not p.isfinite().all()
+    ]
+    culprits += [] if images.isfinite().all() else ["the images hold"]
     raise GradbenchError(
         "the network's outputs are not all finite: "
-        + (f"{held[0]} NaN or infinity" if held else "images and parameters are")
+        + (f"{culprits[0]} NaN or infinity" if culprits else "images and parameters are")
     )
 
 
-def plain(name: torch.dtype | torch.layout) -> str:
-    """Return the name of a number format or layout as one says it."""
+def short_name(name: torch.dtype | torch.layout) -> str:
+    """Return the name of a number format or layout without `torch.`."""
     return str(name).removeprefix("torch.")
 
 
-def per_image_loss(loss: OfBoth, images: Tensor, outputs: Tensor, known: bool) -> Tensor:
+def per_image_loss(loss: PairLoss, images: Tensor, outputs: Tensor, known: bool) -> Tensor:
     """Return loss(images, outputs), one value per image, checked.
 
     Args:
         loss: function from images and the network's outputs to (B,).
         images: the images.
         outputs: outputs of the network, images first.
-        known: whether the loss is one of this room, which need no check for mixing.
+        known: whether the loss is one of `LOSSES`, which do not mix images.
 
     Raises:
         GradbenchError: for another shape, no gradient, a value that is not finite, random numbers,
@@ -121,32 +128,33 @@ def per_image_loss(loss: OfBoth, images: Tensor, outputs: Tensor, known: bool) -
     if not values.isfinite().all():
         raise GradbenchError("the loss is not finite for some image")
     if not known and outputs.requires_grad and len(outputs) > 1:
-        _refuse_mixing(loss, images, outputs)
+        refuse_mixing_loss(loss, images, outputs)
     return values
 
 
-def _refuse_mixing(loss: OfBoth, images: Tensor, outputs: Tensor) -> None:
-    """Raise unless the loss of an image is a function of its own outputs alone.
+def refuse_mixing_loss(loss: PairLoss, images: Tensor, outputs: Tensor) -> None:
+    """Raise a GradbenchError unless the loss of an image is a function of its own outputs alone.
 
-    Weights that are powers of two scale the gradient of each image exactly; the first and the last
-    image alone have the same value and gradient as among the others.
+    Two tests, as either misses something. Weights that are powers of two scale the gradient of each
+    image exactly, unless one image's loss reaches another's outputs. And the first and the last
+    image alone have the same value and gradient as among the others, unless a detached term mixes.
     """
     # A copy, in float32 at least: powers of two are not exact among the smallest halves.
     exact = torch.promote_types(outputs.dtype, torch.float32)
-    seen = outputs.detach().to(exact, copy=True).requires_grad_()
-    values = loss(images, seen)
-    weights = 2.0 ** (torch.arange(len(seen), device=seen.device) % 3)
+    copied = outputs.detach().to(exact, copy=True).requires_grad_()
+    values = loss(images, copied)
+    weights = 2.0 ** (torch.arange(len(copied), device=copied.device) % 3)
     sums = [values.sum(), (values * weights.to(values)).sum()]
     plain, scaled = (
-        torch.autograd.grad(s, seen, retain_graph=True, allow_unused=True)[0] for s in sums
+        torch.autograd.grad(s, copied, retain_graph=True, allow_unused=True)[0] for s in sums
     )
-    tolerances = {torch.float64: 1e-10, torch.float32: 1e-5}
     if plain is None:
         return
+    tolerances = {torch.float64: 1e-10, torch.float32: 1e-5}
     expected = plain * weights.to(plain).view(-1, *(1,) * (plain.ndim - 1))
     fits = close(scaled, expected, tolerances)
-    for i in (0, len(seen) - 1):
-        one = seen.detach()[i : i + 1].clone().requires_grad_()
+    for i in (0, len(copied) - 1):
+        one = copied.detach()[i : i + 1].clone().requires_grad_()
         value = loss(images[i : i + 1], one)
         (gradient,) = torch.autograd.grad(value.sum(), one, allow_unused=True)
         fits = fits and close(value.detach(), values.detach()[i : i + 1], tolerances)
@@ -158,14 +166,12 @@ def _refuse_mixing(loss: OfBoth, images: Tensor, outputs: Tensor) -> None:
         )
 
 
+# Another size of the batch takes other kernels, which round otherwise.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
 def close(a: Tensor, b: Tensor, tolerances: dict[torch.dtype, float] = ROUNDING) -> bool:
-    """Whether a and b agree within the tolerance of their precision, relative to the largest.
-
-    The default allows for the rounding that another batch size brings.
-    """
+    """Whether a and b agree within the tolerance of their precision, relative to the largest."""
     if a.shape != b.shape or a.numel() == 0:
         return a.shape == b.shape
     tolerance = tolerances.get(b.dtype, 1e-1)

@@ -15,14 +15,12 @@ from gradbench.gradients import (
     as_loss,
     explain,
     last_layer,
-    loop_norms,
     outputs,
     squared_norms,
-    vmap_norms,
 )
-from gradbench.gradients.losses import of_both
+from gradbench.gradients.losses import of_images_and_outputs
 
-LOSS = of_both(as_loss())
+LOSS = of_images_and_outputs(as_loss())
 
 
 def network() -> nn.Module:
@@ -43,8 +41,6 @@ DOORS = {
     "explain": explain,
     "last_layer": last_layer,
     "outputs": outputs,
-    "loop_norms": lambda net, x: loop_norms(net, x, as_loss()),
-    "vmap_norms": lambda net, x: vmap_norms(net, x, as_loss()),
 }
 
 
@@ -89,7 +85,7 @@ IMAGES = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize("door", [d for d in DOORS if "_norms" not in d or d == "squared_norms"])
+@pytest.mark.parametrize("door", DOORS)
 def test_images_that_the_network_does_not_take(name, door):
     make, message = IMAGES[name]
     with pytest.raises(GradbenchError, match=message) as fault:
@@ -171,7 +167,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("door", [d for d in DOORS if "_norms" not in d or d == "squared_norms"])
+@pytest.mark.parametrize("door", DOORS)
 def test_models_that_have_no_gradients_here(name, door):
     make, message = MODELS[name]
     with pytest.raises(GradbenchError, match=message) as fault:

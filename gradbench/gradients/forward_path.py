@@ -1,7 +1,7 @@
-"""What a forward pass did, call by call: the engine's checks hold for the path that they saw.
+"""The calls of a forward pass, one by one: the engine's checks hold for the path that they saw.
 
 A network may be switched by something that no look at its modules shows: an object that it holds, a
-variable of a closure, a tensor that was changed in place. What it computes shows it.
+variable of a closure, a tensor that was changed in place. The functions that it calls show it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+_EXACT = (int, str, type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
-class Path:
+
+class ForwardPath:
     """The functions of a forward pass with the shapes and settings that they were given.
 
     Two passes of equally many images with equal `steps` lay their images out alike; with equal
@@ -24,17 +26,17 @@ class Path:
     def __init__(self):
         self.steps: list[tuple] = []
         self.values: list[Any] = []
-        self._made: set[int] = set()
-        self._apart = False
+        self._own: set[int] = set()  # ids of the tensors that this pass has made
+        self._paused = False
 
     def start(self, images: Tensor) -> Tensor:
         """Return the images, taken for a tensor of this pass."""
-        self._made.add(id(images))
+        self._own.add(id(images))
         return images
 
-    def note(self, func: Callable, args: Sequence, kwargs: Mapping | None, result: Any) -> None:
+    def add(self, func: Callable, args: Sequence, kwargs: Mapping | None, result: Any) -> None:
         """Add a call of a function."""
-        if self._apart:
+        if self._paused:
             return
         step = [func]
         for argument in args:
@@ -45,35 +47,36 @@ class Path:
                 self._read(argument, step)
         self.steps.append(tuple(step))
         if isinstance(result, Tensor):
-            self._made.add(id(result))
+            self._own.add(id(result))
         elif isinstance(result, tuple | list):
-            self._made.update(id(part) for part in result)
+            self._own.update(id(part) for part in result)
 
-    def beside(self, hook: Callable) -> Callable:
+    def leave_out(self, hook: Callable) -> Callable:
         """Return a hook of the caller's whose functions are no part of the path.
 
         What it looks at may change from pass to pass. Changing something is a step.
         """
 
-        def watched(*given: Any, **keywords: Any) -> Any:
-            seen = [value for value in tree_leaves((given, keywords)) if isinstance(value, Tensor)]
-            before = [_identity(value) for value in seen]
-            self._apart = True
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            tensors = [v for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
+            before = [_identity(tensor) for tensor in tensors]
+            self._paused = True
             try:
-                returned = hook(*given, **keywords)
+                returned = hook(*args, **kwargs)
             finally:
-                self._apart = False
-            if returned is not None or before != [_identity(value) for value in seen]:
+                self._paused = False
+            if returned is not None or before != [_identity(tensor) for tensor in tensors]:
                 self.steps.append(("hook",))
-                self._made.update(id(value) for value in tree_leaves(returned))
+                self._own.update(id(value) for value in tree_leaves(returned))
             return returned
 
         return watched
 
     def _read(self, argument: Any, step: list) -> None:
+        # By hand, not by tree_leaves: this runs for every function of every pass.
         if isinstance(argument, Tensor):
             step.append(argument.shape)
-            if id(argument) not in self._made:
+            if id(argument) not in self._own:
                 self.values.append(_identity(argument))
         elif isinstance(argument, _EXACT) or argument is None:
             step.append(argument)
@@ -90,11 +93,8 @@ class Path:
             step.append(type(argument))
 
 
-_EXACT = (int, str, type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
-
-
 def _identity(tensor: Tensor) -> tuple[int, int]:
-    """Return what changes when another tensor, or other content, is in a tensor's place."""
+    """Return numbers that change when another tensor, or other content, is in a tensor's place."""
     try:
         return tensor.data_ptr(), tensor._version
     except RuntimeError:  # without a storage, or made in inference mode

@@ -1,4 +1,4 @@
-"""One image at a time: passes of one image alone, and the exact fallback."""
+"""Passes of one image alone: the measure of what a batch gives, and the exact fallback."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients import kept
-from gradbench.gradients.guard import close
+from gradbench.gradients.cached_tensors import as_written
 from gradbench.gradients.memory import out_of_memory
-from gradbench.gradients.state import without_callers_hooks
+from gradbench.gradients.refusals import close
+from gradbench.gradients.state import callers_hooks
 from gradbench.gradients.task import Task
 
 Result = TypeVar("Result")
 
 
-def forward_alone(model: nn.Module, image: Tensor) -> Tensor:
+def forward_one(model: nn.Module, image: Tensor) -> Tensor:
     """Return the output for one image (1, ...), with the caller's hooks suspended.
+
+    The caller does not know of this pass, so that a hook that counts or collects must not see it.
 
     Raises:
         GradbenchError: when the network does not work without a hook that was placed on it.
     """
     try:
-        with without_callers_hooks(model) as suspended, kept.passing(model):
-            return model(image.clone())
+        with callers_hooks(model) as suspended, as_written(model):
+            return model(image.clone())  # networks may change their images in place
     except (KeyError, AttributeError, TypeError, NameError) as fault:
         if not suspended:
             raise
@@ -39,7 +41,7 @@ def forward_alone(model: nn.Module, image: Tensor) -> Tensor:
 def try_channels_last(
     work: Callable[[Tensor], Result], image: Tensor, wanted: bool
 ) -> tuple[Result, bool]:
-    """Do some work on an image laid out with channels last, or as it is where that fails.
+    """Do some work on images laid out with channels last, or as they are where that fails.
 
     Returns:
         The result, and whether channels came last.
@@ -53,12 +55,8 @@ def try_channels_last(
     return work(image), False
 
 
-def compared(alone: Tensor, together: Tensor) -> Tensor:
-    """Return the output for one image alone, in the shape of that in a batch.
-
-    Args:
-        alone: the output for one image.
-        together: the output for this image as computed in a batch, (1, ...).
+def same_output(alone: Tensor, together: Tensor) -> Tensor:
+    """Return the output for one image alone, in the shape of its output in a batch, (1, ...).
 
     Raises:
         GradbenchError: when the two differ.
@@ -73,15 +71,15 @@ def compared(alone: Tensor, together: Tensor) -> Tensor:
     )
 
 
-def statistics_alone(
+def one_at_a_time(
     task: Task, images: Tensor, outputs: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None, frozenset[Tensor]]:
-    """Squared gradient norms, and inner products, by one backward pass per image.
+    """Return squared gradient norms, and inner products, by one backward pass per image.
 
     Args:
         task: network, loss and directions.
         images: (B, C, H, W).
-        outputs: its outputs for the batch, as a check.
+        outputs: the network's outputs for the batch, as a check.
         parameters: the d parameters to take gradients of; all of them require one.
 
     Returns:
@@ -90,13 +88,13 @@ def statistics_alone(
     """
     rows, inner, acting = [], [], set()
     for image, together in zip(images.split(1), outputs.split(1)):
-        value = task.loss(image, compared(forward_alone(task.model, image), together)).sum()
+        value = task.loss(image, same_output(forward_one(task.model, image), together)).sum()
         found = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
         acting.update(p for g, p in zip(found, parameters) if g is not None)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
         gradients = [g.to_dense() if g.is_sparse else g for g in gradients]
-        # halves would overflow
-        gradients = [g.float() if g.dtype in _HALVES else g for g in gradients]
+        # Squares of halves would overflow.
+        gradients = [g.float() if g.dtype.itemsize < 4 else g for g in gradients]
         norms = [torch.linalg.vector_norm(g).double() for g in gradients]
         rows.append(torch.stack(norms).square())
         if task.directions:
@@ -105,6 +103,3 @@ def statistics_alone(
     norms = torch.stack(rows) / task.scale**2
     products = torch.stack(inner) / task.scale if inner else None
     return norms, products, frozenset(acting)
-
-
-_HALVES = (torch.float16, torch.bfloat16)

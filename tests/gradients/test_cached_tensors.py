@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import alignments, as_loss, outputs, squared_norms
-from gradbench.gradients.losses import of_both
+from gradbench.gradients.losses import of_images_and_outputs
 
-LOSS = of_both(as_loss())
+LOSS = of_images_and_outputs(as_loss())
 
 
 class Attention(nn.Module):

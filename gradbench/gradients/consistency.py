@@ -1,4 +1,14 @@
-"""The check that a batch is what it seems: one image alone is the witness."""
+"""The batch-consistency check: what one image alone gives is what it gives in a batch.
+
+Three things are taken from passes of one image alone. Where the images lie in a layer's tensors: a
+first dimension of length B may be something else (tokens first, say), and the values of the one
+image tell. That the network does not mix images: its first and last output are those of these
+images alone. And that parameters which seem unused are unused.
+
+Two more passes of one image in every call would cost a twentieth of a step of 64 images, so a check
+holds for the same network (`signature`) and batches of a size that was seen, as long as the forward
+pass takes the same path; comparing the path costs about a two-hundredth.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +18,18 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradbench.gradients import kept
-from gradbench.gradients.graph import ownership
-from gradbench.gradients.guard import check_outputs, close
-from gradbench.gradients.layout import Layout, candidates, first_image, sample
-from gradbench.gradients.path import Path
+from gradbench.gradients import cached_tensors
+from gradbench.gradients.batch_statistics import refuse_batch_statistics
+from gradbench.gradients.forward_path import ForwardPath
+from gradbench.gradients.graph import account
+from gradbench.gradients.hidden_parameters import refuse_hidden_parameters, refuse_without_graph
+from gradbench.gradients.layout import Layout, candidates, sample
+from gradbench.gradients.one_image import forward_one, same_output
 from gradbench.gradients.recorder import Call, Recorder
-from gradbench.gradients.single import compared, forward_alone
+from gradbench.gradients.refusals import check_outputs, close
 from gradbench.gradients.state import same_attributes
-from gradbench.gradients.statistics import refuse_batch_statistics
-from gradbench.gradients.unseen import refuse_unseen, refuse_without_graph
+
+_PLAIN = (int, float, str, tuple, type(None))
 
 
 def signature(model: nn.Module, image: Tensor, settings: Sequence) -> tuple:
@@ -39,18 +51,8 @@ def signature(model: nn.Module, image: Tensor, settings: Sequence) -> tuple:
     return (modules, weights, tuple(image.shape[1:]), image.dtype, image.device, tuple(settings))
 
 
-_PLAIN = (int, float, str, tuple, type(None))
-
-
-class Witness:
-    """Says where the images of a batch lie in a layer's tensors, from a pass of one image alone.
-
-    A first dimension of length B may be something else (tokens first, say). The values of the one
-    image tell which layout is the right one.
-
-    What was found is used again for the same network (`signature`) and batches of a size that was
-    seen, as long as the forward pass takes the same path: two more passes of one image in every
-    call cost a twentieth of a step of 64 images, the path about a two-hundredth.
+class BatchCheck:
+    """Checks batches of a network against passes of one image alone.
 
     Args:
         model: the network.
@@ -60,7 +62,7 @@ class Witness:
 
     Raises:
         GradbenchError: for outputs without a graph, batch statistics, parameters that act by what
-            the network keeps of them.
+            the network caches of them.
     """
 
     def __init__(
@@ -72,48 +74,46 @@ class Witness:
     ):
         self.parameters, self.held = parameters, held
         self.first, self.images = True, 0
-        self.paths: dict[int, Path] = {}
-        self.idle: set[Tensor] = set()
+        self.paths: dict[int, ForwardPath] = {}  # size of a batch -> path of its last pass
+        self.unused: set[Tensor] = set()
         self.signature: tuple = ()
-        self.verdicts: set[tuple] = set()
-        kept.use(None, model)
-        forward = partial(forward_alone, model)
+        self.channels_last = False
+        # (parameters, shape for one image, layout) of the calls of the first batch
+        self.layouts: set[tuple] = set()
+        cached_tensors.set_bypass(None, model)
         with same_attributes(model):
-            output = self._look(model, image)
-            self.way = kept.find_way(forward_alone, model, image, parameters, output)
-            if self.way is not None:
-                output = self._look(model, image)
+            output = self._pass_alone(model, image)
+            self.bypass = cached_tensors.find_bypass(forward_one, model, image, parameters, output)
+            if self.bypass is not None:
+                output = self._pass_alone(model, image)
             if not output.requires_grad:
-                refuse_without_graph(forward, model, image)
+                refuse_without_graph(partial(forward_one, model), model, image)
         self.output = output.detach()
 
-    def _look(self, model: nn.Module, image: Tensor) -> Tensor:
-        self.alone: dict[frozenset[Tensor], list[tuple[torch.Size, Tensor]]] = {}
+    def _pass_alone(self, model: nn.Module, image: Tensor) -> Tensor:
+        # parameters -> shape and some values of every call that they enter
+        self.alone: dict[frozenset[Tensor], list[tuple[torch.Size, Tensor | None]]] = {}
         recorder = Recorder(self.held, self.parameters, self._keep)
         try:
             with recorder:
-                output = forward_alone(model, image)
+                output = forward_one(model, image)
         finally:  # also where one image is too few for statistics
             if recorder.normalised:
-                refuse_batch_statistics(partial(forward_alone, model), image)
-        self.moves = list(recorder.moves)
+                refuse_batch_statistics(partial(forward_one, model), image)
+        self.reorderings = list(recorder.reorderings)
         recorder.release()
         check_outputs(output, image, model)
         return output
 
     def _keep(self, call: Call, shown: Tensor) -> None:
-        seen = (shown.shape, sample(shown).clone())
-        self.alone.setdefault(call.parameters, []).append(seen)
+        values = sample(shown).clone()
+        self.alone.setdefault(call.parameters, []).append((shown.shape, values))
 
-    def judge(self, call: Call, shown: Tensor) -> None:
-        """Set the layout of a call.
+    def set_layout(self, call: Call, shown: Tensor) -> None:
+        """Set the layout of a call, if it is certain, by a tensor of the call.
 
         Values are compared in the batch whose first image was seen alone. Later ones, of whatever
         size, must have a layout of the same kind.
-
-        Args:
-            call: a call of a batch.
-            shown: the tensor of it to look at.
         """
         if self.images == 1:  # all of it belongs to the one image
             only = Layout() if len(shown) == 1 else Layout(None)
@@ -124,25 +124,26 @@ class Witness:
                 for shape, values in self.alone.get(call.parameters, ())
                 for layout in candidates(shown.shape, shape, self.images)
                 if call.rule.takes(layout)
-                and self._fits(shown, layout, values, (call.parameters, shape, layout))
+                and (
+                    close(sample(layout.first_image(shown)), values)
+                    if self.first
+                    else (call.parameters, shape, layout) in self.layouts
+                )
             }
-        if len(found) == 1:  # values that fit two layouts tell neither
+        if len(found) == 1:
             call.layout, shape = found.popitem()
-            self.verdicts.add((call.parameters, shape, call.layout))
-        else:
+            self.layouts.add((call.parameters, shape, call.layout))
+        else:  # values that fit two layouts tell neither: left to the fallback
             call.x = None
 
-    def _fits(self, shown: Tensor, layout: Layout, values: Tensor, seen: tuple) -> bool:
-        if self.first:
-            return close(sample(first_image(shown, layout)), values)
-        return seen in self.verdicts
-
-    def strays(self, path: Path) -> bool:
+    def took_other_path(self, path: ForwardPath) -> bool:
         """Whether a batch's pass took another path than one of its size before."""
         known = self.paths.get(self.images)
         return known is not None and known.steps != path.steps
 
-    def compare(self, model: nn.Module, images: Tensor, outputs: Tensor, path: Path) -> None:
+    def compare_images(
+        self, model: nn.Module, images: Tensor, outputs: Tensor, path: ForwardPath
+    ) -> None:
         """Compare first and last image of a batch with themselves alone, once for every path.
 
         Raises:
@@ -150,16 +151,16 @@ class Witness:
         """
         known = self.paths.get(self.images)
         if self.first:
-            compared(self.output, outputs[:1])
+            same_output(self.output, outputs[:1])
         if self.images > 1 and (known is None or known.values != path.values):
             # A loss may read what the pass of the batch left in the network.
             with torch.no_grad(), same_attributes(model):
-                compared(forward_alone(model, images[-1:]), outputs[-1:])
+                same_output(forward_one(model, images[-1:]), outputs[-1:])
                 if known is not None:
-                    compared(forward_alone(model, images[:1]), outputs[:1])
+                    same_output(forward_one(model, images[:1]), outputs[:1])
         self.paths[self.images] = path
         self.first = False
-        self.alone = {p: [(shape, None) for shape, _ in seen] for p, seen in self.alone.items()}
+        self.alone = {p: [(shape, None) for shape, _ in calls] for p, calls in self.alone.items()}
 
     def check_unused(
         self,
@@ -174,19 +175,19 @@ class Witness:
         Raises:
             GradbenchError: naming them.
         """
-        left = set(unused) - self.idle
-        if not left:
+        new = set(unused) - self.unused
+        if not new:
             return
-        # those that the outputs have in their graph do not act on this loss, say
-        hidden = left - ownership(outputs, calls, self.parameters).acting
-        forward = partial(forward_alone, model)
+        # Those that the outputs have in their graph do not act on this loss, which is no fault.
+        hidden = new - account(outputs, calls, self.parameters).acting
+        forward = partial(forward_one, model)
         with same_attributes(model):
             if not outputs.requires_grad:
                 refuse_without_graph(forward, model, images)
             if hidden:
-                refuse_unseen(forward, model, [p for p in unused if p in hidden], images)
-        self.idle |= left
+                refuse_hidden_parameters(forward, model, [p for p in unused if p in hidden], images)
+        self.unused |= new
 
-    def moves_images(self, moves: list[tuple[int, ...]]) -> bool:
+    def reorders_images(self, reorderings: list[tuple[int, ...]]) -> bool:
         """Whether a batch's pass reordered or picked images: lengths differ from one image's."""
-        return self.images > 1 and moves != self.moves
+        return self.images > 1 and reorderings != self.reorderings

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import as_loss, squared_norms
-from gradbench.gradients.losses import of_both
-from gradbench.gradients.path import Path
+from gradbench.gradients.forward_path import ForwardPath
+from gradbench.gradients.losses import of_images_and_outputs
 
-LOSS = of_both(as_loss())
+LOSS = of_images_and_outputs(as_loss())
 
 
 class Switched(nn.Module):
@@ -211,10 +211,10 @@ def test_a_network_that_stays_is_not_looked_at_again():
 
 
 def test_paths_tell_functions_shapes_settings_and_tensors_apart():
-    def path(*calls: tuple) -> Path:
-        found = Path()
+    def path(*calls: tuple) -> ForwardPath:
+        found = ForwardPath()
         for func, *arguments in calls:
-            found.note(func, arguments, {}, func(*arguments))
+            found.add(func, arguments, {}, func(*arguments))
         return found
 
     x, w = torch.rand(2, 3), torch.rand(3, 2)

@@ -1,0 +1,283 @@
+"""From the arguments of a caller to a task: what can be taken at all, and what was left open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
+from torch.nn.parameter import is_lazy
+
+from gradbench.errors import GradbenchError, unknown
+from gradbench.gradients.losses import Label, PairLoss, PerImage, as_loss, of_images_and_outputs
+from gradbench.gradients.memory import default_chunk, out_of_memory
+from gradbench.gradients.precision import (
+    FLOAT16_SCALE,
+    check_precision,
+    network_for,
+    prefers_channels_last,
+)
+from gradbench.gradients.refusals import refuse_training_mode, short_name
+from gradbench.gradients.state import tensors_of
+from gradbench.gradients.task import ALONE, Passes, Task
+
+ROUTES = ("outer", "direct", "gram", "native", ALONE)
+Choice = Iterable[str] | Callable[[str], bool] | None
+
+
+def make_task(
+    model: nn.Module,
+    images: Tensor,
+    directions: Mapping[str, Tensor] | None = None,
+    *,
+    label: str | Label = "ones",
+    loss: str | PerImage | PairLoss = "bce",
+    reduction: str | None = None,
+    parameters: Choice = None,
+    chunk: int | None = None,
+    precision: str | None = None,
+    channels_last: bool | None = None,
+    routes: str | Mapping[str, str] | None = None,
+) -> Task:
+    """Return the task for the arguments of `squared_norms` or `alignments`, checked.
+
+    Raises:
+        GradbenchError: see there.
+    """
+    check_loss(loss)
+    per_image = of_images_and_outputs(as_loss(loss, label, reduction))
+    passes = make_passes(model, images, chunk, precision, channels_last)
+    named = select_parameters(passes.model, parameters)
+    for name, parameter in named.items():
+        if parameter.is_complex():
+            raise GradbenchError(f"parameter {name} is complex: choose others with parameters=")
+    return Task(
+        **vars(passes),
+        loss=per_image,
+        known_loss=isinstance(loss, str),
+        parameters=named,
+        directions={named[n]: v.detach().to(passes.device) for n, v in (directions or {}).items()},
+        forced=_forced_routes(named, routes),
+        scale=FLOAT16_SCALE if precision == "float16" else 1.0,
+    )
+
+
+def make_passes(
+    model: nn.Module,
+    images: Tensor,
+    chunk: int | None = None,
+    precision: str | None = None,
+    channels_last: bool | None = None,
+) -> Passes:
+    """Check images, chunk, precision and mode, and choose what was left open.
+
+    Raises:
+        GradbenchError: see `squared_norms`.
+    """
+    check_precision(precision)
+    model, images = network_inside(model), check_images(images, chunk)
+    refuse_training_mode(model)
+    model = network_for(model, precision)
+    first = next((p for p in model.parameters() if p.is_floating_point()), images)
+    device, dtype = first.device, first.dtype
+    if precision is not None and images.is_floating_point():
+        images = images.to(dtype)
+    if precision == "tf32" and device.type != "cuda":
+        raise GradbenchError("precision tf32 is one of NVIDIA's GPUs: choose float32")
+    if channels_last is None:
+        channels_last = prefers_channels_last(device, precision, dtype)
+    chunk = chunk or default_chunk(images.shape, device)
+    return Passes(model, images, device, chunk, precision, channels_last and images.ndim == 4)
+
+
+def select_parameters(model: nn.Module, wanted: Choice) -> dict[str, nn.Parameter]:
+    """Return name -> parameter of the wanted parameters, in the model's order.
+
+    Raises:
+        GradbenchError: for a name that the model does not have, or when nothing is left.
+    """
+    named = dict(model.named_parameters())
+    if wanted is None:
+        keep = set(named)
+    elif callable(wanted) and not isinstance(wanted, nn.Module):
+        keep = {name for name in named if wanted(name)}
+    elif isinstance(wanted, str):
+        keep = {wanted}
+    else:
+        listed = [wanted] if not isinstance(wanted, Iterable) else list(wanted)
+        if isinstance(wanted, Tensor | nn.Module) or not all(isinstance(n, str) for n in listed):
+            kind = type(wanted).__name__
+            raise GradbenchError(
+                f"parameters is a {kind} of something else than names: give names such as "
+                f"'{next(iter(named), 'fc.weight')}', or a function that says of a name whether it "
+                "is wanted"
+            )
+        keep = set(listed)
+    for name in sorted(keep - set(named)):
+        raise unknown("parameter", name, named)
+    if not named:
+        raise GradbenchError("the network has no parameters, so there is no gradient to measure")
+    if not keep:
+        raise GradbenchError("no parameter was selected")
+    return {name: p for name, p in named.items() if name in keep}
+
+
+def _forced_routes(
+    named: Mapping[str, Tensor], routes: str | Mapping[str, str] | None
+) -> dict[Tensor, str]:
+    """Return parameter -> route; one route for all is taken wherever a layer has it."""
+    if routes is None:
+        return {}
+    if not isinstance(routes, str | Mapping):
+        raise GradbenchError(
+            f"routes is a {type(routes).__name__}: give one of {', '.join(ROUTES)}, or a "
+            "dictionary from names of parameters to them"
+        )
+    chosen = dict.fromkeys(named, routes) if isinstance(routes, str) else dict(routes)
+    for name, route in chosen.items():
+        if name not in named:
+            raise unknown("parameter", name, named)
+        if not isinstance(route, str) or route not in ROUTES:
+            raise unknown("route", route, ROUTES)
+    return {named[name]: route for name, route in chosen.items()}
+
+
+def network_inside(model: Any) -> nn.Module:
+    """Return the network that `torch.compile` or a data-parallel wrapper was given.
+
+    Layers inside compiled code cannot be seen, nor those that run on other devices. Names of
+    parameters are those of the network inside.
+
+    Raises:
+        GradbenchError: for anything but a module, or parameters without values that can have a
+            gradient.
+    """
+    if _is_class_of_modules(model):
+        raise GradbenchError(f"the model is the class {model.__name__}: make a network of it first")
+    if not isinstance(model, nn.Module):
+        raise GradbenchError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        else:
+            break
+    if not all(map(_is_ordinary, tensors_of(model))):
+        for name, parameter in model.named_parameters():
+            _check_tensor(f"parameter {name}", parameter)
+        for name, buffer in model.named_buffers():
+            _check_tensor(f"buffer {name}", buffer)
+    return model
+
+
+def check_images(images: Any, chunk: Any = None) -> Tensor:
+    """Return the images as an ordinary tensor without a graph.
+
+    Raises:
+        GradbenchError: unless these are some images, and chunk a number of images or None.
+    """
+    if not isinstance(images, Tensor):
+        hint = ": torch.as_tensor makes one of an array" if hasattr(images, "__array__") else ""
+        raise GradbenchError(f"the images are a {type(images).__name__}, not a torch.Tensor{hint}")
+    _check_tensor("the tensor of images", images)
+    if images.ndim < 1 or len(images) == 0:
+        raise GradbenchError("no images were given")
+    if images.ndim > 1 and images[0].numel() == 0:
+        raise GradbenchError(f"the images are empty: their shape is {tuple(images.shape)}")
+    if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
+        raise GradbenchError(f"chunk {chunk}: a whole number of at least 1")
+    return images.detach().as_subclass(Tensor)
+
+
+def check_directions(directions: Any, model: nn.Module) -> None:
+    """Raise a GradbenchError unless these are parameters' names -> real, finite tensors to fit."""
+    if not isinstance(directions, Mapping):
+        raise GradbenchError(
+            f"directions is a {type(directions).__name__}: give a dictionary from names of "
+            "parameters to tensors of their shapes"
+        )
+    if not directions:
+        raise GradbenchError("no direction was given: name -> tensor of that parameter's shape")
+    named = dict(model.named_parameters())
+    for name, direction in directions.items():
+        if name not in named:
+            raise unknown("parameter", name, named)
+        if not isinstance(direction, Tensor):
+            raise GradbenchError(
+                f"the direction of {name} is a {type(direction).__name__}, not a torch.Tensor"
+            )
+        _check_tensor(f"the direction of {name}", direction)
+        if direction.is_complex():
+            raise GradbenchError(f"the direction of {name} is complex")
+        if direction.shape != named[name].shape:
+            raise GradbenchError(
+                f"the direction of {name} has shape {tuple(direction.shape)}, but the parameter "
+                f"has {tuple(named[name].shape)}"
+            )
+        if not torch.isfinite(direction).all():
+            raise GradbenchError(f"the direction of {name} is not finite")
+
+
+def check_loss(loss: Any) -> None:
+    """Raise a GradbenchError for a loss of PyTorch's own, which wants a target."""
+    of_torch = getattr(loss, "__module__", None) == F.__name__
+    if isinstance(loss, _Loss) or of_torch or _is_class_of_modules(loss):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise GradbenchError(
+            f"loss {name} compares with a target: pass a function of the network's outputs alone"
+        )
+
+
+FAULTS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
+"""What PyTorch raises for images of a wrong shape, number format or device."""
+
+
+@contextmanager
+def naming_rejected_images(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Turn a fault in a network's first pass of an image into one sentence.
+
+    Raises:
+        GradbenchError: naming the images' shape and number format, and the fault.
+    """
+    try:
+        yield
+    except FAULTS as fault:
+        if out_of_memory(fault):
+            raise
+        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0][:200].rstrip(".")
+        text = (
+            f"the network does not take these images, {short_name(images.dtype)} of shape "
+            f"{tuple(images.shape[1:])}: {reason}"
+        )
+        formats = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        if formats and images.dtype not in formats:
+            wanted = short_name(next(iter(formats)))
+            text += f"; its parameters are {wanted}: pass images.to(torch.{wanted})"
+        raise GradbenchError(text) from fault
+
+
+def _is_class_of_modules(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    dense = not is_lazy(tensor) and tensor.layout == torch.strided
+    return dense and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+
+
+def _check_tensor(what: str, tensor: Tensor) -> None:
+    if _is_ordinary(tensor):
+        return
+    if is_lazy(tensor):
+        raise GradbenchError(f"{what} has no shape yet: run the network once on some images first")
+    if tensor.is_meta:
+        raise GradbenchError(f"{what} is on the meta device, which holds no values")
+    if tensor.is_quantized:
+        raise GradbenchError(f"{what} is quantised, and has no gradient: pass dequantize()d ones")
+    layout = "nested" if tensor.is_nested else short_name(tensor.layout)
+    raise GradbenchError(f"{what} is {layout}, not an ordinary (dense) tensor")
