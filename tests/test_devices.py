@@ -20,6 +20,7 @@ def finished(tmp_path_factory):
     return reference(tmp_path_factory.getbasetemp())
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_has_the_rows_and_products_of_one(finished, tmp_path):
     folders = [copy_of(finished, tmp_path / name) for name in ("one", "two")]
     for count, here in enumerate(folders, start=1):
@@ -57,6 +58,7 @@ def children(of: int) -> list[str]:
     return [number for number in everyone if stat(number)[1] == str(of)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc to find workers")
 def test_workers_end_with_a_killed_run_and_its_checkpoint_is_whole(tmp_path):
     command = [sys.executable, "-c", "from gradbench.cli import main; main()", "run", *SMALL]

@@ -22,6 +22,7 @@ class Tied(nn.Module):
         x = self.d(self.b(self.a(x).relu())).relu()
         return self.fc(self.e(self.c(x)).relu().mean((2, 3)))
 """
+pytestmark = pytest.mark.slow
 WORDS = (*TINY, "backbone=custom", "backbone._target_=tied_network.Tied")
 
 

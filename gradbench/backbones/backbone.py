@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         self.classes = tuple(classes)
         self.shape = tuple(shape)
         self.config = dict(config or {})
-        self.feature_layers = layers_of(network, feature_layers, self.shape)
+        self.feature_layers = layers_of(network, self.shape, feature_layers)
         for name, values in (("mean", mean), ("std", std)):
             values = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)

@@ -21,15 +21,15 @@ WRAPPER_SHARE = 0.8
 
 
 def feature_layers(
-    network: nn.Module, named: Iterable[str] | None = None, shape: Sequence[int] | None = None
+    network: nn.Module, shape: Sequence[int], named: Iterable[str] | None = None
 ) -> tuple[str, ...]:
     """Return the names of a network's feature layers, in its order.
 
     Args:
         network: without its normalisation.
+        shape: (C, H, W) of an image.
         named: by the user; None for those that the network's class declares in `feature_layers`,
             or else its last blocks, none of a network that has no parts.
-        shape: (C, H, W) of an image, see `last_blocks`.
 
     Raises:
         GradbenchError: unless they are different layers of the network.
@@ -41,7 +41,7 @@ def feature_layers(
             return ()
     valid = [name for name, _ in network.named_modules() if name]
     if isinstance(named, str) or not isinstance(named, Iterable) or not (names := list(named)):
-        example = ",".join(last_blocks(network)[-2:])
+        example = ",".join(last_blocks(network, shape)[-2:])
         raise GradbenchError(
             f"backbone.feature_layers={named}: write a list, for example "
             f"backbone.feature_layers=[{example}]"
@@ -55,7 +55,7 @@ def feature_layers(
     return tuple(names)
 
 
-def last_blocks(network: nn.Module, shape: Sequence[int] | None = None) -> list[str]:
+def last_blocks(network: nn.Module, shape: Sequence[int]) -> list[str]:
     """Return the last blocks of an unknown network, without its classifier: at most five.
 
     Its parts are those with parameters that a pass calls, in the order of the calls: of the whole
@@ -67,11 +67,22 @@ def last_blocks(network: nn.Module, shape: Sequence[int] | None = None) -> list[
 
     Args:
         network: without its normalisation.
-        shape: (C, H, W) of an image, to make a pass; without it, or where the pass fails or finds
-            nothing, all parts are taken as called once in the order of their registration.
+        shape: (C, H, W) of an image.
     """
-    found = _blocks_of(network, _record_pass(network, shape)) if shape else []
-    return found or _blocks_of(network, _as_registered(network))
+    calls = _record_pass(network, shape)
+    if calls is None:
+        return []
+    parts = _opened(calls, _children(calls, ""))
+    head = next(i for i, part in enumerate(parts) if _holds(part, calls.head))
+    parts = _opened(calls, parts[:head] or parts)
+    parts = [part for part in parts if calls.readable.get(part)]
+    modules = [network.get_submodule(part) for part in parts]
+    blocks = [any(True for _ in module.children()) for module in modules]
+    if any(blocks):
+        kept = [block or i + 1 == len(parts) or blocks[i + 1] for i, block in enumerate(blocks)]
+    else:
+        kept = ["Norm" not in type(module).__name__ for module in modules]
+    return ([part for part, keep in zip(parts, kept) if keep] or parts)[-MAX_LAYERS:]
 
 
 @dataclass(frozen=True)
@@ -99,10 +110,11 @@ def _record_pass(network: nn.Module, shape: Sequence[int]) -> _Pass | None:
     outputs: dict[str, list[Any]] = {}
     try:
         copy = copy_network(network).eval()
-        names = {module: name for name, module in _parts(copy).items()}
+        parts = ((name, part) for name, part in copy.named_modules() if name)
+        names = {part: name for name, part in parts if next(part.parameters(), None) is not None}
 
         def record(module, _inputs, output) -> None:
-            if module in names:  # the last call counts for the order
+            if module in names:  # of several calls the last counts for the order
                 outputs[names[module]] = [*outputs.pop(names[module], ()), output]
 
         like = next(p for p in copy.parameters() if p.is_floating_point())
@@ -124,17 +136,6 @@ def _record_pass(network: nn.Module, shape: Sequence[int]) -> _Pass | None:
     return _Pass(readable, innermost, innermost[head])
 
 
-def _as_registered(network: nn.Module) -> _Pass | None:
-    """Return a pass that calls all parts once, in the order of their registration."""
-    readable = dict.fromkeys(_parts(network), True)
-    innermost = _innermost(readable)
-    return _Pass(readable, innermost, innermost[-1]) if innermost else None
-
-
-def _parts(network: nn.Module) -> dict[str, nn.Module]:
-    return {n: m for n, m in network.named_modules() if n and any(True for _ in m.parameters())}
-
-
 def _innermost(names: Iterable[str]) -> list[str]:
     outer = {a for n in names for a in [*accumulate(n.split("."), "{}.{}".format)][:-1]}
     return [name for name in names if name not in outer]
@@ -142,22 +143,6 @@ def _innermost(names: Iterable[str]) -> list[str]:
 
 def _of_images(output: Any) -> bool:
     return isinstance(output, Tensor) and output.dim() > 1 and len(output) == 2
-
-
-def _blocks_of(network: nn.Module, calls: _Pass | None) -> list[str]:
-    if calls is None:
-        return []
-    parts = _opened(calls, _children(calls, ""))
-    head = next(i for i, part in enumerate(parts) if _holds(part, calls.head))
-    parts = _opened(calls, parts[:head] or parts)
-    parts = [part for part in parts if calls.readable.get(part)]
-    modules = [network.get_submodule(part) for part in parts]
-    blocks = [any(True for _ in module.children()) for module in modules]
-    if any(blocks):
-        kept = [block or i + 1 == len(parts) or blocks[i + 1] for i, block in enumerate(blocks)]
-    else:
-        kept = ["Norm" not in type(module).__name__ for module in modules]
-    return ([part for part, keep in zip(parts, kept) if keep] or parts)[-MAX_LAYERS:]
 
 
 def _opened(calls: _Pass, parts: list[str]) -> list[str]:

@@ -133,7 +133,7 @@ class WorkerPool:
             try:
                 pipe.send_bytes(message)
             except OSError:
-                raise self._death(activity, rank) from None
+                raise self._failure(activity, rank) from None
         return self._result(activity)
 
     def broadcast(self, name: str, value: Any) -> None:
@@ -190,39 +190,35 @@ class WorkerPool:
                 try:
                     kind, value = pickle.loads(pipe.recv_bytes())
                 except (EOFError, OSError):
-                    raise self._death(activity, rank) from None
-                if kind != "result":
-                    raise self._failure(activity, rank, kind, value)
+                    raise self._failure(activity, rank) from None
+                if kind == "sentence":
+                    self.close(at_once=True)
+                    raise GradbenchError(value)
+                if kind == "exception":
+                    raise self._failure(activity, rank, value)
                 result = value if rank == 0 else result
-            for sentinel in ready:
-                if sentinel in sentinels:
-                    raise self._death(activity, sentinels[sentinel])
+            if dead := [sentinels[one] for one in ready if one in sentinels]:
+                raise self._failure(activity, dead[0])
         return result
 
-    def _failure(self, activity: str, rank: int, kind: str, text: str) -> GradbenchError:
-        """End all workers because one raised an exception, or another one died and caused it."""
-        if kind == "exception":
-            sentinels = [process.sentinel for process, _ in self._workers]
-            if dead := wait(sentinels, timeout=1.0):
-                return self._death(activity, sentinels.index(dead[0]))
-            text = f"{self._name(rank)} failed in {activity}: {text}; finished products are kept"
+    def _failure(self, activity: str, rank: int, raised: str = "") -> GradbenchError:
+        """End all workers because one of them died, or raised an exception."""
+        sentinels = [process.sentinel for process, _ in self._workers]
+        # a worker may raise because another one died: then that one is the culprit
+        if dead := wait(sentinels, timeout=1.0 if raised else GRACE):
+            rank = sentinels.index(dead[0])
+            process, _ = self._workers[rank]
+            process.join()
+            code = process.exitcode
+            cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            fate = (
+                f"died in {activity} ({cause}): finished products are kept, and the same command "
+                "goes on from there"
+            )
+        else:
+            fate = f"failed in {activity}: {raised or 'no answer'}; finished products are kept"
         self.close(at_once=True)
-        return GradbenchError(text)
-
-    def _death(self, activity: str, rank: int) -> GradbenchError:
-        """End all workers because one died."""
-        process, _ = self._workers[rank]
-        process.join(GRACE)
-        code = process.exitcode
-        how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
-        self.close(at_once=True)
-        return GradbenchError(
-            f"{self._name(rank)} died in {activity} ({how}): "
-            "finished products are kept, and the same command goes on from there"
-        )
-
-    def _name(self, rank: int) -> str:
-        return f"worker {rank + 1} of {len(self)} ({self.devices[rank]})"
+        return GradbenchError(f"worker {rank + 1} of {len(self)} ({self.devices[rank]}) {fate}")
 
 
 def _receive(worker: Worker, name: str, value: Any) -> None:

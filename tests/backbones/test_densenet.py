@@ -6,7 +6,6 @@ import pytest
 import torch
 from _dummies import CLASSES
 from torch import nn
-from torch.func import functional_call
 from torchvision.models.densenet import DenseNet as Theirs
 
 from gradbench.backbones.backbone import Backbone
@@ -14,7 +13,6 @@ from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.densenet import DenseNet
 from gradbench.config import compose, load_member
 from gradbench.errors import GradbenchError
-from gradbench.gradients import squared_norms
 from gradbench.outputs.readers import read
 
 
@@ -102,16 +100,6 @@ def test_weights_start_as_published():
     assert not net.fc.bias.any()
 
 
-def test_a_layer_leaves_its_input_as_it_was():
-    layer = lively(10, 3).block1.layer[0]
-    x = torch.randn(2, 6, 8, 8)
-    kept = x.clone()
-    y = layer(x)
-    assert y.shape == (2, 9, 8, 8)
-    assert torch.equal(x, kept)
-    assert torch.equal(y[:, :6], kept)
-
-
 def test_layer_means_are_of_the_four_published_places():
     net = lively(10, 4, channels=1)
     backbone = Backbone(net, [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
@@ -126,23 +114,6 @@ def test_layer_means_are_of_the_four_published_places():
     torch.testing.assert_close(means, expected)
     with torch.inference_mode():
         torch.testing.assert_close(net.fc(last.mean((2, 3))), backbone(pixels))
-
-
-def test_squared_norms_are_exact_and_batched():
-    net = lively(16, 3).double()
-    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    found = squared_norms(net, x)
-    assert all(route not in ("one image at a time", "unused") for route in found.routes.values())
-    state = {name: p.detach() for name, p in net.named_parameters()}
-    for image, values in zip(x, found.values, strict=True):
-
-        def loss(state, image=image):
-            logits = functional_call(net, state, (image[None],))
-            return nn.functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
-
-        grads = torch.func.grad(loss)(state)
-        expected = torch.stack([grads[name].square().sum() for name in found.names])
-        torch.testing.assert_close(values, expected, rtol=1e-9, atol=0)
 
 
 def test_its_file_builds_and_names_what_it_builds():

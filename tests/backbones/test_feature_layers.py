@@ -14,21 +14,16 @@ from gradbench.outputs.feature_layers import expand
 
 
 def test_a_class_declares_its_own():
-    assert feature_layers(ResNet(18, 5, width=4)) == (
-        "stem",
-        "layer1",
-        "layer2",
-        "layer3",
-        "layer4",
-    )
-    assert feature_layers(TinyNet()) == ("bn",)
+    stages = ("stem", "layer1", "layer2", "layer3", "layer4")
+    assert feature_layers(ResNet(18, 5, width=4), (3, 8, 8)) == stages
+    assert feature_layers(TinyNet(), (1, 8, 8)) == ("bn",)
 
 
 def test_of_an_unknown_network_without_blocks_the_layers_but_the_last():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3), nn.Flatten())
     net.append(nn.Linear(64, 3))
-    assert feature_layers(net) == ("0", "2")
-    assert feature_layers(nn.Sequential(nn.Linear(2, 2))) == ("0",)
+    assert feature_layers(net, (1, 8, 8)) == ("0", "2")
+    assert feature_layers(nn.Sequential(nn.Linear(2, 2)), (1, 1, 2)) == ("0",)
 
 
 @pytest.mark.parametrize(
@@ -59,12 +54,10 @@ def test_of_an_unknown_network_without_blocks_the_layers_but_the_last():
 )
 def test_of_torchvisions_networks_the_last_blocks(name, layers):
     with torch.device("cpu" if "regnet" in name else "meta"):
-        net = getattr(torchvision.models, name)()
-    assert feature_layers(net) == layers  # in the order of registration
-    net = net.to("meta")
-    assert feature_layers(net, None, (3, 224, 224)) == layers  # in that of the calls
+        net = getattr(torchvision.models, name)().to("meta")
+    assert feature_layers(net, (3, 224, 224)) == layers
     wrapped = tuple(f"model.{name}" for name in layers)
-    assert feature_layers(Wrapper(net), None, (3, 224, 224)) == wrapped
+    assert feature_layers(Wrapper(net), (3, 224, 224)) == wrapped
 
 
 @pytest.mark.parametrize(
@@ -77,7 +70,7 @@ def test_of_torchvisions_networks_the_last_blocks(name, layers):
 def test_parts_that_are_called_in_training_alone_are_none(name, layers, size):
     with torch.device("meta"):
         net = getattr(torchvision.models, name)(init_weights=False, aux_logits=True)
-    assert feature_layers(net, None, (3, size, size)) == layers
+    assert feature_layers(net, (3, size, size)) == layers
 
 
 class Wrapper(nn.Module):
@@ -164,7 +157,7 @@ class Pair(nn.Module):
     ],
 )
 def test_a_pass_tells_the_order_and_the_classifier(net, layers):
-    assert feature_layers(net, None, (1, 8, 8)) == tuple(layers)
+    assert feature_layers(net, (1, 8, 8)) == tuple(layers)
 
 
 def test_the_pass_leaves_the_network_as_it_was():
@@ -184,10 +177,9 @@ def test_the_pass_leaves_the_network_as_it_was():
     assert not torch.nn.modules.module._global_forward_hooks
 
 
-def test_a_network_that_cannot_make_the_pass_is_taken_as_registered():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3), nn.Flatten())
-    net.append(nn.Linear(64, 3))
-    assert feature_layers(net, None, (1, 5, 5)) == ("0", "2")
+def test_a_network_that_cannot_make_the_pass_has_none():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    assert feature_layers(net, (1, 5, 5)) == ()
 
 
 def test_neither_declared_nor_named_layers_need_a_pass(monkeypatch):
@@ -218,12 +210,12 @@ def test_the_user_names_others():
 )
 def test_what_is_no_layer_is_one_sentence(named, text):
     with pytest.raises(GradbenchError, match=text):
-        feature_layers(ResNet(18, 5, width=4), named)
+        feature_layers(ResNet(18, 5, width=4), (3, 8, 8), named)
 
 
 def test_the_valid_names_are_told():
     with pytest.raises(GradbenchError, match=r"valid choices are bn, conv, fc$"):
-        feature_layers(TinyNet(), ["stage7"])
+        feature_layers(TinyNet(), (1, 8, 8), ["stage7"])
 
 
 def test_the_config_names_them(tmp_path):
@@ -245,6 +237,6 @@ def test_a_network_without_parts_has_no_feature_layers_and_says_so_when_asked():
 
 
 def test_an_attribute_of_another_meaning_is_no_list_of_layers():
-    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    net.feature_layers = nn.ModuleList([net[0]])
-    assert feature_layers(net) == ("0", "2")
+    net = Wrapper(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))
+    net.feature_layers = nn.ModuleList([nn.ReLU()])
+    assert feature_layers(net, (1, 1, 2)) == ("model.0",)

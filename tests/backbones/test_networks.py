@@ -1,7 +1,5 @@
 """Architectures, normalisation, digests, and building networks from their configuration."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torchvision
@@ -12,10 +10,8 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.resnet import ResNet
-from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.backbones.trained_network import (
     NetworkRequest,
-    class_names,
     find_network,
     initial_network,
     load_or_train,
@@ -53,29 +49,10 @@ def test_resnet_computes_what_torchvision_computes_after_the_stem():
         torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
 
 
-@pytest.mark.parametrize("width", [1, 8, 32])
-def test_width_scales_every_stage(width):
-    net = ResNet(18, 7, channels=1, width=width)
-    assert net.conv1.weight.shape == (width, 1, 3, 3)
-    assert [getattr(net, f"layer{i}")[-1].conv2.out_channels for i in (1, 2, 3, 4)] == [
-        width * 2**i for i in range(4)
-    ]
-    assert net.fc.weight.shape == (7, 8 * width)
-    assert net(torch.randn(2, 1, 16, 16)).shape == (2, 7)
-
-
 @pytest.mark.parametrize(("settings", "text"), [((19, 10), "depth 19"), ((18, 10, 3, 0), "width")])
 def test_resnet_refuses(settings, text):
     with pytest.raises(ValueError, match=text):
         ResNet(*settings)
-
-
-def test_small_cnn():
-    net = SmallCNN(6, channels=2, width=5)
-    assert net(torch.randn(4, 2, 8, 8)).shape == (4, 6)
-    assert net.fc.in_features == 20
-    assert len(list(net.parameters())) == 11
-    assert all(name in dict(net.named_modules()) for name in net.feature_layers)
 
 
 def test_backbone_normalises_each_channel():
@@ -236,8 +213,3 @@ def test_outputs_that_are_no_classes_are_one_sentence(store, tmp_path):
     }
     with pytest.raises(GradbenchError, match=r"outputs of shape \(5,\).*toy has 3 classes"):
         load_or_train(order(config), images(30), images(30), store)
-
-
-def test_class_names_are_numbers_where_there_are_none():
-    assert class_names(images()) == CLASSES
-    assert class_names(replace(images(), classes=())) == ("0", "1", "2")

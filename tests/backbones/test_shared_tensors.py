@@ -17,14 +17,10 @@ from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.shared_tensors import (
     check_separate,
     copy_network,
-    first_names,
-    move_network,
-    unique_state,
 )
 from gradbench.backbones.training import train, train_distributed
 from gradbench.backbones.workers import Worker
 from gradbench.errors import GradbenchError
-from gradbench.gradients import squared_norms
 from gradbench.support.tensors import save_tensors
 
 RECIPE = Recipe(epochs=3, batch=16, lr=0.05, pad=1, flip=True, precision="float32")
@@ -129,46 +125,6 @@ def test_trained_cut_resumed_kept_and_loaded(tmp_path, monkeypatch, kind):
     pixels = torch.rand(4, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(whole(pixels), loaded.eval()(pixels))
-
-
-def test_each_tensor_is_kept_once(tmp_path):
-    net = tied()
-    assert first_names(net)["3.weight"] == "2.weight"
-    save_checkpoint(tmp_path / "f.safetensors", net, {})
-    kept = load_file(tmp_path / "f.safetensors")
-    assert kept.keys() == unique_state(net).keys()
-    assert "2.weight" in kept
-    assert "3.weight" not in kept
-
-
-def test_the_step_counts_the_gradient_of_a_shared_tensor_once(tmp_path):
-    recipe = Recipe(epochs=1, batch=12, lr=0.05, pad=0, flip=False, precision="float32")
-    ours, theirs, data = backbone(), backbone().train(), images(36)
-    train(ours, data, recipe, 0, tmp_path, Worker(CPU))
-    sgd = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
-    order = torch.randperm(36, generator=torch.Generator().manual_seed(0))
-    for step, rows in enumerate(order.split(12)):
-        sgd.param_groups[0]["lr"] = recipe.learning_rate(step / 3)
-        logits = theirs(torch.from_numpy(data.images)[rows].float() / 255)
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.labels)[rows])
-        sgd.zero_grad()
-        loss.backward()
-        sgd.step()
-    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
-
-
-def test_norms_of_gradients_count_a_shared_tensor_once():
-    net = backbone().double().eval()
-    pixels = torch.rand(3, 1, 8, 8, dtype=torch.float64)
-    norms = squared_norms(net, pixels).values
-    assert norms.shape[1] == len(list(net.parameters()))
-    for row, image in zip(norms, pixels):
-        loss = nn.functional.binary_cross_entropy_with_logits(
-            net(image[None]), torch.ones(1, 3).double()
-        )
-        grads = torch.autograd.grad(loss, list(net.parameters()))
-        torch.testing.assert_close(row, torch.stack([g.square().sum() for g in grads]))
 
 
 def test_two_processes_train_shared_layers(pool, tmp_path):
@@ -300,15 +256,6 @@ def test_networks_that_could_not_be_kept_are_refused_when_built(kind, text):
 
 
 # helpers
-
-
-def test_moving_keeps_shared_buffers_one():
-    net = shared_buffer()
-    move_network(net, torch.float64)
-    assert net[0].index is net[2].index
-    assert net[0].index.dtype == torch.float64
-    move_network(net, memory_format=torch.channels_last)
-    assert net[0].index is net[2].index
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

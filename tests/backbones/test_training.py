@@ -64,26 +64,18 @@ def test_a_recipe_out_of_range_is_one_sentence(wrong):
 # augmentation
 
 
-def test_crop_shifts_every_image_as_the_slow_loop_does():
+def test_crop_shifts_every_image_as_slicing_does():
     pad, count = 2, 400
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 3, 5, 6)))
     generator = torch.Generator().manual_seed(7)
     top, left = torch.randint(0, 5, (2, count), generator=torch.Generator().manual_seed(7))
     got = random_crop(pixels, pad, generator)
     assert len(set(zip(top.tolist(), left.tolist()))) == 25
-    expected = torch.zeros_like(pixels)
-    for b in range(count):
-        for y in range(5):
-            for x in range(6):
-                from_y, from_x = y + top[b] - pad, x + left[b] - pad
-                if 0 <= from_y < 5 and 0 <= from_x < 6:
-                    expected[b, :, y, x] = pixels[b, :, from_y, from_x]
+    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+    expected = torch.stack(
+        [image[:, t : t + 5, x : x + 6] for image, t, x in zip(padded, top, left)]
+    )
     assert torch.equal(got, expected)
-
-
-def test_crop_of_nothing_gives_the_images_themselves():
-    pixels = torch.rand(3, 1, 4, 4)
-    assert random_crop(pixels, 0, torch.Generator()) is pixels
 
 
 def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
@@ -152,14 +144,6 @@ def test_the_optimiser_is_torchs_sgd_with_nesterov_momentum(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_same_seed_same_bits_other_seed_other_weights(tmp_path):
-    first, again, other = (
-        trained(tmp_path / str(i), seed=seed)[0] for i, seed in enumerate((0, 0, 1))
-    )
-    assert digest(first) == digest(again)
-    assert digest(first) != digest(other)
-
-
 # resuming
 
 
@@ -217,6 +201,7 @@ test_training.trained(Path(sys.argv[3]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_to_the_same_bits(tmp_path):
     torch.set_num_threads(1)
     whole, _ = trained(tmp_path / "whole")
@@ -241,13 +226,6 @@ def test_a_checkpoint_of_another_recipe_or_seed_is_not_used(tmp_path, capsys, ch
     other, _ = trained(tmp_path / "used", recipe, seed)
     assert "goes on" not in capsys.readouterr().err
     assert digest(other) == digest(fresh)
-
-
-def test_a_finished_run_is_not_trained_further(tmp_path):
-    first, history = trained(tmp_path)
-    again, told = trained(tmp_path)
-    assert digest(again) == digest(first)
-    assert told == history
 
 
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path):

@@ -32,13 +32,6 @@ def test_sums_over_both(pool):
     assert torch.equal(single, torch.tensor(10.0))
 
 
-def test_alone_everything_is_ours_and_sums_are_the_tensors_themselves():
-    worker, tensor = Worker(CPU), torch.ones(2)
-    assert worker.is_main
-    assert worker.shard(5) == slice(0, 5)
-    assert worker.all_reduce([tensor])[0] is tensor
-
-
 @pytest.mark.parametrize(("count", "of"), [(128, 3), (2, 2), (1, 4), (0, 2), (16, 16)])
 def test_shares_cover_all_once_in_order(count, of):
     parts = [Worker(CPU, rank, of).shard(count) for rank in range(of)]
@@ -47,6 +40,7 @@ def test_shares_cover_all_once_in_order(count, of):
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 def test_one_that_raises_or_dies_ends_all_with_one_sentence_and_the_next_call_starts_anew():
     with WorkerPool([CPU] * 2) as two:
         first = two.call("a test", ranks, 0)
