@@ -31,7 +31,7 @@ from gradbench.report.view import (
     Line,
     Measure,
 )
-from gradbench.run.rows import CHANCES, NETWORKS, read_csv
+from gradbench.run.rows import CHANCES, NETWORKS, read_csv, rows_file
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]*\w)")
@@ -73,7 +73,7 @@ def _texts(root: Path, faults: list[str]) -> Iterator[tuple[str, str, pd.DataFra
             faults.append("README.md: a mark `<!-- results: … -->` has no `<!-- /results -->`")
     for path in sorted((root / "results").rglob("table.md")):
         name = path.relative_to(root).as_posix()
-        wanted.append((name, path.read_text(encoding="utf-8"), path.with_name("results.csv")))
+        wanted.append((name, path.read_text(encoding="utf-8"), rows_file(path.parent)))
     for name, text, csv in wanted:
         try:
             yield name, text, read_csv(csv)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradbench.run.rows import NETWORKS, NO_LEVEL, is_mean, read_csv
+from gradbench.run.rows import NETWORKS, NO_LEVEL, is_mean, read_csv, rows_file
 
 BLOCK = re.compile(r"(<!-- findings: (\S+) -->\n)(.*?)(<!-- /findings -->)", re.DOTALL)
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")
@@ -351,7 +351,7 @@ TABLES: dict[str, Callable[[Path, str], list[str]]] = {
 @cache
 def _rows(folder: Path) -> pd.DataFrame:
     """Return the rows of a run, read once."""
-    return read_csv(folder / "results.csv")
+    return read_csv(rows_file(folder))
 
 
 def _titles(rows: pd.DataFrame) -> pd.Series:

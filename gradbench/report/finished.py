@@ -88,11 +88,11 @@ class Finished:
         """The rows of the run.
 
         Raises:
-            GradbenchError: if results.csv is missing, broken off, edited or damaged.
+            GradbenchError: if its rows are missing, broken off, edited or damaged.
         """
-        from gradbench.run.rows import read_csv
+        from gradbench.run.rows import read_csv, rows_file
 
-        rows = read_csv(self.file(manifest.COUNTED))
+        rows = read_csv(self.file(rows_file(self.path).name))
         for name in rows.select_dtypes("str"):
             known = {text: one_line(text) for text in rows[name].unique()}
             if any(text != known[text] for text in known):

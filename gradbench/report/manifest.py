@@ -23,7 +23,7 @@ from gradbench.support.paths import shown
 Files = Mapping[str, Mapping[str, Any]]
 """By path from the folder, with `/`: `bytes`, `sha256`, and `rows` of results.csv."""
 COUNTED = "results.csv"
-FIXED = (COUNTED, "costs.csv", "costs.md", "table.md")
+FIXED = (COUNTED, f"{COUNTED}.gz", "costs.csv", "costs.md", "table.md")
 PATTERNS = (
     *(f"figures/{name}.png" for name in ("roc*", "scores_*", "gradient_profile*", "levels")),
     *(f"model/s*/{name}" for name in ("model.json", "network.safetensors")),

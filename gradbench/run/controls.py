@@ -122,7 +122,7 @@ def _identity_rows(trial: Trial, results: Results) -> None:
     same = trial.look(made.images)
     grouped = Grouped(folds=_folds(trial))
     for name in trial.experiment.detectors:
-        with others_go_on(results, trial.seed, cell, name):
+        with others_go_on(results, trial.seed, cell, name, role="identity"):
             judged = judge(trial, name, trial.normal, same, grouped)
             (auroc,) = (m.value for m in judged.measured if m.metric == "auroc")
             if abs(auroc - 0.5) > 1e-9:
@@ -131,7 +131,7 @@ def _identity_rows(trial: Trial, results: Results) -> None:
                     f"identity control: {name} tells clean images from themselves (AUROC "
                     f"{100 * auroc:.2f} instead of 50), so its scores cannot be trusted"
                 )
-            results.add(trial.seed, cell, made.images, name, judged, kind="control")
+            results.add(trial.seed, cell, made.images, name, judged, "control", role="identity")
 
 
 def _random_labels(trial: Trial, results: Results) -> None:
@@ -141,7 +141,7 @@ def _random_labels(trial: Trial, results: Results) -> None:
     normal, abnormal = (trial.normal.select(np.flatnonzero(rows)) for rows in (~ones, ones))
     cell, judged = Cell("random_labels", Identity()), {}
     for name in _supervised(trial):
-        with others_go_on(results, trial.seed, cell, name):
+        with others_go_on(results, trial.seed, cell, name, role="random_labels"):
             judged[name] = judge(trial, name, normal, abnormal)
     p_values = [rank_p(judgement) for judgement in judged.values()]
     results.add_random_labels(trial.seed, cell, abnormal.images, judged, p_values)
@@ -168,13 +168,13 @@ def _round_trip(trial: Trial, cell: Cell, made: Made, results: Results) -> None:
     tripped = _tripped(trial, clean, made, cell.challenge)
     if tripped is None:
         reason = "its images have this shape and no processing of them is known"
-        results.add_hole(trial.seed, trip, reason, kind="control")
+        results.add_hole(trial.seed, trip, reason, "control", role="round_trip")
         return
     reference, other = trial.look(clean), trial.look(tripped)
     for name in trial.experiment.detectors:
-        with others_go_on(results, trial.seed, trip, name, "control"):
+        with others_go_on(results, trial.seed, trip, name, "control", "round_trip"):
             judged = judge(trial, name, reference, other)
-            results.add(trial.seed, trip, tripped, name, judged, kind="control")
+            results.add(trial.seed, trip, tripped, name, judged, "control", role="round_trip")
 
 
 def _tripped(trial: Trial, clean: ImageSet, made: Made, how: OtherSet) -> ImageSet | None:
@@ -210,7 +210,7 @@ def _random_split(trial: Trial, cell: Cell, normal: Seen, abnormal: Seen, result
     for name in _supervised(trial):
         with others_go_on(results, trial.seed, None, name):  # what is missing is said above
             judged = judge(trial, name, normal, abnormal, protocol)
-            results.add(trial.seed, cell, abnormal.images, name, judged)
+            results.add(trial.seed, cell, abnormal.images, name, judged, role="random_split")
 
 
 def _supervised(trial: Trial) -> list[str]:

@@ -16,7 +16,12 @@ from gradbench.support.sources import outside
 
 @contextmanager
 def others_go_on(
-    results: Results, seed: int, cell: Cell | None, name: str, kind: str | None = None
+    results: Results,
+    seed: int,
+    cell: Cell | None,
+    name: str,
+    kind: str | None = None,
+    role: str = "main",
 ) -> Iterator[None]:
     """Do what belongs to one detector; its fault becomes a row and is said once.
 
@@ -26,17 +31,18 @@ def others_go_on(
         cell: what it is measured on; None where a fault leaves no hole in a table.
         name: of the detector as its rows call it.
         kind: `challenge_set` of the row, where not the challenge's.
+        role: of the row.
     """
     try:
         yield
     except GradbenchError as fault:
         if not isinstance(fault, Faulty):
             raise
-        _note(results, seed, cell, name, kind, str(fault))
+        _note(results, seed, cell, name, kind, role, str(fault))
     except Exception as fault:  # from a property of its class, say
         if not (from_outside(results.experiment, name) and foreign_line(fault)):
             raise
-        _note(results, seed, cell, name, kind, f"detector {name} {said(fault)}")
+        _note(results, seed, cell, name, kind, role, f"detector {name} {said(fault)}")
 
 
 def from_outside(experiment: Experiment, name: str) -> bool:
@@ -57,9 +63,9 @@ def check_some(results: Results) -> None:
         raise GradbenchError("; ".join(dict.fromkeys(results.faults.values())))
 
 
-def _note(results: Results, seed, cell: Cell | None, name: str, kind, reason: str) -> None:
+def _note(results: Results, seed, cell: Cell | None, name: str, kind, role, reason: str) -> None:
     if cell is not None:
-        results.add_hole(seed, cell, reason, kind, name)
+        results.add_hole(seed, cell, reason, kind, name, role)
     if name not in results.faults:
         say(f"{name} is left out{f' on {cell.title}' if cell else ''}: {reason}")
     results.faults[name] = reason

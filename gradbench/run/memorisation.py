@@ -34,16 +34,16 @@ def measure(trial: Trial, results: Results) -> None:
         stratified_subset(s, limit) for s in (trial.images.train, trial.images.hold_out)
     )
     if not len(hold_out):
-        results.add_hole(trial.seed, CELL, "there is no hold-out", kind="control")
+        results.add_hole(trial.seed, CELL, "there is no hold-out", "control", role="memorisation")
         return
     if not about.unseen:
         reason = "f may have been trained on the hold-out too"
-        results.add_hole(trial.seed, CELL, reason, kind="control")
+        results.add_hole(trial.seed, CELL, reason, "control", role="memorisation")
         return
     sides = [trial.look(images) for images in (train, hold_out)]
     counts = len(train), len(hold_out)
     for name in trial.experiment.detectors:
-        with others_go_on(results, trial.seed, CELL, name):
+        with others_go_on(results, trial.seed, CELL, name, role="memorisation"):
             found, note = _scores(trial, results, name, sides)
             if found:
                 note = f"{_note(train, hold_out, about)}{note}"

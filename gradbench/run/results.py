@@ -93,6 +93,7 @@ class Results:
         self.rows.append(
             row(
                 **self.common(seed),
+                role="network",
                 challenge_set="clean",
                 challenge=test.name,
                 source=test.status,
@@ -129,6 +130,7 @@ class Results:
         judged: Judged,
         kind: str | None = None,
         note: str = "",
+        role: str = "main",
         tested: Mapping[str, Any] | None = None,
     ) -> None:
         """Add the rows of a detector on a challenge; `NAME@CHALLENGE` was fitted elsewhere.
@@ -138,6 +140,7 @@ class Results:
         name = method.partition("@")[0]
         detector = self.experiment.detector(name)
         common = self.common(seed) | {
+            "role": role,
             "challenge_set": kind or cell.challenge.kind,
             "challenge": cell.name,
             "level": cell.level,
@@ -196,6 +199,7 @@ class Results:
             self.rows.append(
                 row(
                     **self.common(seed),
+                    role="attack",
                     challenge_set="adversarial",
                     challenge=cell.name,
                     level=cell.level,
@@ -221,7 +225,8 @@ class Results:
         """Add the control with arbitrary labels, and warn where a detector beats chance."""
         for (name, judgement), p, corrected in zip(judged.items(), p_values, holm(p_values)):
             tested = {"p": p, "p_holm": corrected, "test": "Mann-Whitney over sources"}
-            self.add(seed, cell, images, name, judgement, kind="control", tested=tested)
+            control = {"kind": "control", "role": "random_labels", "tested": tested}
+            self.add(seed, cell, images, name, judgement, **control)
             if corrected < LEVEL:
                 say(
                     f"warning: {name} tells clean images with arbitrary labels apart "
@@ -242,6 +247,7 @@ class Results:
         self.rows.append(
             row(
                 **self.common(seed),
+                role="memorisation",
                 challenge_set="control",
                 challenge=cell.name,
                 method=method,
@@ -259,13 +265,20 @@ class Results:
         )
 
     def add_hole(
-        self, seed: int, cell: Cell, reason: str, kind: str | None = None, method: str = ""
+        self,
+        seed: int,
+        cell: Cell,
+        reason: str,
+        kind: str | None = None,
+        method: str = "",
+        role: str = "main",
     ) -> None:
         """Add a row that says why a challenge was not measured, by any detector or by one."""
         self.rows.append(
             hole(
                 reason,
                 **self.common(seed),
+                role=role,
                 challenge_set=kind or cell.challenge.kind,
                 challenge=cell.name,
                 level=cell.level,

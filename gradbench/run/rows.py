@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from gradbench.statistics.intervals import MetricEstimate
 
 COLUMNS = (
-    *("experiment", "backbone", "width", "in_dist", "challenge_set", "challenge", "level"),
+    *("experiment", "backbone", "width", "in_dist", "role", "challenge_set", "challenge", "level"),
     *("source", "method", "compared_with", "variant", "supervision", "clean_seen", "protocol"),
     *("fold", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
     *("metric", "side", "threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds", "test"),
@@ -39,6 +41,14 @@ DIGITS = 6
 """Decimals of the real numbers; significant digits of the probabilities."""
 FEW = 500
 """A row with fewer abnormal images is marked as indicative."""
+ROLES = (
+    *("main", "transfer", "identity", "random_labels", "round_trip", "random_split"),
+    *("memorisation", "network", "attack"),
+)
+"""What a number is there for, the column `role`: a detector on a challenge; fitted on one and
+measured on another; the controls; the accuracy of f; the outcome of an attack."""
+FILES = ("results.csv", "results.csv.gz")
+"""Names of a file of rows in the folder of a run; kept results are compressed."""
 MEAN = "mean"
 """In the column `challenge`, `mean:SET`: over the challenges (and levels) of a challenge_set."""
 NO_LEVEL = "0"
@@ -60,6 +70,12 @@ def mean_of(challenge_set: str) -> str:
 def is_mean(challenge: str) -> bool:
     """Tell whether a name in the column `challenge` is that of a mean."""
     return challenge.partition(":")[0] == MEAN
+
+
+def rows_file(folder: str | os.PathLike) -> Path:
+    """Return the file of rows in a run's folder: `results.csv`, or `results.csv.gz` if kept so."""
+    plain, compressed = (Path(folder) / name for name in FILES)
+    return compressed if compressed.is_file() and not plain.is_file() else plain
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -128,8 +144,9 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
 def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
     """Write a table of `frame` so that equal tables are equal byte for byte.
 
-    UTF-8, LF line ends, numbers as Python writes them after rounding to 6 decimals. Written beside
-    its place, synced and renamed: a reader sees the old file or the new one.
+    UTF-8, LF line ends, numbers as Python writes them after rounding to 6 decimals; compressed
+    without a time where the name ends in `.gz`. Written beside its place, synced and renamed: a
+    reader sees the old file or the new one.
 
     Raises:
         GradbenchError: if the file cannot be written.
@@ -137,11 +154,14 @@ def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     records = table.astype(object).where(table.notna(), None).to_dict("records")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_text(_cell(c, one[c])) for c in COLUMNS] for one in records)
+    found = text.getvalue().encode()
     try:
-        with open(beside, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows([_text(_cell(c, one[c])) for c in COLUMNS] for one in records)
+        with open(beside, "wb") as file:
+            file.write(gzip.compress(found, mtime=0) if path.suffix == ".gz" else found)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -159,7 +179,7 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
     """
     path = Path(path)
     try:
-        text = content(path, LARGEST).decode("utf-8")
+        text = _plain(content(path, LARGEST)).decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names, rows = tuple(reader.fieldnames or ()), [*map(_read, reader)]
     except (Damaged, UnicodeDecodeError, csv.Error) as error:
@@ -181,6 +201,20 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
         return frame(rows)
     except GradbenchError as error:
         raise GradbenchError(f"{path} is damaged: {error}") from error
+
+
+def _plain(found: bytes) -> bytes:
+    """Return the content of a file that may be compressed, as it says in its first bytes."""
+    if found[:2] != b"\x1f\x8b":
+        return found
+    try:
+        with gzip.open(io.BytesIO(found)) as stream:
+            text = stream.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as fault:
+        raise Damaged(f"its compression is damaged ({fault})") from fault
+    if len(text) > LARGEST:
+        raise Damaged(f"it is larger than {LARGEST // 2**20} MiB")
+    return text
 
 
 def _cell(column: str, value: Any) -> Any:

@@ -159,6 +159,7 @@ def _add(results: Results, sources: Sources, cell: CellName, method: str, seed: 
         row(
             **{
                 **results.common(seed),
+                "role": "transfer" if "@" in method else "main",
                 "challenge_set": kind,
                 "challenge": challenge,
                 "level": level,

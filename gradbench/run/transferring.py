@@ -64,10 +64,10 @@ def measure(trial: Trial, results: Results) -> None:
         fits = {}
         for name in names:
             method = f"{name}@{cell.title}"
-            with others_go_on(results, trial.seed, cell, method):
+            with others_go_on(results, trial.seed, cell, method, role="transfer"):
                 fit = _fit(trial, name, normal, abnormal)
                 judged = judge(trial, name, normal, abnormal, within)
-                results.add(trial.seed, cell, abnormal.images, method, judged)
+                results.add(trial.seed, cell, abnormal.images, method, judged, role="transfer")
                 read = partial(kept_state, judged.product)
                 results.states.add((trial.seed, cell.title, name), read)
                 fits[name] = fit
@@ -79,10 +79,18 @@ def measure(trial: Trial, results: Results) -> None:
             own = [other.cell] if isinstance(other.cell.challenge, Derived) else []
             for name in other.fits:
                 method, related = f"{name}@{other.cell.title}", relation(own, cell)
-                with others_go_on(results, trial.seed, cell, method):
+                with others_go_on(results, trial.seed, cell, method, role="transfer"):
                     judged = _across(trial, name, other, normal, abnormal)
                     note = f"{method}: {related}" if related else ""
-                    results.add(trial.seed, cell, abnormal.images, method, judged, note=note)
+                    results.add(
+                        trial.seed,
+                        cell,
+                        abnormal.images,
+                        method,
+                        judged,
+                        note=note,
+                        role="transfer",
+                    )
                     results.add_verdict(trial.seed, cell, method, judged, resampled(trial, judged))
 
 

@@ -37,7 +37,7 @@ def test_columns_are_those_of_the_architecture():
     assert COLUMNS[:3] == ("experiment", "backbone", "width")
     assert COLUMNS[-12:] == ("threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds",
                              "test", "n_normal", "n_abnormal", "unit", "note")  # fmt: skip
-    assert len(set(COLUMNS)) == len(COLUMNS) == 33
+    assert len(set(COLUMNS)) == len(COLUMNS) == 34
     assert tuple(row()) == COLUMNS
 
 

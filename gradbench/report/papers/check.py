@@ -16,7 +16,7 @@ from gradbench.report.papers.measures import points
 from gradbench.report.papers.spec import Table, read_table
 from gradbench.report.papers.tidy import COLUMNS
 from gradbench.report.published import NAMING, Printed
-from gradbench.run.rows import read_csv
+from gradbench.run.rows import read_csv, rows_file
 from gradbench.support.names import from_spreadsheet
 
 NUMBER = re.compile(r"[+−]?\d+(?:\.\d+)?")
@@ -91,7 +91,7 @@ def _expected(line: Line, one: Printed, root: Path) -> dict[str, float | None]:
 
 @cache
 def _rows(folder: Path):
-    rows = read_csv(folder / "results.csv")
+    rows = read_csv(rows_file(folder))
     return rows[(rows["fold"] == "all") & rows["challenge_set"].ne("control")]
 
 
