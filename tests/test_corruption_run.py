@@ -8,7 +8,7 @@ from _runs import gradbench, kept, one_sentence, rows
 
 from gradbench.challenges import archive
 from gradbench.challenges.corruptions.digital import Brightness, Contrast
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.run.rows import is_mean
 
@@ -66,7 +66,7 @@ def home(tmp_path_factory):
     test = parts["test"]
     for challenge in (Brightness(), Contrast()):
         levels = [
-            Source(challenge, "x", challenge.strength(level)).make(test, np.arange(EACH))
+            ChallengeSetup(challenge, "x", challenge.strength(level)).make(test, np.arange(EACH))
             for level in challenge.levels
         ]
         array = np.concatenate(levels).transpose(0, 2, 3, 1)

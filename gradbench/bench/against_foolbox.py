@@ -16,7 +16,7 @@ from gradbench.challenges.attacks.cw import CW
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.attacks.iterll import IterLL
 from gradbench.challenges.attacks.pgd import PGD
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 
 EPSILON, STEP = 8 / 255, 2 / 255
 ATTACKS = {
@@ -40,7 +40,7 @@ class Pair:
     other: Callable[[], Tensor]
 
 
-def pair(name: str, f: Backbone, clean: Clean) -> Pair:
+def pair(name: str, f: Backbone, clean: CleanBatch) -> Pair:
     """Return an attack on clean images, ours and theirs.
 
     The parameters of f are frozen for both, so that no gradients of them are computed; foolbox's
@@ -109,7 +109,7 @@ class Effect:
     succeeded: Tensor
 
 
-def effect(f: Backbone, clean: Clean, attacked: Tensor) -> Effect:
+def effect(f: Backbone, clean: CleanBatch, attacked: Tensor) -> Effect:
     """Return what attacked pixels in [0, 1] do."""
     pixels = clean.grey / 255
     with torch.no_grad():

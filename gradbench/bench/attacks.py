@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gradbench.backbones.backbone import Backbone
     from gradbench.bench.against_foolbox import Effect
     from gradbench.bench.timing import Ratio
-    from gradbench.challenges.base import Clean
+    from gradbench.challenges.base import CleanBatch
 
 RANDOM = "random"
 TILES = "tiles"
@@ -125,22 +125,24 @@ def main(words: list[str]) -> None:
     print(f"written to {path}")
 
 
-def _clean(f: Backbone, images: Any, trained: bool) -> Clean:
+def _clean(f: Backbone, images: Any, trained: bool) -> CleanBatch:
     """Return the images as one batch; what an untrained network says is their label."""
     import torch
 
-    from gradbench.challenges.base import clean_batch
+    from gradbench.challenges.base import CleanBatch
 
     f.eval().requires_grad_(False)
     pixels = images.images[: len(images)]
-    clean = clean_batch(pixels, images.labels, images.sources, f.device, quantise=False)
+    clean = CleanBatch.from_pixels(pixels, images.labels, images.sources, f.device, quantise=False)
     if trained:
         return clean
     with torch.no_grad():
         return replace(clean, labels=f(clean.grey / 255).argmax(1))
 
 
-def _compare(name: str, f: Backbone, clean: Clean, rounds: int, settings: Settings) -> Compared:
+def _compare(
+    name: str, f: Backbone, clean: CleanBatch, rounds: int, settings: Settings
+) -> Compared:
     """Time one attack and foolbox's in turn, and look at what they did."""
     from gradbench.bench import against_foolbox, timing
     from gradbench.bench.contenders import Contender, Unavailable

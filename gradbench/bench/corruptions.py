@@ -158,13 +158,13 @@ def _once(
     """Return seconds, and seconds of the processor's cores together."""
     import torch
 
-    from gradbench.challenges.base import clean_batch
+    from gradbench.challenges.base import CleanBatch
 
     begun, busy = time.perf_counter(), time.process_time()
     for start in range(0, len(images), BATCH):
         rows = slice(start, start + BATCH)
         arrays = images.images[rows], images.labels[rows], images.sources[rows]
-        batch = clean_batch(*arrays, device)
+        batch = CleanBatch.from_pixels(*arrays, device)
         corruption.to_pixels(corruption.perturb(batch, corruption.strength(level), 0), batch)
     if device.type == "cuda":
         torch.cuda.synchronize()

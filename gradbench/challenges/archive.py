@@ -20,7 +20,7 @@ from gradbench.challenges.corruptions.base import Corruption
 from gradbench.challenges.corruptions.constants import CIFAR
 from gradbench.challenges.corruptions.digital import Brightness
 from gradbench.challenges.matching import Unmatched, match
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
@@ -99,7 +99,7 @@ class Archive:
         inputs = {"test": test.fingerprint, "rows": digests[0], "labels": digests[1]}
 
         def build(folder: Path, _: Path) -> dict:
-            bright = Source(Brightness(), "brightness", CIFAR["brightness"][0])
+            bright = ChallengeSetup(Brightness(), "brightness", CIFAR["brightness"][0])
             made = bright.make(test, np.arange(len(test))).transpose(0, 2, 3, 1)
             flat = (array.reshape(len(array), -1) for array in (made, rows))
             found = match(next(flat), test.labels, next(flat), labels)

@@ -1,4 +1,4 @@
-"""What a challenge is: images of another set, or images made from the clean ones."""
+"""The bases of challenges: images of another set, or images made from the clean ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gradbench.errors import GradbenchError
 
 
 @dataclass(frozen=True)
-class Clean:
-    """Clean images on their way into a challenge.
+class CleanBatch:
+    """A batch of clean images that a challenge is made from.
 
     Attributes:
         grey: (B, C, H, W) float32 grey levels 0..255, whole numbers.
         labels: (B,) int64.
         sources: (B,) source ids, from which random numbers are drawn.
-        quantise: what is made of them will be rounded to the grid.
+        quantise: the images made from them will be rounded to the 1/255 grid.
     """
 
     grey: Tensor
@@ -34,10 +34,18 @@ class Clean:
     sources: np.ndarray
     quantise: bool = True
 
-    def rounded(self, grey: Tensor) -> Tensor:
-        """Return grey levels as attacks leave them: on the grid where that is wanted.
+    @classmethod
+    def from_pixels(
+        cls, pixels: np.ndarray, labels: np.ndarray, sources: np.ndarray, device, quantise=True
+    ) -> CleanBatch:
+        """Return uint8 pixels (B, C, H, W) with their labels and sources on a device."""
+        grey = torch.from_numpy(pixels).to(device).float()
+        return cls(grey, torch.from_numpy(labels).to(device), sources, quantise)
 
-        They are rounded towards the clean image, so that no budget is exceeded.
+    def rounded(self, grey: Tensor) -> Tensor:
+        """Return grey levels on the grid where that is wanted.
+
+        They are rounded towards the clean image, so that no budget of an attack is exceeded.
         """
         return self.grey + (grey - self.grey).trunc() if self.quantise else grey
 
@@ -53,7 +61,7 @@ class Challenge(ABC):
 
     @property
     def title(self) -> str:
-        """What messages call the challenge."""
+        """The name of the challenge in messages."""
         return type(self).__name__
 
     @property
@@ -81,21 +89,9 @@ class Challenge(ABC):
         """
 
 
-class Given(Challenge):
-    """A challenge whose images are not made from the clean ones: they are found, or drawn."""
-
-    @abstractmethod
-    def find(self, asked: Asked) -> ImageSet:
-        """Return the images at the in-distribution shape.
-
-        Raises:
-            MissingData: if they are not at hand.
-        """
-
-
 @dataclass(frozen=True)
-class Asked:
-    """What a given challenge is asked for.
+class ImageRequest:
+    """The images that are wanted of an external challenge.
 
     Attributes:
         name: of the challenge in rows.
@@ -112,6 +108,18 @@ class Asked:
     dataset: Dataset
     data: DataSettings
     seed: int
+
+
+class External(Challenge):
+    """A challenge whose images are not made from the clean ones: they are found, or drawn."""
+
+    @abstractmethod
+    def find(self, request: ImageRequest) -> ImageSet:
+        """Return the images at the in-distribution shape.
+
+        Raises:
+            MissingData: if they are not at hand.
+        """
 
 
 class Derived(Challenge):
@@ -138,11 +146,11 @@ class Derived(Challenge):
 
     @property
     def note(self) -> str:
-        """What a reader of a row must know of the images."""
+        """A remark on the images for the rows."""
         return ""
 
     def with_data(self, root: Path) -> Self:
-        """Return the challenge with whatever it finds for itself under the data root."""
+        """Return the challenge with the files that it takes from the data root, if any."""
         return self
 
     @property
@@ -165,30 +173,22 @@ class Derived(Challenge):
         return self.strengths[0 if level is None else level - 1]
 
     def settings(self) -> Mapping[str, Any]:
-        """Return what else the images depend on, JSON-able."""
+        """Return the other settings that the images depend on, JSON-able."""
         return {}
 
     @abstractmethod
     def perturb(
         self,
-        clean: Clean,
+        clean: CleanBatch,
         strength: float | tuple[float, ...],
         seed: int,
         network: Backbone | None,
     ) -> Tensor:
         """Return (B, C, H, W) grey levels in [0, 255], float and not yet whole numbers."""
 
-    def to_pixels(self, grey: Tensor, clean: Clean) -> np.ndarray:
+    def to_pixels(self, grey: Tensor, clean: CleanBatch) -> np.ndarray:
         """Return uint8 pixels, or float32 in [0, 1] where the grid is not wanted."""
         if not clean.quantise:
             return (grey / 255).float().cpu().numpy()
         whole = grey.floor() if self.truncates else clean.rounded(grey)
         return to_grid(whole / 255).cpu().numpy()
-
-
-def clean_batch(
-    pixels: np.ndarray, labels: np.ndarray, sources: np.ndarray, device, quantise: bool = True
-) -> Clean:
-    """Return uint8 pixels and what belongs to them as a `Clean` batch on a device."""
-    grey = torch.from_numpy(pixels).to(device).float()
-    return Clean(grey, torch.from_numpy(labels).to(device), sources, quantise)

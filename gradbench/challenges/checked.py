@@ -1,13 +1,13 @@
-"""The door of challenges: what they are given, and what they hand back.
+"""The door of challenges: checks of their declarations, their inputs and their images.
 
-One whose class is from outside gets copies, its images must not depend on what is made beside them,
-and the network that it attacks is left as it came; a fault in it is one sentence, and the run goes
-on with the others.
+Classes of gradbench pass straight through. A challenge whose class is from outside gets copies, its
+images must not depend on the others of a batch, and it must leave the attacked network as it was; a
+fault in it is one sentence, and the run goes on with the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -18,22 +18,94 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.base import Asked, Clean, Derived, Given
+from gradbench.challenges.base import Challenge, CleanBatch, Derived, External, ImageRequest
+from gradbench.challenges.other_set import OtherSet
 from gradbench.data.checked import check_images, read_only
 from gradbench.data.imageset import ImageSet
-from gradbench.errors import Faulty
+from gradbench.errors import Faulty, unknown
+from gradbench.store import canonical
 from gradbench.support.calling import calling, reseeded
 from gradbench.support.sources import outside, source_key
 
-GREY = 0.5
+KINDS = ("ood", "corruption", "adversarial")
+TOLERANCE = 0.5
 """Grey levels by which an image may differ between batches: less than a level on the grid."""
-SLACK = 0.01
+OVERSHOOT = 0.01
 """Grey levels beyond 0 and 255 that rounding may leave."""
-TURNED = 0.25
+UNSTABLE = 0.25
 """Share of pixels of an attack that may differ by more: rounding turns signs of gradients."""
 
 
-def in_keys(challenge: Derived) -> dict[str, Any]:
+class UnusableChallenge(External):
+    """Stands for a challenge from outside that cannot be measured: a row that says why.
+
+    Args:
+        kind: column `challenge_set` of the row.
+        reason: in a sentence.
+    """
+
+    kind = "ood"
+
+    def __init__(self, kind: str, reason: str):
+        self.kind, self.reason = kind, reason
+
+    def find(self, request: ImageRequest) -> ImageSet:
+        """Raise the reason."""
+        raise Faulty(self.reason)
+
+
+def checked_challenge(name: str, challenge: Challenge, configured: Mapping[str, Any]) -> Challenge:
+    """Return the challenge, or an `UnusableChallenge` where its class from outside is faulty.
+
+    Args:
+        name: of the challenge in rows.
+        challenge: as it was built.
+        configured: content of its file, with the user's changes.
+    """
+    if not outside(challenge):
+        return challenge
+    settings = {key: value for key, value in configured.items() if key != "description"}
+    object.__setattr__(challenge, "configured", settings)
+    try:
+        with calling(f"challenge {name}: {type(challenge).__qualname__}"):
+            _check_declared(f"challenge {name}: {type(challenge).__qualname__}", challenge)
+    except Faulty as fault:
+        kind = getattr(challenge, "kind", None)
+        usual = "corruption" if isinstance(challenge, Derived) else "ood"
+        return UnusableChallenge(kind if kind in KINDS else usual, str(fault))
+    return challenge
+
+
+def _check_declared(start: str, challenge: Challenge) -> None:
+    if not isinstance(challenge, Derived | External | OtherSet):
+        raise Faulty(
+            f"{start} is derived neither from Derived nor from External (challenges/base.py)"
+        )
+    kind = getattr(challenge, "kind", None)
+    if kind not in KINDS:
+        raise Faulty(f"{start}: {unknown('kind of challenge', str(kind), KINDS)}")
+    if isinstance(challenge, Derived):
+        if not isinstance(getattr(challenge, "family", None), str):
+            raise Faulty(f"{start}.family is missing: a name, for the seed of random numbers")
+        strengths = getattr(challenge, "strengths", None)
+        if not isinstance(strengths, Sequence) or not all(map(_is_strength, strengths or [None])):
+            raise Faulty(
+                f"{start}.strengths is {strengths!r}: a list with a number for each level is due, "
+                "of one for a challenge without levels"
+            )
+        canonical(challenge.settings())
+    levels = challenge.levels
+    if not isinstance(levels, tuple) or not all(type(level) is int for level in levels):
+        raise Faulty(f"{start}.levels is {levels!r}: a tuple of whole numbers is due")
+
+
+def _is_strength(value) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_is_strength, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def outside_keys(challenge: Derived) -> dict[str, Any]:
     """Return what keys add for a class from outside: its source, and all settings of its file.
 
     Its own `settings` may have forgotten one.
@@ -43,37 +115,42 @@ def in_keys(challenge: Derived) -> dict[str, Any]:
 
 
 def perturb(
-    challenge: Derived, name: str, clean: Clean, strength, seed: int, network, look: bool
+    challenge: Derived, name: str, clean: CleanBatch, strength, seed: int, network, compare: bool
 ) -> Tensor:
     """Return the grey levels (B, C, H, W) that a challenge makes of clean images.
 
     Args:
-        challenge: what is done.
+        challenge: the challenge.
         name: of the challenge in rows.
         clean: the images.
         strength: of the level.
         seed: of its random numbers.
         network: f, for attacks.
-        look: make some images again among others, where the class is from outside.
+        compare: make some images again among others, where the class is from outside.
 
     Raises:
-        Faulty: if a class from outside raises, changes what it is given, or gives no such images.
+        Faulty: if a class from outside raises, changes its arguments, or returns no such images.
     """
     if not outside(challenge):
         return challenge.perturb(clean, strength, seed, network)
     member = f"challenge {name}: {type(challenge).__qualname__}.perturb"
 
-    def make(given: Clean, state: int | None = None) -> Tensor:
-        copy = Clean(given.grey.clone(), given.labels.clone(), given.sources.copy(), given.quantise)
+    def make(batch: CleanBatch, state: int | None = None) -> Tensor:
+        copy = replace(
+            batch,
+            grey=batch.grey.clone(),
+            labels=batch.labels.clone(),
+            sources=batch.sources.copy(),
+        )
         with calling(member):
             if state is not None:
                 reseeded(state)
-            found = challenge.perturb(copy, strength, seed, network)
-        _check_left(member, given, copy)
-        return _grey_levels(member, found, given.grey)
+            made = challenge.perturb(copy, strength, seed, network)
+        _check_unchanged(member, batch, copy)
+        return _checked_grey(member, made, batch.grey)
 
     whole = make(clean)
-    if not look:
+    if not compare:
         return whole
     # the last image among three, and in the same place among copies of itself
     rows = [len(whole) - 1, len(whole) // 2, 0]
@@ -83,9 +160,9 @@ def perturb(
             f"{member} makes other images of the same ones the second time: random numbers come "
             "from challenges/counter.py, from the seed and each image's source"
         )
-    room = TURNED if network is not None else 0
-    for alone, there in ((other[0], few[0]), (few[0], whole[-1])):
-        if ((alone - there).abs() > GREY).double().mean() > room:
+    most = UNSTABLE if network is not None else 0
+    for alone, among in ((other[0], few[0]), (few[0], whole[-1])):
+        if ((alone - among).abs() > TOLERANCE).double().mean() > most:
             raise Faulty(
                 f"{member} makes another image of the same one when it is given with others: it "
                 "may depend on its own pixels, label and source and on the seed alone, images "
@@ -94,37 +171,39 @@ def perturb(
     return whole
 
 
-def pixels(challenge: Derived, name: str, grey: Tensor, clean: Clean) -> np.ndarray:
+def to_pixels(challenge: Derived, name: str, grey: Tensor, clean: CleanBatch) -> np.ndarray:
     """Return grey levels as pixels, see `Derived.to_pixels`."""
     if not outside(challenge):
         return challenge.to_pixels(grey, clean)
     member = f"challenge {name}: {type(challenge).__qualname__}.to_pixels"
     with calling(member):
-        found = challenge.to_pixels(grey, clean)
+        pixels = challenge.to_pixels(grey, clean)
     shape, kind = tuple(clean.grey.shape), np.dtype(np.uint8 if clean.quantise else np.float32)
-    if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (shape, kind):
-        raise Faulty(f"{member} gives {type(found).__name__}: an array of {kind} {shape} is due")
-    return found
+    if not isinstance(pixels, np.ndarray) or (pixels.shape, pixels.dtype) != (shape, kind):
+        raise Faulty(f"{member} gives {type(pixels).__name__}: an array of {kind} {shape} is due")
+    return pixels
 
 
-def find(challenge: Given, asked: Asked) -> ImageSet:
-    """Return the images of a challenge that are found or drawn, see `Given.find`.
+def find(challenge: External, request: ImageRequest) -> ImageSet:
+    """Return the images of an external challenge, see `External.find`.
 
     Raises:
         MissingData: if they are not at hand.
-        Faulty: if a class from outside raises, or gives what are no such images.
+        Faulty: if a class from outside raises, or returns no such images.
     """
     if not outside(challenge):
-        return challenge.find(asked)
-    member = f"challenge {asked.name}: {type(challenge).__qualname__}.find"
+        return challenge.find(request)
+    member = f"challenge {request.name}: {type(challenge).__qualname__}.find"
     with calling(member):
-        reseeded(asked.seed)  # what draws from the process' numbers is the same in every run
-        found = challenge.find(replace(asked, clean=read_only(asked.clean)))
-    return check_images(found, member, asked.clean.shape)
+        reseeded(request.seed)  # what draws from the process' numbers is the same in every run
+        images = challenge.find(replace(request, clean=read_only(request.clean)))
+    return check_images(images, member, request.clean.shape)
 
 
 @contextmanager
-def lent(challenge: Derived, name: str, network: Backbone | None) -> Iterator[Backbone | None]:
+def lend_network(
+    challenge: Derived, name: str, network: Backbone | None
+) -> Iterator[Backbone | None]:
     """Lend f to a challenge; one from outside gets a copy, whose weights it must leave alone.
 
     Raises:
@@ -144,45 +223,45 @@ def lent(challenge: Derived, name: str, network: Backbone | None) -> Iterator[Ba
             )
 
 
-def _rows(clean: Clean, rows: list[int]) -> Clean:
-    return Clean(clean.grey[rows], clean.labels[rows], clean.sources[rows], clean.quantise)
+def _rows(clean: CleanBatch, rows: list[int]) -> CleanBatch:
+    return CleanBatch(clean.grey[rows], clean.labels[rows], clean.sources[rows], clean.quantise)
 
 
-def _check_left(member: str, given: Clean, copy: Clean) -> None:
+def _check_unchanged(member: str, clean: CleanBatch, copy: CleanBatch) -> None:
     same = {
-        "grey": torch.equal(given.grey, copy.grey),
-        "labels": torch.equal(given.labels, copy.labels),
-        "sources": np.array_equal(given.sources, copy.sources),
+        "grey": torch.equal(clean.grey, copy.grey),
+        "labels": torch.equal(clean.labels, copy.labels),
+        "sources": np.array_equal(clean.sources, copy.sources),
     }
-    for what, kept in same.items():
-        if not kept:
+    for name, unchanged in same.items():
+        if not unchanged:
             raise Faulty(
-                f"{member} changes the clean images in place (clean.{what}): it must leave them "
+                f"{member} changes the clean images in place (clean.{name}): it must leave them "
                 "as they are, work on a clone()"
             )
 
 
-def _grey_levels(member: str, found, like: Tensor) -> Tensor:
+def _checked_grey(member: str, made, like: Tensor) -> Tensor:
     """Return grey levels without a graph, on the device of the clean images, checked."""
-    if isinstance(found, np.ndarray) and found.dtype.kind in "fiu":
-        found = torch.from_numpy(np.array(found))
-    if not torch.is_tensor(found) or found.is_complex() or found.dtype == torch.bool:
-        raise Faulty(f"{member} gives {type(found).__name__}: a tensor of grey levels is due")
-    if found.shape != like.shape:
+    if isinstance(made, np.ndarray) and made.dtype.kind in "fiu":
+        made = torch.from_numpy(np.array(made))
+    if not torch.is_tensor(made) or made.is_complex() or made.dtype == torch.bool:
+        raise Faulty(f"{member} gives {type(made).__name__}: a tensor of grey levels is due")
+    if made.shape != like.shape:
         raise Faulty(
-            f"{member} gives images of shape {tuple(found.shape)}: {tuple(like.shape)} is due, one "
+            f"{member} gives images of shape {tuple(made.shape)}: {tuple(like.shape)} is due, one "
             "image for each clean one in their order"
         )
-    found = found.detach().to(like.device)
-    found = found if found.is_floating_point() else found.float()
-    if not found.isfinite().all():
+    made = made.detach().to(like.device)
+    made = made if made.is_floating_point() else made.float()
+    if not made.isfinite().all():
         raise Faulty(f"{member} gives grey levels that are NaN or infinite")
-    low, high = float(found.min()), float(found.max())
-    if low < -SLACK or high > 255 + SLACK:
+    low, high = float(made.min()), float(made.max())
+    if low < -OVERSHOOT or high > 255 + OVERSHOOT:
         raise Faulty(
             f"{member} gives grey levels from {low:.4g} to {high:.4g}: 0 to 255 are due, "
             ".clamp(0, 255) cuts them"
         )
-    if high <= 1 < float(like.max()) and not torch.equal(found, found.round()):
+    if high <= 1 < float(like.max()) and not torch.equal(made, made.round()):
         raise Faulty(f"{member} gives grey levels up to {high:.4g}: 0 to 255 are due, not 0 to 1")
-    return found.clamp(0, 255)
+    return made.clamp(0, 255)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradbench.challenges.base import Asked, Given
+from gradbench.challenges.base import External, ImageRequest
 from gradbench.data.cure_tsr import FOLDERS, FREE, LEVELS, CureTsr, folder_of
 from gradbench.data.dataset import Dataset, MissingData
 from gradbench.data.imageset import ImageSet
@@ -14,7 +14,7 @@ from gradbench.data.resample import resize_to
 from gradbench.errors import GradbenchError, unknown
 
 
-class CureChallenge(Given):
+class CureChallenge(External):
     """One challenge type of CURE-TSR at its five levels, read from the published folders.
 
     Images are brought to the in-distribution shape as the challenge-free ones are. Each keeps the
@@ -54,21 +54,21 @@ class CureChallenge(Given):
                 f"challenge for {dataset.name}: the suite cure_like makes its like of any images"
             )
 
-    def find(self, asked: Asked) -> ImageSet:
+    def find(self, request: ImageRequest) -> ImageSet:
         """Return the images of a level whose challenge-free twins are measured."""
-        clean, dataset = asked.clean, asked.dataset
-        raw = dataset.challenged(clean.split, self.type, asked.level, asked.data)
+        clean, dataset = request.clean, request.dataset
+        raw = dataset.challenged(clean.split, self.type, request.level, request.data)
         twins = dict(zip(clean.groups.tolist(), clean.sources.tolist()))
         groups = np.array([dataset.group(clean.split, original) for original in raw.groups])
         rows = np.flatnonzero([group in twins for group in groups])
-        folder = folder_of([*FOLDERS].index(self.type) + 1, asked.level)
+        folder = folder_of([*FOLDERS].index(self.type) + 1, request.level)
         if not len(rows):
             raise MissingData(
                 f"none of the {len(groups):,} images of {folder} is a twin of the {len(clean):,} "
                 f"measured ones of {FREE}"
             )
         images = ImageSet(
-            name=asked.name,
+            name=request.name,
             split=clean.split,
             images=raw.images.take(rows),
             labels=raw.labels[rows],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gradbench.challenges.base import Asked, Given
+from gradbench.challenges.base import External, ImageRequest
 from gradbench.challenges.counter import image_keys, normal, uniform
 from gradbench.data.imageset import ImageSet, LazyImages, source_ids, to_grid
 from gradbench.errors import GradbenchError, unknown
@@ -13,7 +13,7 @@ from gradbench.errors import GradbenchError, unknown
 DISTRIBUTIONS = ("uniform", "gaussian")
 
 
-class NoiseImages(Given):
+class NoiseImages(External):
     """Images whose pixels and channels are drawn independently (Liang, Li and Srikant 2018).
 
     `uniform` on [0, 1], or `gaussian` with mean 0.5 and deviation `sigma`, cut to [0, 1]; both
@@ -40,14 +40,14 @@ class NoiseImages(Given):
             raise GradbenchError(f"noise images sigma={sigma}: choose a value above 0")
         self.distribution, self.count, self.sigma = distribution, count, sigma
 
-    def find(self, asked: Asked) -> ImageSet:
+    def find(self, request: ImageRequest) -> ImageSet:
         """Return the images, drawn whenever they are asked for."""
-        shape = asked.clean.shape
-        sources = source_ids(asked.name, "drawn", self.count)
+        shape = request.clean.shape
+        sources = source_ids(request.name, "drawn", self.count)
         family = f"{self.distribution}_noise_images"
 
         def read(rows: np.ndarray) -> np.ndarray:
-            keys = image_keys(asked.seed, family, map(str, rows))
+            keys = image_keys(request.seed, family, map(str, rows))
             if self.distribution == "uniform":
                 return uniform(keys, shape).mul_(256).to(torch.uint8).numpy()
             return to_grid(normal(keys, shape).mul_(self.sigma).add_(0.5)).numpy()
@@ -56,7 +56,7 @@ class NoiseImages(Given):
         if self.distribution == "gaussian":
             words = f"normal, mean 0.5, deviation {self.sigma:g}, cut to [0, 1]"
         return ImageSet(
-            name=asked.name,
+            name=request.name,
             split="drawn",
             images=LazyImages(read, (self.count, *shape)),
             labels=np.zeros(self.count, np.int64),

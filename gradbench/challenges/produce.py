@@ -1,4 +1,4 @@
-"""Makes challenge images shard by shard, and keeps what cannot be made again bit for bit."""
+"""Makes challenge images shard by shard, and keeps those that cannot be made again bit for bit."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from safetensors.numpy import load_file, save_file
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges import checked
-from gradbench.challenges.base import Derived, clean_batch
+from gradbench.challenges.base import CleanBatch, Derived
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
 from gradbench.store import Key, Store
 from gradbench.support.progress import Progress
 from gradbench.support.sources import stable_name
 
 BATCH = 100
-"""Images a pass: fixed, since it is part of what an attack gives bit for bit."""
+"""Images a pass: fixed, since an attack's last bits depend on the batch."""
 
 
 @dataclass(frozen=True)
-class Attack:
-    """What an attack did, after rounding.
+class AttackOutcome:
+    """The effect of an attack on every image, after rounding.
 
     Attributes:
         correct: (N,) bool, the clean image was classified correctly.
@@ -41,11 +41,11 @@ class Attack:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Everything that a derived challenge at one level depends on.
+class ChallengeSetup:
+    """A derived challenge at one strength, with everything that its images depend on.
 
     Attributes:
-        challenge: what is done.
+        challenge: the challenge.
         name: of the challenge in rows.
         strength: of the level.
         seed: of its random numbers.
@@ -66,7 +66,7 @@ class Source:
         self,
         clean: ImageSet,
         rows: np.ndarray,
-        look: bool = False,
+        compare: bool = False,
         advance: Callable[[int], None] | None = None,
     ) -> np.ndarray:
         """Return the challenge images of the given rows of the clean set.
@@ -74,22 +74,26 @@ class Source:
         Args:
             clean: the clean set.
             rows: of it.
-            look: also look whether images depend on each other, see `checked.perturb`.
+            compare: also check that images do not depend on each other, see `checked.perturb`.
             advance: called with the number of images after every batch.
 
         Raises:
-            Faulty: if a class from outside does not what a challenge must.
+            Faulty: if a class from outside does not do what a challenge must.
         """
         device = self.network.device if self.network is not None else torch.device("cpu")
         made = []
-        with checked.lent(self.challenge, self.name, self.network) as network:
+        with checked.lend_network(self.challenge, self.name, self.network) as network:
             for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
-                about = clean.labels[part], clean.sources[part]
-                batch = clean_batch(clean.images[part], *about, device, self.quantise)
-                first = look and not made
-                how = (self.strength, self.seed, network, first)
+                batch = CleanBatch.from_pixels(
+                    clean.images[part],
+                    clean.labels[part],
+                    clean.sources[part],
+                    device,
+                    self.quantise,
+                )
+                how = (self.strength, self.seed, network, compare and not made)
                 grey = checked.perturb(self.challenge, self.name, batch, *how)
-                made.append(checked.pixels(self.challenge, self.name, grey, batch))
+                made.append(checked.to_pixels(self.challenge, self.name, grey, batch))
                 if advance:
                     advance(len(part))
         return np.concatenate(made)
@@ -97,93 +101,94 @@ class Source:
     def keys(self, clean: ImageSet) -> list[Key]:
         """Return the keys of the shards."""
         challenge = self.challenge
+        config = {
+            "class": stable_name(type(challenge)),
+            "batch": BATCH if challenge.uses_network else 0,
+            "family": challenge.family,
+            "strength": self.strength,
+            "seed": self.seed,
+            "quantise": self.quantise,
+            **challenge.settings(),
+            **checked.outside_keys(challenge),
+        }
         keys = []
         for digest, rows in zip(clean.digests, shards(len(clean))):
             inputs = {"images": digest, "sources": _digest(clean.sources[rows])}
             if challenge.uses_network:
                 inputs |= {"weights": self.weights, "labels": _digest(clean.labels[rows])}
-            config = {
-                "class": stable_name(type(challenge)),
-                "batch": BATCH if challenge.uses_network else 0,
-                "family": challenge.family,
-                "strength": self.strength,
-                "seed": self.seed,
-                "quantise": self.quantise,
-                **challenge.settings(),
-                **checked.in_keys(challenge),
-            }
             keys.append(Key("challenge", challenge.version, config, inputs))
         return keys
 
 
-def produce(source: Source, clean: ImageSet, store: Store) -> tuple[ImageSet, Attack | None]:
-    """Return the challenge made from a clean set, and for attacks what it did.
+def produce(
+    setup: ChallengeSetup, clean: ImageSet, store: Store
+) -> tuple[ImageSet, AttackOutcome | None]:
+    """Return the challenge made from a clean set, and the outcome of an attack.
 
     Images of attacks are kept in the store; of others only the digests, since the same bits can
     be made again.
 
     Args:
-        source: what is done, and with what.
+        setup: the challenge with all it depends on.
         clean: uint8 images.
         store: where products lie.
     """
-    keys, ranges = source.keys(clean), shards(len(clean))
-    products = []
-    with Progress(f"making {source.name}", len(clean)) as progress:
-        for key, rows in zip(keys, ranges):
+    products, attacks = [], setup.challenge.uses_network
+    with Progress(f"making {setup.name}", len(clean)) as progress:
+        for key, rows in zip(setup.keys(clean), shards(len(clean))):
             index = np.arange(rows.start, rows.stop)
 
             def build(folder: Path, _: Path, index: np.ndarray = index) -> dict:
-                pixels = source.make(clean, index, look=True, advance=progress.advance)
-                if source.challenge.uses_network:
-                    done = _measure(source, clean, index, pixels)
-                    save_file({"images": pixels, **vars(done)}, str(folder / "shard.safetensors"))
+                pixels = setup.make(clean, index, compare=True, advance=progress.advance)
+                if attacks:
+                    outcome = _outcome(setup.network, clean, index, pixels)
+                    arrays = {"images": pixels, **vars(outcome)}
+                    save_file(arrays, str(folder / "shard.safetensors"))
                 return {"digest": digest_pixels(pixels), "images": len(index)}
 
             before = progress.done
             products.append(store.make(key, build))
             progress.advance(len(index) - (progress.done - before))
-    images = LazyImages(
-        _reader(source, clean, products),
-        clean.images.shape,
-        digests=[p.about["digest"] for p in products],
-        dtype="uint8" if source.quantise else "float32",
-    )
-    off_grid = "" if source.quantise else "not rounded to the 1/255 grid"
-    made = replace(
-        clean,
-        name=source.name,
-        images=images,
-        status=source.challenge.status,
-        note="; ".join(filter(None, [source.challenge.note, off_grid])),
-    )
-    if not source.challenge.uses_network:
-        return made, None
-    parts = [load_file(str(p.path("shard.safetensors"))) for p in products]
-    join = {n: np.concatenate([p[n] for p in parts]) for n in ("correct", "success", "l2", "linf")}
-    return made, Attack(**join)
+    paths = [str(product.path("shard.safetensors")) for product in products] if attacks else []
 
-
-def _reader(source: Source, clean: ImageSet, products: list):
     def read(rows: np.ndarray) -> np.ndarray:
-        if not source.challenge.uses_network:
-            return source.make(clean, rows)
-        out = np.empty((len(rows), *clean.shape), np.uint8 if source.quantise else np.float32)
-        for number, where in enumerate(shards(len(clean))):
+        if not attacks:
+            return setup.make(clean, rows)
+        out = np.empty((len(rows), *clean.shape), np.uint8 if setup.quantise else np.float32)
+        for path, where in zip(paths, shards(len(clean))):
             mine = (rows >= where.start) & (rows < where.stop)
             if mine.any():
-                kept = load_file(str(products[number].path("shard.safetensors")))["images"]
-                out[mine] = kept[rows[mine] - where.start]
+                out[mine] = load_file(path)["images"][rows[mine] - where.start]
         return out
 
-    return read
+    images = LazyImages(
+        read,
+        clean.images.shape,
+        digests=[product.about["digest"] for product in products],
+        dtype="uint8" if setup.quantise else "float32",
+    )
+    off_grid = "" if setup.quantise else "not rounded to the 1/255 grid"
+    made = replace(
+        clean,
+        name=setup.name,
+        images=images,
+        status=setup.challenge.status,
+        note="; ".join(filter(None, [setup.challenge.note, off_grid])),
+    )
+    if not attacks:
+        return made, None
+    parts = [load_file(path) for path in paths]
+    names = ("correct", "success", "l2", "linf")
+    return made, AttackOutcome(*(np.concatenate([part[name] for part in parts]) for name in names))
 
 
-def _measure(source: Source, clean: ImageSet, rows: np.ndarray, pixels: np.ndarray) -> Attack:
+def _outcome(
+    network: Backbone, clean: ImageSet, rows: np.ndarray, pixels: np.ndarray
+) -> AttackOutcome:
     before, after = to_float(clean.images[rows]), to_float(pixels)
     changed = (after - before).flatten(1)
-    right = [_right(source.network, images, clean.labels[rows]) for images in (before, after)]
-    return Attack(
+    right = [_is_right(network, images, clean.labels[rows]) for images in (before, after)]
+    return AttackOutcome(
         correct=right[0],
         success=right[0] & ~right[1],
         l2=changed.norm(dim=1).numpy(),
@@ -191,7 +196,7 @@ def _measure(source: Source, clean: ImageSet, rows: np.ndarray, pixels: np.ndarr
     )
 
 
-def _right(network: Backbone, images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
+def _is_right(network: Backbone, images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         parts = [network(part.to(network.device)).argmax(1).cpu() for part in images.split(BATCH)]
     return torch.cat(parts).numpy() == labels

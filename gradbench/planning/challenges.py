@@ -10,7 +10,7 @@ import numpy as np
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
-from gradbench.challenges.produce import BATCH, Source
+from gradbench.challenges.produce import BATCH, ChallengeSetup
 from gradbench.data.dataset import MissingData
 from gradbench.data.imageset import ImageSet, shards
 from gradbench.data.in_distribution import InDistribution
@@ -128,7 +128,7 @@ class Challenges:
         what = f"{copies.name}, deviation {cell.challenge.noise:g}"
         yield from self._made(what, copies, known)
 
-    def _made(self, what: str, how: Source, known: Known | None) -> Iterator[Planned]:
+    def _made(self, what: str, how: ChallengeSetup, known: Known | None) -> Iterator[Planned]:
         """Yield the lines of images that are made from the clean ones, and of their outputs."""
         clean = self.images.normal
         products = [self.store.get(key) for key in how.keys(clean)]
@@ -143,7 +143,7 @@ class Challenges:
         digests = [p.about["digest"] if p else None for p in products]
         yield outputs(what, digests, len(clean), known, self.each, self.store)
 
-    def _tried(self, how: Source, clean: ImageSet, count: int) -> float:
+    def _tried(self, how: ChallengeSetup, clean: ImageSet, count: int) -> float:
         """Return the seconds an image takes of an attack, from a few spread over the set."""
         few = np.unique(np.linspace(0, len(clean) - 1, count).astype(int))
         with step(f"trying {how.name} on {len(few)} images"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from gradbench.challenges.produce import Attack
+    from gradbench.challenges.produce import AttackOutcome
 
 FOOLED = "of those, taken for another class after"
 
@@ -20,7 +20,7 @@ class Deed(NamedTuple):
     note: str
 
 
-def deeds(attack: Attack) -> list[Deed]:
+def deeds(attack: AttackOutcome) -> list[Deed]:
     """Return counts, success in percent, and the size of the perturbations.
 
     Sizes are those of all images and of the successful ones, none of the latter without success.

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from gradbench.challenges.base import Derived
-from gradbench.challenges.identity import Identity
+from gradbench.challenges.controls import Identity
 from gradbench.challenges.other_set import OtherSet
 from gradbench.data.imageset import ImageSet, LazyImages, to_float
 from gradbench.data.resample import round_trip
@@ -56,7 +56,7 @@ def identity(trial: Trial) -> None:
         zero = trial.source(cell, strength=0.0)
 
         def build(_folder: Path, _: Path, zero=zero, name: str = name) -> dict:
-            made = zero.make(first, np.arange(len(first)), look=True)
+            made = zero.make(first, np.arange(len(first)), compare=True)
             pixels = (to_float(images).numpy() for images in (first.images[slice(None)], made))
             assert_identical(*pixels, f"identity control: pixels of {name}")
             before, after = (

@@ -15,7 +15,7 @@ from gradbench.backbones.devices import choose_devices
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
-from gradbench.challenges.declared import Unusable, usable
+from gradbench.challenges.checked import UnusableChallenge, checked_challenge
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
@@ -116,7 +116,7 @@ class Experiment:
         cells = []
         for own, level in self.detector(name).synthetic.items():
             challenge = _challenge(own, load_member("challenge", own, self.dirs))
-            if isinstance(challenge, Unusable):
+            if isinstance(challenge, UnusableChallenge):
                 raise Faulty(challenge.reason)
             if not isinstance(challenge, Derived):
                 raise GradbenchError(
@@ -229,9 +229,11 @@ def protocol_name(protocol: Protocol) -> str:
 def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
     """Build a challenge; one from outside that cannot be measured becomes a row that says why."""
     try:
-        return usable(name, instantiate("challenge", name, content, base=Challenge), content)
+        return checked_challenge(
+            name, instantiate("challenge", name, content, base=Challenge), content
+        )
     except Faulty as fault:
-        return Unusable("ood", str(fault))
+        return UnusableChallenge("ood", str(fault))
 
 
 def _refused(detectors: Mapping[str, Mapping]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradbench.challenges.identity import Identity
+from gradbench.challenges.controls import Identity
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import stratified_subset
 from gradbench.data.training_record import Provenance

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from gradbench.backbones.trained_network import TrainedNetwork
-from gradbench.challenges.produce import Attack
+from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.in_distribution import InDistribution
 from gradbench.run.attack_outcomes import deeds
@@ -193,7 +193,7 @@ class Results:
         verdict = Verdict(sampled, tuple(counts), interval, folds, related)
         of_cell.setdefault(method, {})[seed] = verdict
 
-    def add_attack(self, seed: int, cell: Cell, attack: Attack) -> None:
+    def add_attack(self, seed: int, cell: Cell, attack: AttackOutcome) -> None:
         """Add what an attack did: counts, its success and the size of its perturbations."""
         for metric, value, unit, n, note in deeds(attack):
             self.rows.append(

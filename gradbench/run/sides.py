@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.attacks.noisy import NoisyCopy
 from gradbench.challenges.base import Derived
-from gradbench.challenges.produce import Attack, Source, produce
+from gradbench.challenges.controls import NoisyCopy
+from gradbench.challenges.produce import AttackOutcome, ChallengeSetup, produce
 from gradbench.data.dataset import MissingData
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
@@ -64,12 +64,14 @@ def protocol(experiment: Experiment, cell: Cell) -> tuple[str, bool]:
     )
 
 
-def noisy_copies(experiment: Experiment, cell: Cell, clean: ImageSet, f: Backbone) -> Source:
+def noisy_copies(
+    experiment: Experiment, cell: Cell, clean: ImageSet, f: Backbone
+) -> ChallengeSetup:
     """Return what the noisy copies of clean images are made with, beside an attack."""
     settings = experiment.config["challenge"]
     copy = NoisyCopy(cell.challenge.noise, f.std.flatten().tolist())
     name = f"{clean.name} with noise"
-    return Source(copy, name, copy.strength(None), settings["seed"], settings["quantise"])
+    return ChallengeSetup(copy, name, copy.strength(None), settings["seed"], settings["quantise"])
 
 
 def _copies(trial: Trial, cell: Cell) -> Seen:
@@ -80,7 +82,7 @@ def _copies(trial: Trial, cell: Cell) -> Seen:
     return trial.look(images, {*trial.experiment.reads, "logits"})
 
 
-def _note(attack: Attack, keep: str, kept: int, noise: float | None) -> list[str]:
+def _note(attack: AttackOutcome, keep: str, kept: int, noise: float | None) -> list[str]:
     """Return remarks for the rows: how many images are kept of how many, and against what."""
     remarks = []
     if keep == "successful":

@@ -14,8 +14,8 @@ from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges import checked
 from gradbench.challenges.archive import Archive, archive_of, published
-from gradbench.challenges.base import Asked, Derived, Given
-from gradbench.challenges.produce import Attack, Source, produce
+from gradbench.challenges.base import Derived, External, ImageRequest
+from gradbench.challenges.produce import AttackOutcome, ChallengeSetup, produce
 from gradbench.data.checked import load
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.in_distribution import InDistribution
@@ -63,7 +63,7 @@ class Made:
     """
 
     images: ImageSet
-    attack: Attack | None = None
+    attack: AttackOutcome | None = None
     native: Sequence[int] | None = None
     processing: Sequence | None = None
 
@@ -132,7 +132,7 @@ class Trial:
         seed = self.experiment.config["evaluation"]["seed"]
         return CachedPasses(self.f.backbone, self.f.weights, images, self.store, seed, self.readers)
 
-    def source(self, cell: Cell, strength: float | None = None) -> Source:
+    def source(self, cell: Cell, strength: float | None = None) -> ChallengeSetup:
         """Return what a derived challenge is made with; see `source`."""
         return source(self.experiment, cell, self.f, strength)
 
@@ -191,9 +191,9 @@ def brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSetti
 
 def _brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings) -> Made:
     challenge = cell.challenge
-    if isinstance(challenge, Given):
+    if isinstance(challenge, External):
         seed = experiment.config["challenge"]["seed"]
-        asked = Asked(cell.title, cell.level, clean, experiment.dataset, data, seed)
+        asked = ImageRequest(cell.title, cell.level, clean, experiment.dataset, data, seed)
         return Made(checked.find(challenge, asked))
     dataset = experiment.other_dataset(challenge)
     native = load(dataset, "challenge", data)
@@ -201,7 +201,7 @@ def _brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSett
     return Made(images, None, native.shape, dataset.processing_of(native))
 
 
-def source(experiment: Experiment, cell: Cell, f, strength: float | None = None) -> Source:
+def source(experiment: Experiment, cell: Cell, f, strength: float | None = None) -> ChallengeSetup:
     """Return what a derived challenge is made with.
 
     Args:
@@ -212,7 +212,7 @@ def source(experiment: Experiment, cell: Cell, f, strength: float | None = None)
     """
     challenge = cell.challenge
     settings = experiment.config["challenge"]
-    return Source(
+    return ChallengeSetup(
         challenge,
         cell.title,
         challenge.strength(cell.level) if strength is None else strength,

@@ -14,7 +14,7 @@ from gradbench.bench import against_foolbox, attacks, real
 from gradbench.bench.against_foolbox import ATTACKS, effect, pair
 from gradbench.bench.contenders import Unavailable
 from gradbench.bench.timing import ratio
-from gradbench.challenges.base import clean_batch
+from gradbench.challenges.base import CleanBatch
 
 SMALL = (
     *("bench", "attacks", "--backbone", "small_cnn", "--image-size", "8", "--images", "6"),
@@ -25,7 +25,9 @@ NAME = "attacks-small_cnn-w16-b6-8px-cpu-1thread-random_weights-tiles_images"
 
 def clean(count: int = 40):
     images = digits(count)
-    return clean_batch(images.images, images.labels, images.sources, "cpu", quantise=False)
+    return CleanBatch.from_pixels(
+        images.images, images.labels, images.sources, "cpu", quantise=False
+    )
 
 
 def read(path: Path) -> dict[tuple[str, str], dict[str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 from _pictures import pictures
 
 from gradbench.challenges.corruptions.base import Corruption
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.config import load_member
 from gradbench.support.instantiate import instantiate
 
@@ -24,7 +24,7 @@ def challenge(family: str, **changes) -> Corruption:
 def some_pixels(corruption: Corruption, level: int) -> np.ndarray:
     """Return 30 pixels of two corrupted images."""
     clean = pictures()
-    source = Source(corruption, corruption.family, corruption.strength(level), seed=1)
+    source = ChallengeSetup(corruption, corruption.family, corruption.strength(level), seed=1)
     made = source.make(clean, np.arange(2))
     return made[:, :, 3::8, 2::6].ravel()[::4]
 

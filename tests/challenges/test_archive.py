@@ -5,11 +5,11 @@ import pytest
 
 from gradbench.challenges import archive as room
 from gradbench.challenges.archive import Archive, archive_of, check_source, published
+from gradbench.challenges.controls import Identity
 from gradbench.challenges.corruptions.digital import Brightness, Contrast
 from gradbench.challenges.corruptions.noise import GaussianNoise
-from gradbench.challenges.identity import Identity
 from gradbench.challenges.matching import Unmatched, match
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
@@ -36,7 +36,7 @@ def clean(order: np.ndarray | None = None) -> ImageSet:
 
 
 def made(images: ImageSet, challenge, level: int) -> np.ndarray:
-    source = Source(challenge, challenge.family, challenge.strength(level))
+    source = ChallengeSetup(challenge, challenge.family, challenge.strength(level))
     return source.make(images, np.arange(len(images))).transpose(0, 2, 3, 1)
 
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from _dummies import images, network
 
-from gradbench.challenges.base import Challenge, Derived, Given
-from gradbench.challenges.checked import find
+from gradbench.challenges.base import Challenge, Derived, External
+from gradbench.challenges.checked import UnusableChallenge, checked_challenge, find
 from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.counter import image_keys, normal
-from gradbench.challenges.declared import Unusable, usable
-from gradbench.challenges.produce import Source, produce
+from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.data.imageset import ImageSet, LazyImages, source_ids
 from gradbench.errors import Faulty
 
@@ -32,7 +31,9 @@ class Inverted(Derived):
 
 def make(turn, store, f=None, **about):
     kind = type("Mine", (Inverted,), {"turn": turn, "uses_network": f is not None, **about})
-    return produce(Source(kind(), "mine", 1.0, network=f, weights="w" * bool(f)), CLEAN, store)[0]
+    return produce(
+        ChallengeSetup(kind(), "mine", 1.0, network=f, weights="w" * bool(f)), CLEAN, store
+    )[0]
 
 
 @pytest.mark.parametrize(
@@ -115,13 +116,15 @@ def test_a_network_is_left_as_it_came(store):
 
 def test_settings_that_the_class_forgets_stand_in_its_keys():
     def key(amount):
-        challenge = usable("mine", Inverted(), {"_target_": "mine.Inverted", "amount": amount})
-        return Source(challenge, "mine", 1.0).keys(CLEAN)[0].digest
+        challenge = checked_challenge(
+            "mine", Inverted(), {"_target_": "mine.Inverted", "amount": amount}
+        )
+        return ChallengeSetup(challenge, "mine", 1.0).keys(CLEAN)[0].digest
 
     assert key(1) != key(2)
     assert key(1) == key(1)
-    assert "code" in Source(Inverted(), "mine", 1.0).keys(CLEAN)[0].config
-    assert "code" not in Source(GaussianNoise(), "noise", 0.1).keys(CLEAN)[0].config
+    assert "code" in ChallengeSetup(Inverted(), "mine", 1.0).keys(CLEAN)[0].config
+    assert "code" not in ChallengeSetup(GaussianNoise(), "noise", 0.1).keys(CLEAN)[0].config
 
 
 @pytest.mark.parametrize(
@@ -139,8 +142,8 @@ def test_settings_that_the_class_forgets_stand_in_its_keys():
     ],
 )
 def test_declarations(about, text):
-    found = usable("mine", type("Mine", (Inverted,), about)(), {})
-    assert isinstance(found, Unusable)
+    found = checked_challenge("mine", type("Mine", (Inverted,), about)(), {})
+    assert isinstance(found, UnusableChallenge)
     assert found.kind == "corruption"
     assert found.levels == ()
     with pytest.raises(Faulty, match=text):
@@ -151,11 +154,11 @@ def test_what_is_no_challenge():
     class Bare(Challenge):
         kind = "adversarial"
 
-    found = usable("mine", Bare(), {})
+    found = checked_challenge("mine", Bare(), {})
     assert found.kind == "adversarial"
-    assert "is derived neither from Derived nor from Given" in found.reason
+    assert "is derived neither from Derived nor from External" in found.reason
     mine = Inverted()
-    assert usable("mine", mine, {}) is mine
+    assert checked_challenge("mine", mine, {}) is mine
 
 
 def drawn(pixels=None, count=20, **changes) -> ImageSet:
@@ -200,7 +203,7 @@ def test_found_images_that_are_none(given, text):
     assert str(caught.value).startswith("challenge mine: Mine.find")
 
 
-class Found(Given):
+class Found(External):
     kind = "ood"
 
     def find(self, asked):
@@ -211,9 +214,9 @@ class Found(Given):
 
 
 def asked():
-    from gradbench.challenges.base import Asked
+    from gradbench.challenges.base import ImageRequest
 
-    return Asked("mine", None, CLEAN, SimpleNamespace(name="toy"), None, 0)
+    return ImageRequest("mine", None, CLEAN, SimpleNamespace(name="toy"), None, 0)
 
 
 def test_found_images_are_known_by_their_content_and_clean_ones_cannot_be_changed():

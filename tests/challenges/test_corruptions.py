@@ -7,11 +7,11 @@ import torch
 from _golden import challenge
 from _pictures import pictures
 
-from gradbench.challenges.base import clean_batch
+from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.corruptions.base import unit
 from gradbench.challenges.corruptions.constants import CIFAR, FAMILIES, IMAGENET, TABLES
 from gradbench.challenges.counter import image_keys
-from gradbench.challenges.produce import Source, produce
+from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.config import expand, load_member
 from gradbench.errors import GradbenchError
 from gradbench.support.instantiate import instantiate
@@ -32,7 +32,7 @@ RISING = (
 
 def make(family: str, level: int, clean, table: str = "cifar", **settings) -> np.ndarray:
     made = challenge(family, table=table)
-    source = Source(made, family, made.strength(level), **settings)
+    source = ChallengeSetup(made, family, made.strength(level), **settings)
     return source.make(clean, np.arange(len(clean)))
 
 
@@ -70,7 +70,9 @@ def test_the_configuration_file_names_its_family(family):
 @pytest.mark.parametrize("quantise", [True, False])
 def test_zero_strength_gives_back_the_clean_images(family, quantise):
     clean = pictures(3, 16)
-    made = Source(challenge(family), family, 0.0, quantise=quantise).make(clean, np.arange(3))
+    made = ChallengeSetup(challenge(family), family, 0.0, quantise=quantise).make(
+        clean, np.arange(3)
+    )
     expected = clean.images if quantise else clean.images.astype(np.float32) / np.float32(255)
     assert made.dtype == expected.dtype
     assert np.array_equal(made, expected)
@@ -98,7 +100,7 @@ def test_own_strengths(family):
     own = challenge(family, strengths=[CIFAR[family][3], CIFAR[family][0]])
     assert own.levels == (1, 2)
     assert own.note == "constants: own"
-    made = Source(own, family, own.strength(1)).make(clean, np.arange(2))
+    made = ChallengeSetup(own, family, own.strength(1)).make(clean, np.arange(2))
     assert np.array_equal(made, make(family, 4, clean))
     says = f"{family} strengths.*: (list one or more values|write a)"
     for wrong in ([-1], [], "strong", [True], [1e9], [float("nan")]):
@@ -127,7 +129,7 @@ def test_the_same_bits_in_any_batch_and_with_any_number_of_threads(family, table
         for start in range(0, 9, size):
             rows = slice(start, start + size)
             labels = np.zeros(len(clean.images[rows]), np.int64)
-            batch = clean_batch(clean.images[rows], labels, clean.sources[rows], "cpu")
+            batch = CleanBatch.from_pixels(clean.images[rows], labels, clean.sources[rows], "cpu")
             found.append(made.perturb(batch, strength, 0))
         return torch.cat(found)
 
@@ -215,7 +217,7 @@ def test_devices_agree(family, table):
     made = challenge(family, table=table)
     pixels = []
     for device in ("cpu", "cuda"):
-        batch = clean_batch(clean.images, clean.labels, clean.sources, device)
+        batch = CleanBatch.from_pixels(clean.images, clean.labels, clean.sources, device)
         pixels.append(made.to_pixels(made.perturb(batch, made.strength(3), 0), batch).astype(int))
     apart = np.abs(pixels[0] - pixels[1])
     assert apart.max() <= 1
@@ -228,12 +230,12 @@ def test_devices_agree(family, table):
 def test_notes_keys_and_digests(store):
     clean = pictures(4)
     made = challenge("fog")
-    images, done = produce(Source(made, "haze", made.strength(2)), clean, store)
+    images, done = produce(ChallengeSetup(made, "haze", made.strength(2)), clean, store)
     assert done is None
     assert (images.name, images.status, images.note) == ("haze", "generated", "constants: cifar")
     assert np.array_equal(images.images[slice(None)], make("fog", 2, clean))
     other = challenge("fog", table="imagenet")
-    keys = [Source(m, "x", m.strength(2)).keys(clean)[0] for m in (made, other)]
+    keys = [ChallengeSetup(m, "x", m.strength(2)).keys(clean)[0] for m in (made, other)]
     assert keys[0] != keys[1]
 
 

@@ -15,7 +15,7 @@ from gradbench.challenges.cure_like.optics import dirt
 from gradbench.challenges.cure_like.signal import codec_error
 from gradbench.challenges.cure_like.table import TABLE
 from gradbench.challenges.cure_like.weather import rain
-from gradbench.challenges.produce import Source, produce
+from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.config import group_files, load_member
 from gradbench.data.cure_tsr import FOLDERS
 from gradbench.data.imageset import ImageSet, source_ids
@@ -55,7 +55,7 @@ def signs(count=24, size=32, channels=3) -> ImageSet:
 
 
 def make(kind, clean, strength, rows=None, **settings):
-    source = Source(build(kind), kind, strength, **settings)
+    source = ChallengeSetup(build(kind), kind, strength, **settings)
     return source.make(clean, np.arange(len(clean)) if rows is None else rows)
 
 
@@ -232,11 +232,11 @@ def test_snow_begins_at_the_given_share_of_pixels():
 
 
 def test_a_stand_in_is_marked_wherever_its_images_go(store):
-    made, attack = produce(Source(build("noise"), "x", 0.1), signs(4), store)
+    made, attack = produce(ChallengeSetup(build("noise"), "x", 0.1), signs(4), store)
     assert attack is None
     assert made.status == "stand_in"
     assert made.note == "generated like CURE-TSR, parameters of gradbench"
-    made, _ = produce(Source(build("noise"), "x", 0.1, quantise=False), signs(4), store)
+    made, _ = produce(ChallengeSetup(build("noise"), "x", 0.1, quantise=False), signs(4), store)
     assert made.note.startswith("generated like CURE-TSR, parameters of gradbench; not rounded")
 
 

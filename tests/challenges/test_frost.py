@@ -12,7 +12,7 @@ from gradbench.challenges.corruptions import weather
 from gradbench.challenges.corruptions.base import unit
 from gradbench.challenges.corruptions.frost_pictures import Pictures, synthesised
 from gradbench.challenges.counter import image_keys
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.errors import GradbenchError
 
 KEYS = image_keys(0, "oracle", [str(i) for i in range(6)])
@@ -36,7 +36,7 @@ def test_frost_lays_the_first_five_pictures_over_the_image(tmp_path):
     colours = _frost_folder(tmp_path / "frost")
     clean = pictures(60)
     made = challenge("frost").with_data(tmp_path)
-    source = Source(made, "frost", made.strength(1), quantise=False)
+    source = ChallengeSetup(made, "frost", made.strength(1), quantise=False)
     layer = source.make(clean, np.arange(60)) * 255.0 - clean.images
     inside = (clean.images + layer > 1) & (clean.images + layer < 254)
     drawn = set()

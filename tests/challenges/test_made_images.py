@@ -8,10 +8,10 @@ from torch.nn import functional
 
 from gradbench.backbones.backbone import digest
 from gradbench.challenges.attacks.fgsm import FGSM
-from gradbench.challenges.base import clean_batch
+from gradbench.challenges.base import CleanBatch
+from gradbench.challenges.controls import Identity
 from gradbench.challenges.corruptions.noise import GaussianNoise
-from gradbench.challenges.identity import Identity
-from gradbench.challenges.produce import Source, produce
+from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.data.imageset import digest_pixels, shards, source_ids
 from gradbench.errors import GradbenchError
 from gradbench.store import Store
@@ -24,7 +24,7 @@ def every(made) -> np.ndarray:
 
 
 def noisy(clean, strength, **settings):
-    source = Source(GaussianNoise(STRENGTHS), "gaussian_noise", strength, **settings)
+    source = ChallengeSetup(GaussianNoise(STRENGTHS), "gaussian_noise", strength, **settings)
     return source.make(clean, np.arange(len(clean)))
 
 
@@ -34,7 +34,9 @@ def f():
 
 
 def attack(f, epsilon, **settings):
-    return Source(FGSM(epsilon=epsilon), "fgsm", epsilon, network=f, weights=digest(f), **settings)
+    return ChallengeSetup(
+        FGSM(epsilon=epsilon), "fgsm", epsilon, network=f, weights=digest(f), **settings
+    )
 
 
 # identity and zero strength
@@ -47,7 +49,7 @@ def test_zero_strength_gives_back_the_clean_images(f, name, quantise):
     challenge = {"identity": Identity(), "noise": GaussianNoise([0.0]), "fgsm": FGSM(epsilon=0.0)}[
         name
     ]
-    made = Source(challenge, name, 0.0, quantise=quantise, network=f, weights="w").make(
+    made = ChallengeSetup(challenge, name, 0.0, quantise=quantise, network=f, weights="w").make(
         clean, np.arange(len(clean))
     )
     expected = clean.images if quantise else clean.images.astype(np.float32) / np.float32(255)
@@ -56,7 +58,9 @@ def test_zero_strength_gives_back_the_clean_images(f, name, quantise):
 
 
 def test_identity_is_a_copy():
-    clean = clean_batch(images(3).images, np.zeros(3, np.int64), source_ids("a", "b", 3), "cpu")
+    clean = CleanBatch.from_pixels(
+        images(3).images, np.zeros(3, np.int64), source_ids("a", "b", 3), "cpu"
+    )
     grey_levels = Identity().perturb(clean, 0.0, 0, None)
     assert torch.equal(grey_levels, clean.grey)
     assert grey_levels.data_ptr() != clean.grey.data_ptr()
@@ -105,7 +109,7 @@ def test_noise_golden_values():
 
 def test_noise_of_an_image_does_not_depend_on_the_others_in_the_batch():
     clean = images(230)
-    source = Source(GaussianNoise(STRENGTHS), "gaussian_noise", 0.08)
+    source = ChallengeSetup(GaussianNoise(STRENGTHS), "gaussian_noise", 0.08)
     whole = source.make(clean, np.arange(230))
     rows = np.array([201, 3, 77])
     assert np.array_equal(source.make(clean, rows), whole[rows])
@@ -212,7 +216,7 @@ def test_fgsm_leaves_the_network_as_it_was():
 
 def test_noise_keeps_digests_and_makes_the_pixels_again(store):
     clean = images(1230)
-    source = Source(GaussianNoise(STRENGTHS), "noise", 0.1, seed=2)
+    source = ChallengeSetup(GaussianNoise(STRENGTHS), "noise", 0.1, seed=2)
     made, done = produce(source, clean, store)
     assert done is None
     assert len(store.made) == 2
@@ -252,7 +256,9 @@ def test_attacked_images_are_kept_and_measured(store, f):
 @pytest.mark.parametrize("kind", ["noise", "fgsm"])
 def test_a_second_call_makes_nothing(store, f, kind):
     clean = images(30)
-    source = attack(f, 0.1) if kind == "fgsm" else Source(GaussianNoise([0.1, 0.2]), "n", 0.1)
+    source = (
+        attack(f, 0.1) if kind == "fgsm" else ChallengeSetup(GaussianNoise([0.1, 0.2]), "n", 0.1)
+    )
     first, _ = produce(source, clean, store)
     again = Store(store.root)
     second, _ = produce(source, clean, again)
@@ -280,7 +286,7 @@ def test_without_the_grid_images_are_floats_and_say_so(store, f, kind):
     if kind == "fgsm":
         source = attack(f, 0.03, quantise=False)
     else:
-        source = Source(GaussianNoise([0.1]), "n", 0.1, quantise=False)
+        source = ChallengeSetup(GaussianNoise([0.1]), "n", 0.1, quantise=False)
     made, _ = produce(source, clean, store)
     pixels = every(made)
     assert pixels.dtype == made.images.dtype == np.float32
@@ -299,13 +305,13 @@ def test_keys_depend_on_what_the_images_depend_on(f):
     def key(source, clean=clean):
         return source.keys(clean)[0].digest
 
-    base = Source(noise, "n", 0.1)
-    assert key(base) == key(Source(noise, "another name", 0.1))
-    assert key(base) == key(Source(noise, "n", 0.1, network=f, weights="w"))
+    base = ChallengeSetup(noise, "n", 0.1)
+    assert key(base) == key(ChallengeSetup(noise, "another name", 0.1))
+    assert key(base) == key(ChallengeSetup(noise, "n", 0.1, network=f, weights="w"))
     changed = [
-        key(Source(noise, "n", 0.2)),
-        key(Source(noise, "n", 0.1, seed=1)),
-        key(Source(noise, "n", 0.1, quantise=False)),
+        key(ChallengeSetup(noise, "n", 0.2)),
+        key(ChallengeSetup(noise, "n", 0.1, seed=1)),
+        key(ChallengeSetup(noise, "n", 0.1, quantise=False)),
         key(base, other),
         key(base, moved),
     ]
@@ -315,6 +321,6 @@ def test_keys_depend_on_what_the_images_depend_on(f):
     changed += [
         key(attacked),
         key(attacked, relabelled),
-        key(Source(attacked.challenge, "fgsm", 0.1, network=f, weights="w")),
+        key(ChallengeSetup(attacked.challenge, "fgsm", 0.1, network=f, weights="w")),
     ]
     assert len({key(base), *changed}) == 1 + len(changed)

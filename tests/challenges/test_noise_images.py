@@ -6,7 +6,7 @@ import torch
 from _dummies import images
 from scipy import stats
 
-from gradbench.challenges.base import Asked
+from gradbench.challenges.base import ImageRequest
 from gradbench.challenges.noise_images import NoiseImages
 from gradbench.data.dataset import Dataset
 from gradbench.data.settings import DataSettings
@@ -15,7 +15,7 @@ from gradbench.errors import GradbenchError
 
 def drawn(distribution, count=300, seed=0, name="noise", **settings):
     clean = images(20, channels=3)
-    asked = Asked(name, None, clean, Dataset(name="toy"), DataSettings("nowhere"), seed)
+    asked = ImageRequest(name, None, clean, Dataset(name="toy"), DataSettings("nowhere"), seed)
     return NoiseImages(distribution, count, **settings).find(asked)
 
 

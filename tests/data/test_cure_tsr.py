@@ -9,7 +9,7 @@ from _cure import draw, plant
 from PIL import Image
 from test_sources import build
 
-from gradbench.challenges.base import Asked
+from gradbench.challenges.base import ImageRequest
 from gradbench.challenges.cure_tsr import CureChallenge
 from gradbench.data.cure_tsr import FOLDERS, Sign, folder_of, parse_name
 from gradbench.data.dataset import DataSettings, MissingData
@@ -24,7 +24,7 @@ def settings(tmp_path):
 
 
 def asked(clean, settings, level=3, dataset=None):
-    return Asked("noise", level, clean, dataset or build("cure_tsr"), settings, 0)
+    return ImageRequest("noise", level, clean, dataset or build("cure_tsr"), settings, 0)
 
 
 # names

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.challenges.corruptions.noise import GaussianNoise
-from gradbench.challenges.produce import Source, produce
+from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.errors import GradbenchError
 from gradbench.outputs import extract as module
 from gradbench.outputs.extract import extract
@@ -173,7 +173,7 @@ def test_keys_are_of_content(store, f, passes):
 
 
 def test_outputs_of_made_images_are_those_of_their_pixels(store, f):
-    source = Source(GaussianNoise([0.1, 0.2]), "noise", 0.2)
+    source = ChallengeSetup(GaussianNoise([0.1, 0.2]), "noise", 0.2)
     made, _ = produce(source, images(30), store)
     plain = replace(made, images=made.images[slice(None)])
     first = extract(f, "w", made, ["logits", NORMS], store)
@@ -181,7 +181,7 @@ def test_outputs_of_made_images_are_those_of_their_pixels(store, f):
 
 
 def test_images_off_the_grid_are_read_as_they_are(store, f):
-    source = Source(GaussianNoise([0.02]), "noise", 0.02, quantise=False)
+    source = ChallengeSetup(GaussianNoise([0.02]), "noise", 0.02, quantise=False)
     made, _ = produce(source, images(30), store)
     pixels = torch.from_numpy(made.images[slice(None)])
     found = extract(f, "w", made, ["logits"], store)["logits"]

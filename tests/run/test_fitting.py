@@ -9,7 +9,7 @@ import torch
 from _dummies import images, network
 
 from gradbench.backbones.backbone import digest
-from gradbench.challenges.identity import Identity
+from gradbench.challenges.controls import Identity
 from gradbench.config import load_member
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import GradbenchError

@@ -15,7 +15,7 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.backbones.trained_network import NetworkRequest
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.config import compose, expand, group_files, read_member
 from gradbench.data.in_distribution import InDistribution
 from gradbench.outputs.cached_passes import CachedPasses
@@ -76,7 +76,7 @@ def keys(trial) -> dict[str, str]:
     for name, content in expand("challenge", ["gaussian_noise", "fog", "fgsm", "cure_like_rain"]):
         challenge = instantiate("challenge", name, content)
         level = 3 if challenge.levels else None
-        source = Source(challenge, name, challenge.strength(level), weights="w")
+        source = ChallengeSetup(challenge, name, challenge.strength(level), weights="w")
         (found[f"challenge {name}"],) = (key.digest for key in source.keys(normal))
     protocol = trial.experiment.protocol
     for name in DETECTORS:

@@ -13,7 +13,7 @@ from _dummies import images
 from _runs import TINY, gradbench, one_sentence
 
 from gradbench.challenges.attacks.fgsm import FGSM
-from gradbench.challenges.produce import Attack
+from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, join
 from gradbench.run.attack_outcomes import deeds
 from gradbench.run.experiment import Cell
@@ -201,7 +201,7 @@ def test_joined_outputs_stay_in_line():
 
 def test_an_attack_that_never_succeeds_has_no_size_of_successful_images():
     nothing = np.zeros(10, bool)
-    attack = Attack(np.ones(10, bool), nothing, np.full(10, 0.5), np.full(10, 0.1))
+    attack = AttackOutcome(np.ones(10, bool), nothing, np.full(10, 0.5), np.full(10, 0.1))
     found = {deed.metric: deed.value for deed in deeds(attack)}
     assert found["successful"] == found["attack_success"] == 0
     assert found["correct"] == 10

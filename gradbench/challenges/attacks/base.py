@@ -10,7 +10,7 @@ from typing import Any, ClassVar, get_args
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.base import Clean, Derived
+from gradbench.challenges.base import CleanBatch, Derived
 from gradbench.errors import GradbenchError, unknown
 from gradbench.settings import Keep
 
@@ -62,7 +62,9 @@ class Adversarial(Derived):
         self.keep, self.noisy_negatives = keep, noisy_negatives
         self.noise = self.real("noise", noise, 10)
 
-    def perturb(self, clean: Clean, strength: float, seed: int, network: Backbone | None) -> Tensor:
+    def perturb(
+        self, clean: CleanBatch, strength: float, seed: int, network: Backbone | None
+    ) -> Tensor:
         """Return attacked grey levels; the network is left as it came.
 
         Raises:
@@ -75,7 +77,7 @@ class Adversarial(Derived):
             return self.attack(clean, strength, seed, network)
 
     @abstractmethod
-    def attack(self, clean: Clean, strength: float, seed: int, network: Backbone) -> Tensor:
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return (B, C, H, W) attacked grey levels of a network that stands still."""
 
     def check_classes(self, count: int) -> None:

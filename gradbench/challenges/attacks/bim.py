@@ -11,7 +11,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.attacks.objectives import away_from
 from gradbench.challenges.attacks.sign_steps import sign_steps
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 
 
 class BIM(Adversarial):
@@ -61,7 +61,7 @@ class BIM(Adversarial):
         """Return the steps."""
         return {"step": self.step, "steps": self.steps, "first_step": self.first_step}
 
-    def attack(self, clean: Clean, strength: float, seed: int, network: Backbone) -> Tensor:
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
         steps = [255 * self.first_step] + [255 * self.step] * (self.steps - 1)
         return sign_steps(

@@ -12,7 +12,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.attacks.descent import SPACES, Plan, nearest
 from gradbench.challenges.attacks.objectives import predict
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 from gradbench.errors import unknown
 
 GROWTH = 1.05
@@ -91,7 +91,7 @@ class CW(Adversarial):
         names = ("space", "binary_steps", "steps", "rate", "confidence", "early_stop")
         return {name: getattr(self, name) for name in names}
 
-    def attack(self, clean: Clean, strength: float, seed: int, network: Backbone) -> Tensor:
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
         found = clean.grey.clone()
         right = torch.nonzero(predict(network, found) == clean.labels).squeeze(1)
@@ -105,7 +105,7 @@ class CW(Adversarial):
         return _on_grid(network, clean, found, right[distance.isfinite()])
 
 
-def _on_grid(network: Backbone, clean: Clean, attacked: Tensor, left: Tensor) -> Tensor:
+def _on_grid(network: Backbone, clean: CleanBatch, attacked: Tensor, left: Tensor) -> Tensor:
     """Return images of whole grey levels that f errs on, and clean ones in all rows but `left`."""
     whole, stretch = clean.grey.clone(), 1.0
     while len(left) and stretch <= LONGEST:

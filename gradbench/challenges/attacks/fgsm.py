@@ -8,7 +8,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.attacks.objectives import away_from
 from gradbench.challenges.attacks.sign_steps import sign_steps
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 
 
 class FGSM(Adversarial):
@@ -42,7 +42,7 @@ class FGSM(Adversarial):
     ):
         super().__init__(self.real("epsilon", epsilon), keep, noisy_negatives, noise)
 
-    def attack(self, clean: Clean, strength: float, seed: int, network: Backbone) -> Tensor:
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
         size = 255 * strength
         return sign_steps(network, clean.grey, clean.grey, size, [size], away_from(clean.labels))

@@ -12,7 +12,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.attacks.objectives import laid_out, towards
 from gradbench.challenges.attacks.sign_steps import sign_steps
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 
 
 class IterLL(Adversarial):
@@ -56,7 +56,7 @@ class IterLL(Adversarial):
         """Return the steps."""
         return {"step": self.step, "steps": self.steps}
 
-    def attack(self, clean: Clean, strength: float, seed: int, network: Backbone) -> Tensor:
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
         with torch.no_grad():
             least = network(laid_out(clean.grey / 255)).argmin(1)

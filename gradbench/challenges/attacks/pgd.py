@@ -12,7 +12,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.attacks.objectives import Objective, away_from, predict, slope
 from gradbench.challenges.attacks.sign_steps import sign_steps
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.counter import image_keys, normal, uniform
 from gradbench.errors import unknown
 
@@ -75,7 +75,7 @@ class PGD(Adversarial):
         names = ("norm", "step", "steps", "restarts", "random_start")
         return {name: getattr(self, name) for name in names}
 
-    def attack(self, clean: Clean, strength: float, seed: int, network: Backbone) -> Tensor:
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
         grey, labels = clean.grey, clean.labels
         keys = image_keys(seed, self.family, clean.sources).to(grey.device)

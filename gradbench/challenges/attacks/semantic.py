@@ -12,7 +12,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.attacks.colour import hsv_to_rgb
 from gradbench.challenges.attacks.objectives import predict
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.colour import to_hsv
 from gradbench.challenges.counter import image_keys, uniform
 from gradbench.errors import GradbenchError
@@ -63,7 +63,7 @@ class Semantic(Adversarial):
         """Return the number of trials, by which shifts are scaled."""
         return {"trials": self.trials}
 
-    def attack(self, clean: Clean, strength: float, seed: int, network: Backbone) -> Tensor:
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gradbench.challenges.base import Clean, Derived
+from gradbench.challenges.base import CleanBatch, Derived
 from gradbench.challenges.corruptions.constants import TABLES, Strength
 from gradbench.challenges.counter import image_keys
 from gradbench.errors import GradbenchError, unknown
@@ -68,7 +68,7 @@ class Corruption(Derived):
         """Return the table where images depend on it beyond their strength."""
         return {"table": self.table} if self.by_table else {}
 
-    def perturb(self, clean: Clean, strength: Strength, seed: int, network=None) -> Tensor:
+    def perturb(self, clean: CleanBatch, strength: Strength, seed: int, network=None) -> Tensor:
         """Return grey levels in [0, 255] before they are cut to whole numbers."""
         if strength == 0:
             return clean.grey.clone()

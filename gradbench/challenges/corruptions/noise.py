@@ -9,7 +9,7 @@ import torch
 from scipy.stats import poisson
 from torch import Tensor
 
-from gradbench.challenges.base import Clean
+from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.corruptions.base import Corruption
 from gradbench.challenges.counter import image_keys, normal, random_bits
 
@@ -23,7 +23,7 @@ class GaussianNoise(Corruption):
     family = "gaussian_noise"
     bounds = (0, 1)
 
-    def perturb(self, clean: Clean, strength: float, seed: int, network=None) -> Tensor:
+    def perturb(self, clean: CleanBatch, strength: float, seed: int, network=None) -> Tensor:
         """Return grey levels with noise added, in float32: what its first version gave."""
         keys = image_keys(seed, self.family, clean.sources).to(clean.grey.device)
         return self.corrupt(clean.grey, keys, 255 * strength).clamp_(0, 255)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gradbench.challenges.base import Clean, Derived
+from gradbench.challenges.base import CleanBatch, Derived
 from gradbench.challenges.corruptions.base import unit
 from gradbench.challenges.counter import image_keys
 from gradbench.challenges.cure_like.table import SIDE, TABLE
@@ -60,7 +60,7 @@ class CureLike(Derived):
         """Name under which random numbers are drawn."""
         return f"cure_like_{self.type}"
 
-    def perturb(self, clean: Clean, strength: float, seed: int, network=None) -> Tensor:
+    def perturb(self, clean: CleanBatch, strength: float, seed: int, network=None) -> Tensor:
         """Return grey levels in [0, 255]."""
         if strength == 0:
             return clean.grey.clone()

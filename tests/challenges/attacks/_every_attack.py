@@ -14,7 +14,7 @@ from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.attacks.iterll import IterLL
 from gradbench.challenges.attacks.pgd import PGD
 from gradbench.challenges.attacks.semantic import Semantic
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet
 
 BUDGET = 0.1
@@ -38,7 +38,7 @@ ALL = LINF | {
 def make(attack: Adversarial, images: ImageSet, f: Backbone | None = None, **settings):
     f = f or trained()
     settings = {"strength": attack.strength(None)} | settings
-    source = Source(attack, attack.family, network=f, weights=digest(f), **settings)
+    source = ChallengeSetup(attack, attack.family, network=f, weights=digest(f), **settings)
     return source.make(images, np.arange(len(images)))
 
 

@@ -13,8 +13,8 @@ from gradbench.challenges.attacks.cw import CW
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.attacks.iterll import IterLL
 from gradbench.challenges.attacks.pgd import PGD
-from gradbench.challenges.base import clean_batch
-from gradbench.challenges.produce import Source, produce
+from gradbench.challenges.base import CleanBatch
+from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.data.imageset import source_ids
 from gradbench.errors import GradbenchError
 
@@ -54,7 +54,7 @@ def test_nothing_happens_at_strength_zero(name, quantise):
 @every
 def test_images_do_change_and_most_are_mistaken(name, store):
     f, images = fit_for(name)
-    source = Source(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
+    source = ChallengeSetup(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
     made, done = produce(source, images, store)
     assert done.correct.mean() > 0.8
     least = 0.3 if name in ("fgsm", "bim_first_step", "iterll", "pgd_l2") else 0.7
@@ -95,7 +95,7 @@ def test_shards_may_be_made_in_any_order(name, store, tmp_path, monkeypatch):
     for room in ("gradbench.challenges.produce.shards", "gradbench.data.imageset.shards"):
         monkeypatch.setattr(room, lambda n: [slice(i, min(i + 20, n)) for i in range(0, n, 20)])
     f, images = fit_for(name)
-    source = Source(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
+    source = ChallengeSetup(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
     made, done = produce(source, images, store)
     last = source.make(images, np.arange(40, 60))
     first = source.make(images, np.arange(20))
@@ -195,7 +195,9 @@ def test_random_starts_are_drawn_by_seed_and_image():
     attack = PGD(epsilon=0.1, step=0.001, steps=1)
     first, other = make(attack, images, seed=1), make(attack, images, seed=2)
     assert (first != other).mean() > 0.5
-    batch = clean_batch(images.images, images.labels, images.sources, "cpu", quantise=False)
+    batch = CleanBatch.from_pixels(
+        images.images, images.labels, images.sources, "cpu", quantise=False
+    )
     start = attack.perturb(batch, 0.1, 1, trained()) - batch.grey
     assert start.std() == pytest.approx(255 * 0.1 / 3**0.5, rel=0.05)
     mirrored = images.select(np.arange(30)[::-1])
@@ -205,7 +207,9 @@ def test_random_starts_are_drawn_by_seed_and_image():
 def test_starts_in_l2_fill_the_ball():
     count = 400
     pixels = np.full((count, 1, 2, 1), 128, np.uint8)
-    batch = clean_batch(pixels, np.zeros(count, np.int64), source_ids("a", "b", count), "cpu")
+    batch = CleanBatch.from_pixels(
+        pixels, np.zeros(count, np.int64), source_ids("a", "b", count), "cpu"
+    )
     attack = PGD(norm="l2", epsilon=0.1, step=1e-7, steps=1)
     flat = Backbone(Only(torch.nn.Flatten()), [0.5], [0.5], ("a", "b"), (1, 2, 1))
     away = (attack.perturb(batch, 0.1, 0, flat) - batch.grey).flatten(1).norm(dim=1) / 25.5

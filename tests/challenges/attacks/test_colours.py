@@ -11,11 +11,11 @@ from _every_attack import COLOURS, coloured, make
 from _trained import digits
 
 from gradbench.challenges.attacks.colour import hsv_to_rgb
-from gradbench.challenges.attacks.noisy import NoisyCopy
 from gradbench.challenges.attacks.semantic import Semantic
 from gradbench.challenges.colour import to_hsv, to_rgb
+from gradbench.challenges.controls import NoisyCopy
 from gradbench.challenges.counter import image_keys, uniform
-from gradbench.challenges.produce import Source
+from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import source_ids
 from gradbench.errors import GradbenchError
 
@@ -110,20 +110,20 @@ def test_images_that_withstand_stay():
 def test_noisy_copies_have_the_noise_of_the_normalised_space():
     images = grey(40, 3, 16)
     std = (0.1, 0.2, 0.3)
-    source = Source(NoisyCopy(0.5, std), "noise", 0.5, quantise=False)
+    source = ChallengeSetup(NoisyCopy(0.5, std), "noise", 0.5, quantise=False)
     change = source.make(images, np.arange(40)) - 128 / 255
     found = change.std((0, 2, 3))
     np.testing.assert_allclose(found, 0.5 * np.array(std), rtol=0.03)
     assert np.abs(change.mean((0, 2, 3))).max() < 0.005
-    rounded = Source(NoisyCopy(0.5, std), "noise", 0.5).make(images, np.arange(40))
+    rounded = ChallengeSetup(NoisyCopy(0.5, std), "noise", 0.5).make(images, np.arange(40))
     assert np.array_equal(rounded, np.round((change + 128 / 255) * 255).astype(np.uint8))
 
 
 def test_noisy_copies_are_drawn_by_image_and_differ_by_normalisation():
     images = replace(grey(30), sources=source_ids("a", "b", 30))
-    source = Source(NoisyCopy(0.1, (0.2,) * 3), "noise", 0.1)
+    source = ChallengeSetup(NoisyCopy(0.1, (0.2,) * 3), "noise", 0.1)
     whole = source.make(images, np.arange(30))
     rows = np.array([7, 2, 29])
     assert np.array_equal(source.make(images, rows), whole[rows])
-    other = Source(NoisyCopy(0.1, (0.3,) * 3), "noise", 0.1)
+    other = ChallengeSetup(NoisyCopy(0.1, (0.3,) * 3), "noise", 0.1)
     assert source.keys(images)[0].digest != other.keys(images)[0].digest

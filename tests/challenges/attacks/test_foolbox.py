@@ -10,7 +10,7 @@ from gradbench.challenges.attacks.cw import CW
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.attacks.iterll import IterLL
 from gradbench.challenges.attacks.pgd import PGD
-from gradbench.challenges.base import clean_batch
+from gradbench.challenges.base import CleanBatch
 
 foolbox = pytest.importorskip("foolbox")
 IMAGES = digits(100)
@@ -20,7 +20,9 @@ LABELS = torch.from_numpy(IMAGES.labels)
 
 def ours(attack, f=None):
     """Return attacked pixels in [0, 1], not rounded to the grid."""
-    batch = clean_batch(IMAGES.images, IMAGES.labels, IMAGES.sources, "cpu", quantise=False)
+    batch = CleanBatch.from_pixels(
+        IMAGES.images, IMAGES.labels, IMAGES.sources, "cpu", quantise=False
+    )
     return attack.perturb(batch, attack.strength(None), 0, f or trained()) / 255
 
 

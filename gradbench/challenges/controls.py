@@ -1,4 +1,4 @@
-"""Noisy copies of clean images, which the old protocol counts as normal."""
+"""Challenges that are controls: the clean images, and noisy copies that count as normal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradbench.challenges.base import Clean, Derived
+from gradbench.challenges.base import CleanBatch, Derived
 from gradbench.challenges.counter import image_keys, normal
+
+
+class Identity(Derived):
+    """The clean images, put through everything a challenge goes through: scores are at chance."""
+
+    kind = "control"
+    family = "identity"
+    strengths = (0.0,)
+
+    def perturb(self, clean: CleanBatch, strength: float, seed: int, network=None) -> Tensor:
+        """Return the grey levels as they are."""
+        return clean.grey.clone()
 
 
 class NoisyCopy(Derived):
     """x + s std N(0, 1), noise of deviation s in the normalised space of f (Lee et al. 2018).
 
-    Rounded to the nearest grey levels.
+    The old protocol of attacks counts these copies as normal. Rounded to the nearest grey levels.
 
     Args:
         noise: s.
@@ -32,7 +44,7 @@ class NoisyCopy(Derived):
         """Return the deviations of the channels."""
         return {"std": self.std}
 
-    def perturb(self, clean: Clean, strength: float, seed: int, network=None) -> Tensor:
+    def perturb(self, clean: CleanBatch, strength: float, seed: int, network=None) -> Tensor:
         """Return grey levels with noise added and cut to [0, 255]."""
         keys = image_keys(seed, self.family, clean.sources).to(clean.grey.device)
         scale = 255 * strength * torch.tensor(self.std, device=clean.grey.device)[:, None, None]
