@@ -17,7 +17,10 @@ from gradbench.settings import check_file
 from gradbench.support.described import written
 from gradbench.support.names import check_name
 
-GROUPS = ("backbone", "dataset", "challenge", "detector", "protocol", "experiment", "launcher")
+GROUPS = (
+    *("backbone", "dataset", "challenge", "output", "detector", "protocol", "experiment"),
+    "launcher",
+)
 CHOSEN = ("backbone", "dataset", "protocol", "experiment", "launcher")
 """Groups of which a run takes one member, by `group=NAME`."""
 

@@ -20,7 +20,6 @@ from gradbench.data.dataset import MissingData
 from gradbench.methods.base import Samples
 from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.methods.profile import rank_auroc
-from gradbench.outputs.readers import tensor_names
 from gradbench.report.stages import stages
 from gradbench.run.sides import sides
 from gradbench.run.trial import Trial
@@ -36,7 +35,7 @@ def main(path: Path, words: list[str]) -> None:
 
 def measure(trial: Trial) -> list[tuple]:
     """Return the rows of one network."""
-    names = tensor_names(trial.f.backbone)
+    names = [name for name, _ in trial.f.backbone.network.named_parameters()]
     parts = {s.name: list(range(s.first, s.last + 1)) for s in stages(names)}
     every = list(range(len(names)))
     held = trial.look(trial.images.hold_out).outputs

@@ -13,7 +13,7 @@ from gradbench.backbones.checkpoint import load_checkpoint
 from gradbench.backbones.trained_network import load_or_train
 from gradbench.config import compose
 from gradbench.data.in_distribution import load_in_distribution
-from gradbench.outputs.extract import compute
+from gradbench.outputs.read import compute_outputs
 from gradbench.pipeline import order
 from gradbench.run.experiment import read
 from gradbench.run.judging import judge
@@ -55,7 +55,7 @@ def world(finished):
 
 def test_the_network_gives_the_logits_of_the_run(told, rebuilt, world):
     stored, reads = world.normal, world.experiment.reads
-    fresh = compute(rebuilt, stored.images, slice(0, len(stored.images)), reads).values
+    fresh = compute_outputs(rebuilt, stored.images, slice(0, len(stored.images)), reads).values
     for name in reads:
         assert torch.equal(fresh[name], stored.outputs[name]), name
     assert digest(rebuilt) == told["weights"] == world.f.weights

@@ -11,9 +11,9 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
-from gradbench.outputs.extract import compute
-from gradbench.outputs.feature_layers import PREFIX
-from gradbench.outputs.head import head_tensors
+from gradbench.outputs.extract import select_outputs
+from gradbench.outputs.layers import head_tensors
+from gradbench.outputs.read import compute_outputs
 
 CLASS = 1.0
 """Deviation of the class means, in units of the spread within a class."""
@@ -42,7 +42,7 @@ class Drawn:
         self.classes = self.head["head/weight"].shape[0]
         names = {n for d in detectors for n in (*d.reads, *d.bank_reads, *d.hold_out_reads)}
         names = sorted(names.difference(BANK_EXTRAS))
-        read = compute(f, images, slice(0, len(images)), names).values
+        read = compute_outputs(f, images, slice(0, len(images)), names).values
         self._like = {name: _Like(values, self.classes) for name, values in read.items()}
         self.groups = source_ids("drawn", "test", sizes[0])
         self._normal, self._abnormal = (
@@ -89,9 +89,7 @@ class Drawn:
 
     @staticmethod
     def _some(outputs: Outputs, reads: Sequence[str]) -> dict[str, Tensor]:
-        wanted = {*reads}
-        return {n: v for n, v in outputs.items()
-                if n in wanted or (PREFIX in wanted and n.startswith(f"{PREFIX}/"))}  # fmt: skip
+        return select_outputs(outputs, [n for n in reads if not n.startswith("head/")])
 
 
 class _Like:

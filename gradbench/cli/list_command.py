@@ -22,6 +22,7 @@ KINDS = {
     "datasets": "dataset",
     "challenges": "challenge",
     "detectors": "detector",
+    "outputs": "output",
     "protocols": "protocol",
 }
 

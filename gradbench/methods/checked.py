@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Info, Outputs, Samples
-from gradbench.outputs.readers import check
+from gradbench.outputs.catalogue import OutputCatalogue, built_in
 from gradbench.support.calling import calling, reseeded
 from gradbench.support.sources import outside
 
@@ -30,12 +30,18 @@ EXACT = 1e-6
 """Relative error of a score after the state went through a file."""
 
 
-def check_declared(name: str, detector: Detector) -> None:
-    """Check what the class of a detector declares.
+def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | None = None) -> None:
+    """Check what the class of a detector declares, before any work.
+
+    Args:
+        name: of the detector.
+        detector: as it was built.
+        outputs: that there are; None for gradbench's own.
 
     Raises:
         Faulty: naming the declaration, and what is valid.
     """
+    outputs = outputs or built_in()
     start = f"detector {name}: {type(detector).__qualname__}"
     if not isinstance(detector, Detector):
         raise Faulty(f"{start} is not derived from gradbench.methods.base.Detector")
@@ -56,7 +62,7 @@ def check_declared(name: str, detector: Detector) -> None:
             raise Faulty(f"{start}.{field} is {names!r}: write a list of outputs, ('logits',)")
         for output in set(names).difference(given):
             try:
-                check(str(output))
+                outputs.find(str(output))
             except GradbenchError as fault:
                 raise Faulty(f"{start}.{field}: {fault}") from fault
     if bool(detector.synthetic) != (supervision == "synthetic"):
@@ -171,7 +177,9 @@ class _Guarded(Detector):
                 "numbers belong into fit, from its seed, and nothing is kept of images scored"
             )
         scale = max(
-            float(v.double().flatten(1).norm(dim=1).max()) for v in outputs.values() if v.numel()
+            float(v.double().reshape(len(v), -1).norm(dim=1).max())
+            for v in outputs.values()
+            if v.numel()
         )
         room = ROUGHLY * float(whole.abs().max()) + ROUNDING * scale
         for alone, there, slack in (

@@ -15,6 +15,7 @@ from torch import Tensor
 from gradbench.methods.base import Detector, Outputs, Samples
 from gradbench.methods.checked import check_state
 from gradbench.outputs.cached_passes import CachedPasses
+from gradbench.outputs.extract import select_outputs
 from gradbench.outputs.perturbed import PerturbedPass
 
 STATE_CHECK_IMAGES = 3
@@ -103,7 +104,8 @@ class SideOutputs:
     def score(self, detector: Detector, rows: np.ndarray) -> np.ndarray:
         """Return the scores of some images."""
         moved = {name: self.again(what, rows) for name, what in detector.perturbed_passes.items()}
-        return detector.score({**_rows(self.outputs, rows), **moved}).numpy()
+        own = select_outputs(self.outputs, detector.reads)
+        return detector.score({**_rows(own, rows), **moved}).numpy()
 
     def drawn(self, rows: np.ndarray, count: int | None) -> np.ndarray:
         """Return at most so many of the rows, those that come first in the random order."""
@@ -121,7 +123,7 @@ def _fitted_by_fold(make, sides: list[SideOutputs], folds, seed, clean):
             [part.normal, part.abnormal] for part in (fold.fit, fold.choose, fold.measure)
         )
         choose = [side.drawn(rows, detector.drawn) for side, rows in zip(sides, choose)]
-        seen = [_samples(sides, rows) for rows in (fit, choose)]
+        seen = [_samples(detector, sides, rows) for rows in (fit, choose)]
         detector.fit({**clean.bank, **aside}, *seen, seed)
         scores = [
             side.score(detector, rows)
@@ -154,8 +156,10 @@ def _rows(outputs: Outputs, rows: np.ndarray) -> Outputs:
     return {name: values[index] for name, values in outputs.items()}
 
 
-def _samples(sides: list[SideOutputs], rows: list[np.ndarray]) -> Samples:
-    joined = Samples.join(*(_rows(side.outputs, r) for side, r in zip(sides, rows)))
+def _samples(detector: Detector, sides: list[SideOutputs], rows: list[np.ndarray]) -> Samples:
+    names = detector.reads
+    own = [select_outputs(side.outputs, names) if names else side.outputs for side in sides]
+    joined = Samples.join(*(_rows(outputs, r) for outputs, r in zip(own, rows)))
     if any(side.again is None for side in sides):
         return joined
     size = len(rows[0])

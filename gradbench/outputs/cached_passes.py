@@ -17,8 +17,9 @@ from gradbench.challenges.counter import image_keys
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.errors import GradbenchError
 from gradbench.gradients.memory import in_chunks
-from gradbench.outputs.extract import BATCH, Reads
+from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.perturbed import PerturbedPass
+from gradbench.outputs.read import BATCH
 from gradbench.store import Key, Store, canonical
 from gradbench.support.progress import Progress
 from gradbench.support.sources import source_key
@@ -28,15 +29,15 @@ VERSION = 1
 
 
 class CachedPasses:
-    """Further passes over one set of images.
+    """Perturbed passes over one set of images.
 
     Args:
         backbone: f in evaluation mode.
         weights: digest of f.
-        images: what f looks at.
+        images: the set.
         store: where products lie.
         seed: of the order in which images are drawn.
-        readers: workers that make the passes; none to do it in this process.
+        reader: workers that make the passes; none to do it in this process.
     """
 
     def __init__(
@@ -46,9 +47,9 @@ class CachedPasses:
         images: ImageSet,
         store: Store,
         seed: int = 0,
-        readers: Reads | None = None,
+        reader: DistributedReader | None = None,
     ):
-        self.readers = readers
+        self.reader = reader
         self.backbone, self.weights, self.images, self.store = backbone, weights, images, store
         self.seed, self.threads = seed, torch.get_num_threads()
         self._known: dict[tuple[str, float], dict[int, Tensor]] = {}
@@ -65,33 +66,31 @@ class CachedPasses:
         place[np.argsort(keys, kind="stable")] = np.arange(len(keys))
         return place
 
-    def __call__(self, what: PerturbedPass, rows: np.ndarray) -> Tensor:
-        """Return (len(rows), magnitudes, D); images that had this pass before have no second one.
+    def __call__(self, one: PerturbedPass, rows: np.ndarray) -> Tensor:
+        """Return the results of a pass over some rows of the set, (len(rows), magnitudes, D).
 
-        Args:
-            what: the pass.
-            rows: of the set.
+        Images that had this pass before have no second one.
         """
-        named = canonical([what.source, what.loss.settings()])
-        known = [self._known.setdefault((named, m), {}) for m in what.magnitudes]
+        named = canonical([one.source, one.loss.settings()])
+        known = [self._known.setdefault((named, m), {}) for m in one.magnitudes]
         missing = np.array(sorted(r for r in set(rows.tolist()) if any(r not in k for k in known)))
         if len(missing):
-            found = self._with_all_threads(what, missing)
+            found = self._with_all_threads(one, missing)
             for position, values in enumerate(known):
                 values.update(zip(missing.tolist(), found[:, position]))
         columns = [torch.stack([values[r] for r in rows.tolist()]) for values in known]
         return torch.stack(columns, dim=1)
 
-    def _with_all_threads(self, what: PerturbedPass, rows: np.ndarray) -> Tensor:
-        """Work with the threads that there were at first: detectors are fitted on one."""
+    def _with_all_threads(self, one: PerturbedPass, rows: np.ndarray) -> Tensor:
+        """Make passes with the threads that there were at first: detectors are fitted on one."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            return self._shards(what, rows)
+            return self._shards(one, rows)
         finally:
             torch.set_num_threads(before)
 
-    def _shards(self, what: PerturbedPass, rows: np.ndarray) -> Tensor:
+    def _shards(self, one: PerturbedPass, rows: np.ndarray) -> Tensor:
         parts = []
         title = f"{self.images.name} {self.images.split}".strip()
         with Progress(f"perturbed passes over {title}", len(rows)) as progress:
@@ -99,16 +98,16 @@ class CachedPasses:
                 mine = rows[(rows >= shard.start) & (rows < shard.stop)]
                 if not len(mine):
                     continue
-                key = self.key(what, digest, mine - shard.start)
+                key = self.key(one, digest, mine - shard.start)
 
                 def build(folder: Path, _: Path, mine: np.ndarray = mine) -> dict:
                     pixels = to_float(self.images.images[mine])
-                    found, halvings = self._passes(what, pixels, progress.advance)
+                    found, halvings = self._passes(one, pixels, progress.advance)
                     values = torch.cat(found).contiguous()
                     if not values.isfinite().all():
                         raise GradbenchError(
-                            f"{what.source} of {self.images.name} is not finite after a step of "
-                            f"{max(what.magnitudes)}: the network's weights overflow in float32"
+                            f"{one.source} of {self.images.name} is not finite after a step of "
+                            f"{max(one.magnitudes)}: the network's weights overflow in float32"
                         )
                     save_file({"values": values}, str(folder / "shard.safetensors"))
                     return {"images": len(mine), "halvings": halvings, "set": title}
@@ -120,30 +119,30 @@ class CachedPasses:
         return torch.cat(parts)
 
     def _passes(
-        self, what: PerturbedPass, pixels: Tensor, tell: Callable[[int], None]
+        self, one: PerturbedPass, pixels: Tensor, tell: Callable[[int], None]
     ) -> tuple[list[Tensor], int]:
-        if self.readers:
-            return self.readers.passes(what, pixels)
+        if self.reader:
+            return self.reader.passes(one, pixels)
 
-        def look(batch: Tensor) -> Tensor:
-            values = what(self.backbone, batch.to(self.backbone.device))
+        def perturb(batch: Tensor) -> Tensor:
+            values = one(self.backbone, batch.to(self.backbone.device))
             tell(len(batch))
             return values
 
-        return in_chunks(look, pixels, BATCH)
+        return in_chunks(perturb, pixels, BATCH)
 
-    def key(self, what: PerturbedPass, images: str, rows: np.ndarray) -> Key:
+    def key(self, one: PerturbedPass, images: str, rows: np.ndarray) -> Key:
         """Return the key of a pass over some rows of one shard.
 
         Args:
-            what: the pass.
+            one: the pass.
             images: digest of the shard.
             rows: within the shard, ascending.
         """
         config = {
-            "source": what.source,
-            "loss": {**what.loss.settings(), **source_key(what.loss)},
-            "magnitudes": list(what.magnitudes),
+            "source": one.source,
+            "loss": {**one.loss.settings(), **source_key(one.loss)},
+            "magnitudes": list(one.magnitudes),
             "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
             "dtype": "float32",
             "batch": BATCH,

@@ -17,8 +17,9 @@ from gradbench.backbones.shared_tensors import copy_network
 from gradbench.backbones.workers import Worker, WorkerPool
 from gradbench.data.imageset import ImageSet
 from gradbench.gradients.memory import in_chunks
-from gradbench.outputs.extract import BATCH, Computed, compute
+from gradbench.outputs.base import Output
 from gradbench.outputs.perturbed import PerturbedPass
+from gradbench.outputs.read import BATCH, ComputedOutputs, compute_outputs
 
 
 class DistributedReader:
@@ -33,22 +34,28 @@ class DistributedReader:
     def __init__(self, pool: WorkerPool, backbone: Backbone, weights: str):
         self.pool, self.backbone, self.weights = pool, backbone, weights
 
-    def compute(self, images: ImageSet, rows: slice, names: list[str]) -> Computed:
-        """Compute outputs of some rows of a set, as `extract.compute` does."""
-        self._give()
+    def compute(self, images: ImageSet, rows: slice, outputs: list[Output]) -> ComputedOutputs:
+        """Compute outputs of some rows of a set, as `compute_outputs` does."""
+        self._send_network()
         whole = np.arange(rows.start, rows.stop)
         part = replace(images.select(whole), images=images.images[rows])
-        found = self.pool.call(f"outputs of {images.name}", _compute, self.weights, part, names)
-        values = {n: torch.cat([one.values[n] for one in found]) for n in found[0].values}
-        return Computed(values, sum(one.halvings for one in found))
+        title = f"outputs of {images.name}"
+        found = self.pool.call(title, _compute, self.weights, part, outputs)
+        faults = {name: fault for one in found for name, fault in one.faults.items()}
+        values = {
+            name: torch.cat([one.values[name] for one in found])
+            for name in found[0].values
+            if name not in faults
+        }
+        return ComputedOutputs(values, sum(one.halvings for one in found), faults)
 
-    def passes(self, what: PerturbedPass, pixels: Tensor) -> tuple[list[Tensor], int]:
-        """Make perturbed passes over (n, C, H, W) in [0, 1], as `in_chunks` does in one process."""
-        self._give()
-        found = self.pool.call("perturbed passes", _passes, self.weights, what, pixels)
-        return [values for one, _ in found for values in one], sum(halved for _, halved in found)
+    def passes(self, one: PerturbedPass, pixels: Tensor) -> tuple[list[Tensor], int]:
+        """Make a perturbed pass over (n, C, H, W) in [0, 1], as `in_chunks` does in one process."""
+        self._send_network()
+        found = self.pool.call("perturbed passes", _passes, self.weights, one, pixels)
+        return [values for part, _ in found for values in part], sum(halved for _, halved in found)
 
-    def _give(self) -> None:
+    def _send_network(self) -> None:
         if not self.pool.holds(self.weights):
             # a tensor on an accelerator would come to the same one in every worker
             self.pool.broadcast(self.weights, copy_network(self.backbone).cpu())
@@ -58,25 +65,25 @@ def _backbone(worker: Worker, weights: str) -> Backbone:
     return worker.received[weights].to(worker.device).eval()
 
 
-def _own(worker: Worker, count: int) -> slice:
+def _share(worker: Worker, count: int) -> slice:
     """Return the rows of this process: whole passes, the last of which may be short."""
     passes = worker.shard(-(-count // BATCH))
     return slice(passes.start * BATCH, min(passes.stop * BATCH, count))
 
 
-def _compute(worker: Worker, weights: str, images: ImageSet, names: list[str]) -> list[Computed]:
-    rows = _own(worker, len(images))
-    own = None
+def _compute(worker: Worker, weights: str, images: ImageSet, outputs: list[Output]):
+    rows = _share(worker, len(images))
+    found = None
     if rows.stop > rows.start:
-        own = compute(_backbone(worker, weights), images, rows, names)
-    return [one for one in worker.gather(own) if one is not None]
+        found = compute_outputs(_backbone(worker, weights), images, rows, outputs)
+    return [one for one in worker.gather(found) if one is not None]
 
 
-def _passes(worker: Worker, weights: str, what: PerturbedPass, pixels: Tensor):
+def _passes(worker: Worker, weights: str, one: PerturbedPass, pixels: Tensor):
     backbone = _backbone(worker, weights)
-    own = in_chunks(
-        lambda batch: what(backbone, batch.to(worker.device)),
-        pixels[_own(worker, len(pixels))],
+    found = in_chunks(
+        lambda batch: one(backbone, batch.to(worker.device)),
+        pixels[_share(worker, len(pixels))],
         BATCH,
     )
-    return worker.gather(own)
+    return worker.gather(found)

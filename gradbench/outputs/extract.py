@@ -3,195 +3,166 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.data.imageset import ImageSet, shards, to_float
-from gradbench.errors import GradbenchError
-from gradbench.outputs.feature_layers import expand
-from gradbench.outputs.readers import check, read_counting, version_of
+from gradbench.data.imageset import ImageSet, shards
+from gradbench.errors import Faulty
+from gradbench.outputs.base import Output
+from gradbench.outputs.catalogue import as_outputs, built_in
+from gradbench.outputs.distributed import DistributedReader
+from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.store import Key, Product, Store
 from gradbench.support.progress import Progress
 
-BATCH = 64
-"""Images a pass. Fixed, since the last bits of a product may depend on it."""
+
+class OutputValues(dict[str, Tensor]):
+    """Outputs of some images by name, (N, ...); one with a fault raises it when it is asked for.
+
+    Attributes:
+        faults: why outputs of the user's own are not there, by name.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor] = (), faults: Mapping[str, str] | None = None):
+        super().__init__(values)
+        self.faults = dict(faults or {})
+
+    def __missing__(self, name: str) -> Tensor:
+        if name in self.faults:
+            raise Faulty(self.faults[name])
+        raise KeyError(name)
+
+    def select(self, rows) -> OutputValues:
+        """Return the values of some rows."""
+        index = torch.as_tensor(rows)
+        return OutputValues({n: v[index] for n, v in self.items()}, self.faults)
+
+    def join(self, other: OutputValues) -> OutputValues:
+        """Return the values of both, these first."""
+        both = {n: torch.cat([v, other[n]]) for n, v in self.items() if n in other}
+        return OutputValues(both, self.faults | other.faults)
 
 
-def shard_key(name: str, weights: str, images: str) -> Key:
+def select_outputs(values: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the values of names alone; `layer_means` stands for those of all its layers.
+
+    Raises:
+        Faulty: if one of them has a fault.
+    """
+    found = {}
+    for name in names:
+        below = [n for n in values if n.startswith(f"{name}/")] if name not in values else []
+        found |= {n: values[n] for n in below or [name]}
+    return found
+
+
+def shard_key(output: str | Output, weights: str, images: str) -> Key:
     """Return the key of one output of one shard.
 
     Args:
-        name: of the output.
+        output: the output, or the name of one of gradbench's own.
         weights: digest of f.
         images: digest of the shard's pixels.
     """
-    config = {"output": name, "dtype": "float32", "batch": BATCH}
-    return Key("outputs", version_of(name), config, {"weights": weights, "images": images})
+    output = built_in().find(output) if isinstance(output, str) else output
+    config = {"output": output.name, "dtype": "float32", "batch": BATCH}
+    if not isinstance(output.identity, int):
+        config |= {k: v for k, v in output.identity.items() if k != "version"}
+    return Key("outputs", output.version, config, {"weights": weights, "images": images})
 
 
 def extract(
     backbone: Backbone,
     weights: str,
     images: ImageSet,
-    names: Iterable[str],
+    outputs: Iterable[str | Output],
     store: Store,
-    also: Iterable[str] = (),
-    readers: Reads | None = None,
-) -> dict[str, Tensor]:
-    """Return the named outputs of all images, computing only those that are not kept yet.
+    also: Iterable[str | Output] = (),
+    reader: DistributedReader | None = None,
+) -> OutputValues:
+    """Return outputs of all images, computing only those that are not kept yet.
 
-    Outputs that are missing for a shard are read off shared forward passes.
+    Outputs that are missing for a shard are read off shared passes.
 
     Args:
         backbone: f in evaluation mode.
         weights: digest of f.
-        images: what f looks at.
-        names: of the outputs, see `readers`.
+        images: the images that f reads.
+        outputs: outputs, or names of gradbench's own.
         store: where shards lie.
         also: outputs that are kept, too, where a pass is made: others will ask for them.
-        readers: workers that compute what is missing; none to do it in this process.
+        reader: workers that compute what is missing; none to do it in this process.
 
     Returns:
         (N, ...) float32 tensors by name, one for each layer in place of `layer_means`.
 
     Raises:
-        GradbenchError: if an output is not finite.
+        GradbenchError: if one of gradbench's outputs is not finite.
     """
-    names, also = sorted(set(names)), sorted(set(also).difference(names))
-    for name in (*names, *also):
-        check(name)
-    names, also = expand(backbone, names), expand(backbone, also)
+    wanted = as_outputs(backbone, outputs)
+    names = [output.name for output in wanted]
+    also = [output for output in as_outputs(backbone, also) if output.name not in names]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    what = f"{images.name} {images.split}".strip()
-    with Progress(f"outputs of {what}", len(images)) as progress:
+    faults: dict[str, str] = {}
+    with Progress(f"outputs of {images.name} {images.split}".strip(), len(images)) as progress:
+        work = reader.compute if reader else partial(_compute_here, backbone, progress.advance)
         for digest, rows in zip(images.digests, shards(len(images))):
             before = progress.done
-            products = shard_products(
-                backbone, weights, digest, images, rows, names, store, also, readers,
-                progress.advance,
-            )  # fmt: skip
-            for name in names:
-                found[name].append(
-                    load_file(str(products[name].path("shard.safetensors")))["values"]
-                )
+            left = [output for output in wanted if output.name not in faults]
+            products, new = _shard_products(weights, digest, images, rows, left, store, also, work)
+            faults |= {name: fault for name, fault in new.items() if name in found}
+            for name in found.keys() - faults.keys():
+                path = products[name].path("shard.safetensors")
+                found[name].append(load_file(str(path))["values"])
             progress.advance(rows.stop - rows.start - (progress.done - before))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    values = {name: torch.cat(found[name]) for name in names if name not in faults}
+    return OutputValues(values, faults)
 
 
-def shard_products(
-    backbone: Backbone,
+def _shard_products(
     weights: str,
     digest: str,
     images: ImageSet,
     rows: slice,
-    names: list[str],
+    outputs: Sequence[Output],
     store: Store,
-    also: Iterable[str] = (),
-    readers: Reads | None = None,
-    tell: Callable[[int], None] | None = None,
-) -> dict[str, Product]:
-    """Return the products of one shard by output, computing those that are missing together.
-
-    `tell` is called with the number of images of each pass that is made in this process.
-    """
-    work = readers.compute if readers else partial(compute, backbone, tell=tell)
-    keys = {name: shard_key(name, weights, digest) for name in names}
+    also: Sequence[Output],
+    work: Callable,
+) -> tuple[dict[str, Product | None], dict[str, str]]:
+    """Return the products of one shard and the faults, computing together what is missing."""
+    keys = {output.name: shard_key(output, weights, digest) for output in outputs}
     products = {name: store.get(key) for name, key in keys.items()}
     if all(products.values()):
-        return products
-    keys |= {name: shard_key(name, weights, digest) for name in also}
+        return products, {}
+    everything = {output.name: output for output in (*outputs, *also)}
+    keys |= {output.name: shard_key(output, weights, digest) for output in also}
     with store.lock(f"pass-{weights[:16]}-{digest[:16]}", f"outputs of {images.name}"):
         products = {name: store.get(key) for name, key in keys.items()}
         missing = [name for name, product in products.items() if product is None]
-        if missing:
-            begun = time.monotonic()
-            done = work(images, rows, missing)
-            spent = {
-                "pass_seconds": round(time.monotonic() - begun, 3),
-                "pass": missing,
-                "halvings": done.halvings,
-            }
-            for name in missing:
-                tensor = done.values[name]
+        if not missing:
+            return products, {}
+        begun = time.monotonic()
+        done = work(images, rows, [everything[name] for name in missing])
+        spent = {
+            "pass_seconds": round(time.monotonic() - begun, 3),
+            "pass": list(done.values),
+            "halvings": done.halvings,
+        }
+        for name, tensor in done.values.items():
 
-                def build(folder: Path, _: Path, tensor: Tensor = tensor) -> dict:
-                    save_file({"values": tensor}, str(folder / "shard.safetensors"))
-                    return spent | {"images": len(tensor), "set": f"{images.name}/{images.split}"}
+            def build(folder: Path, _: Path, tensor: Tensor = tensor) -> dict:
+                save_file({"values": tensor}, str(folder / "shard.safetensors"))
+                return spent | {"images": len(tensor), "set": f"{images.name}/{images.split}"}
 
-                products[name] = store.make(keys[name], build)
-    return products
-
-
-@dataclass(frozen=True)
-class Computed:
-    """Outputs of some images.
-
-    Attributes:
-        values: by name, (n, ...) float32.
-        halvings: how often a pass was halved because the device's memory did not suffice.
-    """
-
-    values: dict[str, Tensor]
-    halvings: int
+            products[name] = store.make(keys[name], build)
+    return products, done.faults
 
 
-class Reads(Protocol):
-    """Workers that read one network, see `together.DistributedReader`."""
-
-    def compute(self, images: ImageSet, rows: slice, names: list[str]) -> Computed:
-        """Compute outputs of some rows of a set."""
-
-    def passes(self, what: Callable[..., Tensor], pixels: Tensor) -> tuple[list[Tensor], int]:
-        """Make perturbed passes; return their results by chunk, and how often one was halved."""
-
-
-def compute(
-    backbone: Backbone,
-    images: ImageSet,
-    rows: slice,
-    names: list[str],
-    tell: Callable[[int], None] | None = None,
-) -> Computed:
-    """Compute outputs of some rows of a set, without the store.
-
-    `tell` is called with the number of images after every pass.
-
-    Raises:
-        GradbenchError: if an output is not finite.
-    """
-    parts: dict[str, list[Tensor]] = {name: [] for name in expand(backbone, names)}
-    halvings = 0
-    waiting = [slice(i, min(i + BATCH, rows.stop)) for i in range(rows.start, rows.stop, BATCH)]
-    while waiting:
-        batch = waiting.pop(0)
-        try:
-            pixels = to_float(images.images[batch]).to(backbone.device)
-            found, halved = read_counting(backbone, pixels, names)
-        except torch.OutOfMemoryError:
-            if batch.stop - batch.start == 1:
-                raise
-            middle = (batch.start + batch.stop) // 2
-            waiting[:0] = [slice(batch.start, middle), slice(middle, batch.stop)]
-            halvings += 1
-            continue
-        halvings += halved
-        for name, tensor in found.items():
-            parts[name].append(tensor)
-        if tell:
-            tell(len(pixels))
-    values = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
-    for name, tensor in values.items():
-        if not torch.isfinite(tensor).all():
-            raise GradbenchError(
-                f"{name} of {images.name} is not finite: the network's weights or the images "
-                "hold values that overflow in float32"
-            )
-    return Computed(values, halvings)
+def _compute_here(backbone: Backbone, tell, images: ImageSet, rows: slice, outputs: list[Output]):
+    return compute_outputs(backbone, images, rows, outputs, tell)

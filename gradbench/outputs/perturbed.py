@@ -1,8 +1,7 @@
-"""What f says to images after a small step of their pixels downhill on a loss of its own outputs.
+"""Outputs of f for images after a small step of their pixels downhill on a loss of these outputs.
 
-ODIN (Liang et al. 2018) and the Mahalanobis detector (Lee et al. 2018) step towards an answer that
-is more certain, and read f again: images that f was trained on answer to such a step more than
-others.
+ODIN (Liang et al. 2018) and the Mahalanobis detector (Lee et al. 2018) step towards a more certain
+prediction and read f again: the step changes images that f was trained on more than others.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
 from gradbench.gradients.refusals import refuse_randomness, refuse_training_mode
 from gradbench.gradients.state import only_these_require_grad, same_buffers
-from gradbench.outputs.feature_layers import layer_of, mean_over_positions
+from gradbench.outputs.layers import mean_over_positions
 from gradbench.support.pixels import gradient_in_pixels
 
 
@@ -58,9 +57,9 @@ class PerturbedPass:
         for each further one; of a layer, the passes end there.
 
         Raises:
-            GradbenchError: see `signs`.
+            GradbenchError: see `gradient_signs`.
         """
-        step = signs(backbone, images, self.source, self.loss)
+        step = gradient_signs(backbone, images, self.source, self.loss)
         with _as_it_was(backbone), torch.no_grad():
             found = [read_until(backbone, images - m * step, self.source) for m in self.magnitudes]
         return torch.stack([values.float().cpu() for values in found], dim=1)
@@ -68,7 +67,7 @@ class PerturbedPass:
 
 @dataclass(frozen=True)
 class PlannedPass:
-    """Passes that a detector asks for in every fold, as far as is known before it is fitted.
+    """Perturbed passes that a detector makes in every fold, as far as known before it is fitted.
 
     Attributes:
         part: of the fold whose images have them: `fit`, `choose` or `measure`.
@@ -76,7 +75,7 @@ class PlannedPass:
         steps: number of step sizes.
         most: images of each side at most, None for all.
         chosen: the step is one of those tried, chosen by then.
-        what: the pass, None where its loss or its step is yet to be found.
+        what: the pass itself, None where its loss or its step is yet to be found.
     """
 
     part: str
@@ -87,7 +86,7 @@ class PlannedPass:
     what: PerturbedPass | None = None
 
 
-def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor:
+def gradient_signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor:
     """Return the sign of dL/dx for images (B, C, H, W), with sign(0) = +1; f is left as it was.
 
     The loss is differentiated in float64 and scaled to a largest entry of 1 for each image, which
@@ -110,7 +109,7 @@ def signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) -> Tensor
         values = read_until(backbone, pixels, source)
         towards = loss.gradient(values.detach().cpu().double().clone())
         towards = towards / towards.abs().amax(1, keepdim=True).clamp_min(1e-300)
-        gradient = _pull_back(values, pixels, towards.to(values))
+        gradient = gradient_in_pixels(values, pixels, towards.to(values))
     if not gradient.isfinite().all():
         raise GradbenchError(
             f"the gradient of the pixels through {source} is not finite: the network's weights or "
@@ -123,7 +122,7 @@ def read_until(backbone: Backbone, pixels: Tensor, source: str) -> Tensor:
     """Return an output (B, D) of f; the pass through f ends at the layer that is asked for."""
     if source == "logits":
         return backbone(pixels)
-    layer = layer_of(source)
+    layer = source.split("/", 1)[1]
 
     def stop(_module, _inputs, output) -> None:
         raise _Reached(mean_over_positions(output, layer, pixels.shape[2:]))
@@ -154,15 +153,10 @@ def _refuse_mixing(backbone: Backbone, two: Tensor, source: str) -> None:
     values = read_until(backbone, two, source)
     second = torch.zeros_like(values)
     second[1] = 1
-    if (_pull_back(values, two, second)[0].nan_to_num(0, 0, 0) != 0).any():
+    if (gradient_in_pixels(values, two, second)[0].nan_to_num(0, 0, 0) != 0).any():
         raise GradbenchError(
             "the network mixes the images of a batch, so no image has a gradient of its own"
         )
-
-
-def _pull_back(values: Tensor, pixels: Tensor, towards: Tensor) -> Tensor:
-    """Return the product of `towards` with the Jacobian of values by pixels."""
-    return gradient_in_pixels(values, pixels, towards)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from gradbench.data.dataset import MissingData
 from gradbench.data.imageset import ImageSet, shards
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import Faulty
-from gradbench.outputs.feature_layers import expand
 from gradbench.planning.planned import (
     AFTER,
     AT_MOST,
@@ -124,7 +123,8 @@ class Challenges:
         """Yield what noisy copies of the clean images take, which count as normal."""
         copies = noisy_copies(self.experiment, cell, self.images.normal, self.backbone)
         names = {*self.experiment.reads, "logits"}
-        known = self.f and replace(self.f, names=expand(self.backbone, sorted(names)))
+        read = self.experiment.outputs.of_network(self.backbone, names)
+        known = self.f and replace(self.f, outputs=read)
         what = f"{copies.name}, deviation {cell.challenge.noise:g}"
         yield from self._made(what, copies, known)
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from gradbench.data.imageset import to_float
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import BANK_EXTRAS, Detector
-from gradbench.outputs.extract import BATCH, shard_key
-from gradbench.outputs.feature_layers import PREFIX, expand
+from gradbench.outputs.extract import shard_key
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
+from gradbench.outputs.read import BATCH
 from gradbench.planning.challenges import Challenges
 from gradbench.planning.counting import Count, Side
 from gradbench.planning.judgements import Judgement, Judgements
@@ -138,8 +138,9 @@ class _Passes:
             return None
         if all(judgement.product for judgement in (*self.main, *self.controls)):
             return None
-        reads = expand(f.backbone, sorted({*self.detector.bank_reads}.difference(BANK_EXTRAS)))
-        keys = (shard_key(name, f.weights, digest) for name in reads for digest in images.digests)
+        names = {*self.detector.bank_reads}.difference(BANK_EXTRAS)
+        reads = challenges.experiment.outputs.of_network(f.backbone, names)
+        keys = (shard_key(one, f.weights, digest) for one in reads for digest in images.digests)
         if not all(challenges.store.has(key) for key in keys):
             return None
         return clean(self.judgements.trial, self.name).bank
@@ -157,8 +158,9 @@ def _asked(challenges: Challenges, name: str, bank=None) -> Sequence[PlannedPass
     """Return the planned passes of a detector, see `Detector.planned_passes`."""
     detector = challenges.experiment.detector(name)
     reads = {*detector.reads, *detector.bank_reads}.difference(BANK_EXTRAS)
-    names = expand(challenges.backbone, sorted(reads))
-    return detector.planned_passes([n for n in names if n.startswith(f"{PREFIX}/")], bank)
+    outputs = challenges.experiment.outputs.of_network(challenges.backbone, reads)
+    names = [output.name for output in outputs]
+    return detector.planned_passes([n for n in names if n.startswith("layer_means/")], bank)
 
 
 def _seconds(challenges: Challenges, source: str) -> tuple[float, float]:

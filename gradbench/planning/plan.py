@@ -13,7 +13,6 @@ from gradbench.data.imageset import ImageSet
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
 from gradbench.methods.base import BANK_EXTRAS
-from gradbench.outputs.feature_layers import expand
 from gradbench.pipeline import order
 from gradbench.planning import passes
 from gradbench.planning.challenges import Challenges
@@ -66,8 +65,9 @@ def plan(experiment: Experiment, store: Store) -> list[Planned]:
             note = f"{recipe.epochs} epochs"
         lines.append(Planned("network", what, 1, int(f is not None), seconds, note))
         backbone = f or initial_network(wanted, images.train).to(experiment.device).eval()
-        each = seconds_an_image(experiment, backbone, images.normal, experiment.reads)
-        known = None if f is None else Known(f, digest(f), expand(f, experiment.reads))
+        read = experiment.outputs.of_network(backbone, experiment.reads)
+        each = seconds_an_image(experiment, backbone, images.normal, read)
+        known = None if f is None else Known(f, digest(f), read)
         challenges = Challenges(experiment, images, backbone, known, each, store)
         lines += challenges.lines()
         lines += _aside(experiment, images, backbone, known, each, store)
@@ -97,8 +97,9 @@ def _aside(
     ):
         names = {n for d in detectors.values() for n in getattr(d, reads)}.difference(BANK_EXTRAS)
         if names and len(role):
-            spent = seconds_an_image(experiment, backbone, role, sorted(names))
-            known = f and replace(f, names=expand(f.backbone, sorted(names)))
+            what_is_read = experiment.outputs.of_network(backbone, names)
+            spent = seconds_an_image(experiment, backbone, role, what_is_read)
+            known = f and replace(f, outputs=what_is_read)
             yield outputs(what, role.digests, len(role), known, spent, store)
         if remembered:
             yield read(f"{what}, for the memorisation", stratified_subset(role, controls["limit"]))

@@ -11,7 +11,9 @@ import torch
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet
-from gradbench.outputs.extract import BATCH, compute, shard_key
+from gradbench.outputs.base import Output
+from gradbench.outputs.extract import shard_key
+from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.run.experiment import Experiment
 from gradbench.store import Store
 from gradbench.support.progress import step
@@ -45,11 +47,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Known:
-    """A trained network, its digest, and the names of the outputs that are read off it."""
+    """A trained network, its digest, and the outputs that are read off it."""
 
     backbone: Backbone
     weights: str
-    names: list[str]
+    outputs: list[Output]
 
 
 def outputs(
@@ -68,7 +70,7 @@ def outputs(
     present = sum(
         f is not None
         and digest is not None
-        and all(store.has(shard_key(name, f.weights, digest)) for name in f.names)
+        and all(store.has(shard_key(one, f.weights, digest)) for one in f.outputs)
         for digest in digests
     )
     seconds = (len(digests) - present) * size / len(digests) * each
@@ -76,12 +78,12 @@ def outputs(
 
 
 def seconds_an_image(
-    experiment: Experiment, backbone: Backbone, images: ImageSet, names: list[str]
+    experiment: Experiment, backbone: Backbone, images: ImageSet, read: list[Output]
 ) -> float:
     """Return what reading outputs off one image takes."""
     with step(f"timing what is read of {images.name} {images.split}"):
         return each(
-            lambda count: compute(backbone, images, slice(0, count), names),
+            lambda count: compute_outputs(backbone, images, slice(0, count), read),
             min(BATCH, len(images)),
             experiment.device,
         )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from gradbench.backbones.checkpoint import load_checkpoint
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
-from gradbench.outputs import readers
+from gradbench.outputs.base import Output
+from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.predict import trust
 from gradbench.predict.model_json import ANEW, damaged
 from gradbench.store import file_digest
@@ -94,7 +96,9 @@ class Kept:
         if not isinstance(detector, Detector):
             raise GradbenchError(f"{entry['config']['_target_']} gives no detector")
         _same_version(column, entry["version"], detector.version, self.folder)
-        check_declared(entry["name"], detector)
+        for name in detector.reads:
+            self._check_output(name)
+        check_declared(entry["name"], detector, self.outputs)
         target = entry["config"]["_target_"]
         self._same_code(target, entry.get("code"), *behind(target), detector)
         detector = checked(entry["name"], detector)
@@ -108,11 +112,25 @@ class Kept:
                 f"{shown(path)} does not fit {column} ({brief(fault)}): {ANEW}"
             ) from fault
         for name in detector.reads:
-            readers.check(name)
-            kind = name.split("/")[0]
-            kept = self.about["outputs"].get(kind)
-            _same_version(f"output {kind}", kept, readers.version_of(name), self.folder)
+            self._check_output(name)
         return detector
+
+    @cached_property
+    def outputs(self) -> OutputCatalogue:
+        """The outputs that detectors read, the run's own among them if they are trusted."""
+        own = self.about.get("own_outputs", {})
+        return OutputCatalogue(members={kind: entry["config"] for kind, entry in own.items()})
+
+    def _check_output(self, name: str) -> None:
+        kind = name.partition("/")[0]
+        entry = self.about.get("own_outputs", {}).get(kind)
+        if entry is None:
+            kept = self.about["outputs"].get(kind)
+        else:
+            kept, target = entry["version"], entry["config"]["_target_"]
+            trust.check(target, Output, self.trusted)
+            self._same_code(target, entry.get("code"), *behind(target))
+        _same_version(f"output {kind}", kept, self.outputs.find(name).version, self.folder)
 
     def _same_code(self, target: str, code: str | None, *things: Any) -> None:
         """Refuse a class from outside that was edited since the run: it would judge otherwise."""

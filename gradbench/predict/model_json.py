@@ -67,6 +67,14 @@ class Detector(Struct):
             raise ValueError("state must be a file of this folder, or empty")
 
 
+class OwnOutput(Struct):
+    """An output of the user's own that detectors read."""
+
+    config: Config
+    version: Whole
+    code: str = ""
+
+
 class Model(Struct):
     """The fields of `model.json`."""
 
@@ -82,6 +90,7 @@ class Model(Struct):
     kept: Annotated[float, Meta(gt=0, le=100)]
     detectors: list[Detector]
     sha256: dict[str, str]
+    own_outputs: dict[str, OwnOutput] = {}
     hold_out: str = ""
     code: str = ""
 

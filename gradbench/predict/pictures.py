@@ -19,7 +19,7 @@ from gradbench.data.imageset import shards
 from gradbench.data.picture import Resampling, fit_picture
 from gradbench.data.resample import resize_pixels
 from gradbench.errors import GradbenchError
-from gradbench.outputs.extract import BATCH
+from gradbench.outputs.read import BATCH
 from gradbench.predict.opening import kind_of
 from gradbench.support.paths import expanded, shown
 

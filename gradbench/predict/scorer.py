@@ -18,7 +18,8 @@ from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.gradients.memory import in_chunks
 from gradbench.methods.base import Detector
 from gradbench.methods.fold_scores import one_thread
-from gradbench.outputs.extract import BATCH, compute
+from gradbench.outputs.extract import OutputValues, select_outputs
+from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.predict.loading import DAMAGES, Kept, brief
 from gradbench.predict.opening import listed, open_run
 from gradbench.predict.pictures import Batch, as_array, batches, decoded, find, taken
@@ -182,9 +183,12 @@ class Scorer:
         ids = source_ids("pictures", "", size)
         images = ImageSet("the pictures", "", batch.pixels, np.zeros(size, np.int64), ids)
         wanted = {"logits", *(read for name in names for read in self._built[name].reads)}
-        found: dict[Any, Tensor] = dict(
-            compute(self.backbone, images, slice(0, size), sorted(wanted)).values
-        )
+        outputs = self.kept.outputs.of_network(self.backbone, wanted)
+        read = compute_outputs(self.backbone, images, slice(0, size), outputs)
+        found = OutputValues(read.values, read.faults)
+        for name in names:
+            with self._able(name):
+                select_outputs(found, self._built[name].reads)
         pixels = to_float(batch.pixels)
         for name in names:
             with self._able(name):

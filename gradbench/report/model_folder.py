@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from gradbench import __version__
 from gradbench.backbones.backbone import defining_classes
 from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.data.picture import Resampling
-from gradbench.outputs.readers import VERSIONS
+from gradbench.outputs.base import Output
+from gradbench.outputs.catalogue import built_in
 from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
@@ -50,7 +51,8 @@ def write_models(results: Results, folder: Path) -> None:
             "accuracy": results.accuracy[seed],
             "weights": network.weights,
             "code": code_of(*defining_classes(backbone.network, backbone.config.get("_target_"))),
-            "outputs": VERSIONS,
+            "outputs": built_in().versions(),
+            "own_outputs": _own_outputs(experiment),
             "kept": KEPT,
             "hold_out": results.hold_out,
             "detectors": [_detector(results, key, here) for key in _able(results, seed)],
@@ -63,6 +65,20 @@ def write_models(results: Results, folder: Path) -> None:
             for path in sorted(here.rglob("*.safetensors"))
         }
         (here / "model.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _own_outputs(experiment) -> dict[str, Any]:
+    """Return what is needed to build the outputs of the user's own that detectors read."""
+    own = experiment.outputs.users_own(experiment.reads)
+    return {kind: _own_output(experiment.outputs.content(kind), one) for kind, one in own.items()}
+
+
+def _own_output(content: Mapping[str, Any], output: Output) -> dict[str, Any]:
+    return {
+        "config": {k: v for k, v in content.items() if k != "description"},
+        "version": output.version,
+        "code": code_of(*behind(content["_target_"]), output),
+    }
 
 
 def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:

@@ -22,7 +22,7 @@ from gradbench.data.imageset import ImageSet, LazyImages, to_float
 from gradbench.data.resample import round_trip
 from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty, GradbenchError
-from gradbench.outputs.extract import compute
+from gradbench.outputs.read import compute_outputs
 from gradbench.protocols.base import Grouped
 from gradbench.run import memorisation
 from gradbench.run.experiment import Cell
@@ -59,8 +59,9 @@ def identity(trial: Trial) -> None:
             made = zero.make(first, np.arange(len(first)), compare=True)
             pixels = (to_float(images).numpy() for images in (first.images[slice(None)], made))
             assert_identical(*pixels, f"identity control: pixels of {name}")
+            reads = trial.outputs_of(experiment.reads)
             before, after = (
-                compute(trial.f.backbone, images, slice(0, len(first)), experiment.reads).values
+                compute_outputs(trial.f.backbone, images, slice(0, len(first)), reads).values
                 for images in (first, replace(first, images=made))
             )
             for output in before:

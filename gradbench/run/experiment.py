@@ -22,6 +22,7 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
+from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.protocols.base import Protocol, random_name
 from gradbench.run.rows import is_mean
 from gradbench.run.settings import check_trained_on, levels, seeds
@@ -106,6 +107,11 @@ class Experiment:
         """Build a detector afresh; what it is given and hands back is looked at."""
         return checked(name, instantiate("detector", name, self.detectors[name], base=Detector))
 
+    @cached_property
+    def outputs(self) -> OutputCatalogue:
+        """The outputs that detectors may read, those of the user's own folders among them."""
+        return OutputCatalogue(self.dirs)
+
     def own_cells(self, name: str) -> tuple[Cell, ...]:
         """Return the challenges that are made for a detector from the hold-out.
 
@@ -173,7 +179,7 @@ def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         raise GradbenchError(
             "detectors=[]: name at least one; `gradbench list detectors` tells all"
         )
-    refused = _refused(detectors)
+    refused = _refused(detectors, OutputCatalogue(dirs))
     detectors = {name: what for name, what in detectors.items() if name not in refused}
     name = config["protocol"].get("name") or "protocol"
     protocol = instantiate("protocol", name, config["protocol"], base=Protocol)
@@ -236,7 +242,7 @@ def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
         return UnusableChallenge("ood", str(fault))
 
 
-def _refused(detectors: Mapping[str, Mapping]) -> dict[str, str]:
+def _refused(detectors: Mapping[str, Mapping], outputs: OutputCatalogue) -> dict[str, str]:
     """Return why detectors from outside cannot be measured; the others of the run can.
 
     Raises:
@@ -246,7 +252,7 @@ def _refused(detectors: Mapping[str, Mapping]) -> dict[str, str]:
     for name, content in detectors.items():
         try:
             detector = instantiate("detector", name, content, base=Detector)
-            check_declared(name, detector)
+            check_declared(name, detector, outputs)
         except Faulty as fault:
             if isinstance(fault.__cause__, GradbenchError) and not outside(detector):
                 raise fault.__cause__ from fault  # a setting that the user gave

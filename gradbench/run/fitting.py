@@ -19,9 +19,8 @@ from gradbench.errors import Faulty
 from gradbench.methods.base import BANK_EXTRAS, Detector, Samples
 from gradbench.methods.checked import check_state
 from gradbench.methods.fold_scores import STATE_CHECK_IMAGES, CleanOutputs, one_thread
-from gradbench.outputs.feature_layers import expand
-from gradbench.outputs.head import head_tensors
-from gradbench.outputs.readers import version_of
+from gradbench.outputs.extract import select_outputs
+from gradbench.outputs.layers import head_tensors
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
@@ -107,7 +106,8 @@ def score(trial: Trial, detector: Detector, seen: Seen) -> np.ndarray:
     rows, again = np.arange(len(seen.images)), trial.again(seen.images)
     moved = {name: again(what, rows) for name, what in detector.perturbed_passes.items()}
     with one_thread():
-        return detector.score({**seen.outputs, **moved}).double().numpy()
+        own = select_outputs(seen.outputs, detector.reads)
+        return detector.score({**own, **moved}).double().numpy()
 
 
 def _of_some(trial: Trial, detector: Detector) -> np.ndarray:
@@ -127,7 +127,7 @@ def described(trial: Trial, name: str) -> dict[str, Any]:
     return {
         "detector": stable_config({k: v for k, v in content.items() if k != "description"}),
         "detector_version": detector.version,
-        "reads": {n: version_of(n) for n in expand(trial.f.backbone, sorted(reads))},
+        "reads": {output.name: output.identity for output in trial.outputs_of(reads)},
         "seed": _seed(trial),
         **source_key(*behind(content.get("_target_")), detector),
     }
@@ -155,6 +155,7 @@ def _read(trial: Trial, images: ImageSet, reads: Iterable[str], also: Iterable[s
     """Return outputs of images by name; one pass reads what all detectors want of them."""
     outputs, others = ([n for n in names if n not in BANK_EXTRAS] for names in (reads, also))
     found = trial.look(images, outputs, others).outputs if outputs else {}
+    found = select_outputs(found, outputs)
     return found | ({"labels": torch.from_numpy(images.labels)} if "labels" in reads else {})
 
 

@@ -11,7 +11,8 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.gradients.memory import in_chunks
 from gradbench.methods.base import BANK_EXTRAS, Detector
-from gradbench.outputs.extract import BATCH, compute
+from gradbench.outputs.base import Output
+from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.run.results import Results
 from gradbench.run.trial import Trial
 from gradbench.store import Key
@@ -33,7 +34,8 @@ def measure(trial: Trial, results: Results) -> None:
             continue
 
         def build(_folder: Path, _: Path, detector: Detector = detector) -> dict:
-            spent = seconds(trial.f.backbone, batch, detector)
+            reads = trial.outputs_of(passes_settings(detector)["reads"])
+            spent = seconds(trial.f.backbone, batch, detector, reads)
             return {"images": len(batch), "pass_seconds": spent}
 
         with step(f"{name}: timing the passes of {len(batch)} images"):
@@ -72,14 +74,13 @@ def passes_settings(detector: Detector) -> dict[str, Any]:
     return {"reads": reads, "perturbed": perturbed}
 
 
-def seconds(backbone: Backbone, batch: ImageSet, detector: Detector) -> float:
+def seconds(backbone: Backbone, batch: ImageSet, detector: Detector, reads: list[Output]) -> float:
     """Return the time of the passes over a batch, the second time: the first looks at f."""
     rows = slice(0, len(batch))
-    reads = passes_settings(detector)["reads"]
     for _ in range(2):
         begun = time.monotonic()
         if reads:
-            compute(backbone, batch, rows, reads)
+            compute_outputs(backbone, batch, rows, reads)
         for what in detector.perturbed_passes.values():
             look = partial(_look, what, backbone)
             in_chunks(look, to_float(batch.images[rows]), BATCH)

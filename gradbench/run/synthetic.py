@@ -13,6 +13,7 @@ from gradbench.challenges.produce import produce
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import draw_hold_out, stratified_subset
 from gradbench.methods.base import Samples
+from gradbench.outputs.extract import select_outputs
 from gradbench.run.experiment import Cell
 from gradbench.run.trial import Trial
 
@@ -59,8 +60,10 @@ def samples(trial: Trial, name: str) -> tuple[Samples, Samples]:
     Class-stratified; an image, its group and all that was made of them are on one side.
     """
     images, reads = make(trial, name), trial.experiment.detector(name).reads
-    clean = trial.look(images.clean, reads).outputs
-    made = [trial.look(one, reads).outputs for one in images.made]
+    clean, *made = (
+        select_outputs(trial.look(one, reads).outputs, reads)
+        for one in (images.clean, *images.made)
+    )
     first = draw_hold_out(images.clean.labels, images.clean.groups, len(images.clean) // 2)
     return tuple(_side(clean, made, np.flatnonzero(rows)) for rows in (first, ~first))
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.backbones.workers import WorkerPool
@@ -21,9 +19,10 @@ from gradbench.data.imageset import ImageSet, join
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import Faulty, GradbenchError
+from gradbench.outputs.base import Output
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.outputs.distributed import DistributedReader
-from gradbench.outputs.extract import extract
+from gradbench.outputs.extract import OutputValues, extract
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.store import Store
 
@@ -38,17 +37,15 @@ class Seen:
     """
 
     images: ImageSet
-    outputs: dict[str, Tensor]
+    outputs: OutputValues
 
     def select(self, rows: np.ndarray) -> Seen:
         """Return the given rows of both."""
-        index = torch.from_numpy(np.asarray(rows))
-        return Seen(self.images.select(rows), {n: v[index] for n, v in self.outputs.items()})
+        return Seen(self.images.select(rows), self.outputs.select(rows))
 
     def join(self, other: Seen) -> Seen:
         """Return both, these first."""
-        outputs = {n: torch.cat([v, other.outputs[n]]) for n, v in self.outputs.items()}
-        return Seen(join(self.images, other.images), outputs)
+        return Seen(join(self.images, other.images), self.outputs.join(other.outputs))
 
 
 @dataclass(frozen=True)
@@ -120,12 +117,15 @@ class Trial:
 
         Where that takes a pass, `also` is kept of it for those who ask later.
         """
-        names = self.experiment.reads if reads is None else reads
-        f = self.f
-        readers = self.readers
+        names = self.outputs_of(self.experiment.reads if reads is None else reads)
+        f, also = self.f, self.outputs_of(also)
         return Seen(
-            images, extract(f.backbone, f.weights, images, names, self.store, also, readers)
+            images, extract(f.backbone, f.weights, images, names, self.store, also, self.readers)
         )
+
+    def outputs_of(self, names: Iterable[str]) -> list[Output]:
+        """Return the outputs of f with these names, one for each layer of `layer_means`."""
+        return self.experiment.outputs.of_network(self.f.backbone, names)
 
     def again(self, images: ImageSet) -> CachedPasses:
         """Return further passes over images, for detectors that perturb them."""

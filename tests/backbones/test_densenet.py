@@ -13,7 +13,7 @@ from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.densenet import DenseNet
 from gradbench.config import compose, load_member
 from gradbench.errors import GradbenchError
-from gradbench.outputs.readers import read
+from gradbench.outputs.read import read_outputs
 
 
 def lively(depth: int, growth: int, channels: int = 3) -> DenseNet:
@@ -104,7 +104,7 @@ def test_layer_means_are_of_the_four_published_places():
     net = lively(10, 4, channels=1)
     backbone = Backbone(net, [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     pixels = torch.rand(5, 1, 8, 8)
-    means = torch.cat(list(read(backbone, pixels, ["layer_means"]).values()), 1)
+    means = torch.cat(list(read_outputs(backbone, pixels, ["layer_means"]).values()), 1)
     with torch.inference_mode():
         stem = net.conv1((pixels - 0.4) / 0.3)
         first = net.trans1(net.block1(stem))

@@ -10,7 +10,7 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.feature_layers import feature_layers
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
-from gradbench.outputs.feature_layers import expand
+from gradbench.outputs.catalogue import built_in
 
 
 def test_a_class_declares_its_own():
@@ -231,9 +231,9 @@ def test_the_config_names_them(tmp_path):
 def test_a_network_without_parts_has_no_feature_layers_and_says_so_when_asked():
     backbone = Backbone(nn.Flatten(), [0.5], [0.5], "ab", (1, 1, 2))
     assert backbone.feature_layers == ()
-    assert expand(backbone, ["logits"]) == ["logits"]
+    assert [one.name for one in built_in().of_network(backbone, ["logits"])] == ["logits"]
     with pytest.raises(GradbenchError, match="Flatten has no parts that could be feature layers"):
-        expand(backbone, ["layer_means"])
+        built_in().of_network(backbone, ["layer_means"])
 
 
 def test_an_attribute_of_another_meaning_is_no_list_of_layers():

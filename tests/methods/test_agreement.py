@@ -23,8 +23,8 @@ from gradbench.methods.max_logit import MaxLogit
 from gradbench.methods.msp import MSP
 from gradbench.methods.react import ReAct
 from gradbench.methods.vim import ViM
-from gradbench.outputs.head import head_tensors
-from gradbench.outputs.readers import read
+from gradbench.outputs.layers import head_tensors
+from gradbench.outputs.read import read_outputs
 
 theirs = pytest.importorskip("pytorch_ood.detector", reason="needs the extra `test`")
 READS = ["logits", "features"]
@@ -51,13 +51,13 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def outputs(f, pixels):
-    return read(f, pixels, READS)
+    return read_outputs(f, pixels, READS)
 
 
 @pytest.fixture(scope="module")
 def bank(f):
     data = images(240, seed=9)
-    found = read(f, torch.from_numpy(data.images).float() / 255, READS)
+    found = read_outputs(f, torch.from_numpy(data.images).float() / 255, READS)
     return found | head_tensors(f) | {"labels": torch.from_numpy(data.labels)}
 
 
@@ -162,7 +162,7 @@ def gradient_uncertainty(f, pixels):
 
 def uncertainty(f, pixels, **settings):
     detector = GradientUncertainty(**settings)
-    return detector.score(read(f, pixels, detector.reads))
+    return detector.score(read_outputs(f, pixels, detector.reads))
 
 
 def test_graduncertainty_by_their_definition(f, pixels, their_uncertainty):
@@ -183,7 +183,7 @@ def test_graduncertainty_of_the_paper_runs_about_opposite(f, pixels, their_uncer
     """
     paper = uncertainty(f, pixels)
     assert -0.95 < spearmanr(paper, their_uncertainty).statistic < -0.75  # -0.87
-    unsure = MSP().score(read(f, pixels, READS))
+    unsure = MSP().score(read_outputs(f, pixels, READS))
     assert spearmanr(unsure, paper).statistic < -0.5
     assert spearmanr(unsure, their_uncertainty).statistic > 0.5
 

@@ -17,8 +17,9 @@ from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Samples
 from gradbench.methods.profile import rank_auroc
-from gradbench.outputs.head import head_tensors
-from gradbench.outputs.readers import check, read
+from gradbench.outputs.catalogue import built_in
+from gradbench.outputs.layers import head_tensors
+from gradbench.outputs.read import read_outputs
 from gradbench.support.instantiate import instantiate
 
 NAMES = [name for name in group_files("detector") if "members" not in load_member("detector", name)]
@@ -64,7 +65,9 @@ def parts(f):
         return torch.from_numpy(data.images).float() / 255
 
     def outputs(data, names):
-        found = read(f, pixels_of(data), [name for name in names if name not in BANK_EXTRAS])
+        found = read_outputs(
+            f, pixels_of(data), [name for name in names if name not in BANK_EXTRAS]
+        )
         given = head_tensors(f) | {"labels": torch.from_numpy(data.labels)}
         return found | {name: given[name] for name in names if name in BANK_EXTRAS}
 
@@ -122,9 +125,9 @@ def test_declarations(name):
     assert detector.version >= 1
     assert detector.reads or detector.perturbed_passes
     for output in detector.reads:
-        check(output)
+        built_in().find(output)
     for output in {*detector.bank_reads, *detector.hold_out_reads}.difference(BANK_EXTRAS):
-        check(output)
+        built_in().find(output)
     assert {*detector.hold_out_reads}.intersection(BANK_EXTRAS) <= {"labels"}
     assert len(detector.info.title) > 10
     assert re.search(r"\b(19|20)\d\d$", detector.info.venue)

@@ -21,7 +21,7 @@ from gradbench.methods.mahalanobis import (
 )
 from gradbench.methods.regression import Regression
 from gradbench.outputs.perturbed import PerturbedPass
-from gradbench.outputs.readers import read
+from gradbench.outputs.read import read_outputs
 
 
 def clouds(count: int = 400, features: int = 6, seed: int = 0):
@@ -120,14 +120,14 @@ def f():
 @pytest.fixture(scope="module")
 def bank(f):
     data = images(300, seed=9)
-    outputs = read(f, torch.from_numpy(data.images).float() / 255, ["layer_means"])
+    outputs = read_outputs(f, torch.from_numpy(data.images).float() / 255, ["layer_means"])
     return outputs | {"labels": torch.from_numpy(data.labels)}
 
 
 def samples(f, seed: int, count: int = 90) -> Samples:
     x = torch.cat([pixels(count, seed), noise(count, seed)])
     return Samples(
-        read(f, x, ["layer_means"]),
+        read_outputs(f, x, ["layer_means"]),
         torch.arange(len(x)) >= count,
         torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)),
         lambda what, rows: what(f, x[rows]),
@@ -138,7 +138,7 @@ def test_v_looks_at_the_last_layer_alone(f, bank):
     detector = MahalanobisV().fit(bank, samples(f, 1), samples(f, 1))
     assert detector.reads == ("layer_means/stage3",)
     expected = Gaussians.fit(bank["layer_means/stage3"], bank["labels"])
-    outputs = read(f, pixels(), ["layer_means"])
+    outputs = read_outputs(f, pixels(), ["layer_means"])
     assert torch.equal(detector.score(outputs), expected.nearest(outputs["layer_means/stage3"]))
     assert detector.pass_count == PassCount(1, 0)
 
@@ -153,7 +153,7 @@ def test_fe_is_a_regression_on_the_distances_of_all_layers(f, bank):
         return torch.stack(fitted, 1)
 
     regression = Regression().fit(distances(fit.outputs), fit.abnormal)
-    outputs = read(f, pixels(), ["layer_means"])
+    outputs = read_outputs(f, pixels(), ["layer_means"])
     assert torch.equal(detector.score(outputs), regression(distances(outputs)))
 
 
@@ -164,7 +164,7 @@ def test_the_step_moves_towards_the_nearest_class(f, bank, kind):
     assert list(detector.perturbed_passes)[-1] == "layer_means/stage3"
     for name, what in detector.perturbed_passes.items():
         gaussians = detector.gaussians[name]
-        before, after = read(f, x, [name])[name], what(f, x)[:, 0]
+        before, after = read_outputs(f, x, [name])[name], what(f, x)[:, 0]
         assert (gaussians.nearest(after) < gaussians.nearest(before)).double().mean() > 0.95
     layers = len(detector.perturbed_passes)
     assert layers == (1 if kind is MahalanobisP else 3)
@@ -188,7 +188,7 @@ def test_p_chooses_the_step_with_the_best_tnr_on_choose(f, bank):
     near = torch.cat([pixels(90, 2), (pixels(90, 3) + 0.08 * noise(90, 2)).clamp(0, 1)])
     choose = replace(
         choose,
-        outputs=read(f, near, ["layer_means"]),
+        outputs=read_outputs(f, near, ["layer_means"]),
         again=lambda what, rows: what(f, near[rows]),
     )
     grid = (0.1, 0.03, 0.0)

@@ -14,7 +14,7 @@ from gradbench.errors import GradbenchError
 from gradbench.methods.base import PassCount, Samples
 from gradbench.methods.choosing import best_setting, tnr_at_95_tpr
 from gradbench.methods.odin import Odin, OdinFixed, TopClass, odin_score
-from gradbench.outputs.perturbed import PerturbedPass, signs
+from gradbench.outputs.perturbed import PerturbedPass, gradient_signs
 
 
 def pixels(count: int = 40, seed: int = 0) -> torch.Tensor:
@@ -62,10 +62,12 @@ def test_a_saturated_network_still_has_a_direction():
     z = f(pulled)
     (plain,) = torch.autograd.grad(nn.functional.cross_entropy(z, z.argmax(1)), pulled)
     assert (plain == 0).all()
-    found = signs(f, x, "logits", TopClass(1.0))
+    found = gradient_signs(f, x, "logits", TopClass(1.0))
     exact = network().double()
     exact.load_state_dict(f.state_dict())
-    assert (signs(exact, x.double(), "logits", TopClass(1.0)) == found).double().mean() > 0.99
+    assert (
+        gradient_signs(exact, x.double(), "logits", TopClass(1.0)) == found
+    ).double().mean() > 0.99
     assert (found == -1).any()
 
 

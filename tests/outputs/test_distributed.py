@@ -38,8 +38,8 @@ def files(store: Store) -> dict[str, bytes]:
 def test_outputs_and_products_are_those_of_one_process(pool, f, tmp_path, monkeypatch, count):
     data, one, two = images(count), Store(tmp_path / "one"), Store(tmp_path / "two")
     alone = extract(f, digest(f), data, NAMES, one)
-    monkeypatch.setattr(module, "compute", refuse)
-    found = extract(f, digest(f), data, NAMES, two, readers=DistributedReader(pool, f, digest(f)))
+    monkeypatch.setattr(module, "compute_outputs", refuse)
+    found = extract(f, digest(f), data, NAMES, two, reader=DistributedReader(pool, f, digest(f)))
     assert list(found) == list(alone)
     assert all(torch.equal(found[name], alone[name]) for name in alone)
     assert files(one) == files(two)
@@ -52,7 +52,7 @@ def test_another_network_takes_the_place_of_the_first(pool, f, store):
         found = DistributedReader(pool, net, digest(net)).compute(
             images(70), slice(0, 70), ["logits"]
         )
-        again = module.compute(net, images(70), slice(0, 70), ["logits"])
+        again = module.compute_outputs(net, images(70), slice(0, 70), ["logits"])
         assert torch.equal(found.values["logits"], again.values["logits"])
 
 
@@ -61,7 +61,7 @@ def test_images_that_are_read_when_asked_for(pool, f):
     lazy = type(data)("lazy", "", LazyImages(data.images.__getitem__, data.images.shape),
                       data.labels, data.sources)  # fmt: skip
     found = DistributedReader(pool, f, digest(f)).compute(lazy, slice(3, 70), ["logits"])
-    again = module.compute(f, data, slice(3, 70), ["logits"])
+    again = module.compute_outputs(f, data, slice(3, 70), ["logits"])
     assert torch.equal(found.values["logits"], again.values["logits"])
 
 
@@ -70,7 +70,7 @@ def test_perturbed_passes_are_those_of_one_process(pool, f, tmp_path, monkeypatc
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
     alone = CachedPasses(f, digest(f), data, one)(WHAT, rows)
     monkeypatch.setattr(again_module, "in_chunks", refuse)
-    found = CachedPasses(f, digest(f), data, two, readers=DistributedReader(pool, f, digest(f)))(
+    found = CachedPasses(f, digest(f), data, two, reader=DistributedReader(pool, f, digest(f)))(
         WHAT, rows
     )
     assert torch.equal(found, alone)

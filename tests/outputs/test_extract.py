@@ -14,8 +14,10 @@ from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.errors import GradbenchError
 from gradbench.outputs import extract as module
+from gradbench.outputs.base import BatchContext
+from gradbench.outputs.catalogue import built_in
 from gradbench.outputs.extract import extract
-from gradbench.outputs.readers import VERSIONS, check, read, tensor_names
+from gradbench.outputs.read import read_outputs
 from gradbench.store import Store
 
 NORMS = "squared_norms/ones/bce"
@@ -32,13 +34,13 @@ def f():
 def passes(monkeypatch):
     """List what every computed pass over a shard was asked for."""
     asked = []
-    compute = module.compute
+    compute = module.compute_outputs
 
-    def counted(backbone, images, rows, names, **more):
-        asked.append((rows.start, sorted(names)))
-        return compute(backbone, images, rows, names, **more)
+    def counted(backbone, images, rows, outputs, tell):
+        asked.append((rows.start, sorted(output.name for output in outputs)))
+        return compute(backbone, images, rows, outputs, tell)
 
-    monkeypatch.setattr(module, "compute", counted)
+    monkeypatch.setattr(module, "compute_outputs", counted)
     return asked
 
 
@@ -79,9 +81,10 @@ def test_squared_norms_are_those_of_a_loop_in_double_precision(store):
 
 
 def test_golden_outputs():
-    # if this fails, raise the VERSION of the output in readers.VERSIONS
-    assert VERSIONS == {"logits": 2, "features": 1, "layer_means": 3, "squared_norms": 2}
-    found = read(network(), pixels_of(images(2)), ALL)
+    # if this fails, raise the version of the output
+    versions = {"logits": 2, "features": 1, "layer_means": 3, "squared_norms": 2}
+    assert built_in().versions() == versions
+    found = read_outputs(network(), pixels_of(images(2)), ALL)
     assert found["logits"][1].tolist() == pytest.approx([0.0895534, 0.37148, -0.333641], rel=1e-4)
     means = [0.0408191, 0.255273, 0.14522, 0.526194]
     assert found[LAYERS[0]][1, :4].tolist() == pytest.approx(means, rel=1e-4)
@@ -92,10 +95,10 @@ def test_golden_outputs():
 
 
 def test_the_columns_are_the_parameter_tensors(f):
-    names = tensor_names(f)
+    names = BatchContext(f, torch.rand(2, 1, 8, 8)).parameter_names
     assert names[0] == "conv1.weight"
     assert names[-1] == "fc.bias"
-    assert read(f, torch.rand(2, 1, 8, 8), [NORMS])[NORMS].shape == (2, len(names))
+    assert read_outputs(f, torch.rand(2, 1, 8, 8), [NORMS])[NORMS].shape == (2, len(names))
 
 
 # sharing and keeping
@@ -103,10 +106,10 @@ def test_the_columns_are_the_parameter_tensors(f):
 
 def test_outputs_do_not_depend_on_what_else_is_read(f):
     x = torch.rand(50, 1, 8, 8)
-    together = read(f, x, ALL)
+    together = read_outputs(f, x, ALL)
     assert sorted(together) == sorted(ALL)
     for name in ALL:
-        assert torch.equal(read(f, x, [name])[name], together[name]), name
+        assert torch.equal(read_outputs(f, x, [name])[name], together[name]), name
 
 
 def test_all_outputs_share_one_pass_and_are_found_again(store, f, passes):
@@ -207,7 +210,7 @@ def test_outputs_that_are_not_finite_are_refused_and_not_kept(store):
     ("name", "text"),
     [
         ("logit", "no output named 'logit': did you mean logits"),
-        ("squared_norms", "is misnamed: write logits"),
+        ("squared_norms", "is misnamed: write squared_norms/<label>/<loss>"),
         ("squared_norms/ones", "is misnamed"),
         ("logits/ones", "is misnamed"),
         ("squared_norms/onez/bce", "no label named 'onez': did you mean ones"),
@@ -222,7 +225,7 @@ def test_a_misnamed_output_is_refused_before_any_pass(store, f, passes, name, te
 
 def test_names_of_outputs():
     for name in ALL:
-        check(name)
+        built_in().find(name)
 
 
 def test_equal_images_have_equal_outputs_anywhere_in_the_batch(store, f):

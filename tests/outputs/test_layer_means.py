@@ -10,9 +10,9 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
 from gradbench.outputs.extract import extract
-from gradbench.outputs.feature_layers import mean_over_positions
+from gradbench.outputs.layers import mean_over_positions
 from gradbench.outputs.perturbed import read_until
-from gradbench.outputs.readers import read
+from gradbench.outputs.read import read_outputs
 
 NORMS = "squared_norms/ones/bce"
 
@@ -28,7 +28,7 @@ def test_they_are_spatial_means_in_the_order_of_the_network(names):
         maps = [y]
         for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
             maps.append(layer(maps[-1]))
-    found = read(f, x, names)
+    found = read_outputs(f, x, names)
     layers = ["stem", "layer1", "layer2", "layer3", "layer4"]
     assert [name for name in found if name != NORMS] == [f"layer_means/{n}" for n in layers]
     for name, expected in zip(layers, maps):
@@ -38,7 +38,7 @@ def test_they_are_spatial_means_in_the_order_of_the_network(names):
 
 def test_they_leave_no_hook_behind():
     f = network()
-    read(f, torch.rand(2, 1, 8, 8), ["layer_means", NORMS])
+    read_outputs(f, torch.rand(2, 1, 8, 8), ["layer_means", NORMS])
     assert not any(m._forward_hooks for m in f.modules())
 
 
@@ -56,7 +56,7 @@ def test_of_tokens_and_vectors():
     net = Tokens()
     f = Backbone(net, [0.0], [1.0], CLASSES, (5, 2, 2)).eval()
     x = torch.rand(3, 5, 2, 2)
-    found = read(f, x, ["layer_means"])
+    found = read_outputs(f, x, ["layer_means"])
     means = x.flatten(2).mean(1)
     torch.testing.assert_close(found["layer_means/tokens"], means)
     torch.testing.assert_close(found["layer_means/vector"], net.vector(means).detach())
@@ -68,7 +68,7 @@ def test_of_maps_with_channels_last(size):
     net = torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [1, 2], [2, 2], num_classes=3)
     f = Backbone(net, [0.0] * 3, [1.0] * 3, CLASSES, (3, *size)).eval()
     x = torch.rand(2, 3, *size)
-    found = read(f, x, ["layer_means"])
+    found = read_outputs(f, x, ["layer_means"])
     shapes = {name.split("/")[1]: tuple(value.shape) for name, value in found.items()}
     assert shapes == dict(
         zip((*(f"features.{i}" for i in range(4)), "norm"), [(2, 8), (2, 8), *[(2, 16)] * 3])
@@ -102,7 +102,7 @@ def test_a_later_change_in_place_does_not_reach_them():
 
     torch.manual_seed(0)
     f = Backbone(InPlace(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
-    found = read(f, torch.rand(5, 1, 8, 8), ["layer_means"])["layer_means/bn"]
+    found = read_outputs(f, torch.rand(5, 1, 8, 8), ["layer_means"])["layer_means/bn"]
     assert (found < 0).any()
 
 
@@ -147,4 +147,4 @@ class Pair(TinyNet):
 def test_layers_that_cannot_be_read_are_one_sentence(net, text):
     f = Backbone(net(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     with pytest.raises(GradbenchError, match=text):
-        read(f, torch.rand(5, 1, 8, 8), ["layer_means"])
+        read_outputs(f, torch.rand(5, 1, 8, 8), ["layer_means"])

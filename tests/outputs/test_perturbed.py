@@ -10,7 +10,7 @@ from torch import nn
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
-from gradbench.outputs.perturbed import PerturbedPass, read_until, signs
+from gradbench.outputs.perturbed import PerturbedPass, gradient_signs, read_until
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ SOURCES = ("logits", "layer_means/stage1", "layer_means/stage3")
 @pytest.mark.parametrize("source", SOURCES)
 def test_signs_are_those_of_one_image_at_a_time_in_float64(source):
     f, x = network().double(), pixels().double()
-    found = signs(f, x, source, HalfSquare())
+    found = gradient_signs(f, x, source, HalfSquare())
     for image, sign in zip(x, found):
         image = image[None].clone().requires_grad_()
         loss = (read_until(f, image, source) - 0.3).square().sum() / 2
@@ -94,8 +94,8 @@ def test_where_nothing_pulls_the_sign_is_one():
             return self.fc((0 * x).mean((2, 3)).repeat(1, 4))
 
     f = Backbone(Dead(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
-    assert (signs(f, pixels(), "logits", HalfSquare()) == 1).all()
-    assert (signs(network(), pixels(), "logits", HalfSquare()) == -1).any()
+    assert (gradient_signs(f, pixels(), "logits", HalfSquare()) == 1).all()
+    assert (gradient_signs(network(), pixels(), "logits", HalfSquare()) == -1).any()
 
 
 def test_the_network_is_left_as_it_was():
@@ -136,7 +136,7 @@ class Centred(TinyNet):
 def test_a_network_that_mixes_images_is_refused():
     f = Backbone(Centred(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     with pytest.raises(GradbenchError, match="mixes the images"):
-        signs(f, pixels(), "logits", HalfSquare())
+        gradient_signs(f, pixels(), "logits", HalfSquare())
 
 
 class Hidden(TinyNet):
@@ -157,12 +157,12 @@ def test_pixels_that_autograd_does_not_see_are_refused(kind):
     f = Backbone(kind(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     for count in (1, 3):
         with pytest.raises(GradbenchError, match=r"does not see how.*depend on the pixels"):
-            signs(f, pixels()[:count], "logits", HalfSquare())
+            gradient_signs(f, pixels()[:count], "logits", HalfSquare())
 
 
 def test_training_mode_and_chance_are_refused():
     with pytest.raises(GradbenchError, match="training mode"):
-        signs(network().train(), pixels(), "logits", HalfSquare())
+        gradient_signs(network().train(), pixels(), "logits", HalfSquare())
 
     class Noisy(TinyNet):
         def forward(self, x):
@@ -170,7 +170,7 @@ def test_training_mode_and_chance_are_refused():
 
     f = Backbone(Noisy(), [0.4], [0.3], CLASSES, (1, 8, 8)).eval()
     with pytest.raises(GradbenchError, match="random numbers"):
-        signs(f, pixels(), "logits", HalfSquare())
+        gradient_signs(f, pixels(), "logits", HalfSquare())
 
 
 def test_a_gradient_that_is_not_finite_is_refused():
@@ -178,7 +178,7 @@ def test_a_gradient_that_is_not_finite_is_refused():
     with torch.no_grad():
         f.network.fc.weight.fill_(float("inf"))
     with pytest.raises(GradbenchError, match="gradient of the pixels through logits"):
-        signs(f, pixels(), "logits", HalfSquare())
+        gradient_signs(f, pixels(), "logits", HalfSquare())
 
 
 def test_a_layer_that_is_never_called_is_one_sentence():

@@ -49,13 +49,14 @@ def results():
 
 @pytest.fixture
 def trial(store, monkeypatch, results):
-    def seconds(_f, _batch, detector):
+    def seconds(_f, _batch, detector, _reads):
         return SPENT[detector.pass_count.forward, detector.pass_count.backward]
 
     monkeypatch.setattr(pass_times, "seconds", seconds)
     return SimpleNamespace(
         experiment=results.experiment,
         f=SimpleNamespace(backbone=None, weights="w"),
+        outputs_of=list,
         images=SimpleNamespace(normal=images(100)),
         store=store,
         seed=0,
@@ -158,6 +159,6 @@ def test_passes_over_perturbed_images_are_made_to_be_timed(monkeypatch):
     made = []
     monkeypatch.setattr(PerturbedPass, "__call__", lambda *args: made.append(args))
     backbone = SimpleNamespace(device=torch.device("cpu"))
-    assert pass_times.seconds(backbone, images(70), OdinFixed()) > 0
+    assert pass_times.seconds(backbone, images(70), OdinFixed(), []) > 0
     assert [len(pixels) for _, _, pixels in made] == [64, 6, 64, 6]  # the second time counts
     assert {what.magnitudes for what, *_ in made} == {(0.0014,)}

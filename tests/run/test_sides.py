@@ -15,6 +15,7 @@ from _runs import TINY, gradbench, one_sentence
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, join
+from gradbench.outputs.extract import OutputValues
 from gradbench.run.attack_outcomes import deeds
 from gradbench.run.experiment import Cell
 from gradbench.run.sides import protocol
@@ -193,7 +194,8 @@ def test_joined_sets_read_both():
 
 def test_joined_outputs_stay_in_line():
     first, second = (
-        Seen(images(n, seed=n), {"logits": torch.full((n, 3), float(n))}) for n in (4, 6)
+        Seen(images(n, seed=n), OutputValues({"logits": torch.full((n, 3), float(n))}))
+        for n in (4, 6)
     )
     both = first.join(second)
     assert both.outputs["logits"][:, 0].tolist() == [4.0] * 4 + [6.0] * 6

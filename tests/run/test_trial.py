@@ -11,6 +11,7 @@ from gradbench.data import imageset
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
 from gradbench.outputs import extract
+from gradbench.outputs.catalogue import built_in
 from gradbench.protocols.base import Grouped
 from gradbench.protocols.presets import Access2023, Icip2020
 from gradbench.run import trial
@@ -35,7 +36,7 @@ def world(store, limit=None, reads=("logits",)):
     data = images(150, seed=3)
     roles = InDistribution(data, data, data, stratified_subset(data, limit))
     return trial.Trial(
-        SimpleNamespace(reads=list(reads)),
+        SimpleNamespace(reads=list(reads), outputs=built_in()),
         roles,
         TrainedNetwork(network(), "w", "f.pt", 0, {}),
         0,
@@ -57,7 +58,7 @@ def test_accuracy_is_of_the_images_that_are_measured(store):
 def test_accuracy_is_kept_by_shards_with_what_detectors_read(store, monkeypatch):
     monkeypatch.setattr(imageset, "SHARD", 50)
     whole = world(Store(store.root / "whole")).accuracy
-    compute, asked = extract.compute, []
+    compute, asked = extract.compute_outputs, []
 
     def killed(*args, **more):
         asked.append(args[2].start)
@@ -65,7 +66,7 @@ def test_accuracy_is_kept_by_shards_with_what_detectors_read(store, monkeypatch)
             raise Stopped
         return compute(*args, **more)
 
-    monkeypatch.setattr(extract, "compute", killed)
+    monkeypatch.setattr(extract, "compute_outputs", killed)
     reads = ("squared_norms/ones/bce", "logits")
     with pytest.raises(Stopped):
         _ = world(store, reads=reads).accuracy

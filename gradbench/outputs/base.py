@@ -1,0 +1,203 @@
+"""What can be read off f: the base class of outputs, and what a batch of images offers to them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.errors import GradbenchError
+from gradbench.gradients import GradientNorms, outputs, squared_norms
+from gradbench.outputs.layers import FEATURES, Recorder
+from gradbench.support.sources import outside, source_key
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an output takes from the pass that all outputs of a batch share.
+
+    Every output has the logits. What is not declared can be had too, but costs a further pass.
+
+    Attributes:
+        features: the input of the last linear layer.
+        layer_means: layers of whose outputs the means over positions are taken.
+        activations: layers whose outputs are kept as they are.
+        gradients: (label, loss) of squared gradient norms, each a forward and a backward pass.
+    """
+
+    features: bool = False
+    layer_means: tuple[str, ...] = ()
+    activations: tuple[str, ...] = ()
+    gradients: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """The places of f that a `Recorder` has to keep."""
+        return [
+            *([FEATURES] if self.features else []),
+            *(("means", layer) for layer in self.layer_means),
+            *(("activations", layer) for layer in self.activations),
+        ]
+
+
+class BatchContext:
+    """A batch of images with everything that outputs may read of f for it.
+
+    All outputs of a batch share one pass: it is made when the first of them asks for a value, and
+    keeps what any of them declared in `needs`.
+
+    Args:
+        backbone: f in evaluation mode.
+        images: (B, C, H, W) in [0, 1], on the backbone's device.
+        needs: of the outputs that will be read.
+
+    Attributes:
+        backbone: f.
+        images: the images.
+        halvings: how often the engine halved a chunk because memory did not suffice.
+        lends_copies: the reader gets copies, so that it cannot change what others read.
+    """
+
+    def __init__(self, backbone: Backbone, images: Tensor, needs: Iterable[Needs] = ()):
+        needs = list(needs)
+        self.backbone, self._images = backbone, images
+        self.halvings, self.lends_copies = 0, False
+        self._gradients = list(dict.fromkeys(pair for one in needs for pair in one.gradients))
+        self._places = list(dict.fromkeys(place for one in needs for place in one.places))
+        self._logits: Tensor | None = None
+        self._recorders: list[Recorder] = []
+        self._norms: dict[tuple[str, str], GradientNorms | GradbenchError] = {}
+
+    @property
+    def images(self) -> Tensor:
+        """(B, C, H, W) in [0, 1]."""
+        return self._lend(self._images)
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, classes)."""
+        self._make_shared_pass()
+        return self._lend(self._logits)
+
+    @property
+    def features(self) -> Tensor:
+        """Input of the last linear layer, (B, D).
+
+        Raises:
+            GradbenchError: if the logits are not the output of a linear layer.
+        """
+        return self._lend(self._recorded(FEATURES))
+
+    def layer_means(self, layer: str) -> Tensor:
+        """Return the means of a layer's output over positions, (B, channels)."""
+        return self._lend(self._recorded(("means", layer)))
+
+    def activations(self, layer: str) -> Tensor:
+        """Return the output of a layer, (B, ...), for example maps (B, C, H, W)."""
+        return self._lend(self._recorded(("activations", layer)))
+
+    def squared_norms(self, label: str, loss: str) -> Tensor:
+        """Return ||dJ/dtheta_t||^2 of every image and parameter tensor, (B, d).
+
+        J is the loss of the image against the confounding label. Columns stand in the order of
+        `parameter_names`. Other statistics of gradients: `gradbench.gradients` on `backbone`.
+
+        Raises:
+            GradbenchError: for an unknown label or loss, and where the engine refuses the network.
+        """
+        self._make_shared_pass()
+        result = self._gradient_pass(label, loss)
+        if isinstance(result, GradbenchError):
+            raise result
+        return self._lend(result.values)
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the parameter tensors of the network, in the order of the squared norms."""
+        return [name for name, _ in self.backbone.network.named_parameters()]
+
+    def _make_shared_pass(self) -> None:
+        """Make the pass of the first gradients that are needed, or else a forward pass."""
+        if self._logits is not None:
+            return
+        with Recorder(self.backbone, self._images, self._places) as recorder:
+            if self._gradients:
+                result = self._gradient_pass(*self._gradients[0])
+                # where memory ran out, hooks may have seen some images twice
+                if isinstance(result, GradientNorms) and not result.halvings:
+                    self._logits = result.outputs
+            if self._logits is None:
+                recorder.clear()
+                self._logits = outputs(self.backbone, self._images)
+        self._recorders.append(recorder)
+
+    def _gradient_pass(self, label: str, loss: str) -> GradientNorms | GradbenchError:
+        if (label, loss) not in self._norms:
+            try:
+                found = squared_norms(self.backbone, self._images, label=label, loss=loss)
+                self.halvings += found.halvings
+            except GradbenchError as fault:  # raised to those who read it: others may go on
+                found = fault
+            self._norms[label, loss] = found
+        return self._norms[label, loss]
+
+    def _recorded(self, place: tuple[str, str]) -> Tensor:
+        self._make_shared_pass()
+        if not any(recorder.holds(place) for recorder in self._recorders):
+            with Recorder(self.backbone, self._images, [place]) as recorder:
+                outputs(self.backbone, self._images)
+            self._recorders.append(recorder)
+        (recorder, *_) = (one for one in self._recorders if one.holds(place))
+        return recorder.values(place)
+
+    def _lend(self, tensor: Tensor) -> Tensor:
+        return tensor.clone() if self.lends_copies else tensor
+
+
+class Output(ABC):
+    """One named quantity that is read off f, a tensor for each image.
+
+    One Python file and one file in `configs/output/`; detectors name it in `reads`. A name may end
+    in values for the arguments that `parameters` lists: `squared_norms/ones/bce`.
+
+    Attributes:
+        name: by which detectors read it; given by the catalogue that builds it.
+        settings: of its file, where that is not one of gradbench's.
+        parameters: arguments of the constructor that a name may give after slashes.
+        needs: what it takes from the shared pass; of the class, or of the object.
+        version: raised when its values change, so that kept ones are not mistaken for them.
+    """
+
+    name: str = ""
+    settings: Mapping[str, Any] = {}
+    parameters: ClassVar[tuple[str, ...]] = ()
+    needs: Needs = Needs()
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def read(self, context: BatchContext) -> Tensor:
+        """Return the values of a batch, (B, ...) and finite; kept as float32.
+
+        Those of an image must not depend on the images beside it.
+        """
+
+    def of_network(self, backbone: Backbone) -> Sequence[Output]:
+        """Return the outputs that this name stands for with a network: itself, or one a layer."""
+        return [self]
+
+    @property
+    def identity(self) -> int | dict[str, Any]:
+        """What keys of products hold besides its name: a version; of a user's own also its code."""
+        more = source_key(self)
+        if not (self.settings or more):
+            return self.version
+        return {"version": self.version, "settings": dict(self.settings), **more}
+
+    @property
+    def is_users_own(self) -> bool:
+        """Tell whether its class is from outside gradbench."""
+        return outside(self)
