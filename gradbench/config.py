@@ -1,21 +1,28 @@
-"""Finds configuration files and reads the members of a group.
+"""Configuration: its typed description, its files, and how Hydra composes it.
 
 The folder `configs/` stands beside the package in a checkout and inside it in an installed
-wheel; the folders of `--config-dir` come before it.
+wheel; the folders of `--config-dir` come before it. What configs/config.yaml sets and what an
+experiment's file may change are the same settings (`Settings`). Settings of members are described
+by the constructors of their classes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.settings import check_file
-from gradbench.support.described import written
-from gradbench.support.names import check_name
+from gradbench.support.text import check_name, format_value
+from gradbench.support.typed import check_type, setting_names
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
 
 GROUPS = (
     *("backbone", "dataset", "challenge", "output", "detector", "protocol", "experiment"),
@@ -23,6 +30,252 @@ GROUPS = (
 )
 CHOSEN = ("backbone", "dataset", "protocol", "experiment", "launcher")
 """Groups of which a run takes one member, by `group=NAME`."""
+INSIDE = ("backbone", "dataset", "protocol")
+"""Groups whose chosen member is a section of the configuration."""
+
+From0 = Annotated[int, Meta(ge=0)]
+From1 = Annotated[int, Meta(ge=1)]
+From10 = Annotated[int, Meta(ge=10)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+"""NumPy and scikit-learn take no larger ones."""
+Entry = str | dict[str, Any]
+"""A member's name, or `{use: NAME, setting: value}`."""
+Keep = Literal["all", "successful"]
+
+ABSENT: Any = UNSET
+"""A file need not name every setting; what holds then stands in configs/config.yaml."""
+
+
+class Section(Struct, forbid_unknown_fields=True):
+    """A mapping whose settings are all known."""
+
+
+class DataSection(Section):
+    """Where images are, see `data.settings.DataSettings`."""
+
+    root: str = ABSENT
+    download: bool = ABSENT
+    workers: From1 = ABSENT
+
+
+class TrainingSection(Section):
+    """How f is trained, see `backbones.recipe.Recipe`."""
+
+    epochs: From1 = ABSENT
+    batch: Annotated[int, Meta(ge=2)] = ABSENT
+    lr: Annotated[float, Meta(ge=0)] = ABSENT
+    schedule: Literal["onecycle", "cosine"] = ABSENT
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = ABSENT
+    weight_decay: Annotated[float, Meta(ge=0)] = ABSENT
+    precision: Literal["auto", "bfloat16", "float32"] = ABSENT
+
+
+class AugmentSection(Section):
+    """What training does to images."""
+
+    pad: From0 = ABSENT
+    flip: bool = ABSENT
+
+
+class RolesSection(Section):
+    """The splits of a data set that play each role, in order of preference."""
+
+    train: str | list[str] = ABSENT
+    test: str | list[str] = ABSENT
+    challenge: str | list[str] = ABSENT
+
+
+class ProcessingStep(Section):
+    """One step of the resampling and JPEG compression that a data set's images went through."""
+
+    shape: tuple[From1, From1] = ABSENT
+    filter: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = ABSENT
+    jpeg: Annotated[int, Meta(ge=1, le=100)] = ABSENT
+
+
+class ArchiveSection(Section):
+    """An archive of a data set, see `data.download`."""
+
+    url: str
+    md5: str = ABSENT
+    sha256: str = ABSENT
+    bytes: From1 = ABSENT
+    to: str = ABSENT
+    inner: str = ABSENT
+    splits: list[str] = ABSENT
+
+
+class ChallengeSection(Section):
+    """What holds for all challenges of a run."""
+
+    seed: Seed = ABSENT
+    quantise: bool = ABSENT
+    source: Literal["archive", "generated", "auto"] = ABSENT
+    keep: Keep | None = ABSENT
+    noisy_negatives: bool | None = ABSENT
+
+
+class DetectorSection(Section):
+    """What holds for all detectors of a run."""
+
+    seed: Seed = ABSENT
+
+
+class EvaluationSection(Section):
+    """How numbers and their intervals are measured."""
+
+    seed: Seed = ABSENT
+    replicates: Annotated[int, Meta(ge=100, le=10**6)] = ABSENT
+    confidence: Annotated[float, Meta(ge=0.5, lt=1)] = ABSENT
+
+
+class ControlsSection(Section):
+    """Which controls are made."""
+
+    identity: bool = ABSENT
+    random_labels: bool = ABSENT
+    round_trip: bool = ABSENT
+    random_split: bool = ABSENT
+    memorisation: bool = ABSENT
+    limit: From10 = ABSENT
+
+
+class ModelSection(Section):
+    """What is kept to score new images."""
+
+    hold_out: From0 = ABSENT
+
+
+class MemberFile(Struct):
+    """Settings that stand in the file of every member; the rest is its class's."""
+
+    _target_: str | None = ABSENT
+    name: str | None = ABSENT
+    description: str = ABSENT
+
+
+class DatasetFile(MemberFile):
+    """Settings in the file of a data set that hold settings themselves, see `data.dataset`."""
+
+    roles: RolesSection = ABSENT
+    augment: AugmentSection = ABSENT
+    processing: ProcessingStep | list[ProcessingStep] | None = ABSENT
+    archives: list[ArchiveSection] = ABSENT
+
+
+class ArgumentsSection(Section):
+    """A network's names for the number of classes and of channels, null for none."""
+
+    classes: str | None = ABSENT
+    channels: str | None = ABSENT
+
+
+class BackboneFile(MemberFile):
+    """Settings in the file of a network besides arguments of its class."""
+
+    checkpoint: str | None = ABSENT
+    trained_on: str | None = ABSENT
+    narrower: From1 | None = ABSENT
+    feature_layers: str | list[str] | None = ABSENT
+    arguments: ArgumentsSection | None = ABSENT
+
+
+class SuiteFile(Section):
+    """A file that stands for several members."""
+
+    members: list[Entry] = ABSENT
+    description: str = ABSENT
+
+
+class Settings(Section):
+    """A run's configuration."""
+
+    name: str = ABSENT
+    description: str = ABSENT
+    remark: str = ABSENT
+    out: str = ABSENT
+    store: str = ABSENT
+    challenges: Entry | list[Entry] | None = ABSENT
+    level: From0 | list[From0] | None = ABSENT
+    levels: From0 | list[From0] | None = ABSENT
+    detectors: Entry | list[Entry] | None = ABSENT
+    seed: Seed | list[Seed] = ABSENT
+    seeds: Seed | list[Seed] | None = ABSENT
+    limit: From10 | None = ABSENT
+    device: str = ABSENT
+    devices: From1 = ABSENT
+    data: DataSection = ABSENT
+    training: TrainingSection = ABSENT
+    challenge: ChallengeSection = ABSENT
+    detector: DetectorSection = ABSENT
+    evaluation: EvaluationSection = ABSENT
+    controls: ControlsSection = ABSENT
+    model: ModelSection = ABSENT
+    backbone: BackboneFile = ABSENT
+    dataset: DatasetFile = ABSENT
+    protocol: MemberFile = ABSENT
+
+
+def every_setting() -> list[str]:
+    """Return the names of all settings."""
+    return setting_names(Settings)
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Refuse a composed configuration that is not what is described here.
+
+    Raises:
+        GradbenchError: naming the setting, its value and what is due.
+    """
+    check_type(config, Settings)
+    check_name("name", config["name"])
+    for group in INSIDE:
+        if config[group].get("name") is not None:
+            check_name(f"{group}.name", config[group]["name"])
+
+
+def check_file(group: str, content: Mapping[str, Any], path: Path) -> None:
+    """Refuse the file of a member that is not what is described here.
+
+    Args:
+        group: of the configuration.
+        content: as it stands there; what refers to other settings is checked when it is composed.
+        path: of the file.
+
+    Raises:
+        GradbenchError: naming the file, the setting, its value and what is due.
+    """
+    due, kind, also = MemberFile, "setting", ()
+    if group == "experiment":
+        if "@package _global_" not in path.read_text(encoding="utf-8"):
+            raise GradbenchError(
+                f"{path} changes nothing: write '# @package _global_' as its first line"
+            )
+        due, also = Settings, ("defaults",)
+        content = {k: v for k, v in content.items() if k not in ("defaults", "hydra")}
+    elif group in ("backbone", "dataset"):
+        due = BackboneFile if group == "backbone" else DatasetFile
+    elif "members" in content:
+        due, kind = SuiteFile, f"setting of a suite of {group}s"
+    elif group in ("launcher", "table"):
+        return
+    try:
+        check_type(_without_references(content), due, "", kind, also)
+    except GradbenchError as fault:
+        raise GradbenchError(f"{path}: {fault}") from None
+
+
+def _without_references(content: Any) -> Any:
+    """Return a mapping without the values that wait for others, as `${name}`."""
+    if not isinstance(content, Mapping):
+        return content
+    return {k: _without_references(v) for k, v in content.items() if not _refers(v)}
+
+
+def _refers(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_refers, value))
+    return isinstance(value, str) and ("${" in value or value == "???")
 
 
 def builtin_dir() -> Path:
@@ -31,146 +284,116 @@ def builtin_dir() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
 
 
-def compose(overrides: Sequence[str] = (), dirs: Iterable[str | Path] = ()) -> dict[str, Any]:
-    """Compose the configuration of a run from Python, as the command line does.
-
-    Args:
-        overrides: for example `experiment=quickstart`.
-        dirs: folders of the user's own configuration files.
-
-    Returns:
-        The resolved configuration.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    dirs = [str(Path(folder).resolve()) for folder in dirs]
-    check_chosen(overrides, [Path(folder) for folder in dirs])
-    path = [f"hydra.searchpath=[{','.join(dirs)}]"] if dirs else []
-    with initialize_config_dir(str(builtin_dir()), version_base="1.3"):
-        cfg = hydra_compose("config", overrides=[*path, *overrides])
-    return plain(cfg)
-
-
-def check_chosen(overrides: Iterable[str], dirs: Iterable[Path] = ()) -> None:
-    """Look at the files of the members that overrides choose, before Hydra joins them.
-
-    Raises:
-        GradbenchError: naming the file and what is wrong with it.
-    """
-    for override in overrides:
-        group, given, name = override.partition("=")
-        if given and group in CHOSEN and name in group_files(group, dirs):
-            read_member(group, name, dirs)
-
-
-def plain(cfg) -> dict[str, Any]:
-    """Return a composed configuration as plain, resolved data."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as fault:
-        reason = " ".join(str(fault).split())
-        raise GradbenchError(f"the configuration cannot be resolved: {reason}") from fault
-
-
 def group_files(group: str, dirs: Iterable[Path] = ()) -> dict[str, Path]:
     """Return the files of a group by member name; folders named first win."""
-    return own_files(group, (*dirs, builtin_dir()))
+    return files_in((*dirs, builtin_dir()), group)
 
 
-def read_member(group: str, name: str, dirs: Iterable[Path] = ()) -> dict[str, Any]:
-    """Return the content of a member's file as it stands there, without OmegaConf's half second.
-
-    Raises:
-        GradbenchError: if there is no such member, or its file is not YAML.
-    """
-    import yaml
-
-    path = _file(group, name, dirs)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader()) or {}
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as fault:
-        raise _unreadable(path, fault) from fault
-    return _checked(group, content, path)
+def files_in(dirs: Iterable[Path], group: str) -> dict[str, Path]:
+    """Return the files of a group that stand in some folders by member name."""
+    files: dict[str, Path] = {}
+    for folder in dirs:
+        for path in sorted((Path(folder) / group).glob("*.yaml")):
+            files.setdefault(path.stem, path)
+    return files
 
 
-def load_member(group: str, name: str, dirs: Iterable[Path] = ()) -> dict[str, Any]:
-    """Return the content of a member's file.
-
-    Raises:
-        GradbenchError: if there is no such member, or its file is not YAML.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    path = _file(group, name, dirs)
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as fault:
-        raise _unreadable(path, fault) from fault
-    return _checked(group, content, path)
-
-
-def shadows(dirs: Iterable[Path]) -> list[str]:
+def replaced_members(dirs: Iterable[Path]) -> list[str]:
     """Return `group name` of every built-in member that a user's file takes the place of."""
     dirs = [Path(folder) for folder in dirs if Path(folder).resolve() != builtin_dir().resolve()]
     return [
         f"{group} {name}"
         for group in GROUPS
-        for name in sorted(own_files(group, dirs).keys() & own_files(group, [builtin_dir()]).keys())
+        for name in sorted(files_in(dirs, group).keys() & group_files(group).keys())
     ]
 
 
-def own_files(group: str, dirs: Iterable[Path]) -> dict[str, Path]:
-    """Return the files of a group that stand in some folders by member name."""
-    found: dict[str, Path] = {}
-    for folder in dirs:
-        for path in sorted((Path(folder) / group).glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return found
+def load_member(
+    group: str, name: str, dirs: Iterable[Path] = (), resolve: bool = True
+) -> dict[str, Any]:
+    """Return the content of a member's file.
+
+    Args:
+        group: of the configuration.
+        name: of the member.
+        dirs: folders of the user's own configuration files.
+        resolve: whether references to other settings in the file are replaced by their values.
+
+    Raises:
+        GradbenchError: if there is no such member, or its file is not YAML.
+    """
+    import yaml
+
+    files = group_files(group, dirs)
+    if not isinstance(name, str) or name not in files:
+        raise unknown(group, format_value(name), files)
+    path = files[name]
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_loader()) or {}
+        if resolve and "${" in text:
+            content = resolve_references(content)
+    except UnicodeDecodeError as fault:
+        raise GradbenchError(f"{path} is no text in UTF-8: save it in that encoding") from fault
+    except (yaml.YAMLError, OSError, GradbenchError) as fault:
+        reason = " ".join(str(fault).split())
+        raise GradbenchError(f"{path} is not a valid configuration: {reason}") from fault
+    if not isinstance(content, dict):
+        raise GradbenchError(f"{path} holds no mapping of names to values")
+    check_file(group, content, path)
+    return content
 
 
 @cache
 def _loader() -> type:
-    """Return a loader that reads numbers and dates as OmegaConf's does, ten times as fast."""
+    """Return a loader that reads as OmegaConf's does, ten times as fast and without its import."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        """Takes 1e-3 for a number, and a date for text."""
+        """Takes 1e-3 for a number and a date for text; refuses a key that stands twice."""
+
+        def construct_mapping(self, node, deep=False):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+            keys = [key.value for key, _ in pairs if key.tag != "tag:yaml.org,2002:merge"]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"'{key}' stands there twice", node.start_mark
+                    )
+            return super().construct_mapping(node, deep)
 
     date = "tag:yaml.org,2002:timestamp"
     number = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
     Loader.yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in found if tag != date]
-        for first, found in Loader.yaml_implicit_resolvers.items()
+        first: [(tag, form) for tag, form in forms if tag != date]
+        for first, forms in Loader.yaml_implicit_resolvers.items()
     }
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     return Loader
 
 
-def _file(group: str, name: str, dirs: Iterable[Path]) -> Path:
-    files = group_files(group, dirs)
-    if not isinstance(name, str) or name not in files:
-        raise unknown(group, written(name), files)
-    return files[name]
+def resolve_references(content: Any) -> Any:
+    """Return plain data without references to other settings."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(content), resolve=True)
+    except OmegaConfBaseException as fault:
+        reason = " ".join(str(fault).split())
+        raise GradbenchError(f"the configuration cannot be resolved: {reason}") from fault
 
 
-def _unreadable(path: Path, fault: Exception) -> GradbenchError:
-    if isinstance(fault, UnicodeDecodeError):
-        return GradbenchError(f"{path} is no text in UTF-8: save it in that encoding")
-    reason = " ".join(str(fault).split())
-    return GradbenchError(f"{path} is not a valid configuration: {reason}")
+def check_chosen_files(overrides: Iterable[str], dirs: Iterable[Path] = ()) -> None:
+    """Look at the files of the members that overrides choose, of which Hydra says less.
 
-
-def _checked(group: str, content: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise GradbenchError(f"{path} holds no mapping of names to values")
-    check_file(group, content, path)
-    return content
+    Raises:
+        GradbenchError: naming the file and what is wrong with it.
+    """
+    for override in overrides:
+        group, _, name = override.partition("=")
+        if group in CHOSEN and name in group_files(group, dirs):
+            load_member(group, name, dirs, resolve=False)
 
 
 def expand(group: str, entries: Any, dirs: Iterable[Path] = ()) -> list[tuple[str, dict[str, Any]]]:
@@ -185,27 +408,27 @@ def expand(group: str, entries: Any, dirs: Iterable[Path] = ()) -> list[tuple[st
     plural = f"{group}s"
     if isinstance(entries, (str, Mapping)):
         entries = [entries]
-    found: dict[str, dict[str, Any]] = {}
+    members: dict[str, dict[str, Any]] = {}
     for entry in _unfold(group, entries or [], tuple(dirs)):
         changes = dict(entry)
         base = changes.pop("use", None)
         if not isinstance(base, str):
             raise GradbenchError(
-                f"{plural}: {written(entry)} names no member; write {{use: NAME, …}}"
+                f"{plural}: {format_value(entry)} names no member; write {{use: NAME, …}}"
             )
         name = check_name(f"name of a {group}", changes.pop("name", base))
         content = load_member(group, base, dirs)
         if "members" in content:
             raise GradbenchError(
-                f"{plural}: {written(entry)} changes a suite; name its members, as {{use: NAME, …}}"
+                f"{plural}: {format_value(entry)} changes a suite; name its members, as "
+                "{use: NAME, …}"
             )
-        content |= changes
-        if name in found:
+        if name in members:
             raise GradbenchError(
                 f"{plural}: '{name}' stands there twice; give one a name: of its own"
             )
-        found[name] = content
-    return list(found.items())
+        members[name] = content | changes
+    return list(members.items())
 
 
 def _unfold(group: str, entries: Iterable[Any], dirs: tuple[Path, ...], inside=()):
@@ -220,3 +443,40 @@ def _unfold(group: str, entries: Iterable[Any], dirs: tuple[Path, ...], inside=(
             yield from _unfold(group, content["members"], dirs, (*inside, entry))
         else:
             yield {"use": entry}
+
+
+@contextlib.contextmanager
+def hydra_here() -> Iterator[Hydra]:
+    """Give Hydra with gradbench's own configuration, for the time of the block."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_dir(str(builtin_dir()), version_base="1.3"):
+        yield GlobalHydra.instance().hydra
+
+
+def with_searchpath(overrides: Iterable[str], dirs: Iterable[str | Path]) -> list[str]:
+    """Return overrides that make Hydra look for members in the user's folders too."""
+    folders = [str(Path(folder).resolve()) for folder in dirs]
+    return [*([f"hydra.searchpath=[{','.join(folders)}]"] if folders else []), *overrides]
+
+
+def compose(overrides: Sequence[str] = (), dirs: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """Compose the configuration of a run, as the command line does.
+
+    Args:
+        overrides: for example `experiment=quickstart`.
+        dirs: folders of the user's own configuration files.
+
+    Returns:
+        The resolved configuration.
+
+    Raises:
+        GradbenchError: if the file of a chosen member is not valid.
+    """
+    dirs = [Path(folder) for folder in dirs]
+    check_chosen_files(overrides, dirs)
+    from hydra import compose as hydra_compose
+
+    with hydra_here():
+        return resolve_references(hydra_compose("config", with_searchpath(overrides, dirs)))

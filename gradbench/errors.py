@@ -1,6 +1,10 @@
-"""The exceptions that reach the user as a sentence instead of a traceback."""
+"""The exceptions that reach the user as a sentence instead of a traceback, and text fit for it."""
+
+from __future__ import annotations
 
 import difflib
+import os
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -21,15 +25,34 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> GradbenchError:
 
     The name itself, which may be valid elsewhere, is never proposed.
     """
-    name = str(name)  # which may be anything that was given in the place of one
+    name = str(name)  # anything may be given in the place of a name
     choices = sorted(choice for choice in choices if choice != name)
-    name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     if near and len(choices) > MANY:
-        return GradbenchError(f"no {kind} named '{name}': {hint.strip()}")
-    return GradbenchError(f"no {kind} named '{name}': {hint}{_valid(choices)}")
+        valid = ""
+    else:
+        valid = f"valid choices are {', '.join(choices)}" if choices else "there are none"
+    return GradbenchError(f"no {kind} named '{printable(name)}': {hint}{valid}".rstrip())
 
 
-def _valid(choices: list[str]) -> str:
-    return f"valid choices are {', '.join(choices)}" if choices else "there are none"
+def printable(text: str | os.PathLike) -> str:
+    r"""Return a text or path on one line that cannot steer a terminal.
+
+    Controls, invisible characters, lone surrogates and line breaks are escaped as Python writes
+    them; what is escaped already stays as it is.
+
+    >>> print(printable("two\nlines, \x1b[1mbold\x1b[0m, \ud800"))
+    two\nlines, \x1b[1mbold\x1b[0m, \ud800
+    """
+    text = str(text)
+    if text.isprintable():  # by far the most, and done in C
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if _steers(unicodedata.category(c)) else c for c in text
+    )
+
+
+def _steers(category: str) -> bool:
+    """Tell controls, invisible characters, surrogates and line breaks from what is printed."""
+    return category[0] == "C" or category in ("Zl", "Zp")

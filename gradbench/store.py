@@ -24,9 +24,9 @@ from msgspec import Struct
 from safetensors import SafetensorError
 
 from gradbench.errors import GradbenchError
-from gradbench.support.documents import Damaged, read
-from gradbench.support.locks import held
-from gradbench.support.peak import Peaks
+from gradbench.support.files import Damaged, read_json
+from gradbench.support.locks import file_lock
+from gradbench.support.memory import PeakMemory
 from gradbench.support.progress import say
 
 MANIFEST = "product.json"
@@ -63,7 +63,7 @@ class Key:
     def digest(self) -> str:
         """The key itself: 40 hexadecimal digits."""
         content = [self.step, self.version, self.config, self.inputs]
-        return hashlib.sha256(canonical(content).encode()).hexdigest()[:40]
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Store:
         """Products that this object gave out, with their notes alone: a run may use thousands;
         and whether it made them itself."""
         self._told: set[Key] = set()
-        self._peaks = Peaks()
+        self._peaks = PeakMemory()
 
     @property
     def made(self) -> list[Key]:
@@ -110,7 +110,7 @@ class Store:
         folder = self._folder(key)
         if not (folder / MANIFEST).is_file():
             return None
-        fault = check(folder)
+        fault = find_damage(folder)
         if fault:
             if key not in self._told:
                 say(f"store: {key.step} {key.digest[:12]} is damaged ({fault}); it is made anew")
@@ -180,7 +180,7 @@ class Store:
             found = [p for p in step.iterdir() if p.suffix != ".part" and (p / MANIFEST).is_file()]
             for folder in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime):
                 try:
-                    yield folder, read(folder / MANIFEST, Manifest)
+                    yield folder, read_json(folder / MANIFEST, Manifest)
                 except Damaged:
                     yield folder, {}
 
@@ -198,7 +198,9 @@ class Store:
         """
         with contextlib.ExitStack() as stack:
             with self._writing():
-                stack.enter_context(held(self.root / "locks" / f"{name}.lock", f"makes {what}"))
+                stack.enter_context(
+                    file_lock(self.root / "locks" / f"{name}.lock", f"makes {what}")
+                )
             yield
 
     def _lock(self, key: Key):
@@ -251,10 +253,10 @@ class Store:
         )
 
 
-def check(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
     """Return what is wrong with a product's files, None if nothing is."""
     try:
-        manifest = read(folder / MANIFEST, Manifest)
+        manifest = read_json(folder / MANIFEST, Manifest)
     except Damaged:
         return "its manifest cannot be read"
     if manifest["sha256"] != _seal_of(manifest):
@@ -274,7 +276,7 @@ def check(folder: Path) -> str | None:
     return None
 
 
-def canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 

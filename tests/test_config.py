@@ -8,7 +8,7 @@ import torch
 
 from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.other_set import OtherSet
-from gradbench.config import GROUPS, compose, expand, group_files, load_member, read_member
+from gradbench.config import GROUPS, compose, expand, group_files, load_member
 from gradbench.errors import GradbenchError
 from gradbench.run.experiment import find_device, read
 from gradbench.support.instantiate import instantiate
@@ -63,9 +63,8 @@ def test_every_file_of_a_group_is_read_and_described(group):
     files = group_files(group)
     assert files
     # settings of a launcher refer to those of the run, so that Hydra alone reads them whole
-    reader = read_member if group == "launcher" else load_member
     for name in files:
-        assert isinstance(reader(group, name), dict)
+        assert isinstance(load_member(group, name, resolve=group != "launcher"), dict)
 
 
 def test_folders_of_the_user_come_first(mine):

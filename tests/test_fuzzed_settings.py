@@ -17,11 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gradbench.cli.complaints import in_a_sentence
 from gradbench.cli.hydra_app import composed
 from gradbench.cli.overrides import check_overrides
-from gradbench.config import CHOSEN, builtin_dir, check_chosen, load_member
-from gradbench.errors import GradbenchError
+from gradbench.config import CHOSEN, builtin_dir, check_chosen_files, every_setting, load_member
+from gradbench.errors import GradbenchError, printable
 from gradbench.run.experiment import read
-from gradbench.settings import every_setting
-from gradbench.support.paths import shown
 
 VALUES = (
     *("true", "1", "-1", "0", "1e3", "2.5", "null", "[]", "[[]]", "[[1]]", "{}", "{a: 1}", "x"),
@@ -85,7 +83,7 @@ def sentence(cfg, line: str) -> str | None:
     """Return with what a line is refused, None where it is a valid configuration."""
     try:
         check_overrides([line], multirun=False)
-        check_chosen([line])
+        check_chosen_files([line])
         with in_a_sentence([line]):
             changed = copy.deepcopy(cfg)
             overrides = OverridesParser.create().parse_overrides([line])
@@ -102,7 +100,7 @@ def test_values_of_all_kinds_are_valid_or_one_sentence(bases):
     for line, text in told.items():
         if text is not None:
             assert text.strip(), line
-            assert "\n" not in shown(text), line
+            assert "\n" not in printable(text), line
             assert "Error(" not in text, (line, text)
     refused = sum(text is not None for text in told.values())
     assert 0.5 * len(told) < refused < len(told)

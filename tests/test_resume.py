@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from _runs import SMALL, about, copy_of, gradbench, kept, reference, same_results, steps
 
-from gradbench.store import MANIFEST, Store, check
+from gradbench.store import MANIFEST, Store, find_damage
 
 
 @cache
@@ -104,7 +104,7 @@ def test_damaged_products_are_made_anew_and_the_results_are_the_same(finished, t
     for product in hurt:
         told = f"store: {product.parent.name} {product.name[:12]} is damaged ("
         assert ran.err.count(told) == 1
-        assert check(product) is None
+        assert find_damage(product) is None
     assert about(here)["time"]["products_made"] == len(hurt)
     assert same_results(finished, here)
 

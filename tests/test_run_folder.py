@@ -9,7 +9,7 @@ from _runs import SMALL, TINY, copy_of, gradbench, one_sentence, reference, same
 from gradbench import pipeline
 from gradbench.report import claim
 from gradbench.report.manifest import listed
-from gradbench.support.locks import held
+from gradbench.support.locks import file_lock
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_second_run_waits_while_one_writes(finished, tmp_path, monkeypatch):
         begun.set()
 
     monkeypatch.setattr("gradbench.support.locks.say", say)
-    with held(here / "run/.gradbench-lock", "writes"):
+    with file_lock(here / "run/.gradbench-lock", "writes"):
         second = threading.Thread(target=write, args=(here, told))
         second.start()
         assert begun.wait(60)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from gradbench.errors import GradbenchError
-from gradbench.store import MANIFEST, Key, Store, canonical, check
+from gradbench.store import MANIFEST, Key, Store, canonical_json, find_damage
 
 KEY = Key("outputs", 1, {"size": 3, "name": "x"}, {"images": "abc"})
 
@@ -65,7 +65,7 @@ def test_key_golden_value():
 def test_key_refuses_numbers_that_json_cannot_tell_apart():
     with pytest.raises(ValueError, match="JSON"):
         _ = Key("step", 1, {"a": float("nan")}).digest
-    assert canonical({"b": 1, "a": (1, 2)}) == '{"a":[1,2],"b":1}'
+    assert canonical_json({"b": 1, "a": (1, 2)}) == '{"a":[1,2],"b":1}'
 
 
 # making and finding
@@ -134,12 +134,12 @@ def alter_note(folder):
 def test_a_damaged_product_is_found_and_made_anew(store, capsys, damage):
     folder = store.make(KEY, fill).folder
     damage(folder)
-    assert check(folder)
+    assert find_damage(folder)
     again = Store(store.root)
     assert again.get(KEY) is None
     product = again.make(KEY, fill)
     assert again.made == [KEY]
-    assert check(folder) is None
+    assert find_damage(folder) is None
     assert product.about["images"] == 3
     assert product.path("values.bin").read_bytes() == b"0123456789"
     assert capsys.readouterr().err.count("is damaged") == 1

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gradbench.backbones.feature_layers import feature_layers as layers_of
 from gradbench.errors import GradbenchError
-from gradbench.support.instantiate import behind
-from gradbench.support.sources import source_key, stable_config, stable_name
+from gradbench.support.code_keys import code_key, stable_config, stable_name
+from gradbench.support.instantiate import imported_targets
 
 
 class Backbone(nn.Module):
@@ -112,7 +112,7 @@ def _shape(value: Any) -> str:
 
 def defining_classes(network: nn.Module, target: str | None = None) -> list[Any]:
     """Return the classes of a network's modules, and the class or function of its class path."""
-    return [*{type(module) for module in network.modules()}, *behind(target)]
+    return [*{type(module) for module in network.modules()}, *imported_targets(target)]
 
 
 def digest(backbone: Backbone) -> str:
@@ -123,7 +123,7 @@ def digest(backbone: Backbone) -> str:
     kind = stable_name(type(backbone.network))
     about = [kind, stable_config(backbone.config), str(backbone.network)]
     target = backbone.config.get("_target_")
-    if code := source_key(*defining_classes(backbone.network, target)):
+    if code := code_key(*defining_classes(backbone.network, target)):
         about.append(code)
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     tensors = dict(backbone.network.state_dict(), mean=backbone.mean, std=backbone.std)

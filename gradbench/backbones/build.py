@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gradbench.errors import GradbenchError
-from gradbench.support.calling import said, settings_kept
-from gradbench.support.instantiate import check_arguments, found, parameters
-from gradbench.support.sources import outside
+from gradbench.support.code_keys import is_external
+from gradbench.support.external import describe_exception, preserve_process_state
+from gradbench.support.instantiate import check_arguments, import_target, parameters_of
 
 NOT_ARGUMENTS = (
     *("_target_", "name", "description", "checkpoint", "trained_on", "narrower", "arguments"),
@@ -57,8 +57,8 @@ def check_network(config: Mapping[str, Any]) -> None:
             f"backbone={config.get('name')} has no class: name it with "
             "backbone._target_=my.module.Net"
         )
-    make = found("backbone", target, nn.Module)
-    takes, open_ended = parameters(make)
+    make = import_target("backbone", target, nn.Module)
+    takes, open_ended = parameters_of(make)
     for count, name in _argument_names(config).items():
         if name and name not in takes and not open_ended:
             raise GradbenchError(
@@ -77,9 +77,9 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
             a state that could not be kept.
     """
     target = config["_target_"]
-    make = found("backbone", target, nn.Module)
+    make = import_target("backbone", target, nn.Module)
     try:
-        with settings_kept():
+        with preserve_process_state():
             network = make(**config["arguments"])
     except GradbenchError:
         raise
@@ -88,9 +88,9 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
             f"backbone {target} refuses its arguments ({fault}); it takes {inspect.signature(make)}"
         ) from fault
     except Exception as fault:
-        if not outside(make):
+        if not is_external(make):
             raise
-        raise GradbenchError(f"backbone {target} {said(fault)}") from fault
+        raise GradbenchError(f"backbone {target} {describe_exception(fault)}") from fault
     if not isinstance(network, nn.Module):
         raise GradbenchError(f"backbone._target_={target} gives no torch.nn.Module")
     if problem := _problem_of_state(network):

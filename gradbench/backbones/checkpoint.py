@@ -26,8 +26,7 @@ from gradbench.backbones.checkpoint_weights import (
     find_candidates,
 )
 from gradbench.backbones.shared_tensors import first_names, unique_state, unshare_expanded_buffers
-from gradbench.errors import GradbenchError
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable
 from gradbench.support.progress import say
 from gradbench.support.tensors import save_tensors
 
@@ -86,7 +85,7 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, Any]]:
         cause, reason = fault, _reason(fault)
     raise GradbenchError(
         f"backbone.checkpoint={path} cannot be read as safetensors or as a torch file of weights "
-        f"only ({shown(reason)})"
+        f"only ({printable(reason)})"
     ) from cause
 
 
@@ -125,7 +124,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
         if isinstance(content, dict):
             keys = _listed(list(map(str, dict.keys(content)))) or "none"
             held = f"no tensors by name, but a dict with the keys {keys}"
-        raise GradbenchError(f"{source} holds {shown(held)}")
+        raise GradbenchError(f"{source} holds {printable(held)}")
     best, *others = candidates
     if not best.complete:
         raise GradbenchError(_difference(network, source, candidates))
@@ -133,7 +132,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
         c for c in others if c.complete and c.rank == best.rank and not c.adds_nothing_to(best)
     ]
     if equals and best.rank[0]:
-        places = ", ".join(f"'{shown(c.place)}'" for c in (best, *equals))
+        places = ", ".join(f"'{printable(c.place)}'" for c in (best, *equals))
         raise GradbenchError(
             f"{source} holds several sets of weights that fit, under {places}: "
             "write the one that is meant to a file of its own"
@@ -218,7 +217,7 @@ def _note(taken: Candidate, others: Sequence[Candidate], count: int) -> str:
     prefixes = tuple(c.prefix for c in others if c.path == taken.path and c.prefix)
     if beside := [name for name in taken.beside if not name.startswith(prefixes)]:
         parts.append(f"tensors beside them were not used: {_listed(beside)}")
-    return shown("; ".join(parts))
+    return printable("; ".join(parts))
 
 
 def _difference(network: nn.Module, source: str, candidates: Sequence[Candidate]) -> str:
@@ -232,7 +231,7 @@ def _difference(network: nn.Module, source: str, candidates: Sequence[Candidate]
         tried += f"; of {len(candidates)} sets of tensors in the file this is the nearest"
     return (
         f"{source} is of another network than the configured {type(network).__name__}: "
-        f"it{shown(under)} {shown(text)} ({tried})"
+        f"it{printable(under)} {printable(text)} ({tried})"
     )
 
 

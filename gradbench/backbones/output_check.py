@@ -11,9 +11,14 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone, find_logits
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
-from gradbench.support.calling import foreign_line, reseeded, said, settings_kept
+from gradbench.support.code_keys import is_external
+from gradbench.support.external import (
+    describe_exception,
+    external_line,
+    preserve_process_state,
+    seed_process,
+)
 from gradbench.support.progress import say, step
-from gradbench.support.sources import outside
 
 TRIED_IMAGES = 4
 """Images that are passed together and alone."""
@@ -36,12 +41,12 @@ def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> 
     classes = len(backbone.classes)
     before = set(backbone.network.state_dict())
     trying = step("trying the network on a few images")
-    with network_faults(backbone), torch.inference_mode(), settings_kept(), trying:
+    with network_faults(backbone), torch.inference_mode(), preserve_process_state(), trying:
         try:
             first = backbone(pixels[:1])
             output = backbone.raw_output(pixels[:1]) if announce else first
         except RuntimeError as fault:
-            place = foreign_line(fault)
+            place = external_line(fault)
             raise GradbenchError(
                 f"the backbone cannot take images of shape {test.shape} from {test.name}: "
                 f"{str(fault).splitlines()[0]}{f' in {place}' if place else ''}"
@@ -59,7 +64,7 @@ def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> 
                 f"the backbone gives outputs of shape {tuple(first.shape[1:])} for an image, "
                 f"{test.name} has {classes} classes"
             )
-        reseeded(1)  # so that a network that draws random numbers gives other logits
+        seed_process(1)  # so that a network that draws random numbers gives other logits
         together, last = backbone(pixels), backbone(pixels[-1:])
         if together.shape != (len(pixels), classes):
             raise GradbenchError(
@@ -98,7 +103,7 @@ def network_faults(backbone: Backbone) -> Iterator[None]:
         raise
     except Exception as fault:
         kinds = {type(module) for module in backbone.network.modules()}
-        if not (outside(*kinds) and foreign_line(fault)):
+        if not (is_external(*kinds) and external_line(fault)):
             raise
         name = type(backbone.network).__qualname__
-        raise GradbenchError(f"the backbone {name} {said(fault)}") from fault
+        raise GradbenchError(f"the backbone {name} {describe_exception(fault)}") from fault

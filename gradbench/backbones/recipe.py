@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradbench.config import AugmentSection, TrainingSection
 from gradbench.data.imageset import to_float
-from gradbench.settings import Augment, Training
-from gradbench.support.described import check
+from gradbench.support.typed import check_type
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Recipe:
 
     def __post_init__(self):
         values = vars(self)
-        for section, due in (("training", Training), ("dataset.augment", Augment)):
-            check({name: values[name] for name in get_type_hints(due)}, due, section)
+        for section, due in (("training", TrainingSection), ("dataset.augment", AugmentSection)):
+            check_type({name: values[name] for name in get_type_hints(due)}, due, section)
 
     def learning_rate(self, progress: float) -> float:
         """Return the learning rate at a fraction of training in [0, 1]."""

@@ -22,9 +22,9 @@ from gradbench.backbones.workers import Worker, WorkerPool
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
 from gradbench.store import Key, Product, Store
-from gradbench.support.instantiate import behind
+from gradbench.support.code_keys import code_key, stable_config
+from gradbench.support.instantiate import imported_targets
 from gradbench.support.progress import step
-from gradbench.support.sources import source_key, stable_config
 
 VERSION = 1
 
@@ -83,7 +83,7 @@ class NetworkRequest:
             "seed": self.seed,
             "mean": list(self.mean),
             "std": list(self.std),
-            **source_key(*behind(self.config["_target_"])),
+            **code_key(*imported_targets(self.config["_target_"])),
         }
         return Key("network", VERSION, config, {"images": train_images.fingerprint})
 

@@ -23,9 +23,9 @@ from gradbench.challenges.other_set import OtherSet
 from gradbench.data.checked import check_images, read_only
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty, unknown
-from gradbench.store import canonical
-from gradbench.support.calling import calling, reseeded
-from gradbench.support.sources import outside, source_key
+from gradbench.store import canonical_json
+from gradbench.support.code_keys import code_key, is_external
+from gradbench.support.external import external_call, seed_process
 
 KINDS = ("ood", "corruption", "adversarial")
 TOLERANCE = 0.5
@@ -62,12 +62,12 @@ def checked_challenge(name: str, challenge: Challenge, configured: Mapping[str, 
         challenge: as it was built.
         configured: content of its file, with the user's changes.
     """
-    if not outside(challenge):
+    if not is_external(challenge):
         return challenge
     settings = {key: value for key, value in configured.items() if key != "description"}
     object.__setattr__(challenge, "configured", settings)
     try:
-        with calling(f"challenge {name}: {type(challenge).__qualname__}"):
+        with external_call(f"challenge {name}: {type(challenge).__qualname__}"):
             _check_declared(f"challenge {name}: {type(challenge).__qualname__}", challenge)
     except Faulty as fault:
         kind = getattr(challenge, "kind", None)
@@ -93,7 +93,7 @@ def _check_declared(start: str, challenge: Challenge) -> None:
                 f"{start}.strengths is {strengths!r}: a list with a number for each level is due, "
                 "of one for a challenge without levels"
             )
-        canonical(challenge.settings())
+        canonical_json(challenge.settings())
     levels = challenge.levels
     if not isinstance(levels, tuple) or not all(type(level) is int for level in levels):
         raise Faulty(f"{start}.levels is {levels!r}: a tuple of whole numbers is due")
@@ -110,7 +110,7 @@ def outside_keys(challenge: Derived) -> dict[str, Any]:
 
     Its own `settings` may have forgotten one.
     """
-    code = source_key(challenge)
+    code = code_key(challenge)
     return code and {**code, "configured": getattr(challenge, "configured", {})}
 
 
@@ -131,7 +131,7 @@ def perturb(
     Raises:
         Faulty: if a class from outside raises, changes its arguments, or returns no such images.
     """
-    if not outside(challenge):
+    if not is_external(challenge):
         return challenge.perturb(clean, strength, seed, network)
     member = f"challenge {name}: {type(challenge).__qualname__}.perturb"
 
@@ -142,9 +142,9 @@ def perturb(
             labels=batch.labels.clone(),
             sources=batch.sources.copy(),
         )
-        with calling(member):
+        with external_call(member):
             if state is not None:
-                reseeded(state)
+                seed_process(state)
             made = challenge.perturb(copy, strength, seed, network)
         _check_unchanged(member, batch, copy)
         return _checked_grey(member, made, batch.grey)
@@ -173,10 +173,10 @@ def perturb(
 
 def to_pixels(challenge: Derived, name: str, grey: Tensor, clean: CleanBatch) -> np.ndarray:
     """Return grey levels as pixels, see `Derived.to_pixels`."""
-    if not outside(challenge):
+    if not is_external(challenge):
         return challenge.to_pixels(grey, clean)
     member = f"challenge {name}: {type(challenge).__qualname__}.to_pixels"
-    with calling(member):
+    with external_call(member):
         pixels = challenge.to_pixels(grey, clean)
     shape, kind = tuple(clean.grey.shape), np.dtype(np.uint8 if clean.quantise else np.float32)
     if not isinstance(pixels, np.ndarray) or (pixels.shape, pixels.dtype) != (shape, kind):
@@ -191,11 +191,11 @@ def find(challenge: External, request: ImageRequest) -> ImageSet:
         MissingData: if they are not at hand.
         Faulty: if a class from outside raises, or returns no such images.
     """
-    if not outside(challenge):
+    if not is_external(challenge):
         return challenge.find(request)
     member = f"challenge {request.name}: {type(challenge).__qualname__}.find"
-    with calling(member):
-        reseeded(request.seed)  # what draws from the process' numbers is the same in every run
+    with external_call(member):
+        seed_process(request.seed)  # what draws from the process' numbers is the same in every run
         images = challenge.find(replace(request, clean=read_only(request.clean)))
     return check_images(images, member, request.clean.shape)
 
@@ -209,7 +209,7 @@ def lend_network(
     Raises:
         Faulty: if it changes them, since images would then depend on those before.
     """
-    if network is None or not outside(challenge):
+    if network is None or not is_external(challenge):
         yield network
         return
     copy = deepcopy(network)

@@ -16,8 +16,8 @@ from gradbench.challenges import checked
 from gradbench.challenges.base import CleanBatch, Derived
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels, shards, to_float
 from gradbench.store import Key, Store
+from gradbench.support.code_keys import stable_name
 from gradbench.support.progress import Progress
-from gradbench.support.sources import stable_name
 
 BATCH = 100
 """Images a pass: fixed, since an attack's last bits depend on the batch."""

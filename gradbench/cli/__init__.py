@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except Exception as fault:
         if "torch" in sys.modules:  # before that nothing of a user's has run, or memory was short
-            from gradbench.support.calling import foreign_line, said
+            from gradbench.support.external import describe_exception, external_line
 
-            if foreign_line(fault):
-                fail(GradbenchError(f"a class from outside {said(fault)}"))
+            if external_line(fault):
+                fail(GradbenchError(f"a class from outside {describe_exception(fault)}"))
         if not isinstance(fault, MemoryError | ImportError | OSError | RuntimeError):
             raise
         fail(of_the_machine(fault))

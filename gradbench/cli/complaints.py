@@ -12,9 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gradbench.cli.words import config_dirs
-from gradbench.config import GROUPS, group_files, own_files, read_member
+from gradbench.config import GROUPS, every_setting, files_in, group_files, load_member
 from gradbench.errors import GradbenchError, unknown
-from gradbench.settings import every_setting
 
 LAUNCHERS = {
     "joblib": ("hydra-joblib-launcher", "parallel"),
@@ -45,9 +44,9 @@ def in_a_sentence(words: list[str]) -> Iterator[None]:
 def unreadable(dirs: list[Path]) -> GradbenchError | None:
     """Return the error for the user's file that cannot be read, None where all can."""
     for group in GROUPS:
-        for name in own_files(group, dirs):
+        for name in files_in(dirs, group):
             try:
-                read_member(group, name, dirs)
+                load_member(group, name, dirs, resolve=False)
             except GradbenchError as told:
                 if isinstance(told.__cause__, YAMLError | UnicodeDecodeError | OSError):
                     return told

@@ -14,9 +14,8 @@ from typing import Any
 from gradbench.cli.complaints import in_a_sentence
 from gradbench.cli.overrides import at_home, check_overrides
 from gradbench.cli.words import OPTIONS_WITH_VALUE, config_dirs, fail, of_the_machine
-from gradbench.config import builtin_dir, check_chosen, plain
+from gradbench.config import builtin_dir, check_chosen_files, check_settings, resolve_references
 from gradbench.errors import GradbenchError
-from gradbench.settings import check_settings
 
 
 def launch(task: Callable, words: list[str], help_text: str, multirun: bool = False) -> None:
@@ -39,7 +38,7 @@ def launch(task: Callable, words: list[str], help_text: str, multirun: bool = Fa
         for word, after in pairwise([*map(at_home, words), ""])
     ]
     check_overrides(words, multirun)
-    check_chosen(words, config_dirs(words))
+    check_chosen_files(words, config_dirs(words))
     wanted = task if multirun else _quiet(task)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
@@ -90,6 +89,6 @@ def composed(cfg) -> dict[str, Any]:
     Raises:
         GradbenchError: if it cannot be resolved, or is not what it should be.
     """
-    config = plain(cfg)
+    config = resolve_references(cfg)
     check_settings(config)
     return config

@@ -12,9 +12,8 @@ from typing import Any
 import yaml
 
 from gradbench.cli.words import config_dirs, data_root, tell_shadows
-from gradbench.config import builtin_dir, group_files, read_member
-from gradbench.errors import GradbenchError, unknown
-from gradbench.support.paths import shown
+from gradbench.config import builtin_dir, group_files, load_member
+from gradbench.errors import GradbenchError, printable, unknown
 
 KINDS = {
     "experiments": "experiment",
@@ -63,17 +62,18 @@ def main(words: list[str]) -> None:
         print(f"{kind} ({len(rows)})")
         widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
         for row in rows:
-            name, ready, what = map(shown, row)
+            name, ready, what = map(printable, row)
             print(f"  {name:<{widths[0]}}  {ready:<{widths[1]}}  {what}")
 
 
 def _rows(group: str, dirs: list[Path], root: Path) -> Iterable[tuple[str, str, str]]:
     for name in group_files(group, dirs):
         try:
-            content = read_member(group, name, dirs)
+            content = load_member(group, name, dirs, resolve=False)
             what = content.get("description") or ""
             if group == "challenge" and not what and "dataset" in content:
-                what = read_member("dataset", content["dataset"], dirs).get("description", "")
+                dataset = load_member("dataset", content["dataset"], dirs, resolve=False)
+                what = dataset.get("description", "")
             yield name, _ready(group, name, content, dirs, root), what
         except GradbenchError as fault:  # one file of many
             yield name, "not valid", str(fault)
@@ -121,7 +121,7 @@ def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
         if "use" not in changes:
             raise GradbenchError(f"challenges: {entry} names no member; write {{use: NAME, …}}")
         name = changes["use"]
-        content = read_member("challenge", name, dirs) | changes
+        content = load_member("challenge", name, dirs, resolve=False) | changes
         if _ready("challenge", name, content, dirs, root) != "ready":
             missing.append(changes.get("name", name))
     if len(missing) > NAMED:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradbench.config import expand
+from gradbench.errors import printable
 from gradbench.methods.base import Detector, PassCount
 from gradbench.methods.checked import check_declared
 from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.report.table import SUPERVISION
 from gradbench.support.instantiate import instantiate
-from gradbench.support.paths import shown
 
 
 def describe(names: Sequence[str], dirs: Sequence[Path] = ()) -> Iterator[str]:
@@ -24,7 +24,7 @@ def describe(names: Sequence[str], dirs: Sequence[Path] = ()) -> Iterator[str]:
         detector = instantiate("detector", name, content, base=Detector)
         check_declared(name, detector, OutputCatalogue(dirs))
         lines = {"what": content.get("description"), **_origin(detector), **_needs(detector)}
-        told = [shown(f"  {key:<12}  {value}") for key, value in lines.items() if value]
+        told = [printable(f"  {key:<12}  {value}") for key, value in lines.items() if value]
         yield "\n".join([name, *told])
 
 

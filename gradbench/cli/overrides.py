@@ -13,9 +13,8 @@ from hydra.errors import HydraException
 from gradbench.cli.complaints import OPEN, OPTIONAL, first_line, settings
 from gradbench.cli.words import OPTIONS, OPTIONS_WITH_VALUE, config_dirs
 from gradbench.config import CHOSEN, group_files
-from gradbench.errors import GradbenchError, unknown
-from gradbench.support.described import written
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable, unknown
+from gradbench.support.text import format_value
 
 PLURALS = {"challenge": "challenges", "detector": "detectors"}
 FOLDERS = ("out", "store", "data.root")
@@ -37,18 +36,22 @@ def check_overrides(words: Iterable[str], multirun: bool) -> None:
         if not text.partition("=")[0] or "=" not in text:
             raise GradbenchError(f"'{text}' is no setting: write key=value, for example seed=1")
         if max(accumulate((c in "[{") - (c in "]}") for c in text)) > DEEPEST:
-            raise GradbenchError(f"{written(text)}: more than {DEEPEST} brackets in each other")
+            raise GradbenchError(
+                f"{format_value(text)}: more than {DEEPEST} brackets in each other"
+            )
         try:
             override = parser.parse_override(text)
         except HydraException as fault:
             quoted = text.replace('"', r"\"").replace("=", "='", 1)
             raise GradbenchError(
-                f"'{written(text)}' cannot be read ({first_line(fault)}): a value with one of "
-                f'= ( [ {{ , in it stands in two pairs of quotes, "{shown(quoted)[:300]}\'"'
+                f"'{format_value(text)}' cannot be read ({first_line(fault)}): a value with one of "
+                f'= ( [ {{ , in it stands in two pairs of quotes, "{printable(quoted)[:300]}\'"'
             ) from fault
         key = override.key_or_group
         if key.split("/")[0] == "hydra" and not isinstance(override.value(), str | list | None):
-            raise GradbenchError(f"{key}={written(override.value())}: write the name of a member")
+            raise GradbenchError(
+                f"{key}={format_value(override.value())}: write the name of a member"
+            )
         if override.is_add() and key.split(".")[0] not in OPEN:
             raise unknown("setting", key, settings(words))
         if key in CHOSEN and not override.is_sweep_override():
@@ -94,7 +97,7 @@ def check_options(words: Iterable[str]) -> None:
         choices = OPTIONS_WITH_VALUE[option]
         if not value or (choices and value not in choices):
             due = " or ".join(choices) or "a value"
-            raise GradbenchError(f"{option} {shown(value)}".strip() + f": {due} must follow")
+            raise GradbenchError(f"{option} {printable(value)}".strip() + f": {due} must follow")
     given = {word.partition("=")[0] for word in words}
     if given & {"--resolve", "--package", "-p"} and not given & {"--cfg", "-c"}:
         raise GradbenchError("--resolve and --package change what --cfg job prints: give that too")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gradbench.cli.hydra_app import composed, composed_dirs, launch
 from gradbench.cli.words import tell_shadows
-from gradbench.support.paths import shown
+from gradbench.errors import printable
 
 HELP = """\
 gradbench plan [key=value ...]
@@ -42,7 +42,7 @@ def task(cfg) -> None:
     for line, there in zip(lines, counts):
         takes = f"about {duration(line.seconds)}" if line.seconds else ""
         text = f"  {line.step:<10}{line.what:<{width}}  {there:<{wide}}  {takes:<15}{line.note}"
-        print(shown(text.rstrip()))
+        print(printable(text.rstrip()))
     if all(line.step == "images" for line in lines):
         return
     total = sum(line.seconds for line in lines)

@@ -10,8 +10,8 @@ from pathlib import Path
 from gradbench.cli.tables_command import without_dirs
 from gradbench.cli.words import config_dirs
 from gradbench.errors import GradbenchError, unknown
-from gradbench.support.paths import expanded
 from gradbench.support.progress import step
+from gradbench.support.text import expand_home
 
 HELP = """\
 gradbench report [RUN ...] [results=DIR,DIR] [out=FILE] [--config-dir DIR]
@@ -92,5 +92,5 @@ def _out(given: str) -> Path:
 
 def _place(name: str) -> Path:
     """Return the folder of a run by its path or its name under outputs/."""
-    own, usual = expanded(name), Path("outputs") / name
+    own, usual = expand_home(name), Path("outputs") / name
     return usual if not os.path.lexists(own) and os.path.isdir(usual) else own

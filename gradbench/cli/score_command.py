@@ -6,8 +6,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 
-from gradbench.errors import GradbenchError, unknown
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable, unknown
 from gradbench.support.progress import step
 
 HELP = """\
@@ -102,7 +101,7 @@ def main(words: list[str]) -> None:
         from gradbench.predict.scorer import load
         from gradbench.predict.writing import ScoresFile
         from gradbench.support.memory import keep_freed_memory
-        from gradbench.support.signals import ended_tidily
+        from gradbench.support.signals import exit_on_signals
 
     set_exact_arithmetic()
     keep_freed_memory()
@@ -111,11 +110,11 @@ def main(words: list[str]) -> None:
     with step("looking for pictures"):
         paths = find(places, left)
     with (
-        ended_tidily(),
+        exit_on_signals(),
         ScoresFile(out, paths) as file,
     ):  # an unwritable place is told before any work
         chosen = asked.every("--detector") if "--detector" in asked.options else None
-        with step(f"loading network and detectors of {shown(run)}"):
+        with step(f"loading network and detectors of {printable(run)}"):
             scorer = load(
                 run,
                 None if seed is None else int(seed),
@@ -180,4 +179,4 @@ def _told(scorer, names: list[str], summary) -> str:
         lines += [f"  {path}: {reason}" for path, reason in summary.reasons]
         if summary.unreadable > len(summary.reasons):
             lines.append("  and others, see the column note")
-    return "\n".join(map(shown, [*lines, f"scores: {summary.path}"]))
+    return "\n".join(map(printable, [*lines, f"scores: {summary.path}"]))

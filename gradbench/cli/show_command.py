@@ -6,9 +6,9 @@ import os
 import shlex
 from pathlib import Path
 
-from gradbench.errors import GradbenchError
-from gradbench.support.paths import expanded, shown
+from gradbench.errors import GradbenchError, printable
 from gradbench.support.progress import step
+from gradbench.support.text import expand_home
 
 HELP = """\
 gradbench show [RUN] [--all]
@@ -34,14 +34,14 @@ def main(words: list[str]) -> None:
         if is_run(folder):
             break
         if inside := jobs(folder):
-            print(f"{shown(folder)} is the folder of a sweep, its runs are:")
-            print("\n".join(f"  gradbench show {shlex.quote(shown(job))}" for job in inside))
+            print(f"{printable(folder)} is the folder of a sweep, its runs are:")
+            print("\n".join(f"  gradbench show {shlex.quote(printable(job))}" for job in inside))
             return
     folder = find(names[0]) if names else latest()
     if "--all" in words:
         print(Finished(folder).text("table.md"), end="")
         return
-    with step(f"reading {shown(folder)}"):
+    with step(f"reading {printable(folder)}"):
         from gradbench.report.run_folder import terminal
 
         text = terminal(folder)
@@ -66,8 +66,8 @@ def find(name: str) -> Path:
     from gradbench.report.papers.runs import jobs
 
     there = [*(job for folder in _places(name) for job in jobs(folder)), *runs()]
-    names = ", ".join(map(shown, there)) or "none yet"
-    raise GradbenchError(f"no finished run at {shown(name)}; runs here: {names}")
+    names = ", ".join(map(printable, there)) or "none yet"
+    raise GradbenchError(f"no finished run at {printable(name)}; runs here: {names}")
 
 
 def latest() -> Path:
@@ -85,4 +85,4 @@ def latest() -> Path:
 
 def _places(name: str) -> tuple[Path, Path]:
     """Return where a run is looked for by its path or its name."""
-    return expanded(name), Path("outputs") / name
+    return expand_home(name), Path("outputs") / name

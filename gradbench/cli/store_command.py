@@ -8,10 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from gradbench.errors import GradbenchError, unknown
-from gradbench.store import MANIFEST, Store, check
-from gradbench.support.locks import held_if_free
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable, unknown
+from gradbench.store import MANIFEST, Store, find_damage
+from gradbench.support.locks import try_file_lock
 from gradbench.support.progress import step
 
 ACTIONS = ("ls", "verify", "prune")
@@ -66,21 +65,21 @@ def _ls(store: Store) -> None:
     for name, found in steps.items():
         sizes, ages = zip(*found)
         print(
-            f"{shown(name):<12}{len(found):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
+            f"{printable(name):<12}{len(found):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
             f"   last used {min(ages) / 86400:.0f} to {max(ages) / 86400:.0f} days ago"
         )
     for path in store.leftovers():
-        print(f"unfinished: {shown(path)}")
+        print(f"unfinished: {printable(path)}")
 
 
 def _verify(store: Store) -> None:
     total, damaged = 0, []
     for folder, _ in store.products():
         total += 1
-        fault = check(folder)
+        fault = find_damage(folder)
         if fault:
             damaged.append(folder)
-            print(shown(f"{folder}: {fault}"))
+            print(printable(f"{folder}: {fault}"))
     print(f"{total} products, {len(damaged)} damaged")
     if damaged:
         print(
@@ -99,7 +98,7 @@ def _prune(store: Store, days: float | None) -> None:
             continue
         name = f"{path.parent.name}-{path.stem}"
         try:
-            with held_if_free(store.root / "locks" / f"{name}.lock") as ours:
+            with try_file_lock(store.root / "locks" / f"{name}.lock") as ours:
                 if not ours:
                     busy += 1
                 elif _old(path, days):  # still: another process may have mended it
@@ -121,7 +120,7 @@ def _old(path: Path, days: float | None) -> bool:
         unused = (time.time() - (path / MANIFEST).stat().st_mtime) / 86400
     except FileNotFoundError:  # finished or removed meanwhile
         return False
-    return (days is not None and unused >= days) or check(path) is not None
+    return (days is not None and unused >= days) or find_damage(path) is not None
 
 
 def _days(text: str | None) -> float | None:

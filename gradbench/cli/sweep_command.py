@@ -18,12 +18,10 @@ from gradbench.cli.complaints import in_a_sentence
 from gradbench.cli.hydra_app import launch
 from gradbench.cli.overrides import at_home, check_overrides
 from gradbench.cli.words import config_dirs
-from gradbench.config import compose
-from gradbench.errors import GradbenchError
+from gradbench.config import check_settings, compose
+from gradbench.errors import GradbenchError, printable
 from gradbench.report import sweep_json
 from gradbench.report.claim import locked
-from gradbench.settings import check_settings
-from gradbench.support.paths import shown
 from gradbench.support.progress import step
 
 JOBS = ".gradbench-jobs"
@@ -110,7 +108,7 @@ def _writing(base: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         raise GradbenchError(
-            f"the rows of the sweep cannot be written to {shown(base)} "
+            f"the rows of the sweep cannot be written to {printable(base)} "
             f"({fault.strerror or fault}): make room or rights there, or name another folder with "
             "out=DIR; jobs and products that were finished are kept"
         ) from fault

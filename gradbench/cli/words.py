@@ -10,8 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-from gradbench.errors import GradbenchError
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable
 
 _CFG = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -47,7 +46,7 @@ COMMANDS = {
 def fail(fault: GradbenchError) -> NoReturn:
     """Print a fault as one sentence and exit with 2."""
     # what a user wrote and names of files may hold breaks of lines and what steers a terminal
-    print(f"gradbench: {shown(str(fault))}", file=sys.stderr)
+    print(f"gradbench: {printable(str(fault))}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -89,11 +88,11 @@ def config_dirs(words: Iterable[str]) -> list[Path]:
 
 def tell_shadows(dirs: Iterable[Path]) -> None:
     """Name the user's own members that take the place of built-in ones, on standard error."""
-    from gradbench.config import shadows
+    from gradbench.config import replaced_members
 
-    taken = shadows(dirs)
+    taken = replaced_members(dirs)
     if taken:
-        listed = ", ".join(map(shown, taken))
+        listed = ", ".join(map(printable, taken))
         told = "your own files take the place of built-in ones"
         print(f"gradbench: {told}: {listed}", file=sys.stderr)
 

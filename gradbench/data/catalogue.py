@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gradbench.config import group_files, read_member
+from gradbench.config import group_files, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.loading import copy_status
 from gradbench.errors import GradbenchError
-from gradbench.support.instantiate import check_arguments
-from gradbench.support.paths import where_to_look
+from gradbench.support.instantiate import check_arguments, import_hint
 
 UNCOUNTED = "files, not counted"
 SHOWN = 3
@@ -104,13 +103,13 @@ def build_dataset(
     Raises:
         GradbenchError: for an unknown name, a class that is not found or a setting it refuses.
     """
-    content = read_member("dataset", name, dirs) | dict(changes or {})
+    content = load_member("dataset", name, dirs, resolve=False) | dict(changes or {})
     target = content.pop("_target_", "")
     module, _, kind = str(target).rpartition(".")
     try:
         make = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError, ValueError) as fault:
-        hint = where_to_look(str(fault))
+        hint = import_hint(str(fault))
         raise GradbenchError(
             f"dataset {name}: {target} cannot be imported ({fault}){hint}"
         ) from fault

@@ -16,8 +16,8 @@ from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet, LazyImages
 from gradbench.data.labels import check_labels
 from gradbench.errors import Faulty
-from gradbench.support.calling import calling, reseeded
-from gradbench.support.sources import outside
+from gradbench.support.code_keys import is_external
+from gradbench.support.external import external_call, seed_process
 
 PROBED = 32
 """Images that are read beforehand, and some of them twice."""
@@ -31,11 +31,11 @@ def load(dataset: Dataset, role: str, settings: DataSettings) -> ImageSet:
         GradbenchError: as there.
         Faulty: if the set's class is from outside, and raises or gives what is no such set.
     """
-    if not outside(dataset):
+    if not is_external(dataset):
         return dataset.load(role, settings)
     member = f"dataset {dataset.name}: {type(dataset).__qualname__}.load({role!r})"
-    with calling(member):
-        reseeded(0)  # what draws from the process' numbers is the same in every run
+    with external_call(member):
+        seed_process(0)  # what draws from the process' numbers is the same in every run
         images = dataset.load(role, settings)
     images = check_images(images, member, grid=role != "challenge")
     if role != "challenge":
@@ -94,7 +94,7 @@ def check_images(
         require(text, f"{name} as {_form(ids)}: an array of text (N,) is due")
 
     def read(rows: np.ndarray) -> np.ndarray:
-        with calling(f"{member}: reading images"):
+        with external_call(f"{member}: reading images"):
             pixels = images[rows]
         due = (len(rows), *images.shape[1:])
         whole = isinstance(pixels, np.ndarray) and (pixels.shape, pixels.dtype) == (
@@ -118,7 +118,7 @@ def check_images(
             "an image other pixels the second time: draw random numbers from the image's own "
             "number (challenges/counter.py)",
         )
-    if type(images) in (np.ndarray, LazyImages) or outside(images):
+    if type(images) in (np.ndarray, LazyImages) or is_external(images):
         # digests are taken from what is read here: those that a class tells may be outdated
         images_checked = LazyImages(read, images.shape, dtype=images.dtype.name)
     else:

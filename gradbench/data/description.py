@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from gradbench.config import DatasetFile as DatasetSettings
 from gradbench.data.imageset import ImageSet, channel_statistics
 from gradbench.data.roles import draw_hold_out
 from gradbench.errors import GradbenchError, unknown
-from gradbench.settings import Dataset as DatasetSettings
-from gradbench.support.described import check
 from gradbench.support.progress import step
+from gradbench.support.typed import check_type
 
 STATUSES = ("official", "generated", "regenerated", "part", "stand_in")
 
@@ -70,7 +70,7 @@ class DatasetDescription:
 
     def __post_init__(self):
         nested = ("roles", "augment", "processing", "archives")
-        check({name: getattr(self, name) for name in nested}, DatasetSettings, "dataset")
+        check_type({name: getattr(self, name) for name in nested}, DatasetSettings, "dataset")
         self.roles = {r: [s] if isinstance(s, str) else s for r, s in self.roles.items()}
         steps = [self.processing] if isinstance(self.processing, Mapping) else self.processing
         self.processing = list(steps or ()) or None

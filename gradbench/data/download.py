@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gradbench.errors import GradbenchError
-from gradbench.support.locks import held
+from gradbench.support.locks import file_lock
 from gradbench.support.progress import Progress, step
 
 CHUNK = 2**20
@@ -161,7 +161,7 @@ def one_process(lock: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(lock, f"downloads {lock.stem}"))
+            stack.enter_context(file_lock(lock, f"downloads {lock.stem}"))
         except OSError as fault:
             raise GradbenchError(f"{lock.parent} cannot be written to: {fault}") from fault
         yield

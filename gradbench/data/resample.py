@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gradbench.config import ProcessingStep
 from gradbench.data.files import FileImages
 from gradbench.data.imageset import ImageSet, LazyImages, join_notes
 from gradbench.data.picture import (
@@ -20,9 +21,8 @@ from gradbench.data.picture import (
     to_picture,
 )
 from gradbench.errors import GradbenchError
-from gradbench.settings import Step
-from gradbench.support.described import check
 from gradbench.support.progress import Progress
+from gradbench.support.typed import check_type
 
 CHANNELS = {1: "grey", 3: "RGB"}
 
@@ -118,7 +118,7 @@ def round_trip(
         other set went through nothing.
     """
     steps = [dict(step) for step in processing or ()]
-    check(steps, list[Step], "dataset.processing")
+    check_type(steps, list[ProcessingStep], "dataset.processing")
     native, resampling = tuple(int(n) for n in native), Resampling(filter, antialias, mode)
     if mode == "crop":
         left, top, right, bottom = central_box(native[:0:-1], images.shape[:0:-1])

@@ -19,8 +19,8 @@ from gradbench.data.loading import WHOLE, LoadedSplit, sources_and_groups
 from gradbench.data.npz import read_npz, read_npz_header
 from gradbench.data.roles import draw_hold_out
 from gradbench.errors import GradbenchError
-from gradbench.support.names import as_name
 from gradbench.support.progress import say
+from gradbench.support.text import to_name
 
 TEST = 0.2
 """Share of an undivided set that is the test set where one is needed."""
@@ -54,7 +54,7 @@ class UserData(Dataset):
 
     def __post_init__(self):
         if self.name is None:
-            self.name = as_name(Path(self.path).stem if self.path else "")
+            self.name = to_name(Path(self.path).stem if self.path else "")
         super().__post_init__()
 
     def place(self, split: str) -> Path | None:

@@ -19,8 +19,8 @@ from torch import Tensor
 from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Info, Outputs, Samples
 from gradbench.outputs.catalogue import OutputCatalogue, built_in
-from gradbench.support.calling import calling, reseeded
-from gradbench.support.sources import outside
+from gradbench.support.code_keys import is_external
+from gradbench.support.external import external_call, seed_process
 
 ROUGHLY = 0.05
 """Share of the largest score by which that of one image may differ with the number of images."""
@@ -67,7 +67,7 @@ def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | Non
                 raise Faulty(f"{start}.{field}: {fault}") from fault
     if bool(detector.synthetic) != (supervision == "synthetic"):
         raise Faulty(f"{start}: supervision = 'synthetic' and `synthetic` challenges go together")
-    with calling(start):
+    with external_call(start):
         moved = bool(detector.perturbed_passes) or bool(detector.planned_passes(("layer",)))
         str(detector.pass_count), detector.clean_seen, detector.learns_from_challenges
     if not (detector.reads or moved):
@@ -77,7 +77,7 @@ def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | Non
 def checked(name: str, detector: Detector) -> Detector:
     """Return a detector whose fit, scores and state are looked at from now on."""
     kind = type(detector)
-    guard = _Guarded if outside(detector) else _Looked
+    guard = _Guarded if is_external(detector) else _Looked
     object.__setattr__(detector, "__class__", _with(guard, kind))
     object.__setattr__(detector, "_member", f"detector {name}: {kind.__qualname__}")
     return detector
@@ -100,7 +100,7 @@ class _Guarded(Detector):
         """Call one of its methods, which may call others of its own without further ado."""
         object.__setattr__(self, "_inside", True)
         try:
-            with calling(f"{self._member}.{method}"):
+            with external_call(f"{self._member}.{method}"):
                 yield
         finally:
             object.__setattr__(self, "_inside", False)
@@ -112,7 +112,8 @@ class _Guarded(Detector):
         copies = {part: _copied(tensors) for part, tensors in given.items()}
         parts = [_like(s, copies[part]) for part, s in (("fit", fit), ("choose", choose))]
         with self._calling("fit"):
-            reseeded(seed)  # so that what draws from the process' numbers is a function of the seed
+            # so that what draws from the process' numbers is a function of the seed
+            seed_process(seed)
             super().fit(dict(copies["bank"]), *parts, seed)
         for part, tensors in given.items():
             _unchanged(f"{self._member}.fit", tensors, copies[part], f" of {part}")
@@ -154,7 +155,7 @@ class _Guarded(Detector):
         copies = _copied(outputs)
         with self._calling("score"):
             if seed is not None:
-                reseeded(seed)
+                seed_process(seed)
             found = super().score(dict(copies))
         _unchanged(f"{self._member}.score", outputs, copies)
         return _numbers(self._member, found, _count(outputs)).double()

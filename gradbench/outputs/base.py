@@ -13,7 +13,7 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
 from gradbench.gradients import GradientNorms, outputs, squared_norms
 from gradbench.outputs.layers import FEATURES, Recorder
-from gradbench.support.sources import outside, source_key
+from gradbench.support.code_keys import code_key, is_external
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Output(ABC):
     @property
     def identity(self) -> int | dict[str, Any]:
         """What keys of products hold besides its name: a version; of a user's own also its code."""
-        more = source_key(self)
+        more = code_key(self)
         if not (self.settings or more):
             return self.version
         return {"version": self.version, "settings": dict(self.settings), **more}
@@ -200,4 +200,4 @@ class Output(ABC):
     @property
     def is_users_own(self) -> bool:
         """Tell whether its class is from outside gradbench."""
-        return outside(self)
+        return is_external(self)

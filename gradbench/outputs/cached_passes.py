@@ -20,9 +20,9 @@ from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.outputs.read import BATCH
-from gradbench.store import Key, Store, canonical
+from gradbench.store import Key, Store, canonical_json
+from gradbench.support.code_keys import code_key
 from gradbench.support.progress import Progress
-from gradbench.support.sources import source_key
 
 STEP = "perturbed"
 VERSION = 1
@@ -71,7 +71,7 @@ class CachedPasses:
 
         Images that had this pass before have no second one.
         """
-        named = canonical([one.source, one.loss.settings()])
+        named = canonical_json([one.source, one.loss.settings()])
         known = [self._known.setdefault((named, m), {}) for m in one.magnitudes]
         missing = np.array(sorted(r for r in set(rows.tolist()) if any(r not in k for k in known)))
         if len(missing):
@@ -141,7 +141,7 @@ class CachedPasses:
         """
         config = {
             "source": one.source,
-            "loss": {**one.loss.settings(), **source_key(one.loss)},
+            "loss": {**one.loss.settings(), **code_key(one.loss)},
             "magnitudes": list(one.magnitudes),
             "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
             "dtype": "float32",

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.config import builtin_dir, group_files, read_member
+from gradbench.config import builtin_dir, group_files, load_member
 from gradbench.errors import Faulty, GradbenchError, unknown
 from gradbench.outputs.base import Needs, Output
-from gradbench.support.calling import calling
-from gradbench.support.instantiate import behind, found, instantiate, parameters
-from gradbench.support.sources import stable_config
+from gradbench.support.code_keys import stable_config
+from gradbench.support.external import external_call
+from gradbench.support.instantiate import (
+    import_target,
+    imported_targets,
+    instantiate,
+    parameters_of,
+)
 
 
 class OutputCatalogue:
@@ -71,7 +76,8 @@ class OutputCatalogue:
         """Return the version of every output, by the name of its file."""
         targets = {k: self.content(k)["_target_"] for k in group_files("output", self.dirs)}
         return {
-            kind: found(f"output {kind}", path, Output).version for kind, path in targets.items()
+            kind: import_target(f"output {kind}", path, Output).version
+            for kind, path in targets.items()
         }
 
     def content(self, kind: str) -> dict[str, Any]:
@@ -85,15 +91,15 @@ class OutputCatalogue:
         kinds = group_files("output", self.dirs)
         if kind not in kinds:
             raise unknown("output", kind, {*kinds, *self.members})
-        return read_member("output", kind, self.dirs)
+        return load_member("output", kind, self.dirs, resolve=False)
 
     def _build(self, name: str) -> Output:
         kind, *rest = str(name).split("/", 1)
         content = {k: v for k, v in self.content(kind).items() if k != "description"}
-        (make,) = behind(content.get("_target_")) or (None,)
+        (make,) = imported_targets(content.get("_target_")) or (None,)
         wanted = tuple(getattr(make, "parameters", ()))
         values = rest[0].split("/", len(wanted) - 1) if rest else []
-        named = parameters(make)[0] if wanted else {}
+        named = parameters_of(make)[0] if wanted else {}
         given = {*content, *(wanted if values else ())}
         missing = [p for p in wanted if p not in given and p in named and _is_required(named[p])]
         if missing or not all(values) or (rest and len(values) != len(wanted)):
@@ -102,7 +108,7 @@ class OutputCatalogue:
         output = instantiate("output", kind, content | dict(zip(wanted, values)), base=Output)
         own = {} if self._is_built_in(kind) else stable_config(content)
         about = f"output {kind}: {type(output).__qualname__}"
-        with calling(about) if output.is_users_own else nullcontext():
+        with external_call(about) if output.is_users_own else nullcontext():
             if not isinstance(output.needs, Needs) or type(output.version) is not int:
                 raise Faulty(f"{about}: `needs` must be Needs(...) and `version` a whole number")
             for attribute, value in (("name", str(name)), ("settings", own)):

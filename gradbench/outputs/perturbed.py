@@ -19,7 +19,7 @@ from gradbench.errors import GradbenchError
 from gradbench.gradients.refusals import refuse_randomness, refuse_training_mode
 from gradbench.gradients.state import only_these_require_grad, same_buffers
 from gradbench.outputs.layers import mean_over_positions
-from gradbench.support.pixels import gradient_in_pixels
+from gradbench.support.tensors import gradient_in_pixels
 
 
 class Loss(Protocol):

@@ -19,7 +19,7 @@ from gradbench.errors import Faulty, GradbenchError
 from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.base import BatchContext, Output
 from gradbench.outputs.catalogue import as_outputs
-from gradbench.support.calling import calling
+from gradbench.support.external import external_call
 
 BATCH = 64
 """Images a pass. Fixed, since the last bits of a product may depend on it."""
@@ -150,7 +150,7 @@ def _read_users_own(output: Output, context: BatchContext) -> Tensor:
     before = _state_of(context.backbone)
     context.lends_copies = True
     try:
-        with calling(member):
+        with external_call(member):
             found = output.read(context)
     finally:
         context.lends_copies = False

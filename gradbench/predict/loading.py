@@ -18,7 +18,7 @@ from torch import nn
 from gradbench.backbones.backbone import Backbone, defining_classes
 from gradbench.backbones.build import build_network
 from gradbench.backbones.checkpoint import load_checkpoint
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.base import Output
@@ -26,9 +26,8 @@ from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.predict import trust
 from gradbench.predict.model_json import ANEW, damaged
 from gradbench.store import file_digest
-from gradbench.support.instantiate import behind, instantiate
-from gradbench.support.paths import shown
-from gradbench.support.sources import source_key
+from gradbench.support.code_keys import code_key
+from gradbench.support.instantiate import imported_targets, instantiate
 
 DAMAGES = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
 """What a detector raises on tensors that are not its own."""
@@ -74,7 +73,7 @@ class Kept:
         with self._somebodys("shape", "the shape that the network takes"), torch.no_grad():
             logits = backbone(torch.zeros(1, *backbone.shape, device=device))
         if not torch.is_tensor(logits) or logits.ndim != 2:
-            raise GradbenchError(f"{shown(self.folder)}: {config['_target_']} is no classifier")
+            raise GradbenchError(f"{printable(self.folder)}: {config['_target_']} is no classifier")
         if logits.shape[1] != len(backbone.classes):
             raise damaged(
                 self.folder / "model.json",
@@ -100,7 +99,7 @@ class Kept:
             self._check_output(name)
         check_declared(entry["name"], detector, self.outputs)
         target = entry["config"]["_target_"]
-        self._same_code(target, entry.get("code"), *behind(target), detector)
+        self._same_code(target, entry.get("code"), *imported_targets(target), detector)
         detector = checked(entry["name"], detector)
         if not entry["state"]:
             return detector
@@ -109,7 +108,7 @@ class Kept:
             detector.load(load_file(str(path)))
         except (*DAMAGES, SafetensorError, OSError) as fault:
             raise GradbenchError(
-                f"{shown(path)} does not fit {column} ({brief(fault)}): {ANEW}"
+                f"{printable(path)} does not fit {column} ({brief(fault)}): {ANEW}"
             ) from fault
         for name in detector.reads:
             self._check_output(name)
@@ -129,15 +128,15 @@ class Kept:
         else:
             kept, target = entry["version"], entry["config"]["_target_"]
             trust.check(target, Output, self.trusted)
-            self._same_code(target, entry.get("code"), *behind(target))
+            self._same_code(target, entry.get("code"), *imported_targets(target))
         _same_version(f"output {kind}", kept, self.outputs.find(name).version, self.folder)
 
     def _same_code(self, target: str, code: str | None, *things: Any) -> None:
         """Refuse a class from outside that was edited since the run: it would judge otherwise."""
-        if code and code != source_key(*things).get("code"):
+        if code and code != code_key(*things).get("code"):
             raise GradbenchError(
-                f"{shown(self.folder)}: the code of {shown(target)} is another than in the run: "
-                "carry out the run's command again"
+                f"{printable(self.folder)}: the code of {printable(target)} is another than in the "
+                "run: carry out the run's command again"
             )
 
     def _whole(self, name: str) -> Path:
@@ -149,14 +148,14 @@ class Kept:
         path = self.folder / name
         listed = self.about["sha256"].get(name)
         if listed is None or not os.path.isfile(path):
-            raise GradbenchError(f"{shown(path)} is missing: {ANEW}")
+            raise GradbenchError(f"{printable(path)} is missing: {ANEW}")
         try:
             same = file_digest(path) == listed
         except OSError as fault:
-            raise GradbenchError(f"{shown(path)} cannot be read ({fault.strerror})") from fault
+            raise GradbenchError(f"{printable(path)} cannot be read ({fault.strerror})") from fault
         if not same:
             raise GradbenchError(
-                f"{shown(path)} is damaged (its SHA-256 is not that of the run): {ANEW}"
+                f"{printable(path)} is damaged (its SHA-256 is not that of the run): {ANEW}"
             )
         return path
 
@@ -175,12 +174,12 @@ class Kept:
 
 def brief(fault: BaseException) -> str:
     """Return the text of an exception on one line, or else its kind."""
-    return shown(" ".join(str(fault).split()))[:120] or type(fault).__name__
+    return printable(" ".join(str(fault).split()))[:120] or type(fault).__name__
 
 
 def _same_version(what: str, kept: int | None, own: int, folder: Path) -> None:
     if kept != own:
         raise GradbenchError(
-            f"{shown(folder)}: {what} is of version {kept}, this gradbench has {own}: use the "
+            f"{printable(folder)}: {what} is of version {kept}, this gradbench has {own}: use the "
             "gradbench that made the run, or carry out the run's command again"
         )

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from gradbench.data.picture import Resampling
-from gradbench.errors import GradbenchError
-from gradbench.support import documents
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable
+from gradbench.support.files import Damaged, read_json
 
 ANEW = "copy the run's folder again, or carry out its command (in table.md), which writes it anew"
 LARGEST = 2**14
@@ -115,12 +114,12 @@ def read(path: Path) -> dict[str, Any]:
         GradbenchError: if it cannot be read, lacks a field, or one is of another kind or size.
     """
     try:
-        about = documents.read(path, Model)
-    except documents.Damaged as fault:
+        about = read_json(path, Model)
+    except Damaged as fault:
         if fault.missing:
             raise GradbenchError(
-                f"{shown(path)} says nothing of {shown(fault.missing)}, as those of an older "
-                f"gradbench do: {ANEW}"
+                f"{printable(path)} says nothing of {printable(fault.missing)}, as those of an "
+                f"older gradbench do: {ANEW}"
             ) from fault
         raise damaged(path, str(fault)) from fault
     _check_columns(path, about["detectors"])
@@ -129,7 +128,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, what: str) -> GradbenchError:
     """Return the error for a `model.json` with a fault."""
-    return GradbenchError(f"{shown(path)} is damaged: {shown(what)}: {ANEW}")
+    return GradbenchError(f"{printable(path)} is damaged: {printable(what)}: {ANEW}")
 
 
 def _check_columns(path: Path, entries: Iterable[Mapping[str, str]]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.predict import model_json
 from gradbench.predict.loading import Kept
 from gradbench.report.manifest import check
 from gradbench.report.run_json import NAME, read_told
-from gradbench.support.paths import expanded, shown
+from gradbench.support.text import expand_home
 
 
 def open_run(run: str | Path, seed: int | None = None, trusted: Iterable[str] = ()) -> Kept:
@@ -32,14 +32,15 @@ def open_run(run: str | Path, seed: int | None = None, trusted: Iterable[str] = 
     found = {path.parent.name[1:]: path.parent for path in kept}
     if not found:
         raise GradbenchError(
-            f"{shown(folder)} has no model/ with a network: name the folder of a finished run "
+            f"{printable(folder)} has no model/ with a network: name the folder of a finished run "
             "(out=DIR of `gradbench run`; of a sweep one of its jobs)"
         )
     seeds = sorted(found, key=lambda text: (len(text), text))
     chosen = seeds[0] if seed is None else str(seed)
     if chosen not in found:
         raise GradbenchError(
-            f"{shown(folder)} has no network of seed {shown(chosen)}: {shown(', '.join(seeds))}"
+            f"{printable(folder)} has no network of seed {printable(chosen)}: "
+            f"{printable(', '.join(seeds))}"
         )
     return Kept(found[chosen], model_json.read(_as_written(folder, chosen)), trusted)
 
@@ -77,10 +78,10 @@ def _folder(run: str | Path) -> Path:
         raise GradbenchError(
             f"{kind_of(run)} is no run: give the folder of one, or its name under outputs/"
         )
-    for folder in (expanded(run), Path("outputs") / run):
+    for folder in (expand_home(run), Path("outputs") / run):
         if os.path.isdir(folder):
             return folder
-    raise GradbenchError(f"there is no run at {shown(run)}: name the folder of a finished run")
+    raise GradbenchError(f"there is no run at {printable(run)}: name the folder of a finished run")
 
 
 def kind_of(value: Any) -> str:

@@ -18,10 +18,10 @@ from gradbench.data.files import SUFFIXES, decode_error, list_entries
 from gradbench.data.imageset import shards
 from gradbench.data.picture import Resampling, fit_picture
 from gradbench.data.resample import resize_pixels
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.outputs.read import BATCH
 from gradbench.predict.opening import kind_of
-from gradbench.support.paths import expanded, shown
+from gradbench.support.text import expand_home
 
 WORKERS = min(os.cpu_count() or 1, 8)
 """Threads that decode files."""
@@ -58,7 +58,7 @@ def find(places: str | Path | Iterable[str | Path], left: Counter[str] | None = 
             _see(place)
             found[place] = None
     if not found:
-        named = ", ".join(map(shown, places)) or "nothing named"
+        named = ", ".join(map(printable, places)) or "nothing named"
         raise GradbenchError(f"no pictures found ({named}): folders hold {', '.join(SUFFIXES)}")
     return list(found)
 
@@ -73,7 +73,7 @@ def _listed(places: str | Path | Iterable[str | Path]) -> list[Path]:
                 f"images are {among}{kind_of(place)}: give an array or tensor (N, C, H, W), or "
                 "files and folders"
             )
-    return [expanded(place) for place in places]
+    return [expand_home(place) for place in places]
 
 
 def _see(place: Path) -> None:
@@ -83,7 +83,7 @@ def _see(place: Path) -> None:
         known = isinstance(fault, FileNotFoundError | NotADirectoryError)
         why = "" if known else f" that can be looked at ({decode_error(fault)})"
         raise GradbenchError(
-            f"there is no file or folder {shown(place)}{why}: name pictures, or folders"
+            f"there is no file or folder {printable(place)}{why}: name pictures, or folders"
         ) from fault
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradbench.data.imageset import ImageSet, source_ids, to_float
 from gradbench.data.picture import Resampling
-from gradbench.errors import Faulty, GradbenchError, unknown
+from gradbench.errors import Faulty, GradbenchError, printable, unknown
 from gradbench.gradients.memory import in_chunks
 from gradbench.methods.base import Detector
 from gradbench.methods.fold_scores import one_thread
@@ -24,7 +24,6 @@ from gradbench.predict.loading import DAMAGES, Kept, brief
 from gradbench.predict.opening import listed, open_run
 from gradbench.predict.pictures import Batch, as_array, batches, decoded, find, taken
 from gradbench.run.experiment import find_device
-from gradbench.support.paths import shown
 from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class Scorer:
         if not names:
             if not self.detectors:
                 raise GradbenchError(
-                    f"{shown(self.kept.folder)} holds no detector: take another run"
+                    f"{printable(self.kept.folder)} holds no detector: take another run"
                 )
             all_fitted = "every detector of this run was fitted on a challenge"
             raise GradbenchError(
@@ -241,6 +240,6 @@ class Scorer:
             yield
         except (Faulty, *DAMAGES) as fault:
             raise GradbenchError(
-                f"{name} of {shown(self.kept.folder)} cannot score these images ({brief(fault)}): "
-                "choose others with --detector (from Python detectors=[NAME])"
+                f"{name} of {printable(self.kept.folder)} cannot score these images "
+                f"({brief(fault)}): choose others with --detector (from Python detectors=[NAME])"
             ) from fault

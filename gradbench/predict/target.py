@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from gradbench.errors import GradbenchError
-from gradbench.support.paths import expanded, shown
+from gradbench.errors import GradbenchError, printable
+from gradbench.support.text import expand_home
 
 START = b"file,class,probability,"
 """How a file of scores begins."""
@@ -27,8 +27,8 @@ def target(path: str | Path, pictures: Iterable[Path] = ()) -> Path:
     Raises:
         GradbenchError: if it is a folder, a link, a device, a picture, or belongs to a run.
     """
-    path = expanded(path)
-    name = shown(path)
+    path = expand_home(path)
+    name = printable(path)
     if os.path.isdir(path):
         raise GradbenchError(f"{name} is a folder: name a file, --out {name}/NAME.csv")
     there = os.path.lexists(path)
@@ -47,8 +47,8 @@ def target(path: str | Path, pictures: Iterable[Path] = ()) -> Path:
         )
     if home and there and not scores:
         raise GradbenchError(
-            f"{name} is a file of the run in {shown(home)} and holds no scores: name another file "
-            "with --out FILE"
+            f"{name} is a file of the run in {printable(home)} and holds no scores: name another "
+            "file with --out FILE"
         )
     return path
 

@@ -9,8 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 from torch import nn
 
-from gradbench.errors import GradbenchError
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable
 
 OWN = ("gradbench", "torchvision")
 """Packages whose networks and detectors are built without being asked."""
@@ -34,10 +33,10 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
     """
     trusted = tuple(trusted)
     if not isinstance(target, str) or not _inside(target, (*OWN, *trusted)):
-        module = shown(str(target).rpartition(".")[0] or target)
+        module = printable(str(target).rpartition(".")[0] or target)
         raise GradbenchError(
-            f"the run wants {shown(target)}, which is neither gradbench's nor torchvision's: if "
-            f"you trust its code, say so with --trust {module} (from Python trust=['{module}'])"
+            f"the run wants {printable(target)}, which is neither gradbench's nor torchvision's: "
+            f"if you trust its code, say so with --trust {module} (from Python trust=['{module}'])"
         )
     try:
         found = get_object(target)
@@ -46,7 +45,8 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
         where = ": PYTHONPATH=DIR names the folder in which it lies"
         hint = where if "No module named" in reason else ""
         raise GradbenchError(
-            f"the run wants {shown(target)}, which cannot be imported ({shown(reason)}){hint}"
+            f"the run wants {printable(target)}, which cannot be imported "
+            f"({printable(reason)}){hint}"
         ) from fault
     home = getattr(found, "__module__", None) or ""
     if isinstance(found, type):
@@ -56,7 +56,7 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
     if not allowed and not (base is nn.Module and any(found is one for one in _classifiers())):
         kinds = f"a sub-class of {base.__name__} or a function that builds one"
         raise GradbenchError(
-            f"the run wants {shown(target)}, which is not {kinds}, defined in gradbench, a "
+            f"the run wants {printable(target)}, which is not {kinds}, defined in gradbench, a "
             "module named with --trust or, of classifiers, torchvision.models: it is not built"
         )
 

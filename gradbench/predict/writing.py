@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.predict.scorer import ABNORMAL, VERDICT
 from gradbench.predict.target import target
-from gradbench.support.names import for_spreadsheet
-from gradbench.support.paths import as_text, shown
+from gradbench.support.text import for_spreadsheet, path_text
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +95,7 @@ class ScoresFile:
         summary = Summary(self.path)
         for frame in map(_for_spreadsheets, frames):
             try:
-                frame.assign(file=frame["file"].map(as_text)).to_csv(
+                frame.assign(file=frame["file"].map(path_text)).to_csv(
                     _Rows(self._stream),
                     index=False,
                     header=not summary.pictures,
@@ -116,10 +115,10 @@ class ScoresFile:
 
     def _no_picture(self, summary: Summary) -> GradbenchError:
         path, reason = summary.reasons[0] if summary.reasons else ("nothing", "no files named")
-        what = f"{shown(path)} is no picture that can be read ({reason})"
+        what = f"{printable(path)} is no picture that can be read ({reason})"
         if summary.pictures > 1:
             what = f"none of {summary.pictures} files can be read, the first of them: {what}"
-        return GradbenchError(f"{what}: {shown(self.path)} is not written")
+        return GradbenchError(f"{what}: {printable(self.path)} is not written")
 
     def _remove_left(self) -> None:
         """Remove parts that killed processes left; a living one holds the lock of its part."""
@@ -132,7 +131,7 @@ class ScoresFile:
     def _refused(self, fault: OSError) -> GradbenchError:
         reason = fault.strerror or str(fault)
         return GradbenchError(
-            f"scores cannot be written to {shown(self.path)} ({reason}): make room or rights "
+            f"scores cannot be written to {printable(self.path)} ({reason}): make room or rights "
             "there, or name another file with --out FILE"
         )
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.support.sources import stable_name
+from gradbench.support.code_keys import stable_name
 
 RANDOM = "random"
 SPLITS = ("grouped", RANDOM)

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.report.finished import PART
 from gradbench.report.manifest import Files, written
 from gradbench.report.run_json import NAME, read_told
-from gradbench.store import canonical, file_digest
-from gradbench.support.locks import held
-from gradbench.support.paths import shown
+from gradbench.store import canonical_json, file_digest
+from gradbench.support.locks import file_lock
 
 LOCK = ".gradbench-lock"
 ANYWHERE = ("out", "store", "device", "devices", "data", "launcher")
@@ -78,10 +77,11 @@ def refuse_other(
     """Refuse the folder of another configuration, naming both; arguments as `differences`."""
     differ = differences(before, now, seeds)
     if differ:
-        theirs, ours = (shown(str(config.get("name", "?"))) for config in (before, now))
+        theirs, ours = (printable(str(config.get("name", "?"))) for config in (before, now))
         raise GradbenchError(
-            f"{shown(folder)} holds the {what} {theirs}, and this {what}, {ours}, is another one "
-            f"({_some(differ)}): name another folder, for example out={shown(_unused(folder))}"
+            f"{printable(folder)} holds the {what} {theirs}, and this {what}, {ours}, is another "
+            f"one ({_some(differ)}): name another folder, for example "
+            f"out={printable(_unused(folder))}"
         )
 
 
@@ -89,9 +89,9 @@ def refuse_foreign(folder: Path, names: list[str], mark: str) -> None:
     """Refuse a folder for files in it that would be replaced though no run wrote them."""
     if names:
         raise GradbenchError(
-            f"{shown(folder)} holds {_some(names)}, of which no {mark} of gradbench speaks: move "
-            f"{'it' if len(names) == 1 else 'them'} away, or name another folder, for example "
-            f"out={shown(_unused(folder))}"
+            f"{printable(folder)} holds {_some(names)}, of which no {mark} of gradbench speaks: "
+            f"move {'it' if len(names) == 1 else 'them'} away, or name another folder, for example "
+            f"out={printable(_unused(folder))}"
         )
 
 
@@ -142,7 +142,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(folder / LOCK, f"writes its results to {folder}"))
+            stack.enter_context(file_lock(folder / LOCK, f"writes its results to {folder}"))
         except OSError as fault:
             if fault.errno not in NOT_LOCKED:
                 raise
@@ -207,7 +207,9 @@ def _entries(config: Mapping[str, Any], name: str, alone: str) -> list[str]:
         value = config.get(alone)
     if value is None:
         return ["all"] if name == "levels" else []
-    return [canonical(one).strip('"') for one in (value if isinstance(value, list) else [value])]
+    return [
+        canonical_json(one).strip('"') for one in (value if isinstance(value, list) else [value])
+    ]
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -221,13 +223,13 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    text = canonical(value).strip('"')
-    return shown(text if len(text) <= 60 else f"{text[:57]}...")
+    text = canonical_json(value).strip('"')
+    return printable(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _some(names: list[str]) -> str:
     more = len(names) - NAMED
-    return ", ".join(map(shown, names[:NAMED])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 def _unused(folder: Path) -> Path:

@@ -6,13 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.report import manifest
 from gradbench.report.run_json import NAME, one_line, read_told
-from gradbench.support.documents import Damaged, content
-from gradbench.support.paths import shown
+from gradbench.support.files import Damaged, read_bytes
 from gradbench.support.progress import say
-from gradbench.support.text import printable
 
 if TYPE_CHECKING:
     import pandas
@@ -40,8 +38,8 @@ class Finished:
         self.path = Path(path)
         if (self.path / PART / NAME).exists():
             raise GradbenchError(
-                f"the run in {shown(path)} is only half-written ({PART} is left): the command that "
-                "made it goes on from where it stopped"
+                f"the run in {printable(path)} is only half-written ({PART} is left): the command "
+                "that made it goes on from where it stopped"
             )
         told = read_told(self.path)
         self._files: manifest.Files | None = told.get("files")
@@ -57,12 +55,12 @@ class Finished:
             return manifest.check(self.path, self._files, name)
         if not self._warned:
             say(
-                f"{shown(self.path)} was written by an older gradbench, which noted no checksums: "
-                "whether its files are whole cannot be told"
+                f"{printable(self.path)} was written by an older gradbench, which noted no "
+                "checksums: whether its files are whole cannot be told"
             )
             self._warned = True
         if not (self.path / name).is_file():
-            raise GradbenchError(f"{shown(self.path / name)} is missing: {manifest.ANEW}")
+            raise GradbenchError(f"{printable(self.path / name)} is missing: {manifest.ANEW}")
         return self.path / name
 
     def has(self, name: str) -> bool:
@@ -78,9 +76,9 @@ class Finished:
         """
         path = self.file(name)
         try:
-            lines = content(path, LARGEST).decode("utf-8").split("\n")
+            lines = read_bytes(path, LARGEST).decode("utf-8").split("\n")
         except (Damaged, ValueError) as fault:
-            raise GradbenchError(f"cannot read {shown(path)}: {shown(fault)}") from fault
+            raise GradbenchError(f"cannot read {printable(path)}: {printable(fault)}") from fault
         return "\n".join(map(printable, lines))
 
     @cached_property

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.report.run_json import ANEW, NAME, read_told
 from gradbench.store import file_digest
-from gradbench.support.paths import shown
 
 Files = Mapping[str, Mapping[str, Any]]
 """By path from the folder, with `/`: `bytes`, `sha256`, and `rows` of results.csv."""
@@ -74,9 +73,11 @@ def check(folder: Path, files: Files, name: str) -> Path:
     """
     path, due = folder / name, files.get(name)
     if not os.path.isfile(path):
-        raise GradbenchError(f"{shown(path)} is missing: {ANEW}")
+        raise GradbenchError(f"{printable(path)} is missing: {ANEW}")
     if due is None:
-        raise GradbenchError(f"{shown(path)} is no file of this run: its run.json does not list it")
+        raise GradbenchError(
+            f"{printable(path)} is no file of this run: its run.json does not list it"
+        )
     try:
         size = path.stat().st_size
         if size == due["bytes"] and file_digest(path) == due["sha256"]:
@@ -86,14 +87,14 @@ def check(folder: Path, files: Files, name: str) -> Path:
     except csv.Error:
         lost = 0
     except OSError as fault:
-        raise GradbenchError(f"cannot read {shown(path)}: {fault.strerror}") from fault
+        raise GradbenchError(f"cannot read {printable(path)}: {fault.strerror}") from fault
     if lost > 0:
         what = f"is broken off or shortened: {lost} of its {due['rows']} rows are missing"
     elif size < due["bytes"]:
         what = f"was changed after the run: {due['bytes'] - size} of {due['bytes']} bytes are gone"
     else:
         what = "was edited after the run wrote it (its SHA-256 is another)"
-    raise GradbenchError(f"{shown(path)} {what}: {ANEW}")
+    raise GradbenchError(f"{printable(path)} {what}: {ANEW}")
 
 
 def seal(folder: str | Path) -> bool:

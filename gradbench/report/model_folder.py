@@ -18,10 +18,10 @@ from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
-from gradbench.support.instantiate import behind
-from gradbench.support.names import file_name
-from gradbench.support.sources import UNREAD, source_key
+from gradbench.support.code_keys import UNREAD, code_key
+from gradbench.support.instantiate import imported_targets
 from gradbench.support.tensors import save_tensors
+from gradbench.support.text import file_name
 
 
 def write_models(results: Results, folder: Path) -> None:
@@ -77,7 +77,7 @@ def _own_output(content: Mapping[str, Any], output: Output) -> dict[str, Any]:
     return {
         "config": {k: v for k, v in content.items() if k != "description"},
         "version": output.version,
-        "code": code_of(*behind(content["_target_"]), output),
+        "code": code_of(*imported_targets(content["_target_"]), output),
     }
 
 
@@ -113,7 +113,7 @@ def _detector(results: Results, key: tuple[int, str, str], here: Path) -> dict[s
         "column": column,
         "config": {k: v for k, v in experiment.detectors[name].items() if k != "description"},
         "version": detector.version,
-        "code": code_of(*behind(experiment.detectors[name]["_target_"]), detector),
+        "code": code_of(*imported_targets(experiment.detectors[name]["_target_"]), detector),
         "supervision": detector.supervision,
         "fitted_on": title,
         "state": place,
@@ -126,5 +126,5 @@ def code_of(*things: Any) -> str:
 
     A class that was edited since would not judge as it did in the run.
     """
-    code = source_key(*things).get("code", "")
+    code = code_key(*things).get("code", "")
     return "" if code.startswith(UNREAD) else code

@@ -13,8 +13,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from gradbench.config import shadows
-from gradbench.errors import GradbenchError
+from gradbench.config import replaced_members
+from gradbench.errors import GradbenchError, printable
 from gradbench.report import claim, figures, provenance, selection, table
 from gradbench.report.costs import Detectors, costs_table, write_costs
 from gradbench.report.finished import PART, Finished
@@ -27,10 +27,9 @@ from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.run.rows import write_csv
 from gradbench.store import Store
-from gradbench.support.names import file_name
 from gradbench.support.on_demand import OnDemand
-from gradbench.support.paths import shown
 from gradbench.support.progress import say, step
+from gradbench.support.text import file_name
 
 
 class RunFolder:
@@ -69,7 +68,7 @@ class RunFolder:
                 meanwhile; what was there before stays.
         """
         try:
-            with claim.locked(self.path), step(f"writing results to {shown(self.path)}"):
+            with claim.locked(self.path), step(f"writing results to {printable(self.path)}"):
                 if (self._part / NAME).is_file():  # whole, of a call that was killed moving it
                     claim.place(self.path)
                 try:
@@ -84,7 +83,10 @@ class RunFolder:
             raise self._refused(str(fault)) from fault
 
         if dropped:
-            say(f"{shown(self.path)}: no longer holds {'; '.join(dropped)}, as a former call did")
+            say(
+                f"{printable(self.path)}: no longer holds {'; '.join(dropped)}, as a former call "
+                "did"
+            )
 
     def _write(self, results: Results, store: Store, command: str) -> list[str]:
         """Write all beside its place; return what `claim.check` does."""
@@ -153,7 +155,7 @@ def terminal(folder: Path) -> str:
     """
     run = Finished(folder)
     text = table.terminal(run.frame, run.told["about"])
-    all_tables, pictures = (shown(run.path / name) for name in ("table.md", "figures"))
+    all_tables, pictures = (printable(run.path / name) for name in ("table.md", "figures"))
     return f"{text}\n\nall tables: {all_tables}, pictures: {pictures}"
 
 
@@ -191,7 +193,7 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
             for name, detector in detectors.items()
         },
         "remark": experiment.config["remark"],
-        "shadows": shadows(experiment.dirs),
+        "shadows": replaced_members(experiment.dirs),
         "command": command,
     }
 

@@ -7,10 +7,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from gradbench.errors import GradbenchError
-from gradbench.support.documents import Damaged, read
-from gradbench.support.paths import shown
-from gradbench.support.text import printable
+from gradbench.errors import GradbenchError, printable
+from gradbench.support.files import Damaged, read_json
 
 NAME = "run.json"
 ANEW = (
@@ -147,18 +145,18 @@ def read_told(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        told = read(path, Told)
+        told = read_json(path, Told)
         about = {"told": "", "remark": "", "left_out": {}} | told["about"]
         return {"versions": {}, "hardware": {}} | told | {"about": about}
     except Damaged as fault:
         if fault.missing:
             raise GradbenchError(
-                f"{shown(path)} is damaged or of another version ({fault.missing} is missing): "
+                f"{printable(path)} is damaged or of another version ({fault.missing} is missing): "
                 f"{ANEW}, into another out=DIR"
             ) from fault
         raise GradbenchError(
-            f"{shown(path)} is damaged ({shown(fault)}): copy the run's folder again, or carry "
-            "out its command once more with another out=DIR"
+            f"{printable(path)} is damaged ({printable(fault)}): copy the run's folder again, or "
+            "carry out its command once more with another out=DIR"
         ) from fault
 
 

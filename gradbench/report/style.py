@@ -14,8 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
-from gradbench.errors import GradbenchError
-from gradbench.support.paths import shown
+from gradbench.errors import GradbenchError, printable
 
 INK, MUTED, FAINT = "#1a1a1a", "#5f6368", "#d9dbde"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
@@ -73,7 +72,7 @@ def look() -> Iterator[None]:
 
 def plain(text: str) -> str:
     """Return text as it can be drawn: line by line, what is no sign as Python writes it."""
-    return "\n".join(map(shown, text.split("\n")))
+    return "\n".join(map(printable, text.split("\n")))
 
 
 class Powers(LogFormatterSciNotation):

@@ -10,13 +10,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 from gradbench.report.claim import refuse_foreign, refuse_other
 from gradbench.report.manifest import listed
 from gradbench.report.run_json import File
 from gradbench.store import file_digest
-from gradbench.support.documents import Damaged, read
-from gradbench.support.paths import shown
+from gradbench.support.files import Damaged, read_json
 
 NAME = "sweep.json"
 MERGED = ("results.csv", "levels.png")
@@ -49,11 +48,11 @@ def check(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     files: dict[str, Any] = {}
     if os.path.lexists(folder / NAME):
         try:
-            told = read(folder / NAME, Swept)
+            told = read_json(folder / NAME, Swept)
         except Damaged as fault:
             raise GradbenchError(
-                f"{shown(folder / NAME)} is damaged ({shown(fault)}): name another folder with "
-                "out=DIR"
+                f"{printable(folder / NAME)} is damaged ({printable(fault)}): name another folder "
+                "with out=DIR"
             ) from fault
         refuse_other(folder, "sweep", told["config"], config, seeds=False)
         files = told["files"]

@@ -17,7 +17,7 @@ from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.checked import UnusableChallenge, checked_challenge
 from gradbench.challenges.other_set import OtherSet
-from gradbench.config import expand, load_member
+from gradbench.config import check_settings, expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Detector
@@ -26,10 +26,9 @@ from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.protocols.base import Protocol, random_name
 from gradbench.run.rows import is_mean
 from gradbench.run.settings import check_trained_on, levels, seeds
-from gradbench.settings import check_settings
-from gradbench.support.described import written
+from gradbench.support.code_keys import is_external
 from gradbench.support.instantiate import instantiate
-from gradbench.support.sources import outside
+from gradbench.support.text import format_value
 
 SEED = "{seed}"
 """Stands in `backbone.checkpoint` for each of several seeds."""
@@ -162,7 +161,7 @@ def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
     try:
         return _read(config, dirs)
     except OSError as fault:  # of a path that no file can have
-        raise GradbenchError(f"{written(fault.filename)}: {fault.strerror}") from fault
+        raise GradbenchError(f"{format_value(fault.filename)}: {fault.strerror}") from fault
 
 
 def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
@@ -254,7 +253,7 @@ def _refused(detectors: Mapping[str, Mapping], outputs: OutputCatalogue) -> dict
             detector = instantiate("detector", name, content, base=Detector)
             check_declared(name, detector, outputs)
         except Faulty as fault:
-            if isinstance(fault.__cause__, GradbenchError) and not outside(detector):
+            if isinstance(fault.__cause__, GradbenchError) and not is_external(detector):
                 raise fault.__cause__ from fault  # a setting that the user gave
             refused[name] = str(fault)
     if len(refused) == len(detectors):

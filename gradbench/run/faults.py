@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.results import Results
-from gradbench.support.calling import foreign_line, said
-from gradbench.support.instantiate import behind
+from gradbench.support.code_keys import is_external
+from gradbench.support.external import describe_exception, external_line
+from gradbench.support.instantiate import imported_targets
 from gradbench.support.progress import say
-from gradbench.support.sources import outside
 
 
 @contextmanager
@@ -40,16 +40,16 @@ def others_go_on(
             raise
         _note(results, seed, cell, name, kind, role, str(fault))
     except Exception as fault:  # from a property of its class, say
-        if not (from_outside(results.experiment, name) and foreign_line(fault)):
+        if not (from_outside(results.experiment, name) and external_line(fault)):
             raise
-        _note(results, seed, cell, name, kind, role, f"detector {name} {said(fault)}")
+        _note(results, seed, cell, name, kind, role, f"detector {name} {describe_exception(fault)}")
 
 
 def from_outside(experiment: Experiment, name: str) -> bool:
     """Tell whether a detector, or what builds it, is not gradbench's."""
     base = name.partition("@")[0]
     target = experiment.detectors[base]["_target_"]
-    return outside(*behind(target), experiment.detector(base))
+    return is_external(*imported_targets(target), experiment.detector(base))
 
 
 def check_some(results: Results) -> None:

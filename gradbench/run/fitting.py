@@ -24,9 +24,9 @@ from gradbench.outputs.layers import head_tensors
 from gradbench.run import synthetic
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key
-from gradbench.support.instantiate import behind
+from gradbench.support.code_keys import code_key, stable_config
+from gradbench.support.instantiate import imported_targets
 from gradbench.support.progress import step
-from gradbench.support.sources import source_key, stable_config
 from gradbench.support.tensors import save_tensors
 
 FIT_VERSION = 1
@@ -129,7 +129,7 @@ def described(trial: Trial, name: str) -> dict[str, Any]:
         "detector_version": detector.version,
         "reads": {output.name: output.identity for output in trial.outputs_of(reads)},
         "seed": _seed(trial),
-        **source_key(*behind(content.get("_target_")), detector),
+        **code_key(*imported_targets(content.get("_target_")), detector),
     }
 
 

@@ -25,8 +25,8 @@ from gradbench.statistics.bootstrap import BootstrapSamples, FoldScores, bootstr
 from gradbench.statistics.exact_bounds import check_bounds
 from gradbench.statistics.intervals import MetricEstimate, measure_detection
 from gradbench.store import Key, Product, file_digest
+from gradbench.support.code_keys import code_key
 from gradbench.support.progress import step
-from gradbench.support.sources import source_key
 from gradbench.support.tensors import save_tensors
 
 SCORES_VERSION = 1
@@ -224,7 +224,7 @@ def scores_key(trial: Trial, name: str, normal: ImageSet, abnormal: ImageSet, pr
         **described(trial, name),
         "folds": {
             **protocol.settings(),
-            **source_key(protocol),
+            **code_key(protocol),
             "split_seed": experiment.config["evaluation"]["seed"],
         },
     }

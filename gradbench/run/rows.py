@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.support.documents import Damaged, content
-from gradbench.support.names import for_spreadsheet, from_spreadsheet
+from gradbench.support.files import Damaged, read_bytes
+from gradbench.support.text import for_spreadsheet, from_spreadsheet
 
 if TYPE_CHECKING:
     import pandas
@@ -179,7 +179,7 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
     """
     path = Path(path)
     try:
-        text = _plain(content(path, LARGEST)).decode("utf-8")
+        text = _plain(read_bytes(path, LARGEST)).decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names, rows = tuple(reader.fieldnames or ()), [*map(_read, reader)]
     except (Damaged, UnicodeDecodeError, csv.Error) as error:

@@ -30,7 +30,7 @@ from gradbench.run.sides import sides
 from gradbench.run.synthetic import relation
 from gradbench.run.trial import Seen, Trial
 from gradbench.store import Key, Product
-from gradbench.support.sources import source_key
+from gradbench.support.code_keys import code_key
 from gradbench.support.tensors import save_tensors
 
 FITS_VERSION = 1
@@ -158,7 +158,7 @@ def _across(trial: Trial, name: str, fitted: Fitted, normal: Seen, abnormal: See
     groups = normal.images.groups, abnormal.images.groups
     seed = experiment.config["evaluation"]["seed"]
     rows = protocol.across(fitted.groups, groups, seed)
-    folds = {**protocol.settings(), **source_key(protocol), "split_seed": seed}
+    folds = {**protocol.settings(), **code_key(protocol), "split_seed": seed}
     config = {"fits": fit_key.digest, "folds": folds}
     inputs = {"normal": normal.images.fingerprint, "abnormal": abnormal.images.fingerprint}
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, get_type_hints
 
-from gradbench.errors import Faulty, GradbenchError, unknown
-from gradbench.support.described import accepts, check, written
-from gradbench.support.paths import shown, where_to_look
-from gradbench.support.sources import outside
+from gradbench.errors import Faulty, GradbenchError, printable, unknown
+from gradbench.support.code_keys import is_external
+from gradbench.support.text import format_value
+from gradbench.support.typed import check_type, is_plain_type
 
 NOT_ARGUMENTS = ("_target_", "description")
 
@@ -40,22 +40,25 @@ def instantiate(
         GradbenchError: if its class is not found or refuses a setting, with the valid ones.
         Faulty: if the constructor of a class from outside raises.
     """
-    from gradbench.support.calling import said, settings_kept  # which import torch
+    from gradbench.support.external import (  # which import torch
+        describe_exception,
+        preserve_process_state,
+    )
 
     target = content.get("_target_")
     if not target:
         raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
-    make = found(f"{group} {name}", target, base)
+    make = import_target(f"{group} {name}", target, base)
     arguments = {k: v for k, v in content.items() if k not in drop}
     check_arguments(make, arguments, f"{group} {name}", taken)
     try:
-        with settings_kept() if outside(make) else nullcontext():
+        with preserve_process_state() if is_external(make) else nullcontext():
             made = make(**arguments)
     except GradbenchError:
         raise
     except Exception as fault:
-        if outside(make):
-            raise Faulty(f"{group} {name}: {target} {said(fault)}") from fault
+        if is_external(make):
+            raise Faulty(f"{group} {name}: {target} {describe_exception(fault)}") from fault
         if not isinstance(fault, TypeError | ValueError):
             raise
         raise GradbenchError(f"{group} {name}: {fault}") from fault
@@ -64,15 +67,15 @@ def instantiate(
     return made
 
 
-def behind(target: str | None) -> list[Any]:
+def imported_targets(target: str | None) -> list[Any]:
     """Return the class or function of a path alone in a list, an empty one where there is none."""
     try:
-        return [found(target, target)] if target else []
+        return [import_target(target, target)] if target else []
     except GradbenchError:
         return []
 
 
-def found(what: str, target: Any, base: type | None = None) -> Callable:
+def import_target(what: str, target: Any, base: type | None = None) -> Callable:
     """Return the class, or the function that builds one, that a file names.
 
     What its module sets in torch, numpy or Python when it is imported is put back.
@@ -88,19 +91,20 @@ def found(what: str, target: Any, base: type | None = None) -> Callable:
     # seconds, which lists of data sets do not need
     from hydra.utils import get_object
 
-    from gradbench.support.calling import settings_kept
+    from gradbench.support.external import preserve_process_state
 
     if not isinstance(target, str):
-        raise GradbenchError(f"{what}: _target_={written(target)}: write package.module.Name")
+        raise GradbenchError(f"{what}: _target_={format_value(target)}: write package.module.Name")
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # it says what is raised too
     try:
         known = target.rpartition(".")[0] in sys.modules
-        with nullcontext() if known else settings_kept():
+        with nullcontext() if known else preserve_process_state():
             make = get_object(target)
     except (Exception, SystemExit) as fault:
         reason = " ".join(str(fault.__cause__ or fault).split())  # without Hydra's advice around it
         raise GradbenchError(
-            f"{what}: {written(target)} cannot be imported ({shown(reason)}){where_to_look(reason)}"
+            f"{what}: {format_value(target)} cannot be imported "
+            f"({printable(reason)}){import_hint(reason)}"
         ) from fault
     if not callable(make) or (base and isinstance(make, type) and not issubclass(make, base)):
         raise _other(what, target, base)
@@ -121,7 +125,7 @@ def check_arguments(
     Raises:
         GradbenchError: naming the argument, and the valid ones or what is due.
     """
-    named, open_ended = parameters(make)
+    named, open_ended = parameters_of(make)
     for wrong in arguments:
         if not open_ended and wrong not in named:
             raise unknown(f"setting of {what}", str(wrong), (*named, *taken))
@@ -133,10 +137,10 @@ def check_arguments(
         if key not in arguments or arguments[key] is parameter.default:
             continue
         due = declared.get(key, Any)
-        check(arguments[key], due if accepts(due) else Any, f"{what} {key}")
+        check_type(arguments[key], due if is_plain_type(due) else Any, f"{what} {key}")
 
 
-def parameters(make: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
+def parameters_of(make: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
     """Return what a class takes by name, and whether it takes any other name too."""
     try:
         takes = inspect.signature(make).parameters
@@ -159,4 +163,14 @@ def _declared(make: Callable) -> Mapping[str, Any]:
 def _other(what: str, target: str, base: type | None) -> GradbenchError:
     kind = f"builds no {base.__name__.lower()}" if base else "is no class"
     due = f"a class derived from {base.__module__}.{base.__name__}" if base else "a class"
-    return GradbenchError(f"{what}: _target_={written(target)} {kind}: name {due}")
+    return GradbenchError(f"{what}: _target_={format_value(target)} {kind}: name {due}")
+
+
+def import_hint(reason: str) -> str:
+    """Return what to do about a module that is not found, "" for another reason."""
+    if "No module named" not in reason:
+        return ""
+    return (
+        ": PYTHONPATH=DIR names the folder in which it lies, as --config-dir DIR does for run, "
+        "sweep, plan and list"
+    )

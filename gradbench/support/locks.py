@@ -12,7 +12,7 @@ from gradbench.support.progress import say
 
 
 @contextlib.contextmanager
-def held(path: Path, what: str) -> Iterator[None]:
+def file_lock(path: Path, what: str) -> Iterator[None]:
     """Let one process at a time into the block; the others wait, and a killed one lets go.
 
     The file goes away with the lock. A process that waited must look whether its work is done
@@ -25,54 +25,48 @@ def held(path: Path, what: str) -> Iterator[None]:
     Raises:
         OSError: if the file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting for another process that {what}")
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            # the holder before us removed the file: lock the new one instead
-            if _same_file(path, handle):
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
+        with _lock(path, what) as is_ours:
+            if is_ours:
+                yield
                 return
-        finally:
-            os.close(handle)
 
 
-@contextlib.contextmanager
-def held_if_free(path: Path) -> Iterator[bool]:
+def try_file_lock(path: Path) -> contextlib.AbstractContextManager[bool]:
     """Hold a lock for the block if no process has it; do not wait.
 
     Args:
         path: of the lock file; its folder is made.
 
-    Yields:
-        Whether the lock is held.
+    Returns:
+        A context that tells whether the lock is held.
 
     Raises:
         OSError: if the file cannot be made.
     """
+    return _lock(path, None)
+
+
+@contextlib.contextmanager
+def _lock(path: Path, what: str | None) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    is_ours = True
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-            return
-        if not _same_file(path, handle):  # its holder has only just let go
-            yield False
-            return
+            is_ours = what is not None
+            if is_ours:
+                say(f"waiting for another process that {what}")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        # the holder before us may have removed the file: then a new one must be locked instead
+        is_ours = is_ours and _same_file(path, handle)
         try:
-            yield True
+            yield is_ours
         finally:
-            path.unlink(missing_ok=True)
+            if is_ours:
+                path.unlink(missing_ok=True)
     finally:
         os.close(handle)
 

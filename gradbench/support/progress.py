@@ -15,7 +15,7 @@ import time
 
 from tqdm import tqdm
 
-from gradbench.support.paths import shown
+from gradbench.errors import printable
 
 FIRST_SECONDS = 2.0
 """Seconds after which a step tells what it does, if nothing else was told meanwhile."""
@@ -184,7 +184,7 @@ if hasattr(os, "register_at_fork"):
 def say(text: str) -> None:
     """Write one line to standard error, clear of any bar."""
     _WATCH.spoken = time.monotonic()
-    text = shown(text)
+    text = printable(text)
     if sys.stderr.isatty():
         tqdm.write(text, file=sys.stderr)
     else:

@@ -12,7 +12,7 @@ ENDING = ("SIGTERM", "SIGHUP")
 
 
 @contextmanager
-def ended_tidily() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Leave the block by SystemExit on signals that would end the process on the spot.
 
     So whatever the block opened is closed and half-written files go. What the process ignores

@@ -1,4 +1,4 @@
-"""Tensors of any layout in a safetensors file."""
+"""Tensors of any layout in a safetensors file; gradients in pixels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from os import PathLike
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from gradbench.errors import GradbenchError
 
 
 def save_tensors(
@@ -36,3 +38,26 @@ def save_tensors(
         memories.add(tensor.untyped_storage().data_ptr())
         kept[name] = tensor
     save_file(kept, str(path), metadata=metadata)
+
+
+def gradient_in_pixels(values: Tensor, pixels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the gradient of values in the pixels that they were computed from.
+
+    Args:
+        values: computed from the pixels, with a graph.
+        pixels: which require a gradient.
+        weights: of the values; None for a single value.
+
+    Raises:
+        GradbenchError: when autograd does not see how the values depend on the pixels.
+    """
+    gradient = None
+    if values.requires_grad:
+        (gradient,) = torch.autograd.grad(values, pixels, weights, allow_unused=True)
+    if gradient is None:
+        raise GradbenchError(
+            "autograd does not see how the network's outputs depend on the pixels: its forward "
+            "runs under torch.no_grad or inference_mode, detaches, or ends in a decision such as "
+            "argmax"
+        )
+    return gradient

@@ -18,7 +18,7 @@ from gradbench.backbones.trained_network import VERSION
 from gradbench.backbones.training import estimate_seconds, train
 from gradbench.backbones.workers import Worker
 from gradbench.errors import GradbenchError
-from gradbench.support.described import written
+from gradbench.support.text import format_value
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch=16, lr=0.1, pad=1, flip=True, precision="float32")
@@ -57,7 +57,7 @@ def test_cosine():
 def test_a_recipe_out_of_range_is_one_sentence(wrong):
     ((name, value),) = wrong.items()
     section = "dataset.augment" if name in ("pad", "flip") else "training"
-    with pytest.raises(GradbenchError, match=f"^{section}.{name}={written(value)}: .*write "):
+    with pytest.raises(GradbenchError, match=f"^{section}.{name}={format_value(value)}: .*write "):
         Recipe(**wrong)
 
 

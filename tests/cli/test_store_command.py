@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 from _runs import SMALL, about, copy_of, gradbench, kept, one_sentence, reference, steps
 
-from gradbench.support.locks import held
+from gradbench.support.locks import file_lock
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_prune_leaves_what_is_locked(here):
     with ExitStack() as stack:
         for name in ("0" * 40, network.name):
             lock = here / f"store/locks/network-{name}.lock"
-            stack.enter_context(held(lock, "trains"))
+            stack.enter_context(file_lock(lock, "trains"))
         assert "left 2 that another process is making" in store(here, "prune", "days=0").out
         assert part.is_dir()
         assert network.is_dir()

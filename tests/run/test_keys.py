@@ -16,7 +16,7 @@ from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.backbones.trained_network import NetworkRequest
 from gradbench.challenges.produce import ChallengeSetup
-from gradbench.config import compose, expand, group_files, read_member
+from gradbench.config import compose, expand, group_files, load_member
 from gradbench.data.in_distribution import InDistribution
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.run.experiment import read
@@ -24,8 +24,8 @@ from gradbench.run.fitting import fit_key
 from gradbench.run.judging import scores_key
 from gradbench.run.trial import Trial
 from gradbench.store import Store
+from gradbench.support.code_keys import stable_name
 from gradbench.support.instantiate import instantiate
-from gradbench.support.sources import stable_name
 
 CPU = torch.device("cpu")
 DETECTORS = ("msp", "knn", "gradient", "gradient_oneclass", "mahalanobis_fe")
@@ -97,5 +97,7 @@ def test_keys_of_gradbenchs_own_parts_stay_what_they_are(trial):
 
 @pytest.mark.parametrize("group", ["backbone", "challenge", "detector", "protocol"])
 def test_no_two_classes_of_a_group_have_one_name_in_keys(group):
-    paths = {read_member(group, name).get("_target_") for name in group_files(group)} - {None}
+    paths = {
+        load_member(group, name, resolve=False).get("_target_") for name in group_files(group)
+    } - {None}
     assert len({stable_name(path) for path in paths}) == len(paths)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.base import CleanBatch, Derived
+from gradbench.config import Keep
 from gradbench.errors import GradbenchError, unknown
-from gradbench.settings import Keep
 
 KEEP = get_args(Keep)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.support.pixels import gradient_in_pixels
+from gradbench.support.tensors import gradient_in_pixels
 
 Objective = Callable[[Tensor], Tensor]
 """Maps logits (B, N) to (B,): what is to rise, image by image."""

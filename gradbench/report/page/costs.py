@@ -28,7 +28,7 @@ from gradbench.report.page.plot import (
 )
 from gradbench.report.page.source import Source
 from gradbench.report.view import Line, View
-from gradbench.support.documents import content
+from gradbench.support.files import read_bytes
 
 WIDTH, HEIGHT = 330, 236
 LEFT, RIGHT, TOP, BOTTOM = 38, 322, 24, 198
@@ -47,7 +47,7 @@ def read_costs(path: Path) -> tuple[Costs, dict[str, int]]:
     costs: Costs = {}
     backward: dict[str, int] = {}
     try:
-        text = content(path, LARGEST).decode("utf-8")
+        text = read_bytes(path, LARGEST).decode("utf-8")
         for line in csv.DictReader(io.StringIO(text, newline=""), strict=True):
             images = int(_number(line["images"]))
             rate = _number(line["images_per_second"])

@@ -17,7 +17,7 @@ from gradbench.report.papers.spec import Table, read_table
 from gradbench.report.papers.tidy import COLUMNS
 from gradbench.report.published import NAMING, Printed
 from gradbench.run.rows import read_csv, rows_file
-from gradbench.support.names import from_spreadsheet
+from gradbench.support.text import from_spreadsheet
 
 NUMBER = re.compile(r"[+−]?\d+(?:\.\d+)?")
 TITLE = re.compile(r"^# (\w+): ")

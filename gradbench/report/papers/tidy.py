@@ -9,7 +9,7 @@ from io import StringIO
 from gradbench.report.papers.fill import Filled, Filling
 from gradbench.report.published import NAMING
 from gradbench.run.rows import DIGITS
-from gradbench.support.names import for_spreadsheet
+from gradbench.support.text import for_spreadsheet
 
 COLUMNS = (
     *NAMING,

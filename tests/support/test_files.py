@@ -6,8 +6,8 @@ import os
 import msgspec
 import pytest
 
-from gradbench.support.documents import Damaged, read
-from gradbench.support.text import printable
+from gradbench.errors import printable
+from gradbench.support.files import Damaged, read_json
 
 
 class Inner(msgspec.Struct):
@@ -29,7 +29,7 @@ def refused(tmp_path):
         path = tmp_path / "a.json"
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
         with pytest.raises(Damaged) as told:
-            read(path, Outer, largest=100_000)
+            read_json(path, Outer, largest=100_000)
         assert "\n" not in str(told.value)
         return told.value
 
@@ -39,7 +39,7 @@ def refused(tmp_path):
 def test_what_fits_is_returned_with_all_that_the_schema_does_not_name(tmp_path):
     content = {"name": "é\udce9", "parts": [{"size": 1}], "more": [None, {"deep": 1e300}]}
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert read(tmp_path / "a.json", Outer) == content
+    assert read_json(tmp_path / "a.json", Outer) == content
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_no_plain_file(tmp_path):
             ".": "it is no plain file", "a\0": "null byte"}  # fmt: skip
     for name, said in told.items():
         with pytest.raises(Damaged, match=said):
-            read(tmp_path / name, Outer)
+            read_json(tmp_path / name, Outer)
 
 
 def test_text_is_printed_without_what_steers_a_terminal():

@@ -23,7 +23,7 @@ class Damaged(ValueError):
     missing: str = ""
 
 
-def read(path: Path, schema: Any, largest: int = LARGEST) -> Any:
+def read_json(path: Path, schema: Any, largest: int = LARGEST) -> Any:
     """Return the content of a JSON file as plain data that fits a schema.
 
     Args:
@@ -37,7 +37,7 @@ def read(path: Path, schema: Any, largest: int = LARGEST) -> Any:
             or a field is missing or of another type than the schema says.
     """
     try:
-        text = content(path, largest).decode("utf-8")
+        text = read_bytes(path, largest).decode("utf-8")
         found = json.loads(text, object_pairs_hook=_once)
         _check(found)
         msgspec.convert(found, schema)
@@ -52,7 +52,7 @@ def read(path: Path, schema: Any, largest: int = LARGEST) -> Any:
     return found
 
 
-def content(path: Path, largest: int) -> bytes:
+def read_bytes(path: Path, largest: int) -> bytes:
     """Return the bytes of a file.
 
     Raises:

@@ -6,12 +6,19 @@ from typing import Annotated, Any, Literal, get_type_hints
 import pytest
 from msgspec import Meta
 
-from gradbench.config import group_files, load_member
+from gradbench.config import (
+    ProcessingStep,
+    Settings,
+    check_settings,
+    every_setting,
+    group_files,
+    load_member,
+)
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
-from gradbench.settings import Settings, Step, check_settings, every_setting
-from gradbench.support.described import accepts, check, wording, written
-from gradbench.support.instantiate import _declared, found, instantiate, parameters
+from gradbench.support.instantiate import _declared, import_target, instantiate, parameters_of
+from gradbench.support.text import format_value
+from gradbench.support.typed import check_type, describe_type, is_plain_type
 
 From1 = Annotated[int, Meta(ge=1)]
 
@@ -33,7 +40,7 @@ From1 = Annotated[int, Meta(ge=1)]
         ({"k": [1, "x"]}, Mapping[str, Sequence[int]], "a.b.k[1]=x: write a whole number"),
         ({1: 2}, dict[str, int], "a.b: 1 stands where a name must"),
         ([1], tuple[int, int], "a.b=[1]: write a list of 2 whole numbers"),
-        ({"shap": 1}, Step, "no setting named 'a.b.shap': did you mean a.b.shape"),
+        ({"shap": 1}, ProcessingStep, "no setting named 'a.b.shap': did you mean a.b.shape"),
         ("x" * 80, int, f"a.b={'x' * 60}…: write a whole number"),
         ("two\nlines", int, r"a.b=two\nlines: write a whole number"),
         ("\udcff", Literal["on"], r"a.b: \udcff is no text"),
@@ -41,7 +48,7 @@ From1 = Annotated[int, Meta(ge=1)]
 )
 def test_what_is_due_stands_beside_what_was_given(value, due, text):
     with pytest.raises(GradbenchError) as fault:
-        check(value, due, "a.b")
+        check_type(value, due, "a.b")
     assert str(fault.value).startswith(text)
     assert "\n" not in str(fault.value)
 
@@ -52,21 +59,21 @@ def test_what_is_due_stands_beside_what_was_given(value, due, text):
      ({"a": {"b": [1]}}, dict[str, Any]), ([3, 4], tuple[int, int])],
 )  # fmt: skip
 def test_what_fits_passes(value, due):
-    check(value, due)
+    check_type(value, due)
 
 
 def test_wording_of_alternatives():
     due = str | dict[str, Any] | list[str] | None
-    assert wording(due) == "text, a mapping {NAME: value}, a list of texts or null"
-    assert written([None, True]) == "[None, True]"
+    assert describe_type(due) == "text, a mapping {NAME: value}, a list of texts or null"
+    assert format_value([None, True]) == "[None, True]"
 
 
 def test_types_that_files_cannot_hold_are_left_alone():
-    assert accepts(Sequence[float] | None)
-    assert not accepts(Detector)
-    assert not accepts(Sequence[Detector])
-    assert not accepts(list[int] | tuple[int, ...])
-    assert not accepts(Literal[True])
+    assert is_plain_type(Sequence[float] | None)
+    assert not is_plain_type(Detector)
+    assert not is_plain_type(Sequence[Detector])
+    assert not is_plain_type(list[int] | tuple[int, ...])
+    assert not is_plain_type(Literal[True])
 
 
 def test_the_description_and_the_main_configuration_have_the_same_settings():
@@ -93,10 +100,10 @@ def test_every_setting_of_a_built_in_member_has_a_type_that_is_checked(group):
         content = load_member(group, name)
         if "members" in content:
             continue
-        make = found(name, content["_target_"])
+        make = import_target(name, content["_target_"])
         declared = _declared(make)
-        for setting in parameters(make)[0]:
-            assert accepts(declared[setting]), (name, setting)
+        for setting in parameters_of(make)[0]:
+            assert is_plain_type(declared[setting]), (name, setting)
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,13 @@
 import pytest
 
 from gradbench.errors import GradbenchError
-from gradbench.support.names import (
-    as_name,
-    check_name,
-    file_name,
-    for_spreadsheet,
-    from_spreadsheet,
-)
+from gradbench.support.text import check_name, file_name, for_spreadsheet, from_spreadsheet, to_name
 
 
 @pytest.mark.parametrize("name", ["msp", "fgsm-0.1", "Größe_2", "a+b", "日本", "0", "n" * 100])
 def test_names(name):
     assert check_name("name", name) == name
-    assert as_name(name) == name
+    assert to_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -30,7 +24,7 @@ def test_what_is_no_name_is_one_sentence(name):
     assert "\n" not in str(e.value)
     assert str(e.value).isprintable()
     if isinstance(name, str):
-        check_name("name", as_name(name))
+        check_name("name", to_name(name))
 
 
 def test_names_of_files_are_short_and_differ():

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradbench.errors import Faulty, GradbenchError
-from gradbench.support.paths import shown
+from gradbench.errors import Faulty, GradbenchError, printable
 
 LONGEST = 300
 """Characters of another's message."""
@@ -41,7 +40,7 @@ FLAGS = (
 
 
 @contextmanager
-def settings_kept() -> Iterator[None]:
+def preserve_process_state() -> Iterator[None]:
     """Put random states and settings of the process back to what they were before."""
     switches = [(read(), set_) for read, set_ in SWITCHES]
     flags = [(where, name, getattr(where, name)) for where, names in FLAGS for name in names]
@@ -67,7 +66,7 @@ def settings_kept() -> Iterator[None]:
 
 
 @contextmanager
-def calling(what: str) -> Iterator[None]:
+def external_call(what: str) -> Iterator[None]:
     """Call code from outside: settings are kept, and what it raises is one sentence.
 
     Args:
@@ -76,30 +75,30 @@ def calling(what: str) -> Iterator[None]:
     Raises:
         Faulty: for any exception, with the file and line that raised it.
     """
-    with settings_kept():
+    with preserve_process_state():
         try:
             yield
         except (Exception, SystemExit) as fault:
             if isinstance(fault, GradbenchError) and type(fault) is not GradbenchError:
                 raise  # says already what it is: missing data, or a fault that was found
-            raise Faulty(f"{what} {said(fault)}") from fault
+            raise Faulty(f"{what} {describe_exception(fault)}") from fault
 
 
-def said(fault: BaseException) -> str:
+def describe_exception(fault: BaseException) -> str:
     """Return what was raised, and in which line of somebody's file, as the end of a sentence."""
-    text = shown(" ".join(str(fault).split()))[:LONGEST]
+    text = printable(" ".join(str(fault).split()))[:LONGEST]
     kind = "" if isinstance(fault, GradbenchError) else f"{type(fault).__name__} "
-    place = foreign_line(fault)
+    place = external_line(fault)
     where = f" in {place}" if place else ""
     return f"raises {kind}({text}){where}" if text else f"raises {kind.strip()}{where}"
 
 
-def foreign_line(fault: BaseException) -> str:
+def external_line(fault: BaseException) -> str:
     """Return `FILE, line N` of the innermost line from outside that an exception came through."""
     for frame in reversed(traceback.extract_tb(fault.__traceback__)):
         path = Path(frame.filename)
         if not (_library(path) or frame.filename.startswith("<frozen")):
-            return f"{shown(_near(path))}, line {frame.lineno}"
+            return f"{printable(_near(path))}, line {frame.lineno}"
     return ""
 
 
@@ -119,7 +118,7 @@ def _near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def reseeded(seed: int) -> None:
+def seed_process(seed: int) -> None:
     """Set the random states of the process, inside `settings_kept`."""
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from gradbench.support.paths import shown
+from gradbench.errors import printable
 from gradbench.support.progress import say
 
 OWN = ("gradbench", "torch", "torchvision")
@@ -31,12 +31,12 @@ UNREAD = "unread-"
 _SEEN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a reloaded module has other classes
 
 
-def outside(*things: Any) -> bool:
+def is_external(*things: Any) -> bool:
     """Tell whether code from outside the package stands behind classes, functions or objects."""
     return any(True for thing in things for _ in _foreign(thing))
 
 
-def source_key(*things: Any) -> dict[str, str]:
+def code_key(*things: Any) -> dict[str, str]:
     """Return what keys add for classes, functions or objects: nothing where all of it is OWN.
 
     `code` covers the file of every class from outside, its bases from outside included, and of
@@ -87,7 +87,7 @@ def _digest(one: Any) -> str:
         files = _files(one)
         if files is None:
             _SEEN[one] = UNREAD + uuid.uuid4().hex
-            _tell_unread(shown(f"{one.__module__}.{one.__qualname__}"))
+            _tell_unread(printable(f"{one.__module__}.{one.__qualname__}"))
         else:
             _SEEN[one] = _sum(files)
     return _SEEN[one]

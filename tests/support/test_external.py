@@ -10,7 +10,7 @@ import torch
 
 from gradbench.data.settings import MissingData
 from gradbench.errors import Faulty, GradbenchError
-from gradbench.support.calling import calling, foreign_line, settings_kept
+from gradbench.support.external import external_call, external_line, preserve_process_state
 
 
 def settings():
@@ -49,38 +49,38 @@ def meddle():
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_settings_of_the_process_are_put_back(raises):
-    with settings_kept():
+    with preserve_process_state():
         before = settings()
     try:
-        with calling("mine"):
+        with external_call("mine"):
             meddle()
             if raises:
                 raise ValueError
     except Faulty:
         pass
-    with settings_kept():
+    with preserve_process_state():
         assert settings() == before
 
 
 def test_what_is_raised_names_file_and_line():
-    with pytest.raises(Faulty) as caught, calling("detector mine: Mine.score"):
+    with pytest.raises(Faulty) as caught, external_call("detector mine: Mine.score"):
         torch.zeros(2) @ torch.zeros(3)
     text = str(caught.value)
     assert text.startswith("detector mine: Mine.score raises RuntimeError (")
-    assert "test_calling.py, line " in text
+    assert "test_external.py, line " in text
     assert "\n" not in text
 
 
 @pytest.mark.parametrize("fault", [KeyError("a\nb\x1b[1m"), SystemExit(0), GradbenchError("no")])
 def test_whatever_is_raised_is_one_line(fault):
-    with pytest.raises(Faulty, match=r"^mine raises ") as caught, calling("mine"):
+    with pytest.raises(Faulty, match=r"^mine raises ") as caught, external_call("mine"):
         raise fault
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("fault", [MissingData("not here"), Faulty("known"), KeyboardInterrupt()])
 def test_what_is_a_sentence_already_and_an_interruption_pass(fault):
-    with pytest.raises(type(fault)) as caught, calling("mine"):
+    with pytest.raises(type(fault)) as caught, external_call("mine"):
         raise fault
     assert caught.value is fault
 
@@ -88,5 +88,5 @@ def test_what_is_a_sentence_already_and_an_interruption_pass(fault):
 def test_faults_of_libraries_alone_have_no_line():
     with pytest.raises(SyntaxError) as caught:
         compile("1 +", "<string>", "eval")
-    assert "test_calling.py" in foreign_line(caught.value)
-    assert foreign_line(ValueError()) == ""
+    assert "test_external.py" in external_line(caught.value)
+    assert external_line(ValueError()) == ""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gradbench.methods.msp import MSP
-from gradbench.support.sources import outside, source_key
+from gradbench.support.code_keys import code_key, is_external
 
 FILES = {
     "sources_mine.py": "import sources_helper\nfrom sources_base import Base\n"
@@ -49,8 +49,8 @@ def load(tmp_path, monkeypatch):
 
 def test_own_classes_add_nothing():
     for thing in (MSP, MSP(), torch.nn.Linear, torch.nn.ReLU(), torch.relu, Fraction, len, 1):
-        assert not outside(thing)
-        assert source_key(thing) == {}
+        assert not is_external(thing)
+        assert code_key(thing) == {}
 
 
 @pytest.mark.parametrize(
@@ -72,45 +72,45 @@ def test_own_classes_add_nothing():
     ],
 )
 def test_an_edit_of_a_file_behind_a_class(load, tmp_path, path, file, changes):
-    before = source_key(load(path))
-    assert before == source_key(load(path))
+    before = code_key(load(path))
+    assert before == code_key(load(path))
     assert [*before] == ["code"]
     with open(tmp_path / file, "a") as stream:
         stream.write("y = 2\n")
-    assert (source_key(load(path)) != before) == changes
+    assert (code_key(load(path)) != before) == changes
 
 
 def test_objects_and_partial_functions_count_as_what_they_are_made_of(load):
     mine, make = load("sources_mine.Mine"), load("sources_mine.make")
-    assert source_key(mine()) == source_key(mine)
-    assert source_key(partial(make)) == source_key(make)
-    assert source_key(MSP, mine) == source_key(mine)
+    assert code_key(mine()) == code_key(mine)
+    assert code_key(partial(make)) == code_key(make)
+    assert code_key(MSP, mine) == code_key(mine)
     own = type("Derived", (mine,), {"__module__": MSP.__module__})
-    assert source_key(own) == {
-        **source_key(mine),
-        "code": source_key(own)["code"],
+    assert code_key(own) == {
+        **code_key(mine),
+        "code": code_key(own)["code"],
     }  # a base alone counts, too
-    assert outside(own)
+    assert is_external(own)
 
 
 def test_the_place_of_files_does_not_count(load, tmp_path, monkeypatch):
-    here = source_key(load("sources_mine.Mine"))
+    here = code_key(load("sources_mine.Mine"))
     (tmp_path / "moved").mkdir()
     for name in FILES:
         if "/" not in name:
             (tmp_path / name).rename(tmp_path / "moved" / name)
     monkeypatch.syspath_prepend(tmp_path / "moved")
-    assert source_key(load("sources_mine.Mine")) == here
+    assert code_key(load("sources_mine.Mine")) == here
 
 
 def test_a_class_without_source_is_never_found_again(capsys):
     space = {"__name__": "__main__"}  # as at a prompt
     exec("class Typed: pass", space)
-    first = source_key(space["Typed"])
-    assert source_key(space["Typed"]) == first
+    first = code_key(space["Typed"])
+    assert code_key(space["Typed"]) == first
     assert "the source of __main__.Typed cannot be read" in capsys.readouterr().err
     exec("class Typed: pass", space)
-    assert source_key(space["Typed"]) != first
+    assert code_key(space["Typed"]) != first
 
 
 def test_an_installed_package_counts_as_a_whole(tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_an_installed_package_counts_as_a_whole(tmp_path, monkeypatch):
     (home / "sources_library/part.py").write_text("import sources_other\nclass Part: pass\n")
     monkeypatch.syspath_prepend(home)
     part = importlib.import_module("sources_library.part")
-    before = source_key(part.Part)
+    before = code_key(part.Part)
     assert before
     mine = type("Mine", (part.Part,), {"__module__": MSP.__module__})
-    assert source_key(mine) == {}  # what it derives from has versions of its own
+    assert code_key(mine) == {}  # what it derives from has versions of its own

@@ -12,12 +12,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from gradbench.errors import GradbenchError, unknown
-from gradbench.support.paths import shown
+from gradbench.support.text import format_value
 
 LARGEST = 2**53
 """Whole numbers up to this are exact in every format that a run writes."""
-LONGEST = 60
-"""Signs of a value that a message shows."""
 WORDS: dict[Any, str] = {
     bool: "a switch",
     int: "a whole number",
@@ -30,7 +28,7 @@ WORDS: dict[Any, str] = {
 MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
-def check(
+def check_type(
     value: Any, due: Any, key: str = "", kind: str = "setting", also: Sequence[str] = ()
 ) -> None:
     """Refuse a value that is not of the type that is due.
@@ -49,16 +47,20 @@ def check(
         if isinstance(number, float) and not math.isfinite(number):
             raise GradbenchError(f"{place}={number}: write a finite number")
         if isinstance(number, int) and abs(number) > LARGEST:
-            raise GradbenchError(f"{place}={written(number)}: write a number of at most {LARGEST}")
+            raise GradbenchError(
+                f"{place}={format_value(number)}: write a number of at most {LARGEST}"
+            )
     try:
         msgspec.convert(value, due)
     except msgspec.ValidationError as fault:
         raise _refused(str(fault), value, due, key, kind, also) from None
     except UnicodeEncodeError as fault:  # which a path may hold, and no other setting
-        raise GradbenchError(f"{key or 'a setting'}: {written(fault.object)} is no text") from None
+        raise GradbenchError(
+            f"{key or 'a setting'}: {format_value(fault.object)} is no text"
+        ) from None
 
 
-def accepts(due: Any) -> bool:
+def is_plain_type(due: Any) -> bool:
     """Tell whether a type holds plain data alone, so that what a file says can be checked by it."""
     if not _plain(due):
         return False
@@ -83,26 +85,18 @@ def _plain(due: Any) -> bool:
     return origin in known and all(one is ... or _plain(one) for one in inside)
 
 
-def names(struct: type[msgspec.Struct], prefix: str = "") -> list[str]:
+def setting_names(struct: type[msgspec.Struct], prefix: str = "") -> list[str]:
     """Return the names of all settings of a struct, those inside its sections too."""
     found = []
     for name, due in get_type_hints(struct, include_extras=True).items():
         found.append(prefix + name)
         for one in _options(due):
             if _is_struct(one):
-                found += names(one, f"{prefix}{name}.")
+                found += setting_names(one, f"{prefix}{name}.")
     return found
 
 
-def written(value: Any) -> str:
-    """Return a value as YAML would have it, on one line and shortened."""
-    words = {None: "null", True: "true", False: "false"}
-    plain = value is None or isinstance(value, bool)
-    text = shown(words[value] if plain else _digits(value) if isinstance(value, int) else value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def wording(due: Any) -> str:
+def describe_type(due: Any) -> str:
     """Return what a type asks for in words.
 
     >>> wording(Annotated[int, msgspec.Meta(ge=1)] | None)
@@ -117,7 +111,7 @@ def _choices(due: Any) -> list[str]:
     """Return the values of a type that has few."""
     if due is bool:
         return ["true", "false"]
-    return [written(one) for one in get_args(due)] if get_origin(due) is Literal else []
+    return [format_value(one) for one in get_args(due)] if get_origin(due) is Literal else []
 
 
 def _one(due: Any) -> str:
@@ -125,7 +119,7 @@ def _one(due: Any) -> str:
         kind, meta = get_args(due)
         ends = {"at least": meta.ge, "above": meta.gt, "at most": meta.le, "below": meta.lt}
         told = [f"{how} {end}" for how, end in ends.items() if end is not None]
-        return f"{wording(kind)}, {' and '.join(told)}"
+        return f"{describe_type(kind)}, {' and '.join(told)}"
     if due in WORDS:
         return WORDS[due]
     if _is_struct(due) or (get_origin(due) or due) in (dict, Mapping):
@@ -155,7 +149,7 @@ def _refused(
         due = _inside(due, name, step)
         if step == "...":
             step = next(k for k, v in value.items() if not _fits(k, str) or not _fits(v, due))
-            key = f"{key}.{written(step)}"
+            key = f"{key}.{format_value(step)}"
         elif place:
             step = int(place)
             key = f"{key}[{step}]"
@@ -163,24 +157,24 @@ def _refused(
             key = f"{key}.{step}" if key else step
         value = value[step]
     if missing := re.search(r"missing required field `(.*)`$", text):
-        return GradbenchError(f"{key}={written(value)}: {missing[1]} is missing")
+        return GradbenchError(f"{key}={format_value(value)}: {missing[1]} is missing")
     if strange:
         odd = next(name for name in value if not isinstance(name, str))
-        return GradbenchError(f"{key or 'settings'}: {written(odd)} stands where a name must")
+        return GradbenchError(f"{key or 'settings'}: {format_value(odd)} stands where a name must")
     if extra := re.search(r"unknown field `(.*)`$", text, re.S):
         struct = next(one for one in _options(due) if _is_struct(one))
         before = f"{key}." if key else ""
-        return unknown(kind, before + extra[1], [*names(struct, before), *also])
+        return unknown(kind, before + extra[1], [*setting_names(struct, before), *also])
     if "length" in text and isinstance(value, list):
-        return GradbenchError(f"{key}={written(value)}: write {wording(due)}")
+        return GradbenchError(f"{key}={format_value(value)}: write {describe_type(due)}")
     hint = ""
     if due in (str, str | None) and not isinstance(value, str) and value is not None:
         hint = "; what reads like a number, a switch or a list needs two pairs of quotes: "
         hint += f"{key}=\"'…'\""
     known = [choice for option in _options(due) for choice in _choices(option)]
-    near = difflib.get_close_matches(written(value), known, n=1)
+    near = difflib.get_close_matches(format_value(value), known, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
-    return GradbenchError(f"{key}={written(value)}: {guess}write {wording(due)}{hint}")
+    return GradbenchError(f"{key}={format_value(value)}: {guess}write {describe_type(due)}{hint}")
 
 
 def _inside(due: Any, name: str, step: str) -> Any:
@@ -205,14 +199,9 @@ def _fits(value: Any, due: Any) -> bool:
 def _numbers(value: Any, key: str) -> Iterator[tuple[str, int | float]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _numbers(item, f"{key}.{written(name)}" if key else written(name))
+            yield from _numbers(item, f"{key}.{format_value(name)}" if key else format_value(name))
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for place, item in enumerate(value):
             yield from _numbers(item, f"{key}[{place}]")
     elif isinstance(value, int | float):
         yield key, value
-
-
-def _digits(number: int) -> str:
-    """Return a whole number as text; Python refuses to write one of thousands of digits."""
-    return str(number) if number.bit_length() < 1024 else f"a number of {number.bit_length()} bits"
