@@ -14,6 +14,7 @@ from gradbench.run.experiment import find_device, read
 from gradbench.support.instantiate import instantiate
 
 NOISE = "gradbench.challenges.corruptions.noise.GaussianNoise"
+FGSM = "gradbench.challenges.attacks.projected.FGSM"
 OTHER_SET = "gradbench.challenges.other_set.OtherSet"
 
 
@@ -22,7 +23,7 @@ def mine(tmp_path):
     """Return a folder of a user's own files: a member, a shadowed one, suites, broken ones."""
     files = {
         "challenge/mild.yaml": f"_target_: {NOISE}\nstrengths: [0.01]",
-        "challenge/fgsm.yaml": "_target_: gradbench.challenges.attacks.fgsm.FGSM\nepsilon: 0.5",
+        "challenge/fgsm.yaml": f"_target_: {FGSM}\nepsilon: 0.5",
         "challenge/pair.yaml": "members: [mild, {use: fgsm, epsilon: 0.1, name: weak}]",
         "challenge/nest.yaml": "members: [pair, patches]",
         "challenge/round.yaml": "members: [mild, around]",

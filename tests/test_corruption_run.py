@@ -66,7 +66,7 @@ def home(tmp_path_factory):
     test = parts["test"]
     for challenge in (Brightness(), Contrast()):
         levels = [
-            ChallengeSetup(challenge, "x", challenge.strength(level)).make(test, np.arange(EACH))
+            ChallengeSetup(challenge, "x", challenge.strength_at(level)).make(test, np.arange(EACH))
             for level in challenge.levels
         ]
         array = np.concatenate(levels).transpose(0, 2, 3, 1)

@@ -11,11 +11,8 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.bench.contenders import Unavailable
 from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.bim import BIM
 from gradbench.challenges.attacks.cw import CW
-from gradbench.challenges.attacks.fgsm import FGSM
-from gradbench.challenges.attacks.iterll import IterLL
-from gradbench.challenges.attacks.pgd import PGD
+from gradbench.challenges.attacks.projected import BIM, FGSM, PGD, IterLL
 from gradbench.challenges.base import CleanBatch
 
 EPSILON, STEP = 8 / 255, 2 / 255
@@ -81,7 +78,7 @@ def pair(name: str, f: Backbone, clean: CleanBatch) -> Pair:
         "cw": carlini(9, 100, 0.01, initial_const=0.01),
     }
     own, other = ours[name], theirs[name]
-    budget = {} if name.startswith("cw") else {"epsilon": own.strength(None)}
+    budget = {} if name.startswith("cw") else {"epsilon": own.strength_at(None)}
 
     def run_other() -> Tensor:
         criterion = foolbox.criteria.Misclassification(labels)
@@ -91,7 +88,7 @@ def pair(name: str, f: Backbone, clean: CleanBatch) -> Pair:
             criterion = foolbox.criteria.TargetedMisclassification(least)
         return other.run(model, pixels, criterion, **budget).detach()
 
-    return Pair(name, lambda: own.perturb(clean, own.strength(None), 0, f) / 255, run_other)
+    return Pair(name, lambda: own.perturb(clean, own.strength_at(None), 0, f) / 255, run_other)
 
 
 @dataclass(frozen=True)

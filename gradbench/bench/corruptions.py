@@ -19,7 +19,7 @@ from gradbench.support.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-    from gradbench.challenges.corruptions.base import Corruption
+    from gradbench.challenges.corruptions.base import CommonCorruption
     from gradbench.data.imageset import ImageSet
 
 BATCH = 100
@@ -65,7 +65,7 @@ class Timed:
 def main(words: list[str]) -> None:
     """Run the benchmark, print its table and write its CSV file."""
     given = _parser().parse_args(words)
-    from gradbench.challenges.corruptions.constants import FAMILIES, TABLES
+    from gradbench.challenges.corruptions.tables import FAMILIES, TABLES
 
     if given.table not in TABLES:
         raise unknown("table of constants", given.table, TABLES)
@@ -153,7 +153,7 @@ def measure(
 
 
 def _once(
-    corruption: Corruption, level: int, images: ImageSet, device: torch.device
+    corruption: CommonCorruption, level: int, images: ImageSet, device: torch.device
 ) -> tuple[float, float]:
     """Return seconds, and seconds of the processor's cores together."""
     import torch
@@ -165,7 +165,7 @@ def _once(
         rows = slice(start, start + BATCH)
         arrays = images.images[rows], images.labels[rows], images.sources[rows]
         batch = CleanBatch.from_pixels(*arrays, device)
-        corruption.to_pixels(corruption.perturb(batch, corruption.strength(level), 0), batch)
+        corruption.to_pixels(corruption.perturb(batch, corruption.strength_at(level), 0), batch)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begun, time.process_time() - busy

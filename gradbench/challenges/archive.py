@@ -16,10 +16,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from gradbench.challenges.base import Challenge
-from gradbench.challenges.corruptions.base import Corruption
-from gradbench.challenges.corruptions.constants import CIFAR
+from gradbench.challenges.corruptions.base import CommonCorruption
 from gradbench.challenges.corruptions.digital import Brightness
-from gradbench.challenges.matching import Unmatched, match
+from gradbench.challenges.corruptions.tables import CIFAR
 from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels
 from gradbench.data.in_distribution import InDistribution
@@ -35,7 +34,13 @@ EACH, LEVELS = 10_000, 5
 SHAPE = (32, 32, 3)
 VERSION = 1
 """Of the product that holds the order."""
+FARTHEST = 4.0
+"""Root mean square difference in grey levels above which a row is not that of an image."""
 GENERATE = "or choose challenge.source=generated"
+
+
+class UnmatchedImages(GradbenchError):
+    """Images of the archive that cannot be matched one to one with the test images; says why."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,13 @@ class Archive:
             store: keeps the order that was found.
 
         Raises:
-            Unmatched: if the images cannot be matched one to one.
+            UnmatchedImages: if the images cannot be matched one to one.
         """
         labels = self.labels()
         if np.array_equal(labels, test.labels):
             return np.arange(EACH)
         if not self.has("brightness"):
-            raise Unmatched(
+            raise UnmatchedImages(
                 f"their order is that of other labels than the test set's, and {self.folder} has "
                 "no brightness.npy to match images by"
             )
@@ -99,12 +104,12 @@ class Archive:
         inputs = {"test": test.fingerprint, "rows": digests[0], "labels": digests[1]}
 
         def build(folder: Path, _: Path) -> dict:
-            bright = ChallengeSetup(Brightness(), "brightness", CIFAR["brightness"][0])
-            made = bright.make(test, np.arange(len(test))).transpose(0, 2, 3, 1)
-            flat = (array.reshape(len(array), -1) for array in (made, rows))
-            found = match(next(flat), test.labels, next(flat), labels)
-            save_file({"rows": found}, str(folder / "order.safetensors"))
-            return {"images": len(found)}
+            setup = ChallengeSetup(Brightness(), "brightness", CIFAR["brightness"][0])
+            bright = setup.make(test, np.arange(len(test))).transpose(0, 2, 3, 1)
+            pixels = (array.reshape(len(array), -1) for array in (bright, rows))
+            order = match_images(next(pixels), test.labels, next(pixels), labels)
+            save_file({"rows": order}, str(folder / "order.safetensors"))
+            return {"images": len(order)}
 
         with step(f"matching the images of {FOLDER} with the test images"):
             product = store.make(Key("archive_order", VERSION, {}, inputs), build)
@@ -128,17 +133,58 @@ class Archive:
         )
 
 
+def match_images(
+    images: np.ndarray, labels: np.ndarray, rows: np.ndarray, row_labels: np.ndarray
+) -> np.ndarray:
+    """Return for each image the nearest row with its label.
+
+    Distances are exact: sums of squares of whole numbers in float64.
+
+    Args:
+        images: (N, P) uint8.
+        labels: (N,) of them.
+        rows: (M, P) uint8 images to find them among.
+        row_labels: (M,) of them.
+
+    Returns:
+        (N,) int64 places among the rows, each at most once.
+
+    Raises:
+        UnmatchedImages: if two images have the same nearest row, or a nearest row is too far.
+    """
+    places = np.full(len(images), -1, np.int64)
+    for label in np.unique(labels):
+        mine, theirs = np.flatnonzero(labels == label), np.flatnonzero(row_labels == label)
+        if not len(theirs):
+            raise UnmatchedImages(f"no row has the label {label} of image {mine[0]}")
+        left, right = images[mine].astype(np.float64), rows[theirs].astype(np.float64)
+        squares = (left**2).sum(1)[:, None] + (right**2).sum(1) - 2 * left @ right.T
+        nearest = squares.argmin(1)
+        apart = np.sqrt(squares[np.arange(len(mine)), nearest] / left.shape[1])
+        worst = int(apart.argmax())
+        if apart[worst] > FARTHEST:
+            raise UnmatchedImages(
+                f"the nearest row with the label of image {mine[worst]} differs from it by "
+                f"{apart[worst]:.1f} grey levels"
+            )
+        row, count = np.unique(nearest, return_counts=True)
+        if count.max() > 1:
+            one, other = mine[np.flatnonzero(nearest == row[count.argmax()])[:2]]
+            raise UnmatchedImages(f"images {one} and {other} have the same nearest row")
+        places[mine] = theirs[nearest]
+    return places
+
+
 def check_source(config: Mapping[str, Any], dataset: str, challenges: Iterable[Challenge]) -> None:
     """Refuse `challenge.source` where it asks for images that were never published.
 
     Raises:
         GradbenchError: naming the choices that are left.
     """
-    chosen = config["challenge"]["source"]
-    if chosen != "archive":
+    if config["challenge"]["source"] != "archive":
         return
     for challenge in challenges:
-        if isinstance(challenge, Corruption) and not _published(challenge, dataset):
+        if isinstance(challenge, CommonCorruption) and not _is_published(challenge, dataset):
             raise GradbenchError(
                 f"challenge.source=archive: {FOLDER} has {challenge.family} of {DATASET} with "
                 "table=cifar alone; choose auto or generated"
@@ -159,13 +205,13 @@ def archive_of(
     Raises:
         MissingData: if the archive is asked for and is not there.
     """
-    chosen = config["challenge"]["source"]
-    if chosen == "generated" or not isinstance(challenge, Corruption):
+    source = config["challenge"]["source"]
+    if source == "generated" or not isinstance(challenge, CommonCorruption):
         return None
     archive = Archive(root / FOLDER)
-    if _published(challenge, dataset) and archive.has(challenge.family):
+    if _is_published(challenge, dataset) and archive.has(challenge.family):
         return archive
-    if chosen == "archive":
+    if source == "archive":
         raise MissingData(
             f"{archive.folder} does not hold {challenge.family}.npy and {LABELS}: put the "
             f"published files there, {GENERATE}"
@@ -173,9 +219,13 @@ def archive_of(
     return None
 
 
+def _is_published(challenge: CommonCorruption, dataset: str) -> bool:
+    return dataset == DATASET and challenge.table == "cifar" and not challenge.own
+
+
 def published(
     archive: Archive,
-    challenge: Corruption,
+    challenge: CommonCorruption,
     level: int,
     name: str,
     images: InDistribution,
@@ -206,19 +256,18 @@ def published(
     clean = images.normal
     try:
         order = archive.order(images.test, store)
-    except Unmatched as reason:
+    except UnmatchedImages as reason:
         if grouped:
             raise GradbenchError(
                 f"a grouped split needs the clean image of every image of {FOLDER}, and they "
                 f"cannot be told: {reason}; choose protocol.split=random {GENERATE}"
             ) from reason
-        labels = archive.labels()
         sources = np.array([f"{FOLDER}/{challenge.family}/{i}" for i in range(EACH)])
-        every = np.arange(EACH)
-        notes.append("not matched to the test images")
-        whole = ImageSet(name, clean.split, _lazy(rows, every), labels, sources)
-        loose = stratified_subset(whole, len(clean))
-        return replace(loose, classes=clean.classes, note="; ".join(notes))
+        lazy = _lazy(rows, np.arange(EACH))
+        whole = ImageSet(name, clean.split, lazy, archive.labels(), sources)
+        some = stratified_subset(whole, len(clean))
+        note = "; ".join([*notes, "not matched to the test images"])
+        return replace(some, classes=clean.classes, note=note)
     place = {source: i for i, source in enumerate(images.test.sources.tolist())}
     mine = order[[place[source] for source in clean.sources.tolist()]]
     if not np.array_equal(order, np.arange(len(order))):
@@ -233,7 +282,3 @@ def _lazy(rows: np.ndarray, mine: np.ndarray) -> LazyImages:
 
     height, width, channels = SHAPE
     return LazyImages(read, (len(mine), channels, height, width))
-
-
-def _published(challenge: Corruption, dataset: str) -> bool:
-    return dataset == DATASET and challenge.table == "cifar" and not challenge.own

@@ -163,7 +163,7 @@ class Derived(Challenge):
         """The levels 1 to n, empty for a challenge of a single strength."""
         return tuple(range(1, len(self.strengths) + 1)) if len(self.strengths) > 1 else ()
 
-    def strength(self, level: int | None) -> float | tuple[float, ...]:
+    def strength_at(self, level: int | None) -> float | tuple[float, ...]:
         """Return the strength of a level.
 
         Raises:

@@ -128,7 +128,7 @@ class Experiment:
                     f"detector {name}: challenge {own} is not made from clean images; choose "
                     "noise, a blur or an attack"
                 )
-            challenge.strength(level)  # raises for a level that there is not
+            challenge.strength_at(level)  # raises for a level that there is not
             cells.append(Cell(own, challenge, level))
         return tuple(cells)
 

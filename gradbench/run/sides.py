@@ -71,7 +71,9 @@ def noisy_copies(
     settings = experiment.config["challenge"]
     copy = NoisyCopy(cell.challenge.noise, f.std.flatten().tolist())
     name = f"{clean.name} with noise"
-    return ChallengeSetup(copy, name, copy.strength(None), settings["seed"], settings["quantise"])
+    return ChallengeSetup(
+        copy, name, copy.strength_at(None), settings["seed"], settings["quantise"]
+    )
 
 
 def _copies(trial: Trial, cell: Cell) -> Seen:

@@ -215,7 +215,7 @@ def source(experiment: Experiment, cell: Cell, f, strength: float | None = None)
     return ChallengeSetup(
         challenge,
         cell.title,
-        challenge.strength(cell.level) if strength is None else strength,
+        challenge.strength_at(cell.level) if strength is None else strength,
         settings["seed"],
         settings["quantise"],
         f.backbone if challenge.uses_network else None,

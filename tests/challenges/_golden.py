@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from _pictures import pictures
 
-from gradbench.challenges.corruptions.base import Corruption
+from gradbench.challenges.corruptions.base import CommonCorruption
 from gradbench.challenges.produce import ChallengeSetup
 from gradbench.config import load_member
 from gradbench.support.instantiate import instantiate
@@ -16,15 +16,15 @@ from gradbench.support.instantiate import instantiate
 FILE = Path(__file__).with_name("golden.txt")
 
 
-def challenge(family: str, **changes) -> Corruption:
+def challenge(family: str, **changes) -> CommonCorruption:
     """Return a family as its configuration file describes it."""
     return instantiate("challenge", family, load_member("challenge", family) | changes)
 
 
-def some_pixels(corruption: Corruption, level: int) -> np.ndarray:
+def some_pixels(corruption: CommonCorruption, level: int) -> np.ndarray:
     """Return 30 pixels of two corrupted images."""
     clean = pictures()
-    source = ChallengeSetup(corruption, corruption.family, corruption.strength(level), seed=1)
+    source = ChallengeSetup(corruption, corruption.family, corruption.strength_at(level), seed=1)
     made = source.make(clean, np.arange(2))
     return made[:, :, 3::8, 2::6].ravel()[::4]
 
@@ -40,7 +40,7 @@ def read() -> dict[str, tuple[int, list[np.ndarray]]]:
 
 def write() -> None:
     """Write the pixels of every family and both tables."""
-    from gradbench.challenges.corruptions.constants import FAMILIES, TABLES
+    from gradbench.challenges.corruptions.tables import FAMILIES, TABLES
 
     lines = []
     for family in FAMILIES:

@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 
 from gradbench.challenges import archive as room
-from gradbench.challenges.archive import Archive, archive_of, check_source, published
+from gradbench.challenges.archive import (
+    Archive,
+    UnmatchedImages,
+    archive_of,
+    check_source,
+    match_images,
+    published,
+)
 from gradbench.challenges.controls import Identity
 from gradbench.challenges.corruptions.digital import Brightness, Contrast
 from gradbench.challenges.corruptions.noise import GaussianNoise
-from gradbench.challenges.matching import Unmatched, match
 from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.data.in_distribution import InDistribution
@@ -36,7 +42,7 @@ def clean(order: np.ndarray | None = None) -> ImageSet:
 
 
 def made(images: ImageSet, challenge, level: int) -> np.ndarray:
-    source = ChallengeSetup(challenge, challenge.family, challenge.strength(level))
+    source = ChallengeSetup(challenge, challenge.family, challenge.strength_at(level))
     return source.make(images, np.arange(len(images))).transpose(0, 2, 3, 1)
 
 
@@ -182,8 +188,10 @@ def test_a_file_that_is_no_array(folder, store, tmp_path):
 
 
 def test_labels_that_no_row_has(folder):
-    with pytest.raises(Unmatched, match="no row has the label 3 of image 1"):
-        match(np.zeros((2, 4), np.uint8), np.array([0, 3]), np.zeros((1, 4), np.uint8), np.zeros(1))
+    with pytest.raises(UnmatchedImages, match="no row has the label 3 of image 1"):
+        match_images(
+            np.zeros((2, 4), np.uint8), np.array([0, 3]), np.zeros((1, 4), np.uint8), np.zeros(1)
+        )
 
 
 def test_which_source_is_taken(folder):

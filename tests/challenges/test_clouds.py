@@ -3,13 +3,12 @@
 import torch
 from _pictures import pictures
 
-from gradbench.challenges.corruptions import weather
-from gradbench.challenges.corruptions.base import unit
-from gradbench.challenges.corruptions.constants import CIFAR
-from gradbench.challenges.corruptions.plasma import plasma
+from gradbench.challenges.corruptions.base import to_unit
+from gradbench.challenges.corruptions.tables import CIFAR
+from gradbench.challenges.corruptions.weather import Fog, plasma
 from gradbench.challenges.counter import image_keys
 
-IMAGES = unit(torch.from_numpy(pictures(6).images))
+IMAGES = to_unit(torch.from_numpy(pictures(6).images))
 KEYS = image_keys(0, "oracle", [str(i) for i in range(6)])
 
 
@@ -38,4 +37,4 @@ def test_fog_keeps_the_brightest_value_in_range():
         cloud = plasma(KEYS, 32, decay)[:, None]
         most = IMAGES.amax((1, 2, 3), keepdim=True)
         expected = (IMAGES + weight * cloud) * most / (most + weight)
-        torch.testing.assert_close(weather.fog(IMAGES, KEYS, weight, decay), expected.clamp(0, 1))
+        torch.testing.assert_close(Fog.corrupt(IMAGES, KEYS, weight, decay), expected.clamp(0, 1))

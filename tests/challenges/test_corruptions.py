@@ -8,8 +8,8 @@ from _golden import challenge
 from _pictures import pictures
 
 from gradbench.challenges.base import CleanBatch
-from gradbench.challenges.corruptions.base import unit
-from gradbench.challenges.corruptions.constants import CIFAR, FAMILIES, IMAGENET, TABLES
+from gradbench.challenges.corruptions.base import to_unit
+from gradbench.challenges.corruptions.tables import CIFAR, FAMILIES, IMAGENET, TABLES
 from gradbench.challenges.counter import image_keys
 from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.config import expand, load_member
@@ -32,7 +32,7 @@ RISING = (
 
 def make(family: str, level: int, clean, table: str = "cifar", **settings) -> np.ndarray:
     made = challenge(family, table=table)
-    source = ChallengeSetup(made, family, made.strength(level), **settings)
+    source = ChallengeSetup(made, family, made.strength_at(level), **settings)
     return source.make(clean, np.arange(len(clean)))
 
 
@@ -91,7 +91,7 @@ def test_distance_rises_with_the_level(family, table):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_level_that_there_is_not(family):
     with pytest.raises(GradbenchError, match=f"{family} has no level 6: choose from 1, 2, 3, 4, 5"):
-        challenge(family).strength(6)
+        challenge(family).strength_at(6)
 
 
 @pytest.mark.parametrize("family", ONE_NUMBER)
@@ -100,7 +100,7 @@ def test_own_strengths(family):
     own = challenge(family, strengths=[CIFAR[family][3], CIFAR[family][0]])
     assert own.levels == (1, 2)
     assert own.note == "constants: own"
-    made = ChallengeSetup(own, family, own.strength(1)).make(clean, np.arange(2))
+    made = ChallengeSetup(own, family, own.strength_at(1)).make(clean, np.arange(2))
     assert np.array_equal(made, make(family, 4, clean))
     says = f"{family} strengths.*: (list one or more values|write a)"
     for wrong in ([-1], [], "strong", [True], [1e9], [float("nan")]):
@@ -122,7 +122,7 @@ def test_families_of_several_constants_take_no_strengths(family):
 def test_the_same_bits_in_any_batch_and_with_any_number_of_threads(family, table):
     clean = pictures(9)
     made = challenge(family, table=table)
-    strength = made.strength(2)
+    strength = made.strength_at(2)
 
     def parts(size: int) -> torch.Tensor:
         found = []
@@ -218,7 +218,9 @@ def test_devices_agree(family, table):
     pixels = []
     for device in ("cpu", "cuda"):
         batch = CleanBatch.from_pixels(clean.images, clean.labels, clean.sources, device)
-        pixels.append(made.to_pixels(made.perturb(batch, made.strength(3), 0), batch).astype(int))
+        pixels.append(
+            made.to_pixels(made.perturb(batch, made.strength_at(3), 0), batch).astype(int)
+        )
     apart = np.abs(pixels[0] - pixels[1])
     assert apart.max() <= 1
     assert (apart > 0).mean() <= 0.001
@@ -230,12 +232,12 @@ def test_devices_agree(family, table):
 def test_notes_keys_and_digests(store):
     clean = pictures(4)
     made = challenge("fog")
-    images, done = produce(ChallengeSetup(made, "haze", made.strength(2)), clean, store)
+    images, done = produce(ChallengeSetup(made, "haze", made.strength_at(2)), clean, store)
     assert done is None
     assert (images.name, images.status, images.note) == ("haze", "generated", "constants: cifar")
     assert np.array_equal(images.images[slice(None)], make("fog", 2, clean))
     other = challenge("fog", table="imagenet")
-    keys = [ChallengeSetup(m, "x", m.strength(2)).keys(clean)[0] for m in (made, other)]
+    keys = [ChallengeSetup(m, "x", m.strength_at(2)).keys(clean)[0] for m in (made, other)]
     assert keys[0] != keys[1]
 
 
@@ -261,5 +263,5 @@ def test_unknown_names():
 
 def test_images_reach_the_functions_as_exact_quotients():
     grey = torch.arange(256, dtype=torch.float32).view(1, 1, 16, 16)
-    assert torch.equal(unit(grey) * 255, grey.double())
+    assert torch.equal(to_unit(grey) * 255, grey.double())
     assert image_keys(0, "fog", ["a"]) != image_keys(0, "snow", ["a"])

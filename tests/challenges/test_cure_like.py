@@ -9,12 +9,16 @@ import torch
 from _cure import draw
 from _runs import TINY, gradbench, one_sentence, rows
 
+from gradbench.challenges.corruptions.cure_like import (
+    CodecError,
+    Decolorization,
+    DirtyLens,
+    Haze,
+    Rain,
+    Shadow,
+)
+from gradbench.challenges.corruptions.tables import CURE_LIKE as TABLE
 from gradbench.challenges.counter import image_keys
-from gradbench.challenges.cure_like.light import decolorization, haze, stripes
-from gradbench.challenges.cure_like.optics import dirt
-from gradbench.challenges.cure_like.signal import codec_error
-from gradbench.challenges.cure_like.table import TABLE
-from gradbench.challenges.cure_like.weather import rain
 from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.config import group_files, load_member
 from gradbench.data.cure_tsr import FOLDERS
@@ -147,8 +151,10 @@ def test_images_are_what_they_were(kind):
 def test_colours_are_lost_in_proportion():
     images = unit()
     grey = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
-    torch.testing.assert_close(decolorization(images, 1.0), grey.expand_as(images))
-    torch.testing.assert_close(decolorization(images, 0.25), 0.75 * images + 0.25 * grey)
+    torch.testing.assert_close(Decolorization.corrupt(images, None, 1.0), grey.expand_as(images))
+    torch.testing.assert_close(
+        Decolorization.corrupt(images, None, 0.25), 0.75 * images + 0.25 * grey
+    )
 
 
 def test_light_is_lost_and_added_in_proportion():
@@ -168,7 +174,7 @@ def test_noise_has_the_deviation_of_the_table():
 
 
 def test_shadows_cover_half_of_an_image_and_take_the_given_share():
-    depth = stripes(unit(200), keys(200))
+    depth = Shadow.stripes(unit(200), keys(200))
     assert depth.mean().item() == pytest.approx(0.5, abs=0.02)
     assert (depth.min().item(), depth.max().item()) == (0, 1)
     clean = signs(20)
@@ -180,15 +186,15 @@ def test_shadows_cover_half_of_an_image_and_take_the_given_share():
 
 def test_haze_veils_without_turning_anything_round():
     images = unit()
-    veiled = haze(images, keys(), 0.5)
+    veiled = Haze.corrupt(images, keys(), 0.5)
     first, second = images[:, 0], images[:, 1]
     apart = (veiled[:, 0] - veiled[:, 1]) / (first - second)
     assert 0.5 - 1e-9 <= apart.min() <= apart.max() <= 1 - 0.5 * 0.7 + 1e-9
-    torch.testing.assert_close(haze(unit(value=0.8), keys(), 0.5), unit(value=0.8))
+    torch.testing.assert_close(Haze.corrupt(unit(value=0.8), keys(), 0.5), unit(value=0.8))
 
 
 def test_dirt_covers_the_given_share_and_only_grows():
-    masks = [dirt(unit(300), keys(300), share) for share in TABLE["dirty_lens"]]
+    masks = [DirtyLens.dirt(unit(300), keys(300), share) for share in TABLE["dirty_lens"]]
     for mask, share in zip(masks, TABLE["dirty_lens"]):
         # a little more where edges are repeated, since less is averaged there
         assert (mask >= 0.5).double().mean().item() == pytest.approx(share, abs=0.04)
@@ -199,7 +205,7 @@ def test_damaged_blocks_have_the_given_share_and_are_never_mended():
     images = unit(100)
     hit = []
     for share in TABLE["codec_error"]:
-        changed = (codec_error(images, keys(100), share) != images).any(1)
+        changed = (CodecError.corrupt(images, keys(100), share) != images).any(1)
         blocks = changed.view(100, 8, 4, 8, 4).sum((2, 4))
         assert set(blocks.unique().tolist()) == {0, 16}  # whole blocks or nothing
         assert (blocks > 0).double().mean().item() == pytest.approx(share, abs=0.02)
@@ -209,7 +215,7 @@ def test_damaged_blocks_have_the_given_share_and_are_never_mended():
 
 def test_rain_falls_and_never_dries():
     black = unit(100, value=0.0)
-    levels = [rain(black, keys(100), share) for share in TABLE["rain"]]
+    levels = [Rain.corrupt(black, keys(100), share) for share in TABLE["rain"]]
     assert all((more >= less).all() for less, more in pairwise(levels))
     wet = (levels[0] > levels[0].amin((1, 2, 3), keepdim=True) + 0.05)[:, 0].double()
     # streaks are long downwards and thin across

@@ -8,9 +8,9 @@ import torch
 from _golden import challenge
 from _pictures import pictures
 
-from gradbench.challenges.corruptions import weather
-from gradbench.challenges.corruptions.base import unit
-from gradbench.challenges.corruptions.frost_pictures import Pictures, synthesised
+from gradbench.challenges.corruptions import frost
+from gradbench.challenges.corruptions.base import to_unit
+from gradbench.challenges.corruptions.frost import FrostPictures, synthesised
 from gradbench.challenges.counter import image_keys
 from gradbench.challenges.produce import ChallengeSetup
 from gradbench.errors import GradbenchError
@@ -36,7 +36,7 @@ def test_frost_lays_the_first_five_pictures_over_the_image(tmp_path):
     colours = _frost_folder(tmp_path / "frost")
     clean = pictures(60)
     made = challenge("frost").with_data(tmp_path)
-    source = ChallengeSetup(made, "frost", made.strength(1), quantise=False)
+    source = ChallengeSetup(made, "frost", made.strength_at(1), quantise=False)
     layer = source.make(clean, np.arange(60)) * 255.0 - clean.images
     inside = (clean.images + layer > 1) & (clean.images + layer < 254)
     drawn = set()
@@ -77,14 +77,9 @@ def _frost_folder(folder: Path) -> list[list[int]]:
 def test_frost_is_a_part_of_every_fifth_pixel():
     rng = np.random.default_rng(0)
     picture = torch.from_numpy(rng.integers(0, 256, (3, 260, 300), dtype=np.uint8))
-    made = weather.frost(
-        unit(torch.zeros(6, 3, 32, 32)),
-        KEYS,
-        1.0,
-        1.0,
-        Pictures((picture,)),
-        160,
-    )
+    own = frost.Frost()
+    own._pictures = FrostPictures((picture,))
+    made = own.corrupt(to_unit(torch.zeros(6, 3, 32, 32)), KEYS, 1.0, 1.0)
     small = picture[:, 2::5, 2::5].double() / 255
     for image in made:
         places = [

@@ -7,7 +7,7 @@ from _dummies import grey, images, network
 from torch.nn import functional
 
 from gradbench.backbones.backbone import digest
-from gradbench.challenges.attacks.fgsm import FGSM
+from gradbench.challenges.attacks.projected import FGSM
 from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.controls import Identity
 from gradbench.challenges.corruptions.noise import GaussianNoise
@@ -128,18 +128,18 @@ def test_noise_differs_between_seeds_and_images():
 def test_levels():
     noise = GaussianNoise(STRENGTHS)
     assert noise.levels == (1, 2, 3, 4, 5)
-    assert [noise.strength(level) for level in noise.levels] == list(STRENGTHS)
+    assert [noise.strength_at(level) for level in noise.levels] == list(STRENGTHS)
     for level in (0, 6, None):
         with pytest.raises(GradbenchError, match=f"no level {level}: choose from 1, 2, 3, 4, 5"):
-            noise.strength(level)
+            noise.strength_at(level)
 
 
 def test_a_challenge_of_one_strength_has_no_level():
     attack = FGSM(epsilon=0.05)
     assert attack.levels == ()
-    assert attack.strength(None) == 0.05
+    assert attack.strength_at(None) == 0.05
     with pytest.raises(GradbenchError, match="fgsm has no level 1: choose from no level at all"):
-        attack.strength(1)
+        attack.strength_at(1)
 
 
 @pytest.mark.parametrize("strengths", [[], [-0.1], [0.1, 1.5], [float("nan")]])

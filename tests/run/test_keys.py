@@ -76,7 +76,7 @@ def keys(trial) -> dict[str, str]:
     for name, content in expand("challenge", ["gaussian_noise", "fog", "fgsm", "cure_like_rain"]):
         challenge = instantiate("challenge", name, content)
         level = 3 if challenge.levels else None
-        source = ChallengeSetup(challenge, name, challenge.strength(level), weights="w")
+        source = ChallengeSetup(challenge, name, challenge.strength_at(level), weights="w")
         (found[f"challenge {name}"],) = (key.digest for key in source.keys(normal))
     protocol = trial.experiment.protocol
     for name in DETECTORS:

@@ -12,7 +12,7 @@ import torch
 from _dummies import images
 from _runs import TINY, gradbench, one_sentence
 
-from gradbench.challenges.attacks.fgsm import FGSM
+from gradbench.challenges.attacks.projected import FGSM
 from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, join
 from gradbench.outputs.extract import OutputValues

@@ -1,10 +1,11 @@
-"""What all attacks share: their settings, and a network that is left as it came."""
+"""The base of attacks: their shared settings, and a network that is left as it came."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, get_args
 
 from torch import Tensor
@@ -15,16 +16,18 @@ from gradbench.config import Keep
 from gradbench.errors import GradbenchError, unknown
 
 KEEP = get_args(Keep)
+POLICY = ("keep", "noisy_negatives", "noise")
+"""Settings that change no image."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Adversarial(Derived):
-    """Base of attacks.
+    """Base of attacks; a subclass is a dataclass whose fields are its settings.
 
     Which images are measured is no matter of the attack itself but of the protocol; every attack
-    carries it as settings, so that a preset may fix them. They change no image.
+    carries it as settings, so that a preset may fix them.
 
     Args:
-        strength: the one strength there is.
         keep: `all` attacked images, or only the `successful` ones, those that f classified
             correctly before and takes for another class after. The normal side then holds the
             clean sources of the kept images alone.
@@ -33,6 +36,7 @@ class Adversarial(Derived):
         noise: standard deviation of that noise, in the normalised space of f.
 
     Attributes:
+        budget: name of the setting that is the strength.
         passes: forward and backward passes an image takes at most, for plans.
         leaves_early: most images take fewer, since they leave where f errs on them.
 
@@ -40,27 +44,30 @@ class Adversarial(Derived):
         GradbenchError: for a setting out of range.
     """
 
+    keep: str = "all"
+    noisy_negatives: bool = False
+    noise: float = 0.0625
+
     kind = "adversarial"
     uses_network = True
-    passes: float = 1.0
+    passes = 1.0
+    budget: ClassVar[str] = "epsilon"
     leaves_early: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        strength: float,
-        keep: str,
-        noisy_negatives: bool,
-        noise: float,
-    ):
-        if keep not in KEEP:
-            raise unknown("keep", str(keep), KEEP)
-        if type(noisy_negatives) is not bool:
+    def __post_init__(self):
+        if self.keep not in KEEP:
+            raise unknown("keep", str(self.keep), KEEP)
+        if type(self.noisy_negatives) is not bool:
             raise GradbenchError(
-                f"{self.family} noisy_negatives={noisy_negatives}: choose true or false"
+                f"{self.family} noisy_negatives={self.noisy_negatives}: choose true or false"
             )
-        self.strengths = (strength,)
-        self.keep, self.noisy_negatives = keep, noisy_negatives
-        self.noise = self.real("noise", noise, 10)
+        self.check_real("noise", 10)
+        self.strengths = (getattr(self, self.budget),)
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the settings that images depend on besides the strength."""
+        names = (field.name for field in fields(self))
+        return {n: getattr(self, n) for n in names if n not in (*POLICY, self.budget)}
 
     def perturb(
         self, clean: CleanBatch, strength: float, seed: int, network: Backbone | None
@@ -73,12 +80,12 @@ class Adversarial(Derived):
         if network is None:
             raise GradbenchError(f"{self.family} attacks a network, and none is given")
         self.check_classes(len(network.classes))
-        with steady(network):
+        with frozen(network):
             return self.attack(clean, strength, seed, network)
 
     @abstractmethod
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
-        """Return (B, C, H, W) attacked grey levels of a network that stands still."""
+        """Return (B, C, H, W) attacked grey levels; the network is in evaluation mode."""
 
     def check_classes(self, count: int) -> None:
         """Refuse a network of fewer than two classes: there is nothing to be mistaken for.
@@ -92,19 +99,18 @@ class Adversarial(Derived):
                 f"network has {count}"
             )
 
-    def real(self, name: str, value: Any, most: float = 1.0, above: bool = False) -> float:
-        """Return a setting as a number between 0 and `most`; `8/255` may be given as text.
+    def check_real(self, name: str, most: float = 1.0, above: bool = False) -> None:
+        """Make a setting a number between 0 and `most`; `8/255` may be given as text.
 
         Args:
             name: of the setting.
-            value: what was given.
             most: largest valid value.
             above: 0 itself is not valid.
 
         Raises:
             GradbenchError: if it is not such a number.
         """
-        number = value
+        number = value = getattr(self, name)
         try:
             if isinstance(value, str):
                 top, _, bottom = value.partition("/")
@@ -115,23 +121,23 @@ class Adversarial(Derived):
         if not valid or (above and number == 0):
             least = "above 0, up to" if above else "between 0 and"
             raise GradbenchError(f"{self.family} {name}={value}: choose a value {least} {most:g}")
-        return float(number)
+        setattr(self, name, float(number))
 
-    def whole(self, name: str, value: Any) -> int:
-        """Return a setting as a whole number of at least 1.
+    def check_whole(self, name: str) -> None:
+        """Refuse a setting that is not a whole number of at least 1.
 
         Raises:
-            GradbenchError: if it is not such a number.
+            GradbenchError: naming the setting.
         """
+        value = getattr(self, name)
         if type(value) is not int or value < 1:
             raise GradbenchError(
                 f"{self.family} {name}={value}: choose a whole number of at least 1"
             )
-        return value
 
 
 @contextmanager
-def steady(network: Backbone) -> Iterator[None]:
+def frozen(network: Backbone) -> Iterator[None]:
     """Have a network in evaluation mode and its parameters frozen, and put both back afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]

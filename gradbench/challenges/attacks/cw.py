@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.descent import SPACES, Plan, nearest
-from gradbench.challenges.attacks.objectives import predict
+from gradbench.challenges.attacks.objectives import (
+    fast_layout,
+    logits_of,
+    margin,
+    pixel_gradient,
+)
 from gradbench.challenges.base import CleanBatch
 from gradbench.errors import unknown
 
-GROWTH = 1.05
-LONGEST = 3.0
+SPACES = ("pixels", "normalised")
+GROWTH, LONGEST = 1.05, 3.0
+"""On the grid the perturbation is stretched by this factor at a time, up to so much."""
+CHECKS, FALLS = 10, 0.9999
+"""With fixed c an image stops, at one of so many checks, where its loss is above this share of that
+at the last check."""
+NEARER, PATIENCE = 0.99, 2
+"""With searched c it stops once so many c in a row brought it no nearer than this share."""
+INSIDE = 0.999999
+"""Pixels are drawn in by this factor before arctanh, which is infinite at black and white."""
+BETAS, TINY = (0.9, 0.999), 1e-8
 
 
+@dataclass(kw_only=True, eq=False)
 class CW(Adversarial):
     """The smallest change in L2 that makes f err (Carlini and Wagner 2017, section VI.A).
 
@@ -47,62 +61,198 @@ class CW(Adversarial):
         steps: of Adam for each c.
         rate: learning rate.
         confidence: logits by which the other class must lead.
-        space: `pixels`, with the change of variable x' = (tanh w + 1) / 2, or `normalised`.
+        space: `pixels`, x' = (tanh(arctanh(2x - 1) + w) + 1) / 2, or `normalised`, x' = x + std w
+            cut to [0, 1].
         early_stop: let an image leave that comes no nearer over two c in a row or, with fixed c,
             whose loss no longer falls from one tenth of the steps to the next.
-        keep: see `Adversarial`.
-        noisy_negatives: see `Adversarial`.
-        noise: see `Adversarial`.
-
-    Raises:
-        GradbenchError: for a setting out of range.
     """
+
+    constant: float | str = 0.01
+    binary_steps: int = 6
+    steps: int = 20
+    rate: float | str = 0.01
+    confidence: float | str = 0.0
+    space: str = "pixels"
+    early_stop: bool = True
+    noise: float = 0.025
 
     family = "cw"
     version = 2
+    budget = "constant"
     leaves_early = True
 
-    def __init__(
-        self,
-        *,
-        constant: float | str = 0.01,
-        binary_steps: int = 6,
-        steps: int = 20,
-        rate: float | str = 0.01,
-        confidence: float | str = 0.0,
-        space: str = "pixels",
-        early_stop: bool = True,
-        keep: str = "all",
-        noisy_negatives: bool = False,
-        noise: float = 0.025,
-    ):
-        super().__init__(self.real("constant", constant, 1e10), keep, noisy_negatives, noise)
-        if space not in SPACES:
-            raise unknown("space of cw", str(space), SPACES)
-        self.binary_steps = self.whole("binary_steps", binary_steps)
-        self.steps = self.whole("steps", steps)
-        self.rate = self.real("rate", rate, 10, above=True)
-        self.confidence = self.real("confidence", confidence, 1e6)
-        self.space, self.early_stop = space, bool(early_stop)
+    def __post_init__(self):
+        self.check_real("constant", 1e10)
+        if self.space not in SPACES:
+            raise unknown("space of cw", str(self.space), SPACES)
+        self.check_whole("binary_steps")
+        self.check_whole("steps")
+        self.check_real("rate", 10, above=True)
+        self.check_real("confidence", 1e6)
+        self.early_stop = bool(self.early_stop)
         self.passes = self.binary_steps * self.steps
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return how c is searched, and how the descent goes."""
-        names = ("space", "binary_steps", "steps", "rate", "confidence", "early_stop")
-        return {name: getattr(self, name) for name in names}
+        super().__post_init__()
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
-        found = clean.grey.clone()
-        right = torch.nonzero(predict(network, found) == clean.labels).squeeze(1)
+        attacked = clean.grey.clone()
+        right = torch.nonzero(logits_of(network, attacked).argmax(1) == clean.labels).squeeze(1)
         if not len(right) or not strength:
-            return found
-        plan = Plan(**self.settings())
-        near, distance = nearest(network, found[right], clean.labels[right], strength, plan)
-        found[right] = near
+            return attacked
+        near, distance = self._nearest(network, attacked[right], clean.labels[right], strength)
+        attacked[right] = near
         if not clean.quantise:
-            return found
-        return _on_grid(network, clean, found, right[distance.isfinite()])
+            return attacked
+        return _on_grid(network, clean, attacked, right[distance.isfinite()])
+
+    def _nearest(
+        self, network: Backbone, grey: Tensor, labels: Tensor, constant: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the nearest images that f errs on and their squared distances.
+
+        Args:
+            network: f.
+            grey: (B, C, H, W) clean grey levels, which f classifies correctly.
+            labels: (B,) their labels.
+            constant: c to begin with.
+
+        Returns:
+            (B, C, H, W) grey levels and (B,) distances in the space of the attack; clean images and
+            infinite distances where nothing was found.
+        """
+        # refuses a network without a graph, for which the descent would find nothing
+        pixel_gradient(network, grey[:1], lambda logits: logits.sum(1))
+        # a step of one in w, in pixels; None with the change of variable
+        unit = network.std if self.space == "normalised" else None
+        state = _State.begin(grey, labels, constant, unit)
+        best, distance = grey.clone(), torch.full_like(state.c, torch.inf)
+        searched = self.binary_steps > 1
+        period = self.steps if searched else math.ceil(self.steps / CHECKS)
+        for step in range(1, self.binary_steps * self.steps + 1):
+            w = state.w.requires_grad_()
+            with torch.enable_grad():
+                images = _images(state.origin, w, unit)
+                change = (images - state.clean) / (1 if unit is None else unit)
+                far = change.square().flatten(1).sum(1)
+                lead = margin(network(images), state.labels)
+                loss = far + state.c * (lead + self.confidence).clamp(min=0)
+                (gradient,) = torch.autograd.grad(loss.sum(), w)
+            far, lead, loss = far.detach(), lead.detach(), loss.detach()
+            errs = (lead < 0) & (lead <= -self.confidence)
+            nearer = errs & (far < distance[state.rows])
+            best[state.rows[nearer]] = 255 * images.detach()[nearer]
+            distance[state.rows[nearer]] = far[nearer]
+            state.w = w.detach()
+            state.adam_step(gradient, self.rate, step)
+            if (step - 1) % period >= period // 2:
+                state.worked |= errs
+            if step % period:
+                continue
+            goes_on = None
+            if self.early_stop:
+                goes_on = state.goes_on(distance[state.rows] if searched else loss, searched)
+            if searched:
+                state.next_constant()
+            if goes_on is not None and not goes_on.all():
+                state.keep(goes_on)
+                if not len(state.rows):
+                    break
+        return best, distance
+
+
+@dataclass
+class _State:
+    """The state of the descent, one row for each image that has not left.
+
+    Attributes:
+        rows: of the images in the batch.
+        labels: of them.
+        origin: w = 0 in the space of w.
+        clean: images in [0, 1] that w = 0 stands for.
+        w: the variable of the descent.
+        first, second: moments of Adam.
+        c: tried now; low: largest that failed; high: smallest that worked.
+        worked: c made f err in the second half of its steps.
+        before: distance or loss at the last check.
+        idle: checks in a row that brought the image no nearer.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    origin: Tensor
+    clean: Tensor
+    w: Tensor
+    first: Tensor
+    second: Tensor
+    c: Tensor
+    low: Tensor
+    high: Tensor
+    worked: Tensor
+    before: Tensor
+    idle: Tensor
+
+    @classmethod
+    def begin(cls, grey: Tensor, labels: Tensor, constant: float, unit: Tensor | None) -> _State:
+        """Return the state before the first step."""
+        origin = clean = pixels = fast_layout(grey / 255)
+        if unit is None:
+            origin = (pixels.mul(2).sub(1) * INSIDE).atanh()
+            clean = _images(origin, torch.zeros_like(origin), None)
+        c = torch.full((len(grey),), constant, device=grey.device)
+        return cls(
+            rows=torch.arange(len(grey), device=grey.device),
+            labels=labels,
+            origin=origin,
+            clean=clean,
+            w=torch.zeros_like(pixels),
+            first=torch.zeros_like(pixels),
+            second=torch.zeros_like(pixels),
+            c=c,
+            low=torch.zeros_like(c),
+            high=torch.full_like(c, torch.inf),
+            worked=torch.zeros_like(labels, dtype=torch.bool),
+            before=torch.full_like(c, torch.inf),
+            idle=torch.zeros_like(labels),
+        )
+
+    def keep(self, goes_on: Tensor) -> None:
+        """Let the other images leave."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[goes_on])
+
+    def adam_step(self, gradient: Tensor, rate: float, step: int) -> None:
+        """Take a step of Adam (Kingma and Ba 2015, algorithm 1)."""
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.lerp_(gradient.square(), 1 - BETAS[1])
+        correction = math.sqrt(1 - BETAS[1] ** step)
+        size = rate * correction / (1 - BETAS[0] ** step)
+        self.w.addcdiv_(self.first, self.second.sqrt().add_(TINY * correction), value=-size)
+
+    def goes_on(self, now: Tensor, searched: bool) -> Tensor:
+        """Return the images that are not done, by their distance or, with fixed c, their loss."""
+        if searched:
+            closer = (now < NEARER * self.before) | now.isinf()
+            self.idle = torch.where(closer, 0, self.idle + 1)
+            goes_on = self.idle < PATIENCE
+        else:
+            goes_on = now <= FALLS * self.before
+        self.before = now
+        return goes_on
+
+    def next_constant(self) -> None:
+        """Go halfway between the largest c that failed and the smallest that worked."""
+        self.low = torch.where(self.worked, self.low, self.c)
+        self.high = torch.where(self.worked, self.c, self.high)
+        halfway = (self.low + self.high) / 2
+        self.c = torch.where(self.high.isfinite(), halfway, 10 * self.c)
+        self.worked.fill_(False)
+
+
+def _images(origin: Tensor, w: Tensor, unit: Tensor | None) -> Tensor:
+    """Return the images in [0, 1] that w stands for."""
+    if unit is None:
+        return (origin + w).tanh().add(1).div(2)
+    return (origin + unit * w).clamp(0, 1)
 
 
 def _on_grid(network: Backbone, clean: CleanBatch, attacked: Tensor, left: Tensor) -> Tensor:
@@ -111,7 +261,7 @@ def _on_grid(network: Backbone, clean: CleanBatch, attacked: Tensor, left: Tenso
     while len(left) and stretch <= LONGEST:
         change = stretch * (attacked[left] - clean.grey[left])
         tried = (clean.grey[left] + change).round_().clamp_(0, 255)
-        errs = predict(network, tried) != clean.labels[left]
+        errs = logits_of(network, tried).argmax(1) != clean.labels[left]
         whole[left[errs]] = tried[errs]
         left, stretch = left[~errs], stretch * GROWTH
     return whole

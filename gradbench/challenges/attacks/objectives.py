@@ -1,4 +1,4 @@
-"""What an attack drives up, and the direction in which it rises."""
+"""The objectives that attacks raise, and their gradients in the pixels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.support.tensors import gradient_in_pixels
 
-Objective = Callable[[Tensor], Tensor]
-"""Maps logits (B, N) to (B,): what is to rise, image by image."""
+AttackObjective = Callable[[Tensor], Tensor]
+"""Maps logits (B, N) to (B,): a number that is to rise, image by image."""
 
 
 def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
@@ -26,22 +26,22 @@ def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return by how much a class leads the best of the others, (B,); negative where it does not."""
+    """Return the lead of a class over the best of the others, (B,); negative where it trails."""
     own = logits.gather(1, classes[:, None])
     return own.squeeze(1) - logits.scatter(1, classes[:, None], -torch.inf).amax(1)
 
 
-def away_from(labels: Tensor) -> Objective:
+def away_from(labels: Tensor) -> AttackObjective:
     """Return the objective of an untargeted attack: the cross entropy of the true label."""
     return lambda logits: -log_odds(logits, labels)
 
 
-def towards(targets: Tensor) -> Objective:
+def towards(targets: Tensor) -> AttackObjective:
     """Return the objective of a targeted attack: minus the cross entropy of the target."""
     return lambda logits: log_odds(logits, targets)
 
 
-def slope(network: Backbone, grey: Tensor, objective: Objective) -> Tensor:
+def pixel_gradient(network: Backbone, grey: Tensor, objective: AttackObjective) -> Tensor:
     """Return the gradient of the objective in every pixel, (B, C, H, W).
 
     Args:
@@ -53,17 +53,17 @@ def slope(network: Backbone, grey: Tensor, objective: Objective) -> Tensor:
         GradbenchError: when autograd does not see how the logits depend on the pixels.
     """
     with torch.enable_grad():
-        images = laid_out(grey / 255).requires_grad_()
+        images = fast_layout(grey / 255).requires_grad_()
         return gradient_in_pixels(objective(network(images)).sum(), images)
 
 
-def predict(network: Backbone, grey: Tensor) -> Tensor:
-    """Return the class of each image of grey levels, (B,)."""
+def logits_of(network: Backbone, grey: Tensor) -> Tensor:
+    """Return the logits (B, N) of grey levels."""
     with torch.no_grad():
-        return network(laid_out(grey / 255)).argmax(1)
+        return network(fast_layout(grey / 255))
 
 
-def laid_out(images: Tensor) -> Tensor:
+def fast_layout(images: Tensor) -> Tensor:
     """Return images in the memory layout in which convolutions are quickest."""
     last = images.device.type == "cpu" and images.dtype == torch.float32
     return images.contiguous(memory_format=torch.channels_last) if last else images

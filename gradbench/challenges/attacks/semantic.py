@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.colour import hsv_to_rgb
-from gradbench.challenges.attacks.objectives import predict
+from gradbench.challenges.attacks.objectives import logits_of
 from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.colour import to_hsv
 from gradbench.challenges.counter import image_keys, uniform
 from gradbench.errors import GradbenchError
 
 
+@dataclass(kw_only=True, eq=False)
 class Semantic(Adversarial):
     """Random shifts of hue and saturation until f errs (Hosseini and Poovendran 2018).
 
@@ -35,33 +34,20 @@ class Semantic(Adversarial):
     Args:
         trials: at most.
         strength: both shifts are multiplied by it; 1 as in the paper.
-        keep: see `Adversarial`.
-        noisy_negatives: see `Adversarial`.
-        noise: see `Adversarial`.
-
-    Raises:
-        GradbenchError: for a setting out of range.
     """
 
+    trials: int = 1000
+    strength: float | str = 1.0
+
     family = "semantic"
+    budget = "strength"
     leaves_early = True
 
-    def __init__(
-        self,
-        *,
-        trials: int = 1000,
-        strength: float | str = 1.0,
-        keep: str = "all",
-        noisy_negatives: bool = False,
-        noise: float = 0.0625,
-    ):
-        super().__init__(self.real("strength", strength), keep, noisy_negatives, noise)
-        self.trials = self.whole("trials", trials)
+    def __post_init__(self):
+        self.check_real("strength")
+        self.check_whole("trials")
         self.passes = self.trials / 3  # forward alone
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return the number of trials, by which shifts are scaled."""
-        return {"trials": self.trials}
+        super().__post_init__()
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels.
@@ -75,27 +61,27 @@ class Semantic(Adversarial):
                 f"semantic shifts hue and saturation, and images of {channels} channels have none: "
                 "choose images of three channels"
             )
-        found = grey.clone()
+        attacked = grey.clone()
         if channels == 1 or not strength:
-            return found
+            return attacked
         keys = image_keys(seed, self.family, clean.sources).to(grey.device)
         drawn = uniform(keys, (self.trials, 2))
         growth = torch.arange(self.trials, device=grey.device) / self.trials
         hue, saturation = strength * drawn[..., 0], strength * (2 * drawn[..., 1] - 1) * growth
-        colours = torch.stack(to_hsv(grey / 255), 1)
-        left = torch.nonzero(predict(network, grey) == labels).squeeze(1)
+        colours = to_hsv(grey / 255)
+        left = torch.nonzero(logits_of(network, grey).argmax(1) == labels).squeeze(1)
         trial = 0
         while trial < self.trials and len(left):
             several = slice(trial, trial + max(1, len(grey) // len(left)))
             tried = _shifted(colours[left], hue[left, several], saturation[left, several])
             tried = tried.round_() if clean.quantise else tried
             count = tried.shape[1]
-            seen = predict(network, tried.flatten(0, 1)).view(-1, count)
-            errs = seen != labels[left, None]
+            predicted = logits_of(network, tried.flatten(0, 1)).argmax(1).view(-1, count)
+            errs = predicted != labels[left, None]
             done, first = errs.any(1), errs.int().argmax(1)
-            found[left[done]] = tried[done, first[done]]
+            attacked[left[done]] = tried[done, first[done]]
             left, trial = left[~done], trial + count
-        return found
+        return attacked
 
 
 def _shifted(colours: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
@@ -104,3 +90,16 @@ def _shifted(colours: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
     h = (h + hue[..., None, None]).remainder(1)
     s = (s + saturation[..., None, None]).clamp(0, 1)
     return hsv_to_rgb(torch.stack([h, s, v.expand_as(h)], 2)).mul(255).clamp_(0, 255)
+
+
+def hsv_to_rgb(hsv: Tensor) -> Tensor:
+    """Return (..., 3, H, W) RGB in [0, 1] of hue, saturation and value, on any device.
+
+    Equal to `colour.to_rgb` but for the last bit, which kept attacks hang on. Each channel is
+    V - V S max(0, min(k, 4 - k, 1)), k = (n + 6 H) mod 6, n = 5, 3, 1.
+    """
+    hue, saturation, value = hsv.unbind(-3)
+    shift = torch.tensor([5.0, 3.0, 1.0], dtype=hsv.dtype, device=hsv.device)[:, None, None]
+    k = (shift + 6 * hue.unsqueeze(-3)).remainder(6)
+    drop = torch.minimum(k, 4 - k).clamp(0, 1)
+    return value.unsqueeze(-3) * (1 - saturation.unsqueeze(-3) * drop)

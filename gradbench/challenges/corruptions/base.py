@@ -1,31 +1,76 @@
-"""What all corruptions share: their table of constants, levels, random numbers and pixels."""
+"""The bases of all corruptions: levels of a table, random numbers by image, pixels in [0, 1]."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gradbench.challenges.base import CleanBatch, Derived
-from gradbench.challenges.corruptions.constants import TABLES, Strength
+from gradbench.challenges.corruptions.tables import CURE_LIKE, TABLES, Strength
 from gradbench.challenges.counter import image_keys
 from gradbench.errors import GradbenchError, unknown
 
 
 class Corruption(Derived):
+    """A change of any images, by a pure function `corrupt` of images, keys and constants.
+
+    Attributes:
+        bounds: least and largest strength that a user may give; None where a level has several
+            constants.
+    """
+
+    kind = "corruption"
+    bounds: ClassVar[tuple[float, float] | None] = None
+
+    @abstractmethod
+    def corrupt(self, images: Tensor, keys: Tensor, *constants: float) -> Tensor:
+        """Return the corrupted images.
+
+        Computed in float64 in the order of the reference script, since whole numbers of grey levels
+        are cut off there, not rounded, and then the last bit counts; in float32 on devices without
+        it.
+
+        Args:
+            images: (B, C, H, W) in [0, 1], C 1 or 3, on the 1/255 grid.
+            keys: (B,) of `image_keys`, from which random numbers are drawn.
+            constants: of a level.
+
+        Returns:
+            (B, C, H, W) off the grid; values beyond [0, 1] are cut afterwards.
+        """
+
+    def perturb(self, clean: CleanBatch, strength: Strength, seed: int, network=None) -> Tensor:
+        """Return grey levels in [0, 255] before they are cut to whole numbers."""
+        if strength == 0:
+            return clean.grey.clone()
+        keys = image_keys(seed, self.family, clean.sources).to(clean.grey.device)
+        constants = strength if isinstance(strength, tuple) else (strength,)
+        return self.corrupt(to_unit(clean.grey), keys, *constants).mul_(255).clamp_(0, 255)
+
+    def _own_strengths(self, strengths: Sequence[float]) -> tuple[float, ...]:
+        """Return strengths that a user gave, checked."""
+        if self.bounds is None:
+            raise GradbenchError(
+                f"{self.family} takes no strengths, since its levels have several constants each: "
+                f"choose a table, {' or '.join(TABLES)}"
+            )
+        low, high = self.bounds
+        values = list(strengths) if isinstance(strengths, Sequence) else strengths
+        valid = isinstance(values, list) and values and all(map(_is_number, values))
+        if not valid or not all(low <= value <= high for value in values):
+            raise GradbenchError(
+                f"{self.family} strengths={values}: list one or more values from {low:g} to "
+                f"{high:g}"
+            )
+        return tuple(values)
+
+
+class CommonCorruption(Corruption):
     """A family of CIFAR-10-C at five levels (Hendrycks and Dietterich 2019).
-
-    Computed in float64 in the order of the reference script, since whole numbers of grey levels
-    are cut off there, not rounded, and then the last bit counts; in float32 on devices without it.
-    The mathematics is a pure function of each family's module,
-
-        corrupted = family(images, keys, *constants)
-
-    with images (B, C, H, W) in [0, 1], C 1 or 3, on the 1/255 grid; keys (B,) of `image_keys`;
-    and the result likewise in [0, 1], off the grid.
 
     Differs from the paper: random numbers come from a counter-based generator keyed by seed,
     family and image. The images of a random family are therefore not those of the archive; an
@@ -34,9 +79,6 @@ class Corruption(Derived):
     Attributes:
         table: `cifar` or `imagenet`.
         own: strengths were given in place of the table's.
-        bounds: least and largest strength that a user may give, the least excluded unless 0
-            changes nothing; None where a level has several constants.
-        by_table: the result depends on the table beyond its constants.
 
     Args:
         strengths: of the levels in place of the table's, where that is one number a level.
@@ -46,10 +88,7 @@ class Corruption(Derived):
         GradbenchError: for an unknown table, or strengths that are refused.
     """
 
-    kind = "corruption"
     truncates = True
-    bounds: ClassVar[tuple[float, float] | None] = None
-    by_table: ClassVar[bool] = False
 
     def __init__(self, strengths: Sequence[float] | None = None, table: str = "cifar"):
         if table not in TABLES:
@@ -57,54 +96,62 @@ class Corruption(Derived):
         self.table, self.own = table, strengths is not None
         self.strengths: tuple[Strength, ...] = TABLES[table][self.family]
         if strengths is not None:
-            self.strengths = self._checked(strengths)
+            self.strengths = self._own_strengths(strengths)
 
     @property
     def note(self) -> str:
-        """Which constants were used."""
+        """The constants that were used."""
         return "constants: own" if self.own else f"constants: {self.table}"
 
-    def settings(self) -> Mapping[str, Any]:
-        """Return the table where images depend on it beyond their strength."""
-        return {"table": self.table} if self.by_table else {}
 
-    def perturb(self, clean: CleanBatch, strength: Strength, seed: int, network=None) -> Tensor:
-        """Return grey levels in [0, 255] before they are cut to whole numbers."""
-        if strength == 0:
-            return clean.grey.clone()
-        keys = image_keys(seed, self.family, clean.sources).to(clean.grey.device)
-        constants = strength if isinstance(strength, tuple) else (strength,)
-        return self.corrupt(unit(clean.grey), keys, *constants).mul_(255).clamp_(0, 255)
+class CureLike(Corruption):
+    """A challenge type of CURE-TSR at five levels, generated from any images: a stand-in.
 
-    @abstractmethod
-    def corrupt(self, images: Tensor, keys: Tensor, *constants: float) -> Tensor:
-        """Return the corrupted images, both in [0, 1], for the constants of a level."""
+    `corrupt` goes to the identity as the strength goes to 0. Every row is marked `stand_in`.
 
-    def _checked(self, strengths: Sequence[float]) -> tuple[float, ...]:
-        if self.bounds is None:
-            raise GradbenchError(
-                f"{self.family} takes no strengths, since its levels have several constants each: "
-                f"choose a table, {' or '.join(TABLES)}"
-            )
-        low, high = self.bounds
-        given = list(strengths) if isinstance(strengths, Sequence) else strengths
-        fits = bool(given) and isinstance(given, list)
-        if not fits or not all(_is_number(s) and low <= s <= high for s in given):
-            raise GradbenchError(
-                f"{self.family} strengths={given}: list one or more values from {low:g} to {high:g}"
-            )
-        return tuple(given)
+    Differs from the paper: Temel et al. (2017) do not publish how their challenges were made, so
+    functions and strengths are gradbench's own; see `tables.CURE_LIKE`. Pixels are rounded towards
+    the clean image.
+
+    Attributes:
+        type: name of the challenge type, a key of `CURE_LIKE`.
+
+    Args:
+        strengths: of the levels, in place of the table's.
+
+    Raises:
+        GradbenchError: if there is none, or one is out of bounds.
+    """
+
+    status = "stand_in"
+    note = "generated like CURE-TSR, parameters of gradbench"
+    bounds = (0, 1)
+    type: ClassVar[str]
+
+    def __init__(self, strengths: Sequence[float] | None = None):
+        self.strengths = self._own_strengths(
+            CURE_LIKE[self.type] if strengths is None else strengths
+        )
+
+    @property
+    def family(self) -> str:
+        """Name under which random numbers are drawn."""
+        return f"cure_like_{self.type}"
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def unit(grey: Tensor) -> Tensor:
-    """Return grey levels 0..255 as float64 in [0, 1], float32 on a device without float64.
+def to_unit(grey: Tensor) -> Tensor:
+    """Return grey levels 0..255 as float64 in [0, 1], float32 on a device without float64."""
+    return over_255(grey.to(torch.float32 if grey.device.type == "mps" else torch.float64))
+
+
+def over_255(grey: Tensor) -> Tensor:
+    """Return grey levels divided by 255.
 
     The divisor is a tensor: some devices multiply by the inverse of a number instead, which
     differs in the last bit.
     """
-    images = grey.to(torch.float32 if grey.device.type == "mps" else torch.float64)
-    return images / torch.tensor(255.0, device=images.device, dtype=images.dtype)
+    return grey / torch.tensor(255.0, device=grey.device, dtype=grey.dtype)

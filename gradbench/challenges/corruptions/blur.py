@@ -8,46 +8,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.challenges.corruptions.base import Corruption
+from gradbench.challenges.corruptions.base import CommonCorruption, over_255
 from gradbench.challenges.corruptions.filters import correlate, gaussian
-from gradbench.challenges.corruptions.sampling import apply_taps, trail, zoom_taps
+from gradbench.challenges.corruptions.sampling import trail, weighted_pixels, zoom_weights
 from gradbench.challenges.counter import random_bits, uniform
 
 
-class GaussianBlur(Corruption):
+class GaussianBlur(CommonCorruption):
     """Gaussian blur, edges repeated; the strength is its deviation in pixels."""
 
     family = "gaussian_blur"
     bounds = (0, 100)
 
-    def corrupt(self, images: Tensor, keys: Tensor, deviation: float) -> Tensor:
-        """Return blurred images."""
-        return gaussian_blur(images, keys, deviation)
+    @staticmethod
+    def corrupt(images: Tensor, keys: Tensor, deviation: float) -> Tensor:
+        """Smooth by a Gaussian that ends at 4 deviations; nothing is random."""
+        return gaussian(images, deviation).clamp_(0, 1)
 
 
-class DefocusBlur(Corruption):
+class DefocusBlur(CommonCorruption):
     """A lens out of focus: the mean over a disk with a softened rim."""
 
     family = "defocus_blur"
 
-    def corrupt(self, images: Tensor, keys: Tensor, radius: float, rim: float) -> Tensor:
-        """Return blurred images."""
-        return defocus_blur(images, keys, radius, rim)
+    @staticmethod
+    def corrupt(images: Tensor, keys: Tensor, radius: float, rim: float) -> Tensor:
+        """Correlate with a disk, the border mirrored; nothing is random."""
+        return correlate(images, disk(float(radius), float(rim))).clamp_(0, 1)
 
 
-class GlassBlur(Corruption):
+class GlassBlur(CommonCorruption):
     """Frosted glass: pixels replaced by near ones between two Gaussian blurs."""
 
     family = "glass_blur"
 
-    def corrupt(
-        self, images: Tensor, keys: Tensor, deviation: float, reach: int, rounds: int
-    ) -> Tensor:
-        """Return blurred images."""
-        return glass_blur(images, keys, deviation, reach, rounds)
+    @staticmethod
+    def corrupt(images: Tensor, keys: Tensor, deviation: float, reach: int, rounds: int) -> Tensor:
+        """Blur, cut to grey levels, replace pixels by near ones round by round, blur again.
+
+        Pixels are visited from the last to the first, and each takes the colour that a pixel up to
+        `reach` before or `reach` - 1 behind it in either direction has at that time. The reference
+        means to swap the two, but numpy's swap of rows copies: so the archive has copies, and so
+        have these. A margin of `reach` pixels (one more above and to the left) is not visited.
+        """
+        reach, height, width = int(reach), *images.shape[-2:]
+        whole = gaussian(images, deviation).mul_(255).floor_()
+        flat = whole.flatten(2)
+        for number in range(int(rounds)):
+            places = _places_after_round(keys, height, width, reach, number)
+            flat = flat.gather(2, places[:, None].expand(-1, flat.shape[1], -1))
+        return gaussian(over_255(flat.view(images.shape)), deviation).clamp_(0, 1)
 
 
-class MotionBlur(Corruption):
+class MotionBlur(CommonCorruption):
     """A camera moved in a straight line within 45 degrees of the horizontal.
 
     Differs from the paper: a line kernel after ImageMagick's formula in place of ImageMagick.
@@ -55,12 +68,15 @@ class MotionBlur(Corruption):
 
     family = "motion_blur"
 
-    def corrupt(self, images: Tensor, keys: Tensor, radius: int, deviation: float) -> Tensor:
-        """Return blurred images."""
-        return motion_blur(images, keys, radius, deviation)
+    @staticmethod
+    def corrupt(images: Tensor, keys: Tensor, radius: int, deviation: float) -> Tensor:
+        """Blur along a line; rounded to grey levels, as the image file in the reference is."""
+        angles = uniform(keys, (1,))[:, 0].double() * 90 - 45
+        blurred = trail(images, angles, radius, deviation)
+        return over_255(blurred.mul_(255).add_(0.5).floor_().clamp_(0, 255))
 
 
-class ZoomBlur(Corruption):
+class ZoomBlur(CommonCorruption):
     """A camera moved towards the scene: the mean over zooms of the image.
 
     Differs from the paper: sums in float64 where the reference has float32.
@@ -68,51 +84,11 @@ class ZoomBlur(Corruption):
 
     family = "zoom_blur"
 
-    def corrupt(self, images: Tensor, keys: Tensor, end: float, step: float) -> Tensor:
-        """Return blurred images."""
-        return zoom_blur(images, keys, end, step)
-
-
-def gaussian_blur(images: Tensor, keys: Tensor, deviation: float) -> Tensor:
-    """Smooth by a Gaussian that ends at 4 deviations; nothing is random."""
-    return gaussian(images, deviation).clamp_(0, 1)
-
-
-def defocus_blur(images: Tensor, keys: Tensor, radius: float, rim: float) -> Tensor:
-    """Correlate with a disk, the border mirrored; nothing is random."""
-    return correlate(images, disk(float(radius), float(rim))).clamp_(0, 1)
-
-
-def glass_blur(images: Tensor, keys: Tensor, deviation: float, reach: int, rounds: int) -> Tensor:
-    """Blur, cut to grey levels, replace pixels by near ones round by round, blur again.
-
-    Pixels are visited from the last to the first, and each takes the colour that a pixel up to
-    `reach` before or `reach` - 1 behind it in either direction has at that time. The reference
-    means to swap the two, but numpy's swap of rows copies: so the archive has copies, and so have
-    these. A margin of `reach` pixels (one more above and to the left) is not visited.
-    """
-    reach, height, width = int(reach), *images.shape[-2:]
-    whole = gaussian(images, deviation).mul_(255).floor_()
-    flat = whole.flatten(2)
-    for number in range(int(rounds)):
-        places = _visits(keys, height, width, reach, number)
-        flat = flat.gather(2, places[:, None].expand(-1, flat.shape[1], -1))
-    divisor = torch.tensor(255.0, dtype=images.dtype, device=images.device)
-    return gaussian(flat.view(images.shape) / divisor, deviation).clamp_(0, 1)
-
-
-def motion_blur(images: Tensor, keys: Tensor, radius: int, deviation: float) -> Tensor:
-    """Blur along a line; rounded to whole grey levels, as the image file in the reference is."""
-    angles = uniform(keys, (1,))[:, 0].double() * 90 - 45
-    blurred = trail(images, angles, radius, deviation)
-    divisor = torch.tensor(255.0, dtype=images.dtype, device=images.device)
-    return blurred.mul_(255).add_(0.5).floor_().clamp_(0, 255) / divisor
-
-
-def zoom_blur(images: Tensor, keys: Tensor, end: float, step: float) -> Tensor:
-    """Return the mean of an image and its zooms by 1 to `end` (excluded); nothing is random."""
-    factors = tuple(np.arange(1, end, step).tolist())
-    return apply_taps(images, *zoom_taps(*images.shape[-2:], factors)).clamp_(0, 1)
+    @staticmethod
+    def corrupt(images: Tensor, keys: Tensor, end: float, step: float) -> Tensor:
+        """Return the mean of an image and its zooms by 1 to `end` (excluded)."""
+        factors = tuple(np.arange(1, end, step).tolist())
+        return weighted_pixels(images, *zoom_weights(*images.shape[-2:], factors)).clamp_(0, 1)
 
 
 @lru_cache(maxsize=16)
@@ -135,7 +111,7 @@ def disk(radius: float, rim: float) -> np.ndarray:
     return weights[used[0] : used[-1] + 1, used[0] : used[-1] + 1]
 
 
-def _visits(keys: Tensor, height: int, width: int, reach: int, number: int) -> Tensor:
+def _places_after_round(keys: Tensor, height: int, width: int, reach: int, number: int) -> Tensor:
     """Return (B, H W): the pixel whose colour before the round each pixel has after it."""
     device = keys.device
     pixels = torch.arange(height * width, device=device)
@@ -149,8 +125,5 @@ def _visits(keys: Tensor, height: int, width: int, reach: int, number: int) -> T
     later = inside[places] & (places > pixels)
     while bool(later.any()):
         step = places.gather(1, places)
-        places, later = (
-            torch.where(later, step, places),
-            later & later.gather(1, places),
-        )
+        places, later = torch.where(later, step, places), later & later.gather(1, places)
     return places

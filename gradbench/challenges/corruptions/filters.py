@@ -1,6 +1,7 @@
 """Linear filters as sums in a fixed order: the same bits in any batch, on any number of threads.
 
-No convolution of a library is used, since those may add in another order for another batch.
+No convolution of a library is used, since those may add in another order for another batch, or
+fuse products with sums on another processor.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ def border(places: Tensor, size: int, mode: str) -> Tensor:
     return torch.minimum(turned, 2 * size - 2 - turned)
 
 
+def extended(images: Tensor, radius: int, dim: int, mode: str = "nearest") -> Tensor:
+    """Return images with `radius` more pixels at both ends of an axis, see `border`."""
+    size = images.shape[dim]
+    places = border(torch.arange(-radius, size + radius), size, mode)
+    return images.index_select(dim, places.to(images.device))
+
+
 @lru_cache(maxsize=64)
 def gaussian_weights(deviation: float, truncate: float = 4.0) -> tuple[float, ...]:
     """Return the weights of a Gaussian, cut off at `truncate` deviations, of sum one."""
@@ -47,10 +55,10 @@ def gaussian(
 ) -> Tensor:
     """Return images (..., H, W) smoothed by a Gaussian along both axes."""
     weights = gaussian_weights(float(deviation), float(truncate))
-    return along(along(images, weights, -2, mode), weights, -1, mode)
+    return _along(_along(images, weights, -2, mode), weights, -1, mode)
 
 
-def along(images: Tensor, weights: Sequence[float], dim: int, mode: str) -> Tensor:
+def _along(images: Tensor, weights: Sequence[float], dim: int, mode: str) -> Tensor:
     """Correlate with a symmetric filter of odd length along an axis.
 
     The centre first, then pairs from the outside in, as scipy does. A filter longer than the axis
@@ -62,8 +70,7 @@ def along(images: Tensor, weights: Sequence[float], dim: int, mode: str) -> Tens
     size = images.shape[dim]
     if 2 * radius + 1 > 2 * size:
         return _folded(images, weights, dim, mode)
-    places = border(torch.arange(-radius, size + radius), size, mode).to(images.device)
-    padded = images.index_select(dim, places)
+    padded = extended(images, radius, dim, mode)
     summed = padded.narrow(dim, radius, size) * weights[radius]
     for i in range(radius):
         pair = padded.narrow(dim, i, size) + padded.narrow(dim, 2 * radius - i, size)
@@ -84,17 +91,14 @@ def _folded(images: Tensor, weights: Sequence[float], dim: int, mode: str) -> Te
     return summed
 
 
-def correlate(images: Tensor, kernel: np.ndarray, mode: str = "mirror") -> Tensor:
-    """Correlate images (..., H, W) with a small kernel of odd sides, row by row."""
-    radii = [n // 2 for n in kernel.shape]
-    sizes = images.shape[-2:]
+def correlate(images: Tensor, kernel: np.ndarray) -> Tensor:
+    """Correlate images (..., H, W), the border mirrored, with a small kernel of odd sides."""
     padded = images
-    for dim, radius, size in zip((-2, -1), radii, sizes):
-        places = border(torch.arange(-radius, size + radius), size, mode)
-        padded = padded.index_select(dim, places.to(images.device))
+    for dim, side in zip((-2, -1), kernel.shape):
+        padded = extended(padded, side // 2, dim, "mirror")
     summed = torch.zeros_like(images)
     for i, j in zip(*np.nonzero(kernel)):
-        part = padded.narrow(-2, int(i), sizes[0]).narrow(-1, int(j), sizes[1])
+        part = padded.narrow(-2, int(i), images.shape[-2]).narrow(-1, int(j), images.shape[-1])
         summed += part * kernel[i, j].item()
     return summed
 

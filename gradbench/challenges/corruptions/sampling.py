@@ -34,8 +34,8 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def zoom_taps(height: int, width: int, factors: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Return the mean of an image and of its zooms as taps: places and weights, (P, taps)."""
+def zoom_weights(height: int, width: int, factors: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Return the mean of an image and of its zooms as places and weights, (H W, taps) each."""
     total = sparse.identity(height * width, format="csr")
     for factor in factors:
         rows, columns = (sparse.csr_matrix(zoom_matrix(n, factor)) for n in (height, width))
@@ -50,8 +50,10 @@ def zoom_taps(height: int, width: int, factors: tuple[float, ...]) -> tuple[Tens
     return torch.from_numpy(places), torch.from_numpy(weights)
 
 
-def apply_taps(images: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+def weighted_pixels(images: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """Return images whose every pixel is a weighted sum of others, tap by tap.
+
+    A product with the sparse matrix itself would add in an order of the library's own.
 
     Args:
         images: (B, C, H, W).
@@ -101,23 +103,11 @@ def trail(images: Tensor, angles: Tensor, radius: int, deviation: float) -> Tens
     radians = angles.double().cpu().deg2rad()  # places must not differ between devices
     steps = torch.arange(length, dtype=torch.float64)[:, None]
     down, right = ((steps * f(radians) - 0.5).ceil().long() for f in (torch.sin, torch.cos))
-    return along_path(images, down, right, weights.tolist())
-
-
-def along_path(images: Tensor, down: Tensor, right: Tensor, weights: list[float]) -> Tensor:
-    """Return the weighted sum of images moved by whole pixels, another path for each image.
-
-    Args:
-        images: (B, C, H, W).
-        down: (steps, B) pixels below the one that is computed.
-        right: (steps, B) pixels to the right of it.
-        weights: of the steps.
-    """
     count, channels, height, width = images.shape
     flat = images.flatten(2)
     rows, columns = torch.arange(height), torch.arange(width)
     summed = torch.zeros_like(flat)
-    for dy, dx, weight in zip(down, right, weights):
+    for dy, dx, weight in zip(down, right, weights.tolist()):
         y = border(rows + dy[:, None], height, "nearest")
         x = border(columns + dx[:, None], width, "nearest")
         places = (y[:, :, None] * width + x[:, None, :]).view(count, 1, -1).to(images.device)

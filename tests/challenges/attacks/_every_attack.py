@@ -8,11 +8,8 @@ from _trained import digits, trained
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.bim import BIM
 from gradbench.challenges.attacks.cw import CW
-from gradbench.challenges.attacks.fgsm import FGSM
-from gradbench.challenges.attacks.iterll import IterLL
-from gradbench.challenges.attacks.pgd import PGD
+from gradbench.challenges.attacks.projected import BIM, FGSM, PGD, IterLL
 from gradbench.challenges.attacks.semantic import Semantic
 from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet
@@ -37,7 +34,7 @@ ALL = LINF | {
 
 def make(attack: Adversarial, images: ImageSet, f: Backbone | None = None, **settings):
     f = f or trained()
-    settings = {"strength": attack.strength(None)} | settings
+    settings = {"strength": attack.strength_at(None)} | settings
     source = ChallengeSetup(attack, attack.family, network=f, weights=digest(f), **settings)
     return source.make(images, np.arange(len(images)))
 

@@ -10,13 +10,17 @@ from _trained import NAMES, changed, digits, trained
 
 from gradbench.backbones.backbone import Backbone, digest
 from gradbench.challenges.attacks.cw import CW
-from gradbench.challenges.attacks.fgsm import FGSM
-from gradbench.challenges.attacks.iterll import IterLL
-from gradbench.challenges.attacks.pgd import PGD
+from gradbench.challenges.attacks.projected import FGSM, PGD, IterLL
 from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.data.imageset import source_ids
 from gradbench.errors import GradbenchError
+
+
+def setup_of(name, f):
+    strength = ALL[name].strength_at(None)
+    return ChallengeSetup(ALL[name], name, strength, network=f, weights=digest(f))
+
 
 every = pytest.mark.parametrize("name", ALL)
 
@@ -28,8 +32,8 @@ def test_no_pixel_changes_by_more_than_the_budget(name, quantise):
     made = make(attack, images, quantise=quantise).astype(np.float64)
     change = made / (255 if quantise else 1) - images.images / 255
     most = np.abs(change).max((1, 2, 3))
-    assert most.max() <= attack.strength(None) + (1e-9 if quantise else 1e-6)
-    assert most.min() > attack.strength(None) - 1.01 / 255 or name == "bim_first_step"
+    assert most.max() <= attack.strength_at(None) + (1e-9 if quantise else 1e-6)
+    assert most.min() > attack.strength_at(None) - 1.01 / 255 or name == "bim_first_step"
 
 
 @pytest.mark.parametrize("quantise", [True, False])
@@ -54,7 +58,9 @@ def test_nothing_happens_at_strength_zero(name, quantise):
 @every
 def test_images_do_change_and_most_are_mistaken(name, store):
     f, images = fit_for(name)
-    source = ChallengeSetup(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
+    source = ChallengeSetup(
+        ALL[name], name, ALL[name].strength_at(None), network=f, weights=digest(f)
+    )
     made, done = produce(source, images, store)
     assert done.correct.mean() > 0.8
     least = 0.3 if name in ("fgsm", "bim_first_step", "iterll", "pgd_l2") else 0.7
@@ -95,7 +101,9 @@ def test_shards_may_be_made_in_any_order(name, store, tmp_path, monkeypatch):
     for room in ("gradbench.challenges.produce.shards", "gradbench.data.imageset.shards"):
         monkeypatch.setattr(room, lambda n: [slice(i, min(i + 20, n)) for i in range(0, n, 20)])
     f, images = fit_for(name)
-    source = ChallengeSetup(ALL[name], name, ALL[name].strength(None), network=f, weights=digest(f))
+    source = ChallengeSetup(
+        ALL[name], name, ALL[name].strength_at(None), network=f, weights=digest(f)
+    )
     made, done = produce(source, images, store)
     last = source.make(images, np.arange(40, 60))
     first = source.make(images, np.arange(20))

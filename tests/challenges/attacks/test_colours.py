@@ -10,8 +10,7 @@ from _dummies import grey
 from _every_attack import COLOURS, coloured, make
 from _trained import digits
 
-from gradbench.challenges.attacks.colour import hsv_to_rgb
-from gradbench.challenges.attacks.semantic import Semantic
+from gradbench.challenges.attacks.semantic import Semantic, hsv_to_rgb
 from gradbench.challenges.colour import to_hsv, to_rgb
 from gradbench.challenges.controls import NoisyCopy
 from gradbench.challenges.counter import image_keys, uniform
@@ -21,7 +20,7 @@ from gradbench.errors import GradbenchError
 
 
 def rgb_to_hsv(rgb: torch.Tensor) -> torch.Tensor:
-    return torch.stack(to_hsv(rgb[None]), 1)[0]
+    return to_hsv(rgb[None])[0]
 
 
 def red(count: int = 60):

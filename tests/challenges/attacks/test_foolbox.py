@@ -5,11 +5,8 @@ import pytest
 import torch
 from _trained import changed, digits, trained
 
-from gradbench.challenges.attacks.bim import BIM
 from gradbench.challenges.attacks.cw import CW
-from gradbench.challenges.attacks.fgsm import FGSM
-from gradbench.challenges.attacks.iterll import IterLL
-from gradbench.challenges.attacks.pgd import PGD
+from gradbench.challenges.attacks.projected import BIM, FGSM, PGD, IterLL
 from gradbench.challenges.base import CleanBatch
 
 foolbox = pytest.importorskip("foolbox")
@@ -23,7 +20,7 @@ def ours(attack, f=None):
     batch = CleanBatch.from_pixels(
         IMAGES.images, IMAGES.labels, IMAGES.sources, "cpu", quantise=False
     )
-    return attack.perturb(batch, attack.strength(None), 0, f or trained()) / 255
+    return attack.perturb(batch, attack.strength_at(None), 0, f or trained()) / 255
 
 
 def theirs(attack, epsilon, f=None, criterion=None):

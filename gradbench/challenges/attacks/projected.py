@@ -1,0 +1,251 @@
+"""Attacks that follow the gradient and are projected back into a budget: FGSM, BIM, IterLL, PGD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.challenges.attacks.base import Adversarial
+from gradbench.challenges.attacks.objectives import (
+    AttackObjective,
+    away_from,
+    logits_of,
+    pixel_gradient,
+    towards,
+)
+from gradbench.challenges.base import CleanBatch
+from gradbench.challenges.counter import image_keys, normal, uniform
+from gradbench.errors import unknown
+
+NORMS = {"linf": 1.0, "l2": 1000.0}
+"""Norms of PGD's budget, and the largest that makes sense in [0, 1] pixels."""
+
+
+def sign_steps(
+    network: Backbone,
+    clean: Tensor,
+    start: Tensor,
+    budget: float,
+    steps: Iterable[float],
+    objective: AttackObjective,
+) -> Tensor:
+    """Step along the sign of the gradient, and back into the budget and the range of pixels.
+
+    x <- clip(x + step sign(dJ/dx)), sign(0) = +1 as in the code of Lee et al. (2018).
+
+    Args:
+        network: f.
+        clean: (B, C, H, W) clean grey levels.
+        start: where to begin.
+        budget: largest change of a pixel, in grey levels.
+        steps: length of each step, in grey levels.
+        objective: J, which is to rise.
+
+    Returns:
+        (B, C, H, W) grey levels in [0, 255], within the budget.
+    """
+    low, high = (clean - budget).clamp_(min=0), (clean + budget).clamp_(max=255)
+    grey = start
+    for step in steps:
+        up = pixel_gradient(network, grey, objective) >= 0
+        grey = torch.where(up, grey + step, grey - step).clamp_(low, high)
+    return grey
+
+
+@dataclass(kw_only=True, eq=False)
+class FGSM(Adversarial):
+    """One step of size epsilon against the true label (Goodfellow, Shlens and Szegedy 2015).
+
+    x' = clip(x + epsilon sign(dJ/dx)), J the cross entropy.
+
+    Differs from the paper: sign(0) = +1, as in the code of Lee et al. (2018); the gradient is taken
+    of the log-odds, see `objectives.log_odds`; pixels are rounded to the grid towards the clean
+    image, so the perturbation never exceeds epsilon.
+
+    Args:
+        epsilon: largest change of a pixel, in [0, 1] pixel units.
+    """
+
+    epsilon: float | str = 0.05
+
+    family = "fgsm"
+
+    def __post_init__(self):
+        self.check_real("epsilon")
+        super().__post_init__()
+
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
+        """Return attacked grey levels."""
+        size = 255 * strength
+        return sign_steps(network, clean.grey, clean.grey, size, [size], away_from(clean.labels))
+
+
+@dataclass(kw_only=True, eq=False)
+class BIM(Adversarial):
+    """Small steps against the true label, within epsilon (Kurakin, Goodfellow and Bengio 2017).
+
+    x <- clip(x + step sign(dJ/dx)) to within epsilon of the clean image, from the clean image on.
+
+    Differs from the paper: as FGSM, and the first step may have a size of its own. The code of Lee
+    et al. (2018) has no budget; with epsilon = first_step + (steps - 1) step nothing is ever cut
+    off, which is the same.
+
+    Args:
+        epsilon: largest change of a pixel, in [0, 1] pixel units.
+        step: size of a step.
+        steps: how many.
+        first_step: size of the first one; None for that of the others.
+    """
+
+    epsilon: float | str = 8 / 255
+    step: float | str = 2 / 255
+    steps: int = 10
+    first_step: float | str | None = None
+    noise: float = 0.065
+
+    family = "bim"
+
+    def __post_init__(self):
+        self.check_real("epsilon")
+        self.check_real("step", above=True)
+        self.check_whole("steps")
+        self.first_step = self.step if self.first_step is None else self.first_step
+        self.check_real("first_step", above=True)
+        self.passes = self.steps
+        super().__post_init__()
+
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
+        """Return attacked grey levels."""
+        steps = [255 * self.first_step] + [255 * self.step] * (self.steps - 1)
+        rising = away_from(clean.labels)
+        return sign_steps(network, clean.grey, clean.grey, 255 * strength, steps, rising)
+
+
+@dataclass(kw_only=True, eq=False)
+class IterLL(Adversarial):
+    """Small steps towards the least likely class of the clean image (Kurakin et al. 2017).
+
+    x <- clip(x - step sign(dJ/dx)) to within epsilon, J the cross entropy of the class that f
+    gives the lowest logit to on the clean image. Success is any wrong class, as everywhere.
+
+    Differs from the paper: as FGSM.
+
+    Args:
+        epsilon: largest change of a pixel, in [0, 1] pixel units.
+        step: size of a step.
+        steps: how many; the paper takes min(epsilon + 4, 1.25 epsilon) in grey levels.
+    """
+
+    epsilon: float | str = 8 / 255
+    step: float | str = 1 / 255
+    steps: int = 10
+
+    family = "iterll"
+
+    def __post_init__(self):
+        self.check_real("epsilon")
+        self.check_real("step", above=True)
+        self.check_whole("steps")
+        self.passes = self.steps + 0.5
+        super().__post_init__()
+
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
+        """Return attacked grey levels."""
+        rising = towards(logits_of(network, clean.grey).argmin(1))
+        steps = [255 * self.step] * self.steps
+        return sign_steps(network, clean.grey, clean.grey, 255 * strength, steps, rising)
+
+
+@dataclass(kw_only=True, eq=False)
+class PGD(Adversarial):
+    """Steps against the true label from a random start (Madry et al. 2018).
+
+    linf: sign steps from a uniform start in the cube; l2: steps along the normalised gradient from
+    a uniform start in the ball; each followed by projection onto budget and pixel range.
+
+    With several restarts an image is kept from the first that f takes for another class, judged
+    after rounding; images that succeed leave the later ones. One that never does is kept from the
+    last.
+
+    Differs from the paper: as FGSM.
+
+    Args:
+        norm: `linf` or `l2`.
+        epsilon: budget in that norm, pixels in [0, 1].
+        step: length of a step in that norm.
+        steps: how many.
+        restarts: random starts.
+        random_start: begin at random, otherwise at the clean image.
+    """
+
+    norm: str = "linf"
+    epsilon: float | str = 8 / 255
+    step: float | str = 2 / 255
+    steps: int = 20
+    restarts: int = 1
+    random_start: bool = True
+
+    family = "pgd"
+
+    def __post_init__(self):
+        if self.norm not in NORMS:
+            raise unknown("norm of pgd", str(self.norm), NORMS)
+        self.check_real("epsilon", NORMS[self.norm])
+        self.check_real("step", NORMS[self.norm], above=True)
+        self.check_whole("steps")
+        self.check_whole("restarts")
+        self.random_start = bool(self.random_start)
+        self.passes = self.steps * self.restarts
+        super().__post_init__()
+
+    def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
+        """Return attacked grey levels."""
+        grey, labels, budget = clean.grey, clean.labels, 255 * strength
+        keys = image_keys(seed, self.family, clean.sources).to(grey.device)
+        attacked = torch.empty_like(grey)
+        left = torch.arange(len(grey), device=grey.device)
+        for restart in range(self.restarts):
+            start = self._start(grey[left], budget, keys[left], restart)
+            rising = away_from(labels[left])
+            attacked[left] = self._descend(network, grey[left], start, budget, rising)
+            if restart + 1 < self.restarts:
+                rounded = clean.rounded(attacked)[left]
+                left = left[logits_of(network, rounded).argmax(1) == labels[left]]
+                if not len(left):
+                    break
+        return attacked
+
+    def _start(self, grey: Tensor, budget: float, keys: Tensor, restart: int) -> Tensor:
+        if not self.random_start:
+            return grey
+        shape = grey.shape[1:]
+        if self.norm == "linf":
+            shift = uniform(keys, shape, 2 * restart).mul_(2 * budget).sub_(budget)
+        else:
+            direction = normal(keys, shape, 2 * restart)
+            radius = uniform(keys, (1,), 2 * restart + 1) ** (1 / direction[0].numel())
+            shift = _of_length_one(direction) * (budget * radius[..., None, None])
+        return (grey + shift).clamp_(0, 255)
+
+    def _descend(
+        self, network: Backbone, grey: Tensor, start: Tensor, budget: float, rising: AttackObjective
+    ) -> Tensor:
+        step = 255 * self.step
+        if self.norm == "linf":
+            return sign_steps(network, grey, start, budget, [step] * self.steps, rising)
+        now = start
+        for _ in range(self.steps):
+            change = now + step * _of_length_one(pixel_gradient(network, now, rising)) - grey
+            length = change.flatten(1).norm(dim=1).clamp_(min=1e-12)
+            change *= (budget / length).clamp_(max=1)[:, None, None, None]
+            now = (grey + change).clamp_(0, 255)
+        return now
+
+
+def _of_length_one(direction: Tensor) -> Tensor:
+    """Return every image of a batch divided by its L2 norm; zero stays zero."""
+    return direction / direction.flatten(1).norm(dim=1).clamp_(min=1e-30)[:, None, None, None]
