@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -43,11 +44,7 @@ def make_task(
     channels_last: bool | None = None,
     routes: str | Mapping[str, str] | None = None,
 ) -> Task:
-    """Return the task for the arguments of `squared_norms` or `alignments`, checked.
-
-    Raises:
-        GradbenchError: see there.
-    """
+    """Return the task for the arguments of `squared_norms` or `alignments`, checked."""
     check_loss(loss)
     per_image = of_images_and_outputs(as_loss(loss, label, reduction))
     passes = make_passes(model, images, chunk, precision, channels_last)
@@ -66,6 +63,15 @@ def make_task(
     )
 
 
+def check_options(options: Mapping[str, Any], without: str = "") -> None:
+    """Raise a GradbenchError for an option that `squared_norms` does not have."""
+    parameters = inspect.signature(make_task).parameters.values()
+    known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != without]
+    for name in options:
+        if name not in known:
+            raise unknown("option", name, known)
+
+
 def make_passes(
     model: nn.Module,
     images: Tensor,
@@ -73,11 +79,7 @@ def make_passes(
     precision: str | None = None,
     channels_last: bool | None = None,
 ) -> Passes:
-    """Check images, chunk, precision and mode, and choose what was left open.
-
-    Raises:
-        GradbenchError: see `squared_norms`.
-    """
+    """Check images, chunk, precision and mode, and choose what was left open."""
     check_precision(precision)
     model, images = network_inside(model), check_images(images, chunk)
     refuse_training_mode(model)
@@ -95,11 +97,7 @@ def make_passes(
 
 
 def select_parameters(model: nn.Module, wanted: Choice) -> dict[str, nn.Parameter]:
-    """Return name -> parameter of the wanted parameters, in the model's order.
-
-    Raises:
-        GradbenchError: for a name that the model does not have, or when nothing is left.
-    """
+    """Return name -> parameter of the wanted parameters, at least one, in the model's order."""
     named = dict(model.named_parameters())
     if wanted is None:
         keep = set(named)
@@ -150,11 +148,7 @@ def network_inside(model: Any) -> nn.Module:
     """Return the network that `torch.compile` or a data-parallel wrapper was given.
 
     Layers inside compiled code cannot be seen, nor those that run on other devices. Names of
-    parameters are those of the network inside.
-
-    Raises:
-        GradbenchError: for anything but a module, or parameters without values that can have a
-            gradient.
+    parameters are those of the network inside; all must have values that can have a gradient.
     """
     if _is_class_of_modules(model):
         raise GradbenchError(f"the model is the class {model.__name__}: make a network of it first")
@@ -167,7 +161,7 @@ def network_inside(model: Any) -> nn.Module:
             model = model.module
         else:
             break
-    if not all(map(_is_ordinary, tensors_of(model))):
+    if any(map(_fault, tensors_of(model))):  # names take several times as long
         for name, parameter in model.named_parameters():
             _check_tensor(f"parameter {name}", parameter)
         for name, buffer in model.named_buffers():
@@ -176,11 +170,7 @@ def network_inside(model: Any) -> nn.Module:
 
 
 def check_images(images: Any, chunk: Any = None) -> Tensor:
-    """Return the images as an ordinary tensor without a graph.
-
-    Raises:
-        GradbenchError: unless these are some images, and chunk a number of images or None.
-    """
+    """Return the images, of which there must be some, as an ordinary tensor without a graph."""
     if not isinstance(images, Tensor):
         hint = ": torch.as_tensor makes one of an array" if hasattr(images, "__array__") else ""
         raise GradbenchError(f"the images are a {type(images).__name__}, not a torch.Tensor{hint}")
@@ -239,11 +229,7 @@ FAULTS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 
 @contextmanager
 def naming_rejected_images(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Turn a fault in a network's first pass of an image into one sentence.
-
-    Raises:
-        GradbenchError: naming the images' shape and number format, and the fault.
-    """
+    """Turn a fault in a network's first pass of an image into a sentence that names the images."""
     try:
         yield
     except FAULTS as fault:
@@ -265,19 +251,20 @@ def _is_class_of_modules(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def _is_ordinary(tensor: Tensor) -> bool:
-    dense = not is_lazy(tensor) and tensor.layout == torch.strided
-    return dense and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+def _fault(tensor: Tensor) -> str | None:
+    """Return the reason why a tensor has no values that can have a gradient, if there is one."""
+    if is_lazy(tensor):
+        return "has no shape yet: run the network once on some images first"
+    if tensor.is_meta:
+        return "is on the meta device, which holds no values"
+    if tensor.is_quantized:
+        return "is quantised, and has no gradient: pass dequantize()d ones"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        layout = "nested" if tensor.is_nested else short_name(tensor.layout)
+        return f"is {layout}, not an ordinary (dense) tensor"
+    return None
 
 
 def _check_tensor(what: str, tensor: Tensor) -> None:
-    if _is_ordinary(tensor):
-        return
-    if is_lazy(tensor):
-        raise GradbenchError(f"{what} has no shape yet: run the network once on some images first")
-    if tensor.is_meta:
-        raise GradbenchError(f"{what} is on the meta device, which holds no values")
-    if tensor.is_quantized:
-        raise GradbenchError(f"{what} is quantised, and has no gradient: pass dequantize()d ones")
-    layout = "nested" if tensor.is_nested else short_name(tensor.layout)
-    raise GradbenchError(f"{what} is {layout}, not an ordinary (dense) tensor")
+    if fault := _fault(tensor):
+        raise GradbenchError(f"{what} {fault}")

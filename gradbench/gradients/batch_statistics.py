@@ -36,11 +36,7 @@ def uses_batch_statistics(func: Callable, args: Sequence, kwargs: Mapping[str, A
 
 
 def refuse_batch_statistics(forward: Callable[[Tensor], Any], image: Tensor) -> None:
-    """Run a forward pass of one image; raise when statistics of the batch normalise the images.
-
-    Raises:
-        GradbenchError: then, as no image has a gradient of its own.
-    """
+    """Run a forward pass of one image, and refuse statistics of the batch that normalise it."""
     with torch.no_grad(), _MadeOfImages(image) as tracker, _Refusal(tracker):
         forward(image)
 

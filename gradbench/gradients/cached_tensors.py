@@ -34,9 +34,8 @@ Forward = Callable[[nn.Module, Tensor], Tensor]
 class Bypass:
     """How modules are made to compute what they cache: in training mode, or with an empty cache.
 
-    Args:
-        changes: module, attribute: `training`, which is set, or one that is emptied.
-        absent: whether attributes that hold a tensor are taken away, instead of set to None.
+    `changes` are modules and attributes: `training`, which is set, or one that is emptied; where
+    `absent`, attributes that hold a tensor are taken away instead of set to None.
     """
 
     changes: tuple[tuple[str, str], ...]
@@ -98,16 +97,10 @@ def find_bypass(
 
     Args:
         forward: runs the network, `as_written`, without the caller's hooks.
-        model: the network, right after a forward pass with autograd.
-        image: the image of that pass.
-        parameters: the asked parameters.
+        model: the network, right after a forward pass of an image with autograd.
+        image: the image of that pass, which must be repeated where a bypass is returned.
+        parameters: the asked parameters; refused where they are cached and there is no bypass.
         outputs: of that pass.
-
-    Returns:
-        The bypass, if one is needed; the pass must then be repeated.
-
-    Raises:
-        GradbenchError: when it caches what was made of asked parameters, and there is no bypass.
     """
     unseen = {p for p in parameters if p.is_floating_point()} - leaves_of(outputs)
     graphs = _cached_graphs(model)
@@ -216,9 +209,8 @@ def _stale(
 ) -> str | None:
     """Look whether parameters act once `train` and `eval` were called, on a copy of the network.
 
-    Returns:
-        None if they do not; else an addition to the message: nothing, or that the cached tensors do
-        not fit the parameters any more.
+    Gives None if they do not; else an addition to the message: nothing, or that the cached tensors
+    do not fit the parameters any more.
     """
     if not unseen or any(changes_outputs(partial(forward, model), [list(unseen)], image)):
         return None  # they act, but not by a cache

@@ -52,17 +52,9 @@ def signature(model: nn.Module, image: Tensor, settings: Sequence) -> tuple:
 
 
 class BatchCheck:
-    """Checks batches of a network against passes of one image alone.
+    """Checks batches of a network against passes of one image alone, the first of a batch at first.
 
-    Args:
-        model: the network.
-        image: the first image of a batch, (1, ...).
-        parameters: the asked parameters.
-        held: the tensors that the network holds.
-
-    Raises:
-        GradbenchError: for outputs without a graph, batch statistics, parameters that act by what
-            the network caches of them.
+    That pass refuses outputs without a graph, batch statistics, parameters that are cached.
     """
 
     def __init__(
@@ -144,10 +136,9 @@ class BatchCheck:
     def compare_images(
         self, model: nn.Module, images: Tensor, outputs: Tensor, path: ForwardPath
     ) -> None:
-        """Compare first and last image of a batch with themselves alone, once for every path.
+        """Refuse a network that mixes images: compare first and last with themselves alone.
 
-        Raises:
-            GradbenchError: when the network mixes images.
+        Once for every path.
         """
         known = self.paths.get(self.images)
         if self.first:
@@ -170,11 +161,7 @@ class BatchCheck:
         unused: Sequence[Tensor],
         calls: Sequence[Call],
     ) -> None:
-        """Look, once, whether parameters that do not act on the loss act without autograd.
-
-        Raises:
-            GradbenchError: naming them.
-        """
+        """Refuse, once, parameters that do not act on the loss but act without autograd."""
         new = set(unused) - self.unused
         if not new:
             return

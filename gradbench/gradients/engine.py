@@ -12,7 +12,6 @@ images of 64 pixels 1.1 to 3.3 times as much as the loop over images alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -26,7 +25,7 @@ from gradbench.gradients.consistency import BatchCheck, signature
 from gradbench.gradients.expressions import held_by
 from gradbench.gradients.graph import account
 from gradbench.gradients.memory import in_chunks, out_of_memory
-from gradbench.gradients.one_image import one_at_a_time, same_output, try_channels_last
+from gradbench.gradients.one_image import same_output, try_channels_last
 from gradbench.gradients.precision import arithmetic
 from gradbench.gradients.recorder import Recorder
 from gradbench.gradients.reduction import Reduction
@@ -46,21 +45,8 @@ SIZES = 8
 """Sizes of batches whose checks are remembered for a network."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """Statistics of all images, how each parameter's were computed, how often a chunk halved."""
-
-    statistics: Statistics
-    routes: dict[str, Route]
-    halvings: int
-
-
-def compute(task: Task) -> Result:
-    """Compute the statistics of all images, chunk by chunk.
-
-    Raises:
-        GradbenchError: see `squared_norms`.
-    """
+def compute(task: Task) -> tuple[Statistics, dict[str, Route], int]:
+    """Return the statistics of all images, each parameter's route, how often a chunk was halved."""
     parameters = list(task.parameters.values())
     engine = Engine(task)
     with (
@@ -79,7 +65,7 @@ def compute(task: Task) -> Result:
     columns = zip(*((part.norms, part.products, part.outputs) for part in parts))
     whole = (None if c[0] is None else torch.cat(c).to(task.images.device) for c in columns)
     routes = {name: engine.routes[p] for name, p in task.parameters.items()}
-    return Result(Statistics(*whole), routes, halvings)
+    return Statistics(*whole), routes, halvings
 
 
 class Engine:
@@ -113,9 +99,8 @@ class Engine:
             parameters = self.parameters if self.alone else self.forced
             if parameters and acts:
                 self.recorder.release()
-                found = one_at_a_time(self.task, images, outputs, parameters)
-                sake = {*self.alone, *self.forced}
-                self.reduction.keep_one_at_a_time(parameters, sake, *found)
+                without_rule = {*self.alone, *self.forced}
+                self.reduction.one_at_a_time(images, outputs, parameters, without_rule)
         except RuntimeError as fault:
             if "backward through the graph a second time" not in str(fault):
                 raise
@@ -200,8 +185,7 @@ class Engine:
     def _backward(self, images: Tensor, outputs: Tensor) -> bool:
         """Run the backward pass of a chunk, unless its images need passes of their own.
 
-        Returns:
-            Whether any parameter acts on the loss.
+        Returns whether any parameter acts on the loss.
         """
         losses = per_image_loss(self.task.loss, images, outputs, self.task.known_loss)
         accounting = account(losses, self.recorder.calls, self.parameters, self.forced)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from torch import Tensor, nn
 
-from gradbench.errors import unknown
-from gradbench.gradients.arguments import check_images, make_task
+from gradbench.gradients.arguments import check_images, check_options, make_task
 from gradbench.gradients.costs import nanoseconds
 from gradbench.gradients.engine import compute
 from gradbench.gradients.task import MATERIALISED
@@ -53,15 +51,11 @@ def explain(
     Raises:
         GradbenchError: as `squared_norms`.
     """
-    known = [
-        p.name for p in inspect.signature(make_task).parameters.values() if p.kind == p.KEYWORD_ONLY
-    ]
-    for name in sorted(set(options) - set(known)):
-        raise unknown("option", name, known)
+    check_options(options)
     task = make_task(model, check_images(images)[:2], **options)
     device = task.device.type
     lines = []
-    for name, taken in compute(task).routes.items():
+    for name, taken in compute(task)[1].items():
         costs: dict[str, float] = {}
         if taken.rule is not None and taken.route != MATERIALISED:
             works = taken.rule.routes(taken.x, taken.delta, device)

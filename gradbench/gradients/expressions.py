@@ -13,22 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradbench.gradients.reordering import INDEXED, plain_index
+from gradbench.gradients.rules.broadcast import functions_named
 
 Reshape = Callable[[Tensor], Tensor]
 
 RESHAPES: frozenset[Callable] = frozenset(
     [
-        *(torch.Tensor.view, torch.Tensor.reshape, torch.reshape, torch.Tensor.view_as),
-        *(torch.Tensor.unsqueeze, torch.unsqueeze, torch.Tensor.squeeze, torch.squeeze),
-        *(torch.Tensor.flatten, torch.flatten, torch.Tensor.unflatten, torch.unflatten),
-        *(torch.Tensor.permute, torch.permute, torch.Tensor.transpose, torch.transpose),
-        *(torch.Tensor.t, torch.t, torch.Tensor.T.__get__, torch.Tensor.mT.__get__),
-        *(torch.Tensor.movedim, torch.movedim, torch.Tensor.contiguous, torch.Tensor.__getitem__),
-        *(torch.Tensor.clone, torch.clone),
+        *functions_named(
+            "view", "view_as", "reshape", "flatten", "unflatten", "contiguous", "clone"
+        ),
+        *functions_named("unsqueeze", "squeeze", "permute", "transpose", "t", "movedim"),
+        *(Tensor.T.__get__, Tensor.mT.__get__, Tensor.__getitem__),
     ]
 )
 """Functions that give a tensor's elements another shape or order."""
@@ -62,11 +60,7 @@ class Expressions:
     """The tensors of one forward pass that do not depend on the images.
 
     Any tensor that is neither held by the network nor made of such tensors counts as depending on
-    them: a random tensor, say, or one that a function without a function mode has made.
-
-    Args:
-        held: the tensors that the network holds.
-        parameters: the asked parameters; the other tensors are constants.
+    them: a random tensor, say. Tensors that are held and not asked for are constants.
     """
 
     def __init__(self, held: Iterable[Tensor], parameters: Iterable[Tensor]):

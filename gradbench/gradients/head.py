@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,74 +61,65 @@ class _Uses(TorchFunctionMode):
         return result
 
 
+class _HeadCall(NamedTuple):
+    name: str
+    x: Tensor
+    output: Tensor
+
+
 def forward_to_head(
     model: nn.Module, images: Tensor, heads: Mapping[str, nn.Linear]
 ) -> tuple[str, Tensor, Tensor]:
     """Run the network on a chunk; return the last layer's name, its input and the logits."""
-    calls: list[tuple[str, Tensor, Tensor]] = []
+    calls: list[_HeadCall] = []
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str) -> Callable:
+    def keep(name: str) -> Callable:
         def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
             x = args[0] if args else kwargs["input"]
             shapes[name] = tuple(output.shape)
             if all(t.ndim == 2 and len(t) == len(images) for t in (x, output)):
-                calls.append((name, x, output))  # anything else is not worth its memory
+                calls.append(_HeadCall(name, x, output))  # anything else is not worth its memory
 
         return hook
 
     uses = _Uses([p for head in heads.values() for p in (head.weight, head.bias) if p is not None])
-    handles = [
-        head.register_forward_hook(note(name), with_kwargs=True) for name, head in heads.items()
-    ]
-    try:
-        with refuse_randomness(images.device), as_written(model), uses:
-            logits = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for name, head in heads.items():
+            stack.enter_context(head.register_forward_hook(keep(name), with_kwargs=True))
+        for context in (refuse_randomness(images.device), as_written(model), uses):
+            stack.enter_context(context)
+        logits = model(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise GradbenchError(
             f"the network must return logits, ({len(images)} images, classes), but gave {got}"
         )
     check_outputs(logits, images, model)
-    name, x = _match(calls, logits, heads, shapes)
-    _check(name, heads[name], x, logits, uses)
-    precise = torch.promote_types(torch.promote_types(x.dtype, logits.dtype), torch.float32)
-    # A copy: x may be a view, of the class token say, and would keep all tokens.
-    return name, x.to(precise, copy=True), logits.to(precise)
-
-
-def _match(
-    calls: list[tuple[str, Tensor, Tensor]],
-    logits: Tensor,
-    heads: Mapping[str, nn.Linear],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> tuple[str, Tensor]:
-    """Return name and input of the layer whose output is the logits, by identity, then by value.
-
-    By value, because an identity or an inactive dropout may follow the layer.
-    """
-    fitting = [call for call in calls if call[2].shape == logits.shape]
-    found = [call for call in fitting if call[2].data_ptr() == logits.data_ptr()] or [
-        call for call in fitting if torch.equal(call[2].to(logits.dtype), logits)
+    # By identity, then by value: an identity or an inactive dropout may follow the layer.
+    fitting = [call for call in calls if call.output.shape == logits.shape]
+    last = [call for call in fitting if call.output.data_ptr() == logits.data_ptr()] or [
+        call for call in fitting if torch.equal(call.output.to(logits.dtype), logits)
     ]
-    if len({name for name, _, _ in found}) > 1:
+    if len({call.name for call in last}) > 1:
         raise GradbenchError(
             "the outputs of several layers are equal to the network's: name the last one by "
-            f"layer, one of {', '.join(name for name, _, _ in found)}"
+            f"layer, one of {', '.join(call.name for call in last)}"
         )
-    if not found:
+    if not last:
         layers = ", ".join(f"'{name}' {shapes.get(name, 'not called')}" for name in heads)
         raise GradbenchError(
             f"the network's output, shape {tuple(logits.shape)}, is not the output of a Linear "
             f"layer (looked at {layers}), so there is no closed form: use squared_norms"
         )
-    return found[-1][:2]
+    name, x, _ = last[-1]
+    _check_closed_form(name, heads[name], x, logits, uses)
+    precise = torch.promote_types(torch.promote_types(x.dtype, logits.dtype), torch.float32)
+    # A copy: x may be a view, of the class token say, and would keep all tokens.
+    return name, x.to(precise, copy=True), logits.to(precise)
 
 
-def _check(name: str, head: nn.Linear, x: Tensor, logits: Tensor, uses: _Uses) -> None:
+def _check_closed_form(name: str, head: nn.Linear, x: Tensor, logits: Tensor, uses: _Uses) -> None:
     """Raise unless logits = W x + b with parameters W and b that enter nothing else."""
     parameters = [p for p in (head.weight, head.bias) if p is not None]
     if not all(isinstance(p, nn.Parameter) for p in parameters):

@@ -28,11 +28,7 @@ def refuse_hidden_parameters(
     parameters: Sequence[Tensor],
     images: Tensor,
 ) -> None:
-    """Raise when a change of parameters that autograd calls unused changes the outputs.
-
-    Raises:
-        GradbenchError: naming them.
-    """
+    """Refuse parameters that autograd calls unused where a change of them changes the outputs."""
     if not any(changes_outputs(forward, [parameters], images)):
         return
     named = {p: name for name, p in model.named_parameters()}
@@ -55,11 +51,7 @@ def few(names: Iterable[str], most: int = 4) -> str:
 def refuse_without_graph(
     forward: Callable[[Tensor], Tensor], model: nn.Module, image: Tensor
 ) -> None:
-    """Raise unless autograd sees the outputs made of some parameter, asked for or not.
-
-    Raises:
-        GradbenchError: then.
-    """
+    """Refuse outputs that autograd does not see made of any parameter, asked for or not."""
     with only_these_require_grad(model, list(model.parameters())):
         if forward(image).requires_grad:
             return

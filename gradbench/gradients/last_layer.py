@@ -72,12 +72,7 @@ class LastLayer:
         return tuple(f"{self.layer}.{kind}" if self.layer else kind for kind in kinds)
 
     def deltas(self) -> Tensor:
-        """Return dJ/dz for the confounding label, (B, N).
-
-        Raises:
-            GradbenchError: when the loss does not give one value per image that depends on the
-                logits of that image alone, or its gradient is not finite.
-        """
+        """Return dJ/dz for the confounding label, (B, N); refuses a loss that mixes images."""
 
         def loss(_: Tensor, logits: Tensor) -> Tensor:
             return self.loss(logits)
@@ -108,12 +103,6 @@ class LastLayer:
         """Return dJ(z, one_hot(i))/dz_j for every class i and output j, (B, N, N).
 
         The full gradients are its products with h. Takes N^2 numbers an image.
-
-        Args:
-            loss: bce, mse, mse_max or ce.
-
-        Raises:
-            GradbenchError: for an unknown loss.
         """
         others, own, _ = self._class_gradients(loss)
         deltas = others.unsqueeze(1).repeat(1, others.shape[1], 1)
@@ -125,12 +114,6 @@ class LastLayer:
 
         ||delta_i||^2 ||h||^2 and ||delta_i||^2 with delta_i = dJ(z, one_hot(i))/dz, in N numbers
         an image. Where the layer has no bias the second is what one would have.
-
-        Args:
-            loss: bce, mse, mse_max or ce.
-
-        Raises:
-            GradbenchError: for an unknown loss.
         """
         others, own, _ = self._class_gradients(loss)
         bias = _sum_of_others(others.square()) + own.square()
@@ -150,9 +133,6 @@ class LastLayer:
             loss: bce, mse, mse_max or ce. With mse_max the row of the predicted class is zero.
             form: sequential or fast.
             normalise: divide each image's vector by its L2 norm; a vector of zeros stays.
-
-        Raises:
-            GradbenchError: for an unknown loss or form.
         """
         if form not in FORMS:
             raise unknown("form", form, FORMS)
@@ -173,11 +153,8 @@ def uniform_l1(features: Tensor, logits: Tensor) -> Tensor:
 
     ||p - 1/N||_1 ||h||_1, GradNorm (Huang, Geng and Li 2021), https://arxiv.org/abs/2110.00218.
     This is the plain norm: a *larger* one means more *in-distribution*, the opposite of a score.
-    The authors' code returns N times this norm, as it sums over the classes.
-
-    Args:
-        features: input h of the last linear layer, (B, H).
-        logits: its output z, (B, N).
+    The authors' code returns N times this norm, as it sums over the classes. `features` are the
+    input h of the last linear layer, (B, H), and `logits` its output, (B, N).
     """
     p = torch.softmax(logits, dim=1)
     return (p - 1 / p.shape[1]).abs().sum(1) * features.abs().sum(1)

@@ -1,12 +1,8 @@
-"""The layer functions that have a rule: which rule, which input, which weight and bias.
-
-Each entry of `LAYERS` has the signature of the function that it reads, and returns None where no
-rule applies: then the exact fallback is taken.
-"""
+"""The layer functions that have a rule: their arguments, and the rule that these call for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +16,8 @@ from gradbench.gradients.rules.convolution import Convolution, Geometry
 from gradbench.gradients.rules.linear import Embedding, Linear
 from gradbench.gradients.rules.normalisation import BatchNorm, GroupNorm, LayerNorm
 
+Arguments = Mapping[str, Any]
+
 
 class Layer(NamedTuple):
     """The rule of a layer, its input, and the tensors in the roles of weight and bias, if any."""
@@ -30,131 +28,72 @@ class Layer(NamedTuple):
     bias: Any = None
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Layer | None:
-    return Layer(Linear(), input, weight, bias) if input.ndim > 1 else None
-
-
-def _matmul(input: Tensor, other: Any, *, out: Any = None) -> Layer | None:
-    if out is not None or input.ndim < 2 or getattr(other, "ndim", 0) != 2:
+def read_layer(function: Callable, args: Sequence[Any], kwargs: Arguments) -> Layer | None:
+    """Return the layer that a call of a function computes; None where no rule applies."""
+    if function not in LAYERS:
         return None
-    return Layer(Linear(transposed=True), input, other)
+    names, rule_for = LAYERS[function]
+    given = dict(zip(names.split(), args)) | kwargs
+    # A single image without a batch dimension has no rule: its rows would be taken for images.
+    single = given["input"].ndim < 2 and function is not F.embedding
+    rule = None if single else rule_for(given)
+    weight = given.get("weight", given.get("other"))
+    return None if rule is None else Layer(rule, given["input"], weight, given.get("bias"))
 
 
-_CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+def _matmul(given: Arguments) -> Rule | None:
+    matrix = getattr(given.get("other"), "ndim", 0) == 2
+    return Linear(transposed=True) if matrix and given.get("out") is None else None
 
 
-def _convolution(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *positional: Any,
-    function: Callable,
-    defaults: dict[str, Any],
-    **named: Any,
-) -> Layer | None:
+def _convolution(function: Callable, transposed: bool, given: Arguments) -> Rule | None:
+    weight = given["weight"]
     dimensions = weight.ndim - 2
-    if input.ndim != weight.ndim:  # a single image without a batch dimension
+    if given["input"].ndim != weight.ndim:
         return None
-    given = defaults | dict(zip(defaults, positional)) | named
-    kernel, dilation = tuple(weight.shape[2:]), _each(given["dilation"], dimensions)
-    padding = given["padding"]
+    settings = {k: v for k, v in given.items() if k not in ("input", "weight", "bias")}
+    kernel, padding = tuple(weight.shape[2:]), settings.get("padding", 0)
+    stride, dilation = (_each(settings.get(k, 1), dimensions) for k in ("stride", "dilation"))
     if padding == "same":  # the odd zero goes to the end, as in PyTorch
         total = [d * (k - 1) for d, k in zip(dilation, kernel)]
         sides = tuple((t // 2, t - t // 2) for t in total)
     else:
         sides = tuple((n, n) for n in _each(0 if padding == "valid" else padding, dimensions))
-    geometry = Geometry(
-        kernel, _each(given["stride"], dimensions), sides, dilation, given["groups"]
-    )
-    rule = Convolution(
-        geometry, lambda x, w: function(x, w, None, **given), transposed=defaults is _TRANSPOSED
-    )
-    return Layer(rule, input, weight, bias)
+    geometry = Geometry(kernel, stride, sides, dilation, settings.get("groups", 1))
+    return Convolution(geometry, lambda x, w: function(x, w, None, **settings), transposed)
 
 
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Layer | None:
-    if training or running_mean is None or running_var is None:
+def _batch_norm(given: Arguments) -> Rule | None:
+    mean, variance = given.get("running_mean"), given.get("running_var")
+    if given.get("training") or mean is None or variance is None:
         return None  # of weights, or refused: see batch_statistics.py
-    return Layer(BatchNorm(running_mean, running_var, eps), input, weight, bias)
+    return BatchNorm(mean, variance, given.get("eps", 1e-5))
 
 
-def _instance_norm(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Layer:
-    own = use_input_stats or running_mean is None
-    rule = GroupNorm(None, eps) if own else BatchNorm(running_mean, running_var, eps)
-    return Layer(rule, input, weight, bias)
+def _instance_norm(given: Arguments) -> Rule:
+    mean, eps = given.get("running_mean"), given.get("eps", 1e-5)
+    if given.get("use_input_stats", True) or mean is None:
+        return GroupNorm(None, eps)
+    return BatchNorm(mean, given["running_var"], eps)
 
 
-def _group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Layer:
-    return Layer(GroupNorm(num_groups, eps), input, weight, bias)
+def _group_norm(given: Arguments) -> Rule:
+    return GroupNorm(given["num_groups"], given.get("eps", 1e-5))
 
 
-def _layer_norm(
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float | None = 1e-5,
-    centred: bool = True,
-) -> Layer | None:
-    shape = tuple(normalized_shape)
-    if input.ndim <= len(shape):  # a single image without a batch dimension
+def _layer_norm(given: Arguments, centred: bool = True) -> Rule | None:
+    shape = tuple(given["normalized_shape"])
+    if given["input"].ndim <= len(shape):
         return None
-    return Layer(LayerNorm(shape, eps, centred), input, weight, bias)
+    return LayerNorm(shape, given.get("eps", 1e-5 if centred else None), centred)
 
 
-def _rms_norm(
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    eps: float | None = None,
-) -> Layer | None:
-    return _layer_norm(input, normalized_shape, weight, None, eps, centred=False)
-
-
-def _embedding(
-    input: Tensor,
-    weight: Tensor,
-    padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Layer | None:
+def _embedding(given: Arguments) -> Rule | None:
     # These change the table, or a gradient by its neighbours; `sparse` says how one would be kept.
-    if max_norm is not None or scale_grad_by_freq:
+    if given.get("max_norm") is not None or given.get("scale_grad_by_freq"):
         return None
-    if padding_idx is not None and padding_idx < 0:
-        padding_idx += len(weight)
-    return Layer(Embedding(padding_idx), input, weight)
-
-
-def _prelu(input: Tensor, weight: Tensor) -> Layer | None:
-    return Layer(Slope(weight.numel()), input, weight) if input.ndim > 1 else None
+    padding = given.get("padding_idx")
+    return Embedding(None if padding is None else padding % len(given["weight"]))
 
 
 def _each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
@@ -163,22 +102,29 @@ def _each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
     return tuple(value) * (dimensions // len(value))
 
 
-LAYERS: dict[Callable, Callable[..., Layer | None]] = {
-    F.linear: _linear,
-    torch.matmul: _matmul,
-    torch.Tensor.matmul: _matmul,
-    F.batch_norm: _batch_norm,
-    F.instance_norm: _instance_norm,
-    F.group_norm: _group_norm,
-    F.layer_norm: _layer_norm,
-    F.rms_norm: _rms_norm,
-    F.embedding: _embedding,
-    torch.prelu: _prelu,
+_CONVOLUTION = "input weight bias stride padding dilation groups"
+_TRANSPOSED = "input weight bias stride padding output_padding groups dilation"
+_BATCH = "input running_mean running_var weight bias training momentum eps"
+_INSTANCE = "input running_mean running_var weight bias use_input_stats momentum eps"
+_TABLE = "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse"
+
+LAYERS: dict[Callable, tuple[str, Callable[[Arguments], Rule | None]]] = {
+    F.linear: ("input weight bias", lambda given: Linear()),
+    torch.matmul: ("input other", _matmul),
+    Tensor.matmul: ("input other", _matmul),
+    F.batch_norm: (_BATCH, _batch_norm),
+    F.instance_norm: (_INSTANCE, _instance_norm),
+    F.group_norm: ("input num_groups weight bias eps", _group_norm),
+    F.layer_norm: ("input normalized_shape weight bias eps", _layer_norm),
+    F.rms_norm: ("input normalized_shape weight eps", partial(_layer_norm, centred=False)),
+    F.embedding: (_TABLE, _embedding),
+    torch.prelu: ("input weight", lambda given: Slope(given["weight"].numel())),
 } | {
-    function: partial(_convolution, function=function, defaults=defaults)
-    for defaults, functions in (
+    function: (names, partial(_convolution, function, names is _TRANSPOSED))
+    for names, functions in (
         (_CONVOLUTION, (torch.conv1d, torch.conv2d, torch.conv3d)),
         (_TRANSPOSED, (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)),
     )
     for function in functions
 }
+"""Function -> names of its arguments in order, and its rule for them, None where none applies."""

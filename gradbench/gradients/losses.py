@@ -102,18 +102,14 @@ class RandomKHot:
         return KHot(tuple(drawn[: self.k].tolist())).vector(outputs)
 
 
-NAMED_LABELS = {"ones": Ones, "zeros": Zeros}
-LABEL_CHOICES = ("ones", "zeros", "KHot(classes)", "RandomKHot(k, seed)")
-
-
 def as_label(label: str | Label) -> Label:
     """Return the label object for a name, or the object itself, which must have a `vector`."""
-    if isinstance(label, str):
-        if label not in NAMED_LABELS:
-            raise unknown("label", label, LABEL_CHOICES)
-        return NAMED_LABELS[label]()
-    if not callable(getattr(label, "vector", None)):
-        raise unknown("label", repr(label), LABEL_CHOICES)
+    named = {"ones": Ones(), "zeros": Zeros()}
+    if isinstance(label, str) and label in named:
+        return named[label]
+    if isinstance(label, str) or not callable(getattr(label, "vector", None)):
+        name = label if isinstance(label, str) else repr(label)
+        raise unknown("label", name, (*named, "KHot(classes)", "RandomKHot(k, seed)"))
     return label
 
 
@@ -130,34 +126,14 @@ def _vector(label: Label, outputs: int) -> Tensor:
     )
 
 
-def bce_terms(logits: Tensor, label: Tensor) -> Tensor:
-    """Binary cross entropy of each output, (B, N) and (N,) -> (B, N)."""
+# name: terms of the loss as a function of logits (B, N) and label (N,), its usual reduction
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     # Through log-sigmoids: the gradient sigmoid(z) - 1 of the library's own form loses all its
     # digits in float32 from z = 17 on.
-    return -(label * F.logsigmoid(logits) + (1 - label) * F.logsigmoid(-logits))
-
-
-def ce_uniform_terms(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross entropy of each class; their mean is the one to the uniform distribution."""
-    return -F.log_softmax(logits, dim=1)
-
-
-def ce_sum_one_hot_terms(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross entropy of each class that the label names, (B, N) and (N,) -> (B, N)."""
-    return -F.log_softmax(logits, dim=1) * label
-
-
-def mse_terms(logits: Tensor, label: Tensor) -> Tensor:
-    """Squared distance of each output from the label, (B, N) and (N,) -> (B, N)."""
-    return (logits - label).square()
-
-
-# name: terms of the loss, its usual reduction
-LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
-    "bce": (bce_terms, "mean"),
-    "ce_uniform": (ce_uniform_terms, "mean"),
-    "ce_sum_one_hot": (ce_sum_one_hot_terms, "sum"),
-    "mse": (mse_terms, "mean"),
+    "bce": (lambda z, y: -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)), "mean"),
+    "ce_uniform": (lambda z, y: -F.log_softmax(z, dim=1), "mean"),
+    "ce_sum_one_hot": (lambda z, y: -F.log_softmax(z, dim=1) * y, "sum"),
+    "mse": (lambda z, y: (z - y).square(), "mean"),
 }
 REDUCTIONS = ("mean", "sum")
 

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from gradbench.gradients.batch_statistics import uses_batch_statistics
 from gradbench.gradients.expressions import Expression, Expressions, tensors_in
 from gradbench.gradients.forward_path import ForwardPath
-from gradbench.gradients.layers import LAYERS, Layer
+from gradbench.gradients.layers import Layer, read_layer
 from gradbench.gradients.layout import Layout
 from gradbench.gradients.reordering import reordered_lengths
 from gradbench.gradients.rules.base import Rule
@@ -31,13 +31,7 @@ from gradbench.gradients.rules.broadcast import BROADCASTS, COPIES, Broadcast, c
 
 @dataclass(eq=False)
 class ParameterUse:
-    """A parameter, or an expression of parameters, that enters one call in one role.
-
-    Args:
-        role: weight or bias.
-        expression: the parameter, or the expression.
-        leaf: the tensor that the call was given in its place.
-    """
+    """A parameter, or an expression of some, that enters a call as `role`; `leaf` stands for it."""
 
     role: str
     expression: Expression
@@ -46,13 +40,9 @@ class ParameterUse:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a layer function.
+    """One call of a layer function: its rule, what enters it, its input x if the rule reads it.
 
-    Args:
-        rule: turns input and output gradient into statistics.
-        uses: parameters and expressions that enter it.
-        x: input, if the rule reads it.
-        layout: where the images lie in input and output; None where that is not known.
+    Where the images lie in input and output is its layout, None where that is not known.
     """
 
     rule: Rule
@@ -84,7 +74,7 @@ class Call:
 
 
 class Recorder(TorchFunctionMode):
-    """Records the calls that a set of parameters enters; use around a forward pass.
+    """Records the calls that the asked parameters enter; use around a forward pass.
 
     Args:
         held: the tensors that the network holds.
@@ -92,12 +82,6 @@ class Recorder(TorchFunctionMode):
         on_call: called with each call and a tensor of it that shows where its images lie.
         on_delta: called in the backward pass with each call and the gradient of its output; without
             it nothing is cut off.
-
-    Attributes:
-        calls: the recorded calls.
-        reorderings: lengths along which something was picked or reordered, see reordering.py.
-        path: the functions that were called.
-        normalised: whether something was normalised by its own statistics, see batch_statistics.py.
     """
 
     def __init__(
@@ -111,7 +95,9 @@ class Recorder(TorchFunctionMode):
         self.held, self.parameters = held, parameters
         self.on_call, self.on_delta = on_call, on_delta
         self.calls: list[Call] = []
+        # lengths along which something was picked or reordered, see reordering.py
         self.reorderings: list[tuple[int, ...]] = []
+        # whether something was normalised by its own statistics, see batch_statistics.py
         self.normalised = False
         self.expressions, self.path = Expressions(held, parameters), ForwardPath()
 
@@ -139,22 +125,17 @@ class Recorder(TorchFunctionMode):
         found = [self.expressions.find(tensor) for tensor in tensors_in((args, kwargs))]
         free_of_images = None not in found
         if any(expression is not None and expression.asked for expression in found):
-            if func in COPIES:
-                return self._run_copy(func, args, kwargs, free_of_images)
-            if func in LAYERS:
-                layer = LAYERS[func](*args, **kwargs)
-                if layer is not None and not (free_of_images and self._constant(layer)):
-                    return self._run_layer(layer, func, args, kwargs)
+            copied = self._run_copy(func, args, kwargs) if func in COPIES else None
+            if copied is not None:
+                return copied
+            layer = read_layer(func, args, kwargs)
+            if layer is not None and not (free_of_images and self._constant(layer)):
+                return self._run_layer(layer, func, args, kwargs)
             if not free_of_images and func in BROADCASTS:
                 return self._run_broadcast(func, args, kwargs)
-        return self._run_unrecorded(func, args, kwargs, free_of_images)
-
-    def _run_unrecorded(
-        self, func: Callable, args: Sequence, kwargs: Mapping, free_of_images: bool
-    ) -> Any:
-        if free_of_images:
-            return self.expressions.follow(func, args, kwargs)
-        return func(*args, **kwargs)
+        return (
+            self.expressions.follow(func, args, kwargs) if free_of_images else func(*args, **kwargs)
+        )
 
     def restart(self) -> None:
         """Forget what was recorded and begin with another forward pass."""
@@ -178,8 +159,7 @@ class Recorder(TorchFunctionMode):
             if found is not None and found.asked and sum(tensor is t for t in given) == 1:
                 uses.append(ParameterUse(role, found, self._leaf(tensor)))
         leaves = {id(use.expression.tensor): use.leaf for use in uses}
-        result = func(*(leaves.get(id(a), a) for a in args),
-                      **{k: leaves.get(id(a), a) for k, a in kwargs.items()})  # fmt: skip
+        result = _substituted(func, args, kwargs, leaves)
         if uses and result.requires_grad:
             x = layer.x.detach() if layer.rule.reads_input else None
             self._record(Call(layer.rule, uses, x), result, result.detach() if x is None else x)
@@ -197,39 +177,37 @@ class Recorder(TorchFunctionMode):
 
     def _run_broadcast(self, func: Callable, args: Sequence, kwargs: Mapping) -> Any:
         """Run a function that broadcasts, with one copy of each parameter per row of the images."""
-        how, copies = BROADCASTS[func], []
+        how, copies, calls = BROADCASTS[func], {}, []
         in_place = getattr(func, "__name__", "").endswith("_")
-        given = {**dict(enumerate(args)), **kwargs}
-        for place, value in list(given.items()):
+        for place, value in (*enumerate(args), *kwargs.items()):
             found = self.expressions.find(value)
             if found is None or not found.asked or (in_place and place == 0):
                 continue
             shape = how.shape_of_copies(place, value, args, kwargs)
-            if shape is not None:
+            if shape is not None and id(value) not in copies:
                 leaf = self._leaf(value)
-                given[place] = leaf.expand(shape)
+                copies[id(value)] = leaf.expand(shape)
                 call = Call(Broadcast(how.kind, shape), [ParameterUse("weight", found, leaf)])
-                copies.append((call, given[place]))
-        result = func(*(given[i] for i in range(len(args))), **{k: given[k] for k in kwargs})
-        for call, copy in copies:
+                calls.append((call, copies[id(value)]))
+        result = _substituted(func, args, kwargs, copies)
+        for call, copy in calls:
             if copy.requires_grad and result.ndim and len(result) == len(copy):
                 self._record(call, copy, result.detach())
         return result
 
-    def _run_copy(
-        self, func: Callable, args: Sequence, kwargs: Mapping, free_of_images: bool
-    ) -> Any:
-        """Run a function that copies a parameter, for every image or for something else."""
+    def _run_copy(self, func: Callable, args: Sequence, kwargs: Mapping) -> Tensor | None:
+        """Run a function that copies a parameter for every image; None if it copies otherwise."""
         found = self.expressions.find(args[0])
-        if found is not None and found.asked:
-            leaf = self._leaf(args[0])
-            result = func(leaf, *args[1:], **kwargs)
-            if result.requires_grad and copied_per_row(leaf, result):
-                shape = (1,) * (result.ndim - leaf.ndim) + tuple(leaf.shape)
-                call = Call(Broadcast("expand", shape), [ParameterUse("weight", found, leaf)])
-                if self._record(call, result, result.detach()) and self.on_delta is not None:
-                    return result
-        return self._run_unrecorded(func, args, kwargs, free_of_images)
+        if found is None or not found.asked:
+            return None
+        leaf = self._leaf(args[0])
+        result = func(leaf, *args[1:], **kwargs)
+        if not (result.requires_grad and copied_per_row(leaf, result)):
+            return None
+        shape = (1,) * (result.ndim - leaf.ndim) + tuple(leaf.shape)
+        call = Call(Broadcast("expand", shape), [ParameterUse("weight", found, leaf)])
+        recorded = self._record(call, result, result.detach()) and self.on_delta is not None
+        return result if recorded else None
 
     def _leaf(self, tensor: Tensor) -> Tensor:
         return tensor if self.on_delta is None else tensor.detach().requires_grad_()
@@ -243,6 +221,14 @@ class Recorder(TorchFunctionMode):
             call.watch(y, self.on_delta)
         self.calls.append(call)
         return call.layout is not None
+
+
+def _substituted(
+    func: Callable, args: Sequence, kwargs: Mapping, instead: Mapping[int, Tensor]
+) -> Any:
+    """Run a function with other tensors in the place of those with some ids."""
+    named = {name: instead.get(id(value), value) for name, value in kwargs.items()}
+    return func(*(instead.get(id(value), value) for value in args), **named)
 
 
 # Functions made of layers. PyTorch offers them whole, and what they call would stay unseen.

@@ -12,6 +12,7 @@ from gradbench.errors import GradbenchError
 from gradbench.gradients.costs import cheapest
 from gradbench.gradients.graph import Accounting
 from gradbench.gradients.materialised import Group, grouped
+from gradbench.gradients.one_image import forward_one, same_output
 from gradbench.gradients.recorder import Call, ParameterUse
 from gradbench.gradients.rules.base import squared_rows
 from gradbench.gradients.task import ALONE, BESIDE, MATERIALISED, Route, Task
@@ -26,10 +27,6 @@ class Reduction:
         task: what is computed.
         images: number of images of the chunk.
         routes: parameter -> how it was computed; filled in.
-
-    Attributes:
-        norms: squared norms, (images, d).
-        products: inner products, (images, d); None without directions.
     """
 
     def __init__(self, task: Task, images: int, routes: dict[Tensor, Route]):
@@ -59,11 +56,7 @@ class Reduction:
             self.uses, self.group = {}, {}
 
     def reduce(self, call: Call, delta: Tensor | None) -> None:
-        """Turn a layer's input and output gradient into statistics, during the backward pass.
-
-        Raises:
-            GradbenchError: where there is no output gradient, or the input was changed since.
-        """
+        """Turn a layer's input and output gradient into statistics, during the backward pass."""
         uses = [use for use in call.uses if self.uses.get(use) is call]
         if not uses:
             return
@@ -94,7 +87,7 @@ class Reduction:
                     (parameter,) = use.expression.parameters
                     direction = self._direction(use, delta)
                     self._keep(parameter, *_reduced(gradients[use.role], direction))
-                    self._note_route(call, parameter, MATERIALISED, x, delta)
+                    self._note(call, parameter, MATERIALISED, x, delta)
 
     def _measure_large(self, call: Call, use: ParameterUse, x: Tensor, delta: Tensor) -> None:
         """Measure a large parameter that enters this call alone, by the cheapest route."""
@@ -104,7 +97,7 @@ class Reduction:
         route = forced if forced in routes else cheapest(routes, delta.device.type)
         products = None if direction is None else call.rule.products(x, delta, direction)
         self._keep(parameter, call.rule.norms(x, delta, route), products)
-        self._note_route(call, parameter, route, x, delta)
+        self._note(call, parameter, route, x, delta)
 
     def _materialise(
         self, call: Call, use: ParameterUse, gradients: Tensor | None, x: Tensor, delta: Tensor
@@ -147,34 +140,39 @@ class Reduction:
         if products is not None:
             self.products[block, column] = products.to(self.norms) / scale
 
-    def _note_route(
-        self, call: Call, parameter: Tensor, route: str, x: Tensor, delta: Tensor
-    ) -> None:
+    def _note(self, call: Call, parameter: Tensor, route: str, x: Tensor, delta: Tensor) -> None:
         self.routes[parameter] = Route(call.rule.kind, route, call.rule, x.shape, delta.shape)
 
-    def keep_one_at_a_time(
+    def one_at_a_time(
         self,
+        images: Tensor,
+        outputs: Tensor,
         parameters: Sequence[Tensor],
-        alone: Collection[Tensor],
-        norms: Tensor,
-        products: Tensor | None,
-        acting: Collection[Tensor],
+        without_rule: Collection[Tensor],
     ) -> None:
-        """Keep statistics that were computed one image at a time, for the sake of some of them.
+        """Compute statistics of parameters by one backward pass per image: the exact fallback.
 
-        Args:
-            parameters: the parameters, d of them.
-            alone: those for whose sake it was done.
-            norms: squared norms, (images, d).
-            products: inner products, (images, d), or None.
-            acting: those that act on the loss; the others stay unused.
+        Only some of them need it; the passes give the gradients of the others too. `outputs` are
+        those of the batch, as a check.
         """
-        columns = [self.column[p] for p in parameters]
-        self.norms[:, columns] = norms.to(self.norms)
-        if products is not None:
-            self.products[:, columns] = products.to(self.norms)
-        for parameter in acting:
-            self.routes[parameter] = Route("", ALONE if parameter in alone else BESIDE)
+        task, columns = self.task, [self.column[p] for p in parameters]
+        for i in range(len(images)):
+            image, together = images[i : i + 1], outputs[i : i + 1]
+            value = task.loss(image, same_output(forward_one(task.model, image), together)).sum()
+            found = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, found):
+                if gradient is not None:
+                    alone = ALONE if parameter in without_rule else BESIDE
+                    self.routes[parameter] = Route("", alone)
+            dense = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+            dense = [g.to_dense() if g.is_sparse else g for g in dense]
+            dense = [g.float() if g.dtype.itemsize < 4 else g for g in dense]  # halves overflow
+            norms = torch.stack([torch.linalg.vector_norm(g).double() for g in dense]).square()
+            self.norms[i, columns] = (norms / task.scale**2).to(self.norms)
+            if task.directions:
+                pairs = zip(dense, (task.directions[p] for p in parameters))
+                products = torch.stack([(g * v).sum().double() for g, v in pairs])
+                self.products[i, columns] = (products / task.scale).to(self.norms)
 
 
 def _reduced(gradients: Tensor, direction: Tensor | None) -> tuple[Tensor, Tensor | None]:

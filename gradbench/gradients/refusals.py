@@ -18,11 +18,7 @@ from gradbench.gradients.losses import PairLoss
 
 
 def refuse_training_mode(model: nn.Module) -> None:
-    """Raise for a layer whose result depends on the batch or on chance in the mode it is in.
-
-    Raises:
-        GradbenchError: naming the layer and the reason.
-    """
+    """Raise a GradbenchError for a layer whose mode makes it depend on the batch or on chance."""
     for name, module in model.named_modules():
         where = f"{type(module).__name__} '{name}'" if name else type(module).__name__
         if isinstance(module, _BatchNorm) and module.running_mean is None:
@@ -48,12 +44,9 @@ def refuse_training_mode(model: nn.Module) -> None:
 
 @contextmanager
 def refuse_randomness(device: torch.device) -> Iterator[None]:
-    """Raise when the block drew from PyTorch's random numbers: dropout written as a function.
+    """Raise a GradbenchError when the block drew from PyTorch's random numbers.
 
-    No look at the modules finds it, but the state of the generator tells.
-
-    Raises:
-        GradbenchError: when the state of a generator has changed.
+    No look at the modules finds dropout written as a function, but the generator's state tells.
     """
     before = _random_states(device)
     yield
@@ -102,17 +95,9 @@ def short_name(name: torch.dtype | torch.layout) -> str:
 
 
 def per_image_loss(loss: PairLoss, images: Tensor, outputs: Tensor, known: bool) -> Tensor:
-    """Return loss(images, outputs), one value per image, checked.
+    """Return loss(images, outputs), checked: (B,), finite, with a gradient, of each image alone.
 
-    Args:
-        loss: function from images and the network's outputs to (B,).
-        images: the images.
-        outputs: outputs of the network, images first.
-        known: whether the loss is one of `LOSSES`, which do not mix images.
-
-    Raises:
-        GradbenchError: for another shape, no gradient, a value that is not finite, random numbers,
-            or a value that depends on two images.
+    Losses that are `known`, those of `LOSSES`, do not mix images.
     """
     with refuse_randomness(outputs.device):
         values = loss(images, outputs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradbench.gradients.arguments import (
     check_directions,
+    check_options,
     make_passes,
     make_task,
     naming_rejected_images,
@@ -104,10 +106,9 @@ def squared_norms(
         channels_last=channels_last,
         routes=routes,
     )
-    found = compute(task)
-    values, outputs = found.statistics.norms, found.statistics.outputs
-    routes = {name: str(route) for name, route in found.routes.items()}
-    return GradientNorms(list(routes), values, outputs, routes, found.halvings, task.chunk)
+    found, taken, halvings = compute(task)
+    routes = {name: str(route) for name, route in taken.items()}
+    return GradientNorms(list(routes), found.norms, found.outputs, routes, halvings, task.chunk)
 
 
 @dataclass(frozen=True)
@@ -134,61 +135,34 @@ class Alignments:
 
 
 def alignments(
-    model: nn.Module,
-    images: Tensor,
-    directions: Mapping[str, Tensor],
-    *,
-    label: str | Label = "ones",
-    loss: str | PerImage | PairLoss = "bce",
-    reduction: str | None = None,
-    chunk: int | None = None,
-    precision: str | None = None,
-    channels_last: bool | None = None,
-    routes: str | Mapping[str, str] | None = None,
+    model: nn.Module, images: Tensor, directions: Mapping[str, Tensor], **options: Any
 ) -> Alignments:
     """Return inner products and cosines of per-image gradients with one direction per tensor.
 
     c(x_b)_l = <dJ_b/dtheta_l, v_l>, the gradient term of GradCon's score (Kwon et al. 2020) when
     v_l is a mean gradient and the loss a function of (images, outputs). A layer's product is the
-    layer itself applied to its input with weight v_l, times delta: no gradient is formed for it.
-    The other arguments are those of `squared_norms`.
+    layer itself applied to its input with weight v_l, times delta: no gradient is materialised.
 
     Args:
         model: network in evaluation mode; it comes back as it was.
         images: images first.
         directions: name -> fixed direction of that parameter's shape; only these are computed.
-        label: confounding label.
-        loss: name, or function of (outputs) or (images, outputs).
-        reduction: mean or sum over the N outputs.
-        chunk: images per pass.
-        precision: number format.
-        channels_last: layout of four-dimensional images.
-        routes: a route for all layers, or name -> route.
+        options: those of `squared_norms`, but for parameters.
 
     Raises:
         GradbenchError: for a name that the model does not have, a direction of another shape or
             not finite, and wherever `squared_norms` raises.
     """
+    check_options(options, without="parameters")
     check_directions(directions, network_inside(model))
-    task = make_task(
-        *(model, images, directions),
-        label=label,
-        loss=loss,
-        reduction=reduction,
-        parameters=list(directions),
-        chunk=chunk,
-        precision=precision,
-        channels_last=channels_last,
-        routes=routes,
-    )
-    found = compute(task)
-    products, norms = found.statistics.products, found.statistics.norms
-    lengths = torch.stack([directions[name].to(products).norm() for name in found.routes])
+    task = make_task(model, images, directions, parameters=list(directions), **options)
+    found, taken, halvings = compute(task)
+    products, norms = found.products, found.norms
+    lengths = torch.stack([directions[name].to(products).norm() for name in taken])
     both = norms.sqrt() * lengths
     cosines = torch.where(both > 0, products / both, 0.0).clamp(-1, 1)
-    routes = {name: str(route) for name, route in found.routes.items()}
-    outputs = found.statistics.outputs
-    return Alignments(list(routes), products, cosines, norms, outputs, routes, found.halvings)
+    routes = {name: str(route) for name, route in taken.items()}
+    return Alignments(list(routes), products, cosines, norms, found.outputs, routes, halvings)
 
 
 def outputs(

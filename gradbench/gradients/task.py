@@ -12,8 +12,8 @@ from gradbench.gradients.losses import PairLoss
 from gradbench.gradients.rules.base import Rule
 
 ALONE = "one image at a time"
+# of parameters that have a rule, beside one that has none: the passes give their gradients too
 BESIDE = "one image at a time too"
-"""Of parameters that have a rule, beside one that has none: the passes give their gradients too."""
 UNUSED = "unused"
 MATERIALISED = "materialised"
 

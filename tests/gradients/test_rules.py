@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
 from gradbench.gradients import squared_norms
-from gradbench.gradients.layers import LAYERS
+from gradbench.gradients.layers import read_layer
 from gradbench.gradients.rules import base
 from gradbench.gradients.rules.base import Rule
 from gradbench.gradients.rules.convolution import Convolution
@@ -58,7 +58,7 @@ def layer(name: str) -> tuple[Convolution, Tensor, Tensor, Tensor]:
         torch.autograd.grad(function(image, weight, **options), weight, d)[0]
         for image, d in zip(x.split(1), delta.split(1))
     ]
-    return LAYERS[function](x, weight, None, **options).rule, x, delta, torch.stack(gradients)
+    return read_layer(function, (x, weight, None), options).rule, x, delta, torch.stack(gradients)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -164,7 +164,7 @@ def cancelling() -> dict[str, tuple[Rule, Tensor, Tensor]]:
     conv, linear = torch.empty(64, 64, 1, 1), Linear()
     same = torch.zeros(200, 4, dtype=torch.long)
     return {
-        "conv": (LAYERS[torch.conv2d](x, conv).rule, x, delta),
+        "conv": (read_layer(torch.conv2d, (x, conv), {}).rule, x, delta),
         "linear": (linear, *rows),
         "embedding": (Embedding(None), same, rows[1]),
     }

@@ -82,13 +82,9 @@ class BroadcastFunction:
         arguments: Sequence[Any],
         keywords: Mapping[str, Any],
     ) -> tuple[int, ...] | None:
-        """Return the parameter's shape with one copy per row of the images, or None if it has none.
+        """Return the shape of a parameter with one copy per row of the images, if it has one.
 
-        Args:
-            place: of the parameter.
-            parameter: an argument that does not depend on the images.
-            arguments: of the function.
-            keywords: of the function.
+        `place` is the position or keyword of the parameter among the function's arguments.
         """
         if "out" in keywords or (self.places is not None and place not in self.places):
             return None

@@ -111,7 +111,7 @@ class Embedding(Rule):
 
     def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
         """Return the squared norms of the table's gradients, x (B, ...), delta (B, ..., C)."""
-        x, delta = x.flatten(1), self._without_padding(x, delta).flatten(1, -2)
+        x, delta = x.reshape(len(x), -1), _rows(self._without_padding(x, delta))
         found = delta.new_empty(len(x))
         for block in blocks(len(x), 2 * x.shape[1] ** 2, x.device):
             same = x[block, :, None] == x[block, None, :]
@@ -121,10 +121,11 @@ class Embedding(Rule):
 
     def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
         """Return the table's gradients, (B, *shape)."""
-        delta = self._without_padding(x, delta).flatten(1, -2).flatten(0, 1)
-        first = shape[0] * torch.arange(len(x), device=x.device)
+        delta = _rows(self._without_padding(x, delta)).flatten(0, 1)
+        first = shape[0] * torch.arange(len(x), device=x.device)  # the tables stand in one
+        places = (x.reshape(len(x), -1) + first[:, None]).flatten()
         rows = delta.new_zeros(len(x) * shape[0], shape[1])
-        return rows.index_add_(0, (x.flatten(1) + first[:, None]).flatten(), delta).view(-1, *shape)
+        return rows.index_add_(0, places, delta).view(-1, *shape)
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V> = sum over t of V[id_t] . delta_t."""
