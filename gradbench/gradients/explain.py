@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from gradbench.gradients.arguments import check_images, check_options, make_task
 from gradbench.gradients.costs import nanoseconds
 from gradbench.gradients.engine import compute
-from gradbench.gradients.task import MATERIALISED
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def explain(
     lines = []
     for name, taken in compute(task)[1].items():
         costs: dict[str, float] = {}
-        if taken.rule is not None and taken.route != MATERIALISED:
+        if taken.rule is not None:
             works = taken.rule.routes(taken.x, taken.delta, device)
             costs = {route: nanoseconds(w, route, device) / 1000 for route, w in works.items()}
         own = costs.pop(taken.route, None)

@@ -87,7 +87,7 @@ class Reduction:
                     (parameter,) = use.expression.parameters
                     direction = self._direction(use, delta)
                     self._keep(parameter, *_reduced(gradients[use.role], direction))
-                    self._note(call, parameter, MATERIALISED, x, delta)
+                    self.routes[parameter] = Route(call.rule.kind, MATERIALISED)
 
     def _measure_large(self, call: Call, use: ParameterUse, x: Tensor, delta: Tensor) -> None:
         """Measure a large parameter that enters this call alone, by the cheapest route."""
@@ -97,7 +97,7 @@ class Reduction:
         route = forced if forced in routes else cheapest(routes, delta.device.type)
         products = None if direction is None else call.rule.products(x, delta, direction)
         self._keep(parameter, call.rule.norms(x, delta, route), products)
-        self._note(call, parameter, route, x, delta)
+        self.routes[parameter] = Route(call.rule.kind, route, call.rule, x.shape, delta.shape)
 
     def _materialise(
         self, call: Call, use: ParameterUse, gradients: Tensor | None, x: Tensor, delta: Tensor
@@ -109,7 +109,7 @@ class Reduction:
         else:  # a large parameter: block by block, when all parts are there
             group.parts[use] = partial(_large_gradients, call, x, delta, shape)
         for parameter in group.parameters:
-            self.routes[parameter] = Route(call.rule.kind, MATERIALISED, call.rule)
+            self.routes[parameter] = Route(call.rule.kind, MATERIALISED)
         if group.complete:
             self._finish(group)
 
@@ -139,9 +139,6 @@ class Reduction:
         self.norms[block, column] = norms.to(self.norms) / scale**2
         if products is not None:
             self.products[block, column] = products.to(self.norms) / scale
-
-    def _note(self, call: Call, parameter: Tensor, route: str, x: Tensor, delta: Tensor) -> None:
-        self.routes[parameter] = Route(call.rule.kind, route, call.rule, x.shape, delta.shape)
 
     def one_at_a_time(
         self,

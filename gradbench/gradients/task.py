@@ -71,7 +71,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Route:
-    """How one parameter was computed: kind of layer, route, and the shapes that decided it."""
+    """How one parameter was computed: kind of layer, route; for a large one what decided it."""
 
     kind: str
     route: str

@@ -4,9 +4,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 ALONE = "one image at a time"
 BESIDE = f"{ALONE} too"
+
+
+def bce(images: Tensor, outputs: Tensor) -> Tensor:
+    """The default loss of the engine, by PyTorch's own function."""
+    ones = torch.ones_like(outputs)
+    return F.binary_cross_entropy_with_logits(outputs, ones, reduction="none").mean(1)
 
 
 def gradients(model: nn.Module, images: Tensor, loss: Callable) -> list[list[Tensor]]:
@@ -26,7 +33,7 @@ def gradients(model: nn.Module, images: Tensor, loss: Callable) -> list[list[Ten
     return rows
 
 
-def loop(model: nn.Module, images: Tensor, loss: Callable) -> Tensor:
+def loop(model: nn.Module, images: Tensor, loss: Callable = bce) -> Tensor:
     """Squared norms, (B, d)."""
     rows = gradients(model, images, loss)
     return torch.stack([torch.stack([g.square().sum() for g in row]) for row in rows])

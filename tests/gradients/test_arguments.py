@@ -11,16 +11,14 @@ from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import (
+    KHot,
+    RandomKHot,
     alignments,
-    as_loss,
     explain,
     last_layer,
     outputs,
     squared_norms,
 )
-from gradbench.gradients.losses import of_images_and_outputs
-
-LOSS = of_images_and_outputs(as_loss())
 
 
 def network() -> nn.Module:
@@ -210,7 +208,7 @@ def test_half_precision_models_on_the_cpu():
 def test_wrapped_models_are_the_network_inside(wrap):
     net, x = network().double(), images().double()
     wrapped = wrap(net)
-    truth = loop(net, x, LOSS)
+    truth = loop(net, x)
     found = squared_norms(wrapped, x)
     assert found.names == [name for name, _ in net.named_parameters()]
     assert_exact(found.values, truth)
@@ -226,7 +224,7 @@ def test_wrapped_models_are_the_network_inside(wrap):
 def test_scripted_models():
     net, x = network().double(), images().double()
     scripted = torch.jit.script(net)
-    assert_exact(squared_norms(scripted, x).values, loop(net, x, LOSS))
+    assert_exact(squared_norms(scripted, x).values, loop(net, x))
     torch.testing.assert_close(outputs(scripted, x), net(x))
 
 
@@ -234,7 +232,7 @@ def test_scripted_models():
 def test_compiled_modules_say_nothing(part, caplog):
     """`Module.compile()`, of the network or of a layer, with PyTorch's own compiler."""
     net, x = network().double(), images().double()
-    truth = loop(net, x, LOSS)
+    truth = loop(net, x)
     (net if part is None else net[part]).compile()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -305,6 +303,13 @@ OPTIONS = {
     "label of another length": ({"label": "short"}, r"label Short.*\(5,\), but gave shape \(4,\)"),
     "label as numbers": ({"label": "numbers"}, "label Numbers.*gave list"),
     "reduction": ({"reduction": "max"}, "valid choices are mean, sum"),
+    "loss and label": ({"loss": lambda z: z.sum(1), "label": "zeros"}, "put them inside"),
+    "constant loss": ({"loss": "ce_sum_one_hot", "label": "zeros"}, "constant"),
+    "loss of the batch": ({"loss": lambda z: z.sum()}, "one value per image"),
+    "mixing loss": ({"loss": lambda z: (z - z.mean(0)).square().sum(1)}, "mixes the images"),
+    "class beyond": ({"label": KHot((0, 9))}, "classes 0 to 4"),
+    "too few ones": ({"label": RandomKHot(1)}, "choose 2 to 5"),
+    "function of names": ({"parameters": lambda name: False}, "no parameter was selected"),
     "reduction as a number": ({"reduction": 1}, "no reduction named '1'"),
 }
 

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients import alignments, as_loss, outputs, squared_norms
-from gradbench.gradients.losses import of_images_and_outputs
-
-LOSS = of_images_and_outputs(as_loss())
+from gradbench.gradients import alignments, outputs, squared_norms
 
 
 class Attention(nn.Module):
@@ -152,7 +149,7 @@ def held(net: nn.Module) -> list:
 @pytest.mark.parametrize("before", ["fresh", "without autograd", "with autograd", "backward"])
 @pytest.mark.parametrize("kind", [InDictionary, AtEval, AsBuffer, Lazy, LazyAttribute])
 def test_kept_tables_have_their_gradients(kind, before):
-    truth = loop(blocks(Attention), images(), LOSS)
+    truth = loop(blocks(Attention), images())
     assert (truth[:, 0] > 0).all()
     net = used(blocks(kind), before)
     was = held(net)
@@ -247,7 +244,7 @@ def test_several_habits_in_one_network(before):
     for name, module in same.named_children():
         module.load_state_dict(net.get_submodule(name).state_dict())
         module.places = getattr(net.get_submodule(name), "places", None)
-    truth = loop(same, images(), LOSS)
+    truth = loop(same, images())
     assert_exact(squared_norms(used(net.eval(), before), images()).values, truth)
 
 
@@ -283,7 +280,7 @@ class InBuffer(Cosine):
 @pytest.mark.parametrize("kind", [Cosine, InBuffer])
 def test_weights_that_the_module_above_keeps(kind, before):
     net = kind().double()
-    truth = loop(net, images(), LOSS)
+    truth = loop(net, images())
     used(net.eval(), before)
     for chunk in (4, 3):
         assert_exact(squared_norms(net, images(), chunk=chunk).values, truth)
@@ -332,7 +329,7 @@ def test_merged_changes_of_weights_are_refused_and_stay():
         squared_norms(net, images())
     assert torch.equal(net.weight, weight)
     found = squared_norms(net, images(), parameters=["weight"])
-    assert_exact(found.values, loop(net, images(), LOSS)[:, :1])
+    assert_exact(found.values, loop(net, images())[:, :1])
 
 
 class Remembers(nn.Module):
@@ -352,7 +349,7 @@ def test_features_that_a_network_keeps_are_no_outputs():
     net = Remembers().double().eval()
     with pytest.raises(GradbenchError, match="mixes the images"):
         squared_norms(net, images(), loss=lambda z: (z.sum(1) + net.features.sum(1)).square())
-    truth = loop(net, images(), LOSS)
+    truth = loop(net, images())
     assert_exact(squared_norms(net, images()).values, truth)
     assert len(net.features) == 4  # as after any other pass of these images
 
@@ -370,6 +367,6 @@ class MadeOnce(nn.Module):
 
 def test_a_graph_that_is_used_up_is_told():
     lasts = MadeOnce(lambda weight: weight + 1)  # this graph needs nothing that is freed
-    assert_exact(squared_norms(lasts, images()).values, loop(lasts, images(), LOSS))
+    assert_exact(squared_norms(lasts, images()).values, loop(lasts, images()))
     with pytest.raises(GradbenchError, match=r"keeps tensors.*uses up"):
         squared_norms(MadeOnce(torch.exp), images(), chunk=2)

@@ -7,10 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients import alignments, as_loss, explain, squared_norms
-from gradbench.gradients.losses import of_images_and_outputs
-
-LOSS = of_images_and_outputs(as_loss())
+from gradbench.gradients import alignments, explain, squared_norms
 
 
 class Net(nn.Module):
@@ -124,7 +121,7 @@ def test_parameters_that_act_without_autograd_are_named(name, route):
             squared_norms(net, x, routes=route)
     assert all(torch.equal(p, before[n]) for n, p in net.named_parameters())
     seen = squared_norms(net, x, parameters=["head.weight", "head.bias"], routes=route)
-    truth = loop(net, x, LOSS)
+    truth = loop(net, x)
     assert_exact(seen.values, truth[:, [n.startswith("head") for n in before]])
 
 
@@ -148,7 +145,7 @@ def test_experts_of_other_images_are_no_fault():
     x[1:] = x[1:] * 0.1 + 0.8
     for batch in (low, x):
         found = squared_norms(net, batch)
-        assert_exact(found.values, loop(net, batch, LOSS))
+        assert_exact(found.values, loop(net, batch))
         assert (found.values[:, found.names.index("scale")] == 0).all()
 
     def hidden(net: Net, x: Tensor) -> Tensor:
@@ -174,7 +171,7 @@ UNUSED = {
 def test_what_has_no_effect_stays_zero(name):
     net, x = network(UNUSED[name]), images()
     found = squared_norms(net, x)
-    assert_exact(found.values, loop(net, x, LOSS))
+    assert_exact(found.values, loop(net, x))
     assert {n for n, r in found.routes.items() if r == "unused"} == {
         n for n in found.names if not n.startswith("head")
     }
@@ -245,4 +242,4 @@ def test_complex_tensors_of_parameters_are_exact():
 
     torch.manual_seed(0)
     net, x = Filter().double().eval(), images()
-    assert_exact(squared_norms(net, x).values, loop(net, x, LOSS))
+    assert_exact(squared_norms(net, x).values, loop(net, x))

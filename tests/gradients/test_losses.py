@@ -1,4 +1,4 @@
-"""Losses of one's own, of outputs or of images and outputs, and what about them is refused."""
+"""Labels and losses: known values, losses of one's own, and what about them is refused."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from _gradient_truth import assert_exact, loop
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients import explain, squared_norms
+from gradbench.gradients import KHot, Ones, RandomKHot, Zeros, as_loss, explain, squared_norms
 
 
 class Distance:
@@ -77,7 +77,6 @@ def test_a_loss_of_images_and_outputs_with_the_fallback():
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (lambda images, outputs, labels: outputs.sum(1), "asks for 3 arguments"),
         (lambda images, outputs: (outputs - images).square().sum(), "one value per image"),
         (lambda images, outputs: (outputs - images).square().sum(1), "one value per image"),
         (lambda images, outputs: images.flatten(1).sum(1), "does not depend on the outputs"),
@@ -86,9 +85,7 @@ def test_a_loss_of_images_and_outputs_with_the_fallback():
             * outputs.mean(),
             "mixes the images",
         ),
-        (lambda z: z.flatten(1).softmax(0).square().sum(1), "mixes the images"),
         ("bce", "needs logits"),
-        (3, "no loss named '3'"),
     ],
 )
 def test_refused_losses(loss, message):
@@ -97,3 +94,43 @@ def test_refused_losses(loss, message):
         squared_norms(model, images, loss=loss)
     with pytest.raises(GradbenchError, match="no label and no reduction"):
         explain(model, images, loss=squared_distance, reduction="sum")
+
+
+@pytest.mark.parametrize(
+    ("label", "vector"),
+    [
+        (Ones(), [1, 1, 1, 1]),
+        (Zeros(), [0, 0, 0, 0]),
+        (KHot((3, 0)), [1, 0, 0, 1]),
+        (RandomKHot(4, seed=1), [1, 1, 1, 1]),
+    ],
+)
+def test_label_vectors(label, vector):
+    assert label.vector(4).tolist() == vector
+
+
+def test_random_label_depends_on_the_seed_alone():
+    draws = [RandomKHot(5, seed=s).vector(10) for s in range(20)]
+    assert all(d.sum() == 5 for d in draws)
+    assert len({tuple(d.tolist()) for d in draws}) > 10
+    torch.manual_seed(3)
+    assert torch.equal(RandomKHot(5, seed=0).vector(10), draws[0])
+
+
+def test_gradients_of_losses_are_those_of_the_table():
+    z = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    p = z.softmax(1)
+    expected = {
+        "bce": (z.sigmoid() - 1) / 4,
+        "ce_uniform": p - 1 / 4,
+        "ce_sum_one_hot": 4 * p - 1,
+        "mse": 2 * (z - 1) / 4,
+    }
+    for name, gradient in expected.items():
+        (found,) = torch.autograd.grad(as_loss(name)(z).sum(), z, retain_graph=True)
+        torch.testing.assert_close(found, gradient)
+
+
+def test_one_hot_is_not_confounding():
+    with pytest.raises(GradbenchError, match="not confounding"):
+        KHot((2,))

@@ -24,6 +24,8 @@ OTHER_BLOCK_ELEMENTS = 2**26
 # Rows of a Gram matrix that are computed at once: it is symmetric, and what lies below is known.
 STRIP = 64
 
+Roles = Collection[str]
+
 
 class Rule:
     """How one call of a layer is turned into statistics of its parameters' gradients.
@@ -44,9 +46,7 @@ class Rule:
         """Whether the rule is exact where the images lie so."""
         return layout.plain or self.rows
 
-    def small_gradients(
-        self, roles: Collection[str], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
+    def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the per-image gradients of small parameters, role -> (B, *shape)."""
         raise NotImplementedError
 

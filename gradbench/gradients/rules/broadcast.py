@@ -6,7 +6,7 @@ and each copy has a gradient of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradbench.gradients.layout import Layout
-from gradbench.gradients.rules.base import Rule
+from gradbench.gradients.rules.base import Roles, Rule
 
 
 class Broadcast(Rule):
@@ -35,9 +35,7 @@ class Broadcast(Rule):
         """Whether the images are in the first dimension, or the only one."""
         return layout.dimension in (0, None)
 
-    def small_gradients(
-        self, roles: Collection[str], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
+    def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the parameter's gradients, (B, *shape)."""
         if delta.ndim > len(self.shape):  # several rows per image
             delta = delta.sum(1)
@@ -52,9 +50,7 @@ class Slope(Rule):
     def __init__(self, slopes: int):
         self.slopes = slopes
 
-    def small_gradients(
-        self, roles: Collection[str], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
+    def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the gradients of the slopes, (B, slopes)."""
         terms = (x.clamp_max(0) * delta).reshape(len(delta), delta.shape[1], -1).sum(2)
         return {"weight": terms.sum_to_size(len(terms), self.slopes)}

@@ -24,7 +24,7 @@ A transposed convolution is the same with the roles of x and delta exchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from gradbench.gradients.costs import Work
 from gradbench.gradients.rules.base import (
     STRIP,
+    Roles,
     Rule,
     block_rows,
     blocks,
@@ -97,9 +98,7 @@ class Convolution(Rule):
         self.geometry, self.apply, self.transposed = geometry, apply, transposed
         self.kind = f"conv{'_transpose' * transposed}{len(geometry.kernel)}d"
 
-    def small_gradients(
-        self, roles: Collection[str], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
+    def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the bias's gradient: the sum of delta over positions."""
         return {"bias": delta.flatten(2).sum(2)}
 

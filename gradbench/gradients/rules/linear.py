@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from math import ceil, prod
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from gradbench.gradients.costs import Work
 from gradbench.gradients.rules.base import (
     STRIP,
+    Roles,
     Rule,
     block_rows,
     blocks,
@@ -38,9 +38,7 @@ class Linear(Rule):
     def __init__(self, transposed: bool = False):
         self.transposed = transposed
 
-    def small_gradients(
-        self, roles: Collection[str], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
+    def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the bias's gradient: the sum of delta over rows."""
         return {"bias": _rows(delta).sum(1)}
 

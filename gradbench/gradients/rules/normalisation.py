@@ -7,20 +7,16 @@ its digits where the mean is large beside the deviation.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradbench.gradients.rules.base import Rule, blocks, channels_last
+from gradbench.gradients.rules.base import Roles, Rule, blocks, channels_last
 
 
 class Normalisation(Rule):
     """What normalisations share: sums of x_hat delta and of delta, a block of images at a time."""
 
-    def small_gradients(
-        self, roles: Collection[str], x: Tensor, delta: Tensor
-    ) -> dict[str, Tensor]:
+    def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the gradients of weight and bias, (B, *shape of the parameter) each."""
         found = {role: delta.new_empty(len(delta), *self.shape_of(delta)) for role in roles}
         for block in blocks(len(delta), delta[0].numel(), delta.device):
