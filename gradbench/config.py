@@ -155,12 +155,17 @@ class MemberFile(Struct):
 
 
 class DatasetFile(MemberFile):
-    """Settings in the file of a data set that hold settings themselves, see `data.dataset`."""
+    """Settings in the file of a data set that hold settings themselves, see `data.description`."""
 
     roles: RolesSection = ABSENT
     augment: AugmentSection = ABSENT
     processing: ProcessingStep | list[ProcessingStep] | None = ABSENT
     archives: list[ArchiveSection] = ABSENT
+    status: Literal["official", "generated", "regenerated", "part", "stand_in"] | None = ABSENT
+    std: list[Annotated[float, Meta(gt=0)]] | None = ABSENT
+    shape: tuple[Literal[1, 3], From1, From1] | None = ABSENT
+    holdout: From0 = ABSENT
+    groups: Literal["image", "track"] = ABSENT
 
 
 class ArgumentsSection(Section):

@@ -14,8 +14,12 @@ from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.base import Derived
 from gradbench.data.dataset import MissingData
-from gradbench.data.in_distribution import OTHER_FINGERPRINTS, InDistribution
-from gradbench.data.training_record import TRAINED_ON, WITHOUT_HOLD_OUT
+from gradbench.data.in_distribution import (
+    OTHER_FINGERPRINTS,
+    TRAINED_ON,
+    WITHOUT_HOLD_OUT,
+    InDistribution,
+)
 from gradbench.errors import Faulty
 from gradbench.protocols.presets import Transfer
 from gradbench.run import controls, pass_times, summary, thresholds, transferring

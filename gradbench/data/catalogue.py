@@ -28,12 +28,10 @@ class LocalSplit:
     """A split of a data set on this machine.
 
     Attributes:
-        split: its name.
         location: file or folder that it is read from, None for what is embedded.
         count: images, None where only reading would tell.
         official: images of the published split, 0 where there is none.
-        status: `official`, `part`, `regenerated`, `stand_in`, `damaged`, or that image files were
-            not counted.
+        status: that of an `ImageSet`, or `damaged`, or that image files were not counted.
     """
 
     split: str
@@ -55,7 +53,6 @@ class CatalogueEntry:
     """A data set in the list.
 
     Attributes:
-        name: of the set.
         local: splits on this machine.
         missing: the other splits that it has.
         hosts: servers that the published files can be downloaded from.
@@ -93,12 +90,9 @@ class CatalogueEntry:
 def build_dataset(
     name: str, dirs: Iterable[Path] = (), changes: Mapping[str, Any] | None = None
 ) -> Dataset:
-    """Build a data set from its file; unlike `support.instantiate`, without Hydra's seconds.
+    """Build a data set from its file, with some settings changed.
 
-    Args:
-        name: of a file in configs/dataset.
-        dirs: folders of the user's own configuration files.
-        changes: settings in place of those in the file.
+    `support.instantiate` does so for runs, and needs seconds for Hydra.
 
     Raises:
         GradbenchError: for an unknown name, a class that is not found or a setting it refuses.
@@ -173,16 +167,13 @@ def missing_splits(dataset: Dataset, settings: DataSettings) -> list[str]:
     """
     missing = [split for split in dataset.all_splits() if not dataset.is_local(split, settings)]
     downloadable = [split for split in missing if dataset.archives_of(split)]
-    for split in downloadable or missing[:1]:
-        dataset.check_downloadable(split, settings)
+    if missing and not (downloadable and settings.online):
+        raise dataset.missing((downloadable or missing)[:1], settings)
     return downloadable
 
 
 def download_missing(dataset: Dataset, settings: DataSettings) -> Iterator[str]:
     """Download the missing splits of a set, and yield a line on where each split is.
-
-    A copy as arrays goes before the published files, so a part is not completed by a download:
-    its line says so.
 
     Raises:
         MissingData: if a download is not allowed or fails, with the other ways.
@@ -195,7 +186,7 @@ def download_missing(dataset: Dataset, settings: DataSettings) -> Iterator[str]:
     missing = missing_splits(dataset, settings)
     for split in missing:
         if not dataset.is_local(split, settings):  # it may have come with another split
-            dataset.download(split, settings)
+            dataset.download([split], settings)
         yield f"{dataset.name} {split}: fetched to {dataset.location(split, settings)}"
     for split in dataset.all_splits():
         if split not in missing and not dataset.is_local(split, settings):

@@ -27,8 +27,6 @@ def load(dataset: Dataset, role: str, settings: DataSettings) -> ImageSet:
     """Return the images that play a role in a data set, see `Dataset.load`.
 
     Raises:
-        MissingData: as there.
-        GradbenchError: as there.
         Faulty: if the set's class is from outside, and raises or gives what is no such set.
     """
     if not is_external(dataset):
@@ -57,9 +55,6 @@ def check_images(
         member: names the class and its method in messages.
         shape: (C, H, W) that is due, None for any.
         grid: uint8 is due; otherwise float32 in [0, 1] is valid too.
-
-    Raises:
-        Faulty: naming what is due.
     """
 
     def require(valid: Any, fault: str) -> None:
@@ -136,11 +131,7 @@ def read_only(images: ImageSet) -> ImageSet:
 
 
 def check_held_out(dataset: Dataset, kept: np.ndarray, count: int) -> np.ndarray:
-    """Return which training images a data set holds out, checked.
-
-    Raises:
-        Faulty: if they are not one truth value for each image.
-    """
+    """Return which training images a data set holds out, refused unless it is one bool for each."""
     if not isinstance(kept, np.ndarray) or kept.dtype != bool or kept.shape != (count,):
         raise Faulty(
             f"dataset {dataset.name}: {type(dataset).__qualname__}.held_out gives {_form(kept)}: "

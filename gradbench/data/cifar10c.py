@@ -5,7 +5,7 @@ Runs read it by level and beside the clean images, see `challenges/archive.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from gradbench.data.imageset import LazyImages
 from gradbench.data.loading import LoadedSplit
 from gradbench.errors import GradbenchError
 
-LEVELS = 5
+FOLDER, CLEAN, LEVELS = "CIFAR-10-C", "cifar10", 5
 
 
 @dataclass(kw_only=True, eq=False)
@@ -25,42 +25,36 @@ class Cifar10C(Dataset):
     """Arrays `<family>.npy`, five levels one after the other, and `labels.npy` for all of them.
 
     Attributes:
-        folder: of the arrays, relative to the data root.
         md5: family (or `labels`) -> checksum of its published file.
-        clean: name of the set that the images were made from.
     """
 
-    folder: str = "CIFAR-10-C"
     md5: Mapping[str, str] = field(default_factory=dict)
-    clean: str = "cifar10"
 
-    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
-        """Return the data root if the arrays of a family lie under it."""
-        paths = (settings.root / self.published_path(name) for name in (split, "labels"))
-        return settings.root if all(path.is_file() for path in paths) else None
+    homes = (".",)
 
-    def published_path(self, split: str) -> str:
-        """Return the array of a family."""
-        return f"{self.folder}/{split}.npy"
+    def published_files(self, split: str) -> Sequence[str]:
+        """Return the array of a family, and that of the labels."""
+        return f"{FOLDER}/{split}.npy", f"{FOLDER}/labels.npy"
 
     def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
         """Return the number of images by an array's header."""
-        if self.published_folder(split, settings) is None:
+        home = self.home(split, settings)
+        if home is None:
             return super().count(split, settings)
-        return len(_open(settings.root / self.published_path(split))), False
+        return len(_open(home / self.published_files(split)[0])), False
 
     def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
         """Return the arrays of a family with their published checksums."""
         found = super().checksums(split, settings)
-        for name in (split, "labels"):
-            path = settings.root / self.published_path(name)
-            if name in self.md5 and path.is_file():
-                found[path] = "md5", self.md5[name]
+        for file in self.published_files(split):
+            path = settings.root / file
+            if path.stem in self.md5 and path.is_file():
+                found[path] = "md5", self.md5[path.stem]
         return found
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the images of a family at all levels, read when they are indexed."""
-        paths = [home / self.published_path(name) for name in (split, "labels")]
+        paths = [home / file for file in self.published_files(split)]
         images, labels = map(_open, paths)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise GradbenchError(
@@ -88,13 +82,13 @@ class Cifar10C(Dataset):
             yield "levels", "differs", "the labels are not the same at all levels"
             return
         yield "levels", "ok", f"five, {levels.shape[1]:,} images each"
-        clean = build_dataset(self.clean)
+        clean = build_dataset(CLEAN)
         if not clean.is_local("test", settings):
-            yield "order", "note", f"not compared: {self.clean} is not here"
+            yield "order", "note", f"not compared: {CLEAN} is not here"
         elif np.array_equal(clean.read("test", settings).labels, levels[0]):
-            yield "order", "ok", f"labels as in the test set of {self.clean} here"
+            yield "order", "ok", f"labels as in the test set of {CLEAN} here"
         else:
-            yield "order", "note", f"the test set of {self.clean} here is in another order"
+            yield "order", "note", f"the test set of {CLEAN} here is in another order"
 
 
 def _open(path: Path) -> np.ndarray:

@@ -7,8 +7,10 @@ for Traffic Sign Recognition", https://github.com/olivesgatech/CURE-TSR.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +19,6 @@ from gradbench.data.files import SUFFIXES, open_files
 from gradbench.data.loading import LoadedSplit
 from gradbench.errors import GradbenchError, unknown
 
-HOMES = ("CURE-TSR", "cure_tsr", ".")
-"""Folders under the data root in which the set may lie."""
 WORLDS = ("real", "unreal")
 """Sequence types 01 and 02; their folders begin with these names, capitalised."""
 SIGNS = 14
@@ -44,12 +44,13 @@ RULES = (
     "01 (real) or 02 (unreal), sign 01 to 14, challenge 00 (none) to 12, level 01 to 05 "
     "(00 without challenge), number"
 )
-NAME = re.compile(r"(\d\d)_(\d\d)_(\d\d)_(\d\d)_(\d+)\.bmp", re.IGNORECASE)
+NAME = re.compile(
+    r"(0[12])_(0[1-9]|1[0-4])_(0\d|1[0-2])_(0[0-5])_(\d+)\.bmp", re.IGNORECASE | re.ASCII
+)
 LEVELLED = re.compile(r"([A-Za-z]+)-(\d+)")
 
 
-@dataclass(frozen=True)
-class Sign:
+class Sign(NamedTuple):
     """The fields of an image's name.
 
     Attributes:
@@ -82,28 +83,16 @@ def folder_of(challenge: int, level: int) -> str:
 
 
 def parse_name(path: Path) -> Sign:
-    """Return the fields of a file's name.
-
-    Raises:
-        GradbenchError: if it breaks the grammar; names the file and the grammar.
-    """
+    """Return the fields of a file's name; one that breaks the grammar is refused."""
     fields = NAME.fullmatch(path.name)
     sign = Sign(*map(int, fields.groups())) if fields else None
-    if (
-        sign is None
-        or sign.world not in (1, 2)
-        or not 1 <= sign.kind <= SIGNS
-        or not 0 <= sign.challenge <= len(FOLDERS)
-        or sign.level not in (LEVELS if sign.challenge else (0,))
-    ):
+    if sign is None or (sign.challenge > 0) != (sign.level > 0):
         raise GradbenchError(f"{path} breaks the grammar of CURE-TSR, {GRAMMAR}: {RULES}")
     return sign
 
 
 def list_signs(folder: Path, world: str) -> tuple[list[Path], list[Sign]]:
-    """Return the images of a folder, in the order of their names, and the fields of the names.
-
-    Sub-folders and files that are no images are passed over.
+    """Return the images of a folder in the order of their names, and the fields of the names.
 
     Raises:
         GradbenchError: if a name breaks the grammar or belongs to another folder.
@@ -135,8 +124,6 @@ class CureTsr(Dataset):
     Training and test images are the challenge-free ones. Images that share world, sign type and
     index within a split are twins, that is one sign without and with challenges, and are one group.
 
-    No official counts are published, so the files are counted, and `least` tells a part.
-
     Assumed: that an index means the same sign in all folders of a split, as public code that uses
     the set takes it. Names do not tell which images show one physical sign in several frames of a
     video, so those may stand on both sides of a hold-out.
@@ -145,6 +132,7 @@ class CureTsr(Dataset):
         world: `real` or `unreal`.
     """
 
+    homes = ("CURE-TSR", "cure_tsr", ".")
     world: str = "real"
 
     def __post_init__(self):
@@ -152,46 +140,31 @@ class CureTsr(Dataset):
         if self.world not in WORLDS:
             raise unknown("world of CURE-TSR", str(self.world), WORLDS)
 
-    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
+    def published_files(self, split: str) -> Sequence[str]:
         """Return the folder of a split's challenge-free images."""
-        folders = (top / FREE for top in self._tops(split, settings))
-        return next((folder for folder in folders if folder.is_dir()), None)
-
-    def location(self, split: str, settings: DataSettings) -> Path | None:
-        """Return the folder of a split's challenge-free images, or a copy as arrays."""
-        arrays = self._arrays(split, settings)
-        return arrays if arrays.is_file() else self.published_folder(split, settings)
+        return (f"{self._folder(split)}/{FREE}",)
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the challenge-free images of a split, still undecoded."""
-        check_folders(home.parent)
-        return self._read_folder(home, settings)
-
-    def published_path(self, split: str) -> str:
-        """Return the folder of a split's challenge-free images."""
-        return f"{HOMES[0]}/{self._folder(split)}/{FREE}"
+        top = home / self._folder(split)
+        check_folders(top)
+        return self._read_folder(top / FREE, settings)
 
     def challenged(self, split: str, kind: str, level: int, settings: DataSettings) -> LoadedSplit:
-        """Return the images of a split under a challenge, still undecoded.
-
-        Args:
-            split: `train` or `test`.
-            kind: of the challenge, as in FOLDERS.
-            level: 1 to 5.
-            settings: where the set is looked for.
+        """Return the images of a split under a challenge of FOLDERS at a level, still undecoded.
 
         Raises:
             MissingData: if the copy has no such folder.
             GradbenchError: if a name breaks the grammar or belongs to another folder.
         """
         name = folder_of([*FOLDERS].index(kind) + 1, level)
-        tops = [top for top in self._tops(split, settings) if top.is_dir()]
-        for top in tops:
+        tops = [settings.root / home / self._folder(split) for home in self.homes]
+        there = [top for top in tops if top.is_dir()]
+        for top in there:
             check_folders(top)
             if (top / name).is_dir():
                 return self._read_folder(top / name, settings)
-        where = tops[0] if tops else settings.root / HOMES[0] / self._folder(split)
-        raise MissingData(f"this copy of CURE-TSR has no folder {where / name}")
+        raise MissingData(f"this copy of CURE-TSR has no folder {(there or tops)[0] / name}")
 
     def group(self, split: str, original: str) -> str:
         """Return the group of all twins of an image; see `Sign.original`."""
@@ -215,16 +188,9 @@ class CureTsr(Dataset):
     def _folder(self, split: str) -> str:
         return f"{self.world.capitalize()}_{split.capitalize()}"
 
-    def _tops(self, split: str, settings: DataSettings) -> list[Path]:
-        return [settings.root / home / self._folder(split) for home in HOMES]
-
 
 def check_folders(top: Path) -> None:
-    """Refuse folders that look like a challenge at a level and are none.
-
-    Raises:
-        GradbenchError: naming the folder and the valid choices.
-    """
+    """Refuse folders that look like a challenge at a level and are none."""
     for entry in sorted(top.iterdir()):
         found = LEVELLED.fullmatch(entry.name)
         if not found or not entry.is_dir():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from gradbench.data.description import DatasetDescription
-from gradbench.data.download import archive_path, download_archive, one_process
+from gradbench.data.download import archive_path, download_archive
 from gradbench.data.files import FileImages
 from gradbench.data.imageset import ImageSet
 from gradbench.data.labels import check_labels, exclude_classes, overlapping_classes
@@ -16,11 +17,10 @@ from gradbench.data.npz import read_npz, read_npz_header
 from gradbench.data.resample import resize_to
 from gradbench.data.settings import DataSettings, MissingData
 from gradbench.errors import GradbenchError
+from gradbench.support.locks import file_lock
 from gradbench.support.progress import step
 
 __all__ = ["DataSettings", "Dataset", "MissingData"]
-
-NO_DOWNLOAD = "no download with a checksum is known"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -28,9 +28,12 @@ class Dataset(DatasetDescription):
     """A set of images, looked for under the data root.
 
     The order: `<root>/<name>/<split>.npz`, then the published files, of which sub-classes know the
-    layout (`published_folder`, `read_published`, `published_path`), and when no split of a role is
-    on this machine, a download. See `DatasetDescription` for the attributes.
+    layout (`published_files`, `read_published`), and when no split of a role is on this machine, a
+    download. See `DatasetDescription` for the attributes.
     """
+
+    homes: ClassVar[tuple[str, ...]] = (".", "{name}")
+    """Folders under the data root in which the published files may lie."""
 
     def load(self, role: str, settings: DataSettings) -> ImageSet:
         """Return the images that play a role, downloaded where that is needed and allowed.
@@ -42,8 +45,7 @@ class Dataset(DatasetDescription):
         splits = self.splits(role)
         split = next((s for s in splits if self.is_local(s, settings)), None)
         if split is None:
-            split = next((s for s in splits if self.archives_of(s)), splits[0])
-            self.download(split, settings, splits)
+            split = self.download(splits, settings)
         with step(f"loading {self.name} {split}"):
             images = build_image_set(self, self.read(split, settings), split, splits[0])
             if role != "challenge":  # whose labels nobody asks for
@@ -68,9 +70,8 @@ class Dataset(DatasetDescription):
     def processing_of(self, images: ImageSet) -> list[dict] | None:
         """Return the steps that the images of `load("challenge", …)` went through.
 
-        For copies as arrays the configured steps. Published files are read from the originals:
-        their usual size, and JPEG of an assumed quality where they are JPEG. None where nothing
-        is known. See `resample.round_trip`.
+        Of copies as arrays the configured ones, of files those that sizes and endings suggest;
+        None where nothing is known.
         """
         if isinstance(images.images, FileImages):
             return images.images.processing(self.jpeg)
@@ -85,38 +86,37 @@ class Dataset(DatasetDescription):
         arrays = self._arrays(split, settings)
         if arrays.is_file():
             return arrays
-        home = self.published_folder(split, settings)
-        return None if home is None else home / self.published_path(split)
+        home = self.home(split, settings)
+        return None if home is None else home / self.published_files(split)[0]
 
     def read(self, split: str, settings: DataSettings) -> LoadedSplit:
         """Read a split that is on this machine."""
         arrays = self._arrays(split, settings)
         if arrays.is_file():
             return read_npz(arrays)
-        return self.read_published(split, self.published_folder(split, settings), settings)
+        return self.read_published(split, self.home(split, settings), settings)
 
     def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
         """Return the images in a split on this machine, and whether its pixels were restored.
 
         Reads headers only; the count is None where that does not tell.
-
-        Raises:
-            GradbenchError: if a copy as arrays is damaged.
         """
         arrays = self._arrays(split, settings)
         return read_npz_header(arrays) if arrays.is_file() else (None, False)
 
-    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
-        """Return the folder that holds the published files of a split, None if there is none."""
-        return None
+    def home(self, split: str, settings: DataSettings) -> Path | None:
+        """Return the folder that holds all published files of a split, None if there is none."""
+        files = self.published_files(split)
+        homes = (settings.root / home.format(name=self.name) for home in self.homes)
+        return next((h for h in homes if files and all((h / f).exists() for f in files)), None)
+
+    def published_files(self, split: str) -> Sequence[str]:
+        """Return files and folders, relative to a home, by which a split is recognised."""
+        return ()
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
-        """Read the published files of a split from the folder that `published_folder` named."""
+        """Read the published files of a split from the folder that holds them."""
         raise NotImplementedError(f"{type(self).__name__} reads arrays alone")
-
-    def published_path(self, split: str) -> str:
-        """Return a path inside `published_folder` by which the published files are known."""
-        return ""
 
     def extra_checks(
         self, split: str, loaded: LoadedSplit, settings: DataSettings
@@ -125,11 +125,7 @@ class Dataset(DatasetDescription):
         return ()
 
     def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
-        """Return published files of a split that are here and have a known checksum.
-
-        Returns:
-            path -> (`md5` or `sha256`, checksum).
-        """
+        """Return path -> (`md5` or `sha256`, checksum) of published files that are here."""
         found = {}
         for archive in self.archives_of(split):
             path = archive_path(archive, settings.root)
@@ -138,54 +134,47 @@ class Dataset(DatasetDescription):
                 found[path] = kind, archive[kind]
         return found
 
-    def check_downloadable(
-        self, split: str, settings: DataSettings, among: Sequence[str] = ()
-    ) -> None:
-        """Raise the error of a split that cannot be downloaded; see `download`."""
-        if not self.archives_of(split):
-            raise MissingData(self._missing(among or [split], settings, NO_DOWNLOAD))
-        if not settings.online:
-            how = "allow its download (data.download=true, GRADBENCH_OFFLINE not set)"
-            raise MissingData(self._missing(among or [split], settings, how))
-
-    def download(self, split: str, settings: DataSettings, among: Sequence[str] = ()) -> None:
-        """Download the published files of a split, unless they are here.
-
-        Args:
-            split: to be had.
-            settings: where to put it.
-            among: splits that would do as well, for messages.
+    def download(self, splits: Sequence[str], settings: DataSettings) -> str:
+        """Download the published files of the first split that can be had, and return its name.
 
         Raises:
             MissingData: if no download is known or allowed, or it fails; names the other ways.
         """
-        self.check_downloadable(split, settings, among)
+        split = next((s for s in splits if self.archives_of(s)), None)
+        if split is None or not settings.online:
+            raise self.missing(splits, settings)
         try:
-            with one_process(settings.root / f".{self.name}.downloading"):
-                if self.published_folder(split, settings) is not None:
-                    return  # another process downloaded it meanwhile
-                for archive in self.archives_of(split):
-                    download_archive(archive, settings.root)
-        except GradbenchError as fault:
-            how = f"have it downloaded, which failed: {fault}"
-            raise MissingData(self._missing(among or [split], settings, how)) from fault
-        if self.published_folder(split, settings) is None:
+            with file_lock(settings.root / f".{self.name}.downloading", f"downloads {self.name}"):
+                if self.home(split, settings) is None:  # another process may have downloaded it
+                    for archive in self.archives_of(split):
+                        download_archive(archive, settings.root)
+        except (GradbenchError, OSError) as fault:
+            lock = f"{settings.root} cannot be written to: " if isinstance(fault, OSError) else ""
+            raise self.missing(splits, settings, f"{lock}{fault}") from fault
+        if self.home(split, settings) is None:
+            files = " and ".join(self.published_files(split))
             raise GradbenchError(
-                f"the download of {self.name} did not bring {self.published_path(split)} to "
-                f"{settings.root}"
+                f"the download of {self.name} did not bring {files} to {settings.root}"
             )
+        return split
 
-    def _missing(self, splits: Sequence[str], settings: DataSettings, download: str) -> str:
-        """Return the message that names all ways to provide some splits."""
-        arrays = " or ".join(str(self._arrays(split, settings)) for split in splits)
-        ways = [f"put arrays at {arrays}"]
-        if path := self.published_path(splits[0]):
-            ways.append(f"put the published files at {settings.root / path}")
-        start = f"{self.name} is not on this machine: "
-        if download == NO_DOWNLOAD:
-            terms = f" ({self.terms})" if self.terms else ""
-            return f"{start}{', or '.join(ways)}; {download}{terms}"
-        return f"{start}{', or '.join([*ways, download])}"
+    def missing(
+        self, splits: Sequence[str], settings: DataSettings, failed: str = ""
+    ) -> MissingData:
+        """Return the error that names all ways to provide one of some splits."""
+        ways = ["put arrays at " + " or ".join(str(self._arrays(s, settings)) for s in splits)]
+        if files := self.published_files(splits[0]):
+            place = settings.root / self.homes[0].format(name=self.name) / files[0]
+            ways.append(f"put the published files at {place}")
+        unknown = ""
+        if not any(self.archives_of(split) for split in splits):
+            unknown = "; no download with a checksum is known"
+            unknown += f" ({self.terms})" if self.terms else ""
+        elif failed:
+            ways.append(f"have it downloaded, which failed: {failed}")
+        else:
+            ways.append("allow its download (data.download=true, GRADBENCH_OFFLINE not set)")
+        return MissingData(f"{self.name} is not on this machine: {', or '.join(ways)}{unknown}")
 
     def _arrays(self, split: str, settings: DataSettings) -> Path:
         return settings.root / self.name / f"{split}.npz"

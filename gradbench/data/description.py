@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gradbench.config import DatasetFile as DatasetSettings
+from gradbench.config import DatasetFile
 from gradbench.data.imageset import ImageSet, channel_statistics
 from gradbench.data.roles import draw_hold_out
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.progress import step
 from gradbench.support.typed import check_type
-
-STATUSES = ("official", "generated", "regenerated", "part", "stand_in")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -69,30 +67,18 @@ class DatasetDescription:
     copy_note: str = ""
 
     def __post_init__(self):
-        nested = ("roles", "augment", "processing", "archives")
-        check_type({name: getattr(self, name) for name in nested}, DatasetSettings, "dataset")
+        checked = ("roles", "augment", "processing", "archives", "holdout", "status", "groups")
+        checked += ("shape", "std")
+        check_type({name: getattr(self, name) for name in checked}, DatasetFile, "dataset")
         self.roles = {r: [s] if isinstance(s, str) else s for r, s in self.roles.items()}
         steps = [self.processing] if isinstance(self.processing, Mapping) else self.processing
         self.processing = list(steps or ()) or None
         self.classes = tuple(str(name) for name in self.classes)
         if self.shape is not None:
-            self.shape = tuple(int(n) for n in self.shape)
-            if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
-                raise GradbenchError(
-                    f"dataset.shape={list(self.shape)}: give [channels,height,width] with 1 or 3 "
-                    "channels"
-                )
+            self.shape = tuple(self.shape)
         for split in (*self.counts, *self.least):
             if split not in self.all_splits():
                 raise unknown(f"split of {self.name}", str(split), self.all_splits())
-        if type(self.holdout) is not int or self.holdout < 0:
-            raise GradbenchError(f"dataset.holdout={self.holdout}: a whole number of images from 0")
-        if self.status is not None and self.status not in STATUSES:
-            raise unknown("status", self.status, STATUSES)
-        if not all(value > 0 for value in self.std or ()):
-            raise GradbenchError(f"dataset.std={self.std}: deviations are above 0")
-        if self.groups not in ("image", "track"):
-            raise unknown("grouping", self.groups, ("image", "track"))
 
     def splits(self, role: str) -> list[str]:
         """Return the splits that may play a role, the preferred one first."""
@@ -108,7 +94,7 @@ class DatasetDescription:
         """Return the archives that hold a split, empty where no download is known."""
         return [a for a in self.archives if split in a.get("splits", [split])]
 
-    def held_out(self, train: ImageSet, seed: int = 0) -> np.ndarray:
+    def held_out(self, train: ImageSet) -> np.ndarray:
         """Return (N,) bool, True for the training images that the network never sees.
 
         A copy that holds a part of the training set gives the same share of it.
@@ -120,7 +106,7 @@ class DatasetDescription:
                 f"dataset.holdout={self.holdout}: {self.name} has {len(train)} training images, "
                 "and some must be left to train on"
             )
-        return draw_hold_out(train.labels, train.groups, count, seed)
+        return draw_hold_out(train.labels, train.groups, count)
 
     def normalisation(self, train: ImageSet) -> tuple[list[float], list[float]]:
         """Return mean and deviation of each channel in [0, 1], measured where not configured."""

@@ -12,16 +12,17 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gradbench.errors import GradbenchError
-from gradbench.support.locks import file_lock
 from gradbench.support.progress import Progress, step
 
 CHUNK = 2**20
 """Bytes received at a time, and the unit of the progress shown."""
+TIMEOUT = 30.0
+"""Seconds without an answer after which a server counts as gone."""
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -50,19 +51,11 @@ def archive_path(archive: Mapping[str, Any], root: Path) -> Path:
     return root / archive.get("to", ".") / archive["url"].split("?")[0].rsplit("/", 1)[1]
 
 
-def download_file(
-    url: str, path: Path, md5: str | None = None, sha256: str | None = None, timeout: float = 30.0
-) -> Path:
+def download_file(url: str, path: Path, md5: str | None = None, sha256: str | None = None) -> Path:
     """Download a file, going on where an earlier attempt stopped, and check it.
 
-    The bytes go to `<path>.part`, which becomes `path` once its checksum is right.
-
-    Args:
-        url: of the file.
-        path: where to put it; a file there with the right checksum is left alone.
-        md5: expected checksum, unless `sha256` is given.
-        sha256: expected checksum.
-        timeout: seconds without an answer after which the server counts as gone.
+    The bytes go to `<path>.part`, which becomes `path` once its checksum is right; a file at
+    `path` with the right checksum is left alone.
 
     Raises:
         GradbenchError: if the server cannot be reached or sends other bytes.
@@ -76,10 +69,10 @@ def download_file(
         if path.is_file() and file_checksum(path, kind) == wanted:
             return path
         resumed = part.is_file()
-        _receive(url, part, timeout)
+        _receive(url, part)
         if resumed and file_checksum(part, kind) != wanted:
             part.unlink()  # it began as another file
-            _receive(url, part, timeout)
+            _receive(url, part)
         checksum = file_checksum(part, kind)
         if checksum != wanted:
             part.unlink()
@@ -94,7 +87,7 @@ def download_file(
     return path
 
 
-def _receive(url: str, part: Path, timeout: float) -> None:
+def _receive(url: str, part: Path) -> None:
     """Append to a partial file until the server has no more; try again while bytes arrive."""
     import http.client
     import urllib.error
@@ -102,7 +95,7 @@ def _receive(url: str, part: Path, timeout: float) -> None:
     while True:
         before = part.stat().st_size if part.is_file() else 0
         try:
-            return _append(url, part, before, timeout)
+            return _append(url, part, before)
         except urllib.error.HTTPError as fault:
             if fault.code == 416:  # nothing is left to send: the checksum will tell
                 return None
@@ -113,29 +106,28 @@ def _receive(url: str, part: Path, timeout: float) -> None:
             reason = str(fault) or type(fault).__name__
         arrived = part.stat().st_size if part.is_file() else 0
         if arrived <= before:
-            kept = ""
-            if arrived:
-                kept = f"; {arrived:,} bytes came and are kept: trying again goes on there"
-            raise GradbenchError(f"{url} could not be downloaded: {reason}{kept}")
+            kept = f"; {arrived:,} bytes came and are kept: trying again goes on there"
+            raise GradbenchError(
+                f"{url} could not be downloaded: {reason}{kept if arrived else ''}"
+            )
 
 
-def _append(url: str, part: Path, begun: int, timeout: float) -> None:
+def _append(url: str, part: Path, begun: int) -> None:
     import urllib.request
 
     headers = {"User-Agent": "gradbench"}
     if begun:
         headers["Range"] = f"bytes={begun}-"
     request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         ranged = answer.headers.get("Content-Range", "")
         if answer.status != 206 or not ranged.startswith(f"bytes {begun}-"):
             begun = 0  # the server sends it from its first byte
         size = answer.headers.get("Content-Length")
-        total = begun + int(size) if size else begun
-        name = part.name.removesuffix(".part")
+        total = begun + int(size or 0)
         with (
             open(part, "ab" if begun else "wb") as stream,
-            Progress(f"downloading {name}", total // CHUNK, "MiB", begun // CHUNK) as progress,
+            Progress(f"downloading {part.stem}", total // CHUNK, "MiB", begun // CHUNK) as progress,
         ):
             done = begun
             while block := answer.read(CHUNK):
@@ -150,21 +142,6 @@ def file_checksum(path: Path, kind: str) -> str:
     """Return the checksum of a file; the kind is `md5` or `sha256`."""
     with step(f"checksum of {path.name}"), open(path, "rb") as stream:
         return hashlib.file_digest(stream, kind).hexdigest()
-
-
-@contextlib.contextmanager
-def one_process(lock: Path) -> Iterator[None]:
-    """Let one process at a time download a data set.
-
-    Raises:
-        GradbenchError: if the lock file cannot be made.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(lock, f"downloads {lock.stem}"))
-        except OSError as fault:
-            raise GradbenchError(f"{lock.parent} cannot be written to: {fault}") from fault
-        yield
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -44,7 +44,7 @@ class Digits(EmbeddedSet):
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
         labels = digits.target.astype(np.int64)
-        test = draw_hold_out(labels, np.arange(len(labels)), TEST_DIGITS, seed=0)
+        test = draw_hold_out(labels, np.arange(len(labels)), TEST_DIGITS)
         rows = test if split == "test" else ~test
         return LoadedSplit(np.ascontiguousarray(images[rows]), labels[rows])
 
@@ -53,12 +53,8 @@ class Digits(EmbeddedSet):
 class Patches(EmbeddedSet):
     """Non-overlapping tiles of scikit-learn's two sample photographs, 640x427 RGB each.
 
-    Tiles of 32 pixels make 520 images. Neighbouring tiles look alike, so blocks of them form one
-    group; the label is the photograph.
-
-    Attributes:
-        tile: side of a tile in pixels; rows and columns that do not fill a tile are left out.
-        block: tiles on each side of a block.
+    Tiles of 32 pixels make 520 images. Neighbouring tiles look alike, so blocks of `block` x
+    `block` tiles form one group; the label is the photograph.
     """
 
     tile: int = 32

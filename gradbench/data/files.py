@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,28 @@ FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises on files that are no whole image."""
 
 
+@dataclass(eq=False)
 class FileImages(LazyImages):
     """Images that are decoded from their files, each resampled at most once.
 
-    Args:
+    Attributes:
         paths: (N,) files.
-        shape: (C, H, W) of the images that are read.
-        sizes: (N, 2) width and height of every file, or None where all have that of `shape`.
+        size: (C, H, W) of the images that are read.
+        sizes: (N, 2) width and height of every file, or None where all have those of `size`.
         workers: threads that decode; Pillow lets them run at the same time.
-        resampling: how files of another size take `shape`, None as long as nobody chose a shape.
+        resampling: how files of another size are read, None as long as nobody chose a size.
         bits: of grey files with more than 8, see `picture.eight_bits`.
     """
 
-    def __init__(
-        self,
-        paths: np.ndarray,
-        shape: Sequence[int],
-        sizes: np.ndarray | None = None,
-        workers: int = 2,
-        resampling: Resampling | None = None,
-        bits: int | None = None,
-    ):
-        super().__init__(self._decode, (len(paths), *shape))
-        self.paths, self.sizes, self.workers = paths, sizes, workers
-        self.resampling, self.bits = resampling, bits
+    paths: np.ndarray
+    size: Sequence[int]
+    sizes: np.ndarray | None = None
+    workers: int = 2
+    resampling: Resampling | None = None
+    bits: int | None = None
+
+    def __post_init__(self):
+        super().__init__(self._decode, (len(self.paths), *self.size))
 
     @property
     def native(self) -> str:
@@ -62,11 +61,8 @@ class FileImages(LazyImages):
     def processing(self, quality: int) -> list[dict] | None:
         """Return the steps that imitate what the files went through; see `resample.round_trip`.
 
-        They take clean images to the files' usual size and, where most files are JPEG, through
-        JPEG there; the reading itself resamples from that size.
-
-        Args:
-            quality: of JPEG, which is assumed.
+        They take clean images to the files' usual size and, where most files are JPEG, through JPEG
+        there, whose quality is assumed; the reading itself resamples from that size.
         """
         size, scale = self.shape[2:], 1.0
         if self.sizes is not None:
@@ -92,13 +88,12 @@ class FileImages(LazyImages):
         sizes = self.sizes
         if sizes is None:
             sizes = np.tile(np.array(self.shape[:1:-1]), (len(self), 1))
-        return FileImages(self.paths, shape, sizes, self.workers, resampling, self.bits)
+        return replace(self, size=shape, sizes=sizes, resampling=resampling)
 
     def take(self, rows: np.ndarray) -> FileImages:
         """Return the images at the given rows, still unread."""
         sizes = None if self.sizes is None else self.sizes[rows]
-        some = self.paths[rows], self.shape[1:], sizes
-        return FileImages(*some, self.workers, self.resampling, self.bits)
+        return replace(self, paths=self.paths[rows], sizes=sizes)
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
@@ -125,12 +120,7 @@ def open_files(
 ) -> FileImages:
     """Read the sizes of image files and return the images, still undecoded.
 
-    Args:
-        paths: files.
-        shape: (C, H, W) to read them in until another is asked for; None for RGB in the
-            commonest size.
-        workers: threads.
-        bits: of grey files with more than 8, see `picture.eight_bits`.
+    They have `shape` (C, H, W) until another is asked for; None for RGB in the commonest size.
 
     Raises:
         GradbenchError: listing the files that cannot be read as images.
@@ -143,16 +133,16 @@ def open_files(
         except FAULTS as fault:
             return f"{path} ({decode_error(fault)})"
 
-    found = []
+    sizes = []
     with (
         Progress("reading sizes", len(paths), "files") as progress,
         ThreadPoolExecutor(max(workers, 1)) as pool,
     ):
         for size in pool.map(read_size, paths):
-            found.append(size)
+            sizes.append(size)
             progress.advance(1)
-    refuse_unreadable([size if isinstance(size, str) else None for size in found])
-    sizes = np.array(found)
+    refuse_unreadable([size if isinstance(size, str) else None for size in sizes])
+    sizes = np.array(sizes)
     if shape is None:
         kinds, counts = np.unique(sizes, axis=0, return_counts=True)
         width, height = kinds[counts.argmax()]
@@ -180,21 +170,13 @@ def refuse_unreadable(faults: Sequence[str | None]) -> None:
         )
 
 
-def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[Path]:
-    """Return every image file under a folder in the order of its path; see `list_entries`."""
-    return [path for path in list_entries(folder, ignored) if os.path.isfile(path)]
-
-
 def list_entries(folder: Path, ignored: Counter[str] | None = None) -> list[Path]:
     """Return whatever has an image's suffix under a folder, in the order of its path.
 
     Links that lead nowhere, pipes and folders that cannot be looked through are among it, so that
     a caller can name them; hidden files and folders are left out. Linked folders are looked through
-    like others, but for those that lead back to a folder above them.
-
-    Args:
-        folder: where to look.
-        ignored: counts the other files by their suffix.
+    like others, but for those that lead back to a folder above them. `ignored` counts the other
+    files by their suffix.
     """
     found: list[Path] = []
     closed: list[OSError] = []
@@ -231,20 +213,22 @@ def ignored_files(ignored: Counter[str]) -> str:
     return f"{files} passed over, pictures are known by their endings ({kinds}{more})"
 
 
-def list_classes(
-    folder: Path, ignored: Counter[str] | None = None
+def list_images(
+    folder: Path, by_folder: bool = True, ignored: Counter[str] | None = None
 ) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
-    """Return the images of a folder, their labels and the class names.
+    """Return the images of a folder by their paths, their labels and the class names.
 
-    The class of an image is the sub-folder at the top that it lies in; without sub-folders all
-    have label 0 and no class has a name. `ignored` is that of `list_entries`.
+    The class of an image is the sub-folder at the top that it lies in; without sub-folders, or
+    unless `by_folder`, all have label 0 and no class has a name. For `ignored` see `list_entries`.
 
     Raises:
         GradbenchError: if there is no image, or if images lie beside the class folders.
     """
-    paths = list_images(folder, ignored)
+    paths = [path for path in list_entries(folder, ignored) if os.path.isfile(path)]
     if not paths:
         raise GradbenchError(f"{folder} holds no image files ({', '.join(SUFFIXES)})")
+    if not by_folder:
+        return paths, np.zeros(len(paths), np.int64), ()
     parts = [path.relative_to(folder).parts for path in paths]
     loose = sum(len(names) == 1 for names in parts)
     if loose == len(paths):

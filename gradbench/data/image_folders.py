@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.files import FileImages, list_classes, list_images, open_files
+from gradbench.data.files import FileImages, list_images, open_files
 from gradbench.data.loading import LoadedSplit
 from gradbench.data.npz import class_name
 from gradbench.errors import GradbenchError
@@ -32,13 +32,9 @@ class Tree(Dataset):
     uniform: bool = False
     damaged: Sequence[str] = ()
 
-    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
-        """Return the folder in which the split's own folder lies."""
-        folder = self.folders.get(split)
-        for home in (settings.root, settings.root / self.name):
-            if folder and all((home / path).exists() for path in (folder, *self.tables(split))):
-                return home
-        return None
+    def published_files(self, split: str) -> Sequence[str]:
+        """Return the folder of a split, and the tables that it needs."""
+        return (self.folders[split], *self.tables(split)) if self.folders.get(split) else ()
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the files of a split, still undecoded."""
@@ -50,10 +46,6 @@ class Tree(Dataset):
             loaded.images = open_files(paths, self.shape, settings.workers)
         return loaded
 
-    def published_path(self, split: str) -> str:
-        """Return the folder of a split."""
-        return self.folders.get(split, "")
-
     def tables(self, split: str) -> tuple[str, ...]:
         """Return the files that a split needs besides its folder."""
         return ()
@@ -61,11 +53,7 @@ class Tree(Dataset):
     def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return labels and classes of a split, and its files in the same order."""
         folder = home / self.folders[split]
-        if self.labelled:
-            paths, labels, classes = list_classes(folder)
-        else:
-            paths, classes = list_images(folder), ()
-            labels = np.zeros(len(paths), np.int64)
+        paths, labels, classes = list_images(folder, self.labelled)
         names = [path.relative_to(folder) for path in paths]
         rows = [i for i, name in enumerate(names) if name.as_posix() not in self.damaged]
         if not rows:
@@ -150,11 +138,7 @@ class OdinArchive(Tree):
     labelled: bool = False
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
-        """Return the files of a split, still undecoded.
-
-        Raises:
-            GradbenchError: if an image has another size than the archive's.
-        """
+        """Return the files of a split, still undecoded; one of another size is refused."""
         loaded = super().read_published(split, home, settings)
         sizes, paths = loaded.images.sizes, loaded.images.paths
         width, height = self.shape[:0:-1]

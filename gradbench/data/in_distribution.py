@@ -1,9 +1,10 @@
-"""The in-distribution images of a run: bank, hold-out and test images."""
+"""The in-distribution images of a run, and which of them its networks were trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.labels import match_labels
 from gradbench.data.roles import draw_hold_out, stratified_subset
-from gradbench.data.training_record import Provenance, TrainingRecord
 from gradbench.errors import GradbenchError
 
+ALL, WITHOUT_HOLD_OUT = "all", "without_hold_out"
+TRAINED_ON = "backbone.trained_on"
 OTHER_FINGERPRINTS = "its checkpoint tells of other images or another hold-out than these"
 SCARCE = 0.05
 """Share of a published training set below which a copy is not taken for it."""
@@ -23,6 +25,116 @@ LEAST = 100
 keeps 95 % is off by several percent."""
 SPARED = 3
 """At most one of so many test images is taken for the hold-out."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What is known of the images that one network was trained on.
+
+    Attributes:
+        extent: `all` of the training set, or `without_hold_out`.
+        sources: source ids of the images, in place of `extent`; None where they are not listed.
+        file: that lists the ids.
+        fingerprints: of the training images and of the hold-out (`train`, `hold_out`), as a
+            checkpoint of gradbench's own keeps them; they go before `extent` where they fit.
+        certain: somebody said so; otherwise `all` is only assumed.
+    """
+
+    extent: str = WITHOUT_HOLD_OUT
+    sources: frozenset[str] | None = None
+    file: str = ""
+    fingerprints: Mapping[str, str] | None = None
+    certain: bool = True
+
+    def check(self, whole: ImageSet, test: ImageSet) -> None:
+        """Refuse a list that has nothing to do with the set, or names images to be measured."""
+        if self.sources is None:
+            return
+        setting = f"{TRAINED_ON}={self.file}"
+        if self.sources.isdisjoint(whole.sources.tolist()):
+            raise GradbenchError(
+                f"{setting} names no training image of {whole.name}: write the names of those that "
+                f"the network was trained on, one a line, for example {whole.sources[0]}"
+            )
+        tested = sorted(self.sources.intersection(test.sources.tolist()))
+        if tested:
+            raise GradbenchError(
+                f"{setting} names {len(tested):,} test images ({tested[0]}), and a network cannot "
+                "be measured on images that it was trained on: take them out of the test set"
+            )
+
+    def masks(
+        self, whole: ImageSet, kept: np.ndarray, parts: tuple[ImageSet, ImageSet]
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Return which images f may have seen, which are the bank, and whether it saw all of that.
+
+        Args:
+            whole: the training set, N images.
+            kept: (N,) bool, those that gradbench keeps from its own networks.
+            parts: the images without and with these.
+
+        Returns:
+            (N,) bool; (N,) bool; bool.
+        """
+        if self.sources is not None:
+            listed = np.array([source in self.sources for source in whole.sources.tolist()])
+            return listed, listed, True
+        if self.fingerprints is not None:
+            own = dict(zip(("train", "hold_out"), (part.fingerprint for part in parts)))
+            usual = all(self.fingerprints.get(name) == own[name] for name in own)
+        else:
+            usual = self.extent == WITHOUT_HOLD_OUT
+        if usual:
+            return ~kept, ~kept, True
+        return np.ones(len(whole), bool), ~kept, self.certain
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Whether f was trained on the bank and on the hold-out; by default as for own networks.
+
+    Attributes:
+        role: `train` or `test`, of whose images the hold-out is taken.
+        unseen: f was trained on no image of the hold-out.
+        trained: f was trained on every image of the bank; otherwise it may have been.
+        reason: why the hold-out is not the usual one, else empty.
+    """
+
+    role: str = "train"
+    unseen: bool = True
+    trained: bool = True
+    reason: str = ""
+
+    @property
+    def hold_out_name(self) -> str:
+        """The name of the hold-out."""
+        if not self.unseen:
+            return "hold-out that f may have been trained on"
+        return "hold-out" if self.role == "train" else "hold-out of test images"
+
+    @property
+    def threshold_note(self) -> str:
+        """A note on the images that a threshold comes from, empty for the usual ones."""
+        if not self.unseen:
+            return "f may have been trained on them, so more than 5 % of new ones may be above"
+        return "" if self.role == "train" else "taken from the test images"
+
+    def describe_clean_seen(self, clean_seen: str) -> str:
+        """Return a detector's `clean_seen` with the names that its images have in this run."""
+        bank = "f's training images" if self.trained else "images that f may have been trained on"
+        names = {"hold-out": self.hold_out_name, "f's training images": bank}
+        return ", ".join(names.get(part, part) for part in clean_seen.split(", "))
+
+    def describe_hold_out(self, hold_out: ImageSet, test: ImageSet) -> str:
+        """Return the size and the origin of the hold-out in words, without a full stop."""
+        count = f"{len(hold_out):,}"
+        if not len(hold_out):
+            return "none"
+        if not self.unseen:
+            return f"{count} training images that f may have been trained on: {self.reason}"
+        if self.role == "test":
+            return f"{count} of {len(test):,} test images, which are not measured: {self.reason}"
+        return f"{count} training images that f was not trained on"
 
 
 @dataclass(frozen=True)
@@ -56,14 +168,13 @@ def load_in_distribution(
     Args:
         dataset: the in-distribution set.
         settings: where it is looked for.
-        limit: class-stratified number of test images to measure on, the same ones in every run;
-            None for all.
+        limit: class-stratified number of test images to measure on, the same ones in every run.
         networks: what the measured ones were trained on; the hold-out serves all of them.
 
     Raises:
         MissingData: if images are missing, or too few of the training set are at hand.
-        GradbenchError: if the set has no such role, its files are damaged, the classes of the test
-            images are not those of the training images, or a list of training images does not fit.
+        GradbenchError: if files are damaged, the classes of the test images are not those of the
+            training images, or a list of training images does not fit.
     """
     whole = checked.load(dataset, "train", settings)
     if reason := why_scarce(dataset, whole.split, len(whole), settings):
@@ -131,3 +242,16 @@ def why_scarce(dataset: Dataset, split: str, count: int, settings: DataSettings)
         f"training images are at hand, and at least {SCARCE:.0%} are needed to train and judge a "
         f"network: put the whole set at {settings.root / dataset.name}"
     )
+
+
+def read_source_ids(path: str) -> frozenset[str]:
+    """Return the source ids in a text file, one a line."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or "it is no UTF-8 text"
+        raise GradbenchError(
+            f"{TRAINED_ON}={path} cannot be read ({reason}): choose {ALL}, {WITHOUT_HOLD_OUT}, or "
+            "a file that lists the names of the images, one a line"
+        ) from fault
+    return frozenset(filter(None, map(str.strip, text.splitlines())))

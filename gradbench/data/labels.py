@@ -15,13 +15,8 @@ from gradbench.errors import GradbenchError, unknown
 def check_labels(images: ImageSet, training: bool) -> None:
     """Refuse labels that are no numbers of classes.
 
-    Args:
-        images: a split that is trained or measured on.
-        training: its labels decide how many classes the network has, so that a stray one, or an
-            identifier in place of a number, must not.
-
-    Raises:
-        GradbenchError: if a label is missing, has no class, or most classes would be empty.
+    Those of the `training` images decide how many classes the network has: a stray one, or an
+    identifier in place of a number, must not.
     """
     place, labels = f"{images.name}/{images.split}", images.labels
     least, most = int(labels.min()), int(labels.max())
@@ -47,10 +42,8 @@ def match_labels(images: ImageSet, train: ImageSet) -> ImageSet:
     """Return test images with the labels that the training images give to their classes.
 
     Each split of a user's set numbers its classes for itself: a class without test images, or
-    names in another order, would shift all labels after it.
-
-    Raises:
-        GradbenchError: if test images belong to a class that the training images have not.
+    names in another order, would shift all labels after it. Classes without training images are
+    refused.
     """
     place = f"{images.name}/{images.split}"
     if images.classes and train.classes and images.classes != train.classes:
@@ -77,9 +70,8 @@ def match_labels(images: ImageSet, train: ImageSet) -> ImageSet:
 def overlapping_classes(name: str) -> list[str]:
     """Return the ids of the classes in a committed list: those that another set has too.
 
-    Args:
-        name: a file of gradbench/data/overlaps, for example `tiny_imagenet_cifar10`. Its lines
-            read id, words, class of the other set, separated by tabs.
+    The list is a file of gradbench/data/overlaps, for example `tiny_imagenet_cifar10`. Its lines
+    read id, words, class of the other set, separated by tabs.
     """
     folder = resources.files("gradbench.data") / "overlaps"
     names = [entry.name.removesuffix(".txt") for entry in folder.iterdir()]
@@ -92,13 +84,8 @@ def overlapping_classes(name: str) -> list[str]:
 def exclude_classes(images: ImageSet, classes: Iterable[str]) -> ImageSet:
     """Return the images of other classes than the given ones; sources keep their numbers.
 
-    Args:
-        images: a set with class names.
-        classes: class names, or the first word of a name, by which `n01443537` is the class
-            `n01443537 goldfish` of Tiny ImageNet.
-
-    Raises:
-        GradbenchError: if the set names no classes, lacks one of these, or nothing would be left.
+    A class is given by its name, or by the first word of it, by which `n01443537` is the class
+    `n01443537 goldfish` of Tiny ImageNet. Unknown classes are refused, and a set without others.
     """
     place = f"{images.name}/{images.split}"
     if not images.classes:

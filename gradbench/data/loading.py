@@ -57,9 +57,6 @@ def build_image_set(
     The status is what the description says; otherwise `part` for a copy with fewer images than
     the official number, `regenerated` where pixels were restored or their size was chosen by the
     maker of a copy, else `official`.
-
-    Raises:
-        GradbenchError: if there is no image, or tracks are asked for and there are no names.
     """
     count, least = len(loaded.images), dataset.least.get(split, 0)
     official = dataset.counts.get(split, 0)
@@ -93,11 +90,6 @@ def build_image_set(
 def copy_status(official: int, count: int, regenerated: bool) -> str:
     """Return the status of a copy: `part`, `regenerated` or `official`.
 
-    Args:
-        official: number of images of the published split, 0 where there is none.
-        count: number of images in the copy.
-        regenerated: pixels were restored, or their size was chosen by the maker of the copy.
-
     >>> copy_status(100, 100, False), copy_status(100, 99, True)
     ('official', 'part')
     """
@@ -112,9 +104,6 @@ def sources_and_groups(
     """Return the source id and the group of every image.
 
     Images that were divided off an undivided set keep the ids that they have there.
-
-    Raises:
-        GradbenchError: if tracks are asked for and there are no names.
     """
     name = f"{dataset.name}-{loaded.origin}" if loaded.origin else dataset.name
     if loaded.rows is None:

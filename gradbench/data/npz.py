@@ -74,9 +74,6 @@ def read_npz_header(path: Path) -> tuple[int, bool]:
     """Return the number of images in a `.npz` file and whether they are restored.
 
     Reads the header of one array, so that a list of all sets takes no time.
-
-    Raises:
-        GradbenchError: if the file cannot be told to hold images.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -69,17 +69,11 @@ def fit_picture(
     resampling: Resampling,
     bits: int | None = None,
 ) -> np.ndarray:
-    """Return a picture as (C, H, W) uint8 of a given shape.
+    """Return a picture as (C, H, W) uint8 of a given shape; for `bits` see `eight_bits`.
 
     A photograph that says how the camera was held is turned upright. RGB becomes grey by the luma
     of ITU-R 601 before the resampling, grey becomes RGB by repetition after it; what is transparent
     is composed over white.
-
-    Args:
-        picture: as it was opened.
-        shape: (C, H, W).
-        resampling: how it takes that size.
-        bits: see `eight_bits`.
 
     Raises:
         ValueError: for pixels whose range is not known.
@@ -97,12 +91,9 @@ def eight_bits(picture: Image.Image, bits: int | None = None) -> Image.Image:
     """Return a picture of any mode as grey or RGB with 8 bits a channel.
 
     What is transparent is composed over white, as most programs show it: the colours below are
-    arbitrary. Grey of more bits is scaled; Pillow would cut it off at 255.
-
-    Args:
-        picture: as it was opened.
-        bits: of grey pixels that are held in 16 or 32. None for what the file says, otherwise 16
-            where the values are no smaller than 12 bits would be.
+    arbitrary. Grey of more bits is scaled; Pillow would cut it off at 255. Its `bits` are those
+    that are given, else what the file says, else 16 where the values are no smaller than 12 bits
+    would be.
 
     Raises:
         ValueError: for floating-point pixels, and for integers whose range is not known: 12 bits

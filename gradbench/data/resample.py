@@ -105,10 +105,10 @@ def round_trip(
 
     Args:
         images: clean in-distribution images, uint8.
-        native: (C, H, W) of the other set before `resize_to`.
+        native: (C, H, W) of the other set before its `resize_to`.
         processing: steps of the other set, each with `shape` (H, W) and `filter` to be resampled
             to (bilinear unless said), or `jpeg` (a quality), or both.
-        filter: of the `resize_to` that the other set goes through.
+        filter: of its `resize_to`, like `antialias` and `mode`.
         antialias: likewise.
         mode: likewise.
         workers: threads.

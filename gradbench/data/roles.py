@@ -13,24 +13,20 @@ def stratified_subset(images: ImageSet, limit: int | None) -> ImageSet:
     return images.select(np.flatnonzero(draw_hold_out(images.labels, images.groups, limit)))
 
 
-def draw_hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+def draw_hold_out(labels: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
     """Choose the images that the network is never trained on.
 
     Class-stratified: each class gives its share of whole groups (tracks where frames repeat,
-    single images elsewhere), drawn by the seed. A group that holds several classes counts for the
+    single images elsewhere), drawn with seed 0. A group that holds several classes counts for the
     one that most of its images have.
 
     Args:
         labels: (N,) labels of the training set.
         groups: (N,) group of each image; a group stays whole.
         count: number of images wanted; exact where every group is one image and classes divide.
-        seed: of the draw.
 
     Returns:
         (N,) bool, True for the hold-out.
-
-    Raises:
-        GradbenchError: if `count` is not between 0 and N - 1.
     """
     if not 0 <= count < len(labels):
         raise GradbenchError(
@@ -45,7 +41,7 @@ def draw_hold_out(labels: np.ndarray, groups: np.ndarray, count: int, seed: int 
         rows = np.flatnonzero(labels == label)
         members, index = np.unique(groups[rows], return_inverse=True)
         # a seed is not negative, the label of images without one is
-        order = np.random.default_rng([seed, int(label) % 2**32]).permutation(len(members))
+        order = np.random.default_rng([0, int(label) % 2**32]).permutation(len(members))
         taken = 0
         for member in order:
             if taken >= want:

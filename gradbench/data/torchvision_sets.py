@@ -36,17 +36,9 @@ class TorchvisionSet(Dataset):
     transpose: bool = False
     first_label: int = 0
 
-    def published_folder(self, split: str, settings: DataSettings) -> Path | None:
-        """Return the folder to give to torchvision."""
-        files = self.files.get(split)
-        for home in (settings.root, settings.root / self.name):
-            if files and all((home / file).is_file() for file in files):
-                return home
-        return None
-
-    def published_path(self, split: str) -> str:
-        """Return the first of the published files."""
-        return self.files[split][0] if self.files.get(split) else ""
+    def published_files(self, split: str) -> Sequence[str]:
+        """Return the configured files."""
+        return self.files.get(split) or ()
 
     def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
         """Return the count of arrays; published files, which are whole or not here, hold all."""
@@ -56,7 +48,7 @@ class TorchvisionSet(Dataset):
     def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
         """Return the split's files with the checksums known to torchvision, or configured."""
         known = super().checksums(split, settings)
-        home = self.published_folder(split, settings)
+        home = self.home(split, settings)
         if home is None:
             return known
         library = self._library()

@@ -6,14 +6,15 @@ import hashlib
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.files import ignored_files, list_classes, open_files
+from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.files import ignored_files, list_images, open_files
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.loading import WHOLE, LoadedSplit, sources_and_groups
 from gradbench.data.npz import read_npz, read_npz_header
@@ -50,66 +51,68 @@ class UserData(Dataset):
 
     name: str | None = None
     path: str | None = None
-    valid = ""  # sentence on what the path may be
+    valid: ClassVar[str] = ""
+    """A sentence on what the path may be."""
 
     def __post_init__(self):
         if self.name is None:
             self.name = to_name(Path(self.path).stem if self.path else "")
         super().__post_init__()
 
-    def place(self, split: str) -> Path | None:
-        """Return where a split is, None where it is not."""
+    def find_places(self, path: Path) -> dict[str, Path]:
+        """Return where each split is; `all` alone where the images are not divided."""
         raise NotImplementedError(f"{type(self).__name__} keeps no images")
 
     def read_place(self, place: Path, settings: DataSettings) -> LoadedSplit:
-        """Read all images at the place of a split."""
+        """Read all images at one of these places."""
         raise NotImplementedError(f"{type(self).__name__} keeps no images")
 
-    @property
-    def undivided(self) -> bool:
-        """Whether all images lie in one place."""
-        return self.path is not None and self.place(WHOLE) is not None
+    def places(self) -> dict[str, Path]:
+        """Return where each split is, nothing without a path."""
+        return {} if self.path is None else self.find_places(Path(self.path).expanduser())
 
     def splits(self, role: str) -> list[str]:
         """Return the splits for a role; a challenge takes all of an undivided set."""
         splits = super().splits(role)
-        return [WHOLE] if WHOLE in splits and self.undivided else splits
+        return [WHOLE] if WHOLE in splits and WHOLE in self.places() else splits
 
     def all_splits(self) -> list[str]:
         """Return `all` for an undivided set, otherwise the others."""
         splits = super().all_splits()
-        if WHOLE not in splits or self.path is None:
-            return splits
-        return [WHOLE] if self.undivided else [split for split in splits if split != WHOLE]
+        if WHOLE in splits and self.path is not None:
+            undivided = WHOLE in self.places()
+            return [split for split in splits if (split == WHOLE) == undivided]
+        return splits
 
     def location(self, split: str, settings: DataSettings) -> Path | None:
         """Return the file or folder of a split, of the whole set where it is divided off."""
-        if self.path is None:
-            return None
-        return self.place(split) or (self.place(WHOLE) if split in SPLIT_NAMES else None)
+        places = self.places()
+        return places.get(split) or (places.get(WHOLE) if split in SPLIT_NAMES else None)
 
     def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
         """Return the number of images that arrays hold; files are not counted."""
-        place = None if self.path is None else self.place(split)
+        place = self.places().get(split)
         return read_npz_header(place) if place and place.is_file() else (None, False)
 
     def read(self, split: str, settings: DataSettings) -> LoadedSplit:
         """Read a split, divided off where the images lie in one place."""
-        place = self.place(split)
-        if place is not None:
-            return self.read_place(place, settings)
-        loaded = self.read_place(self.place(WHOLE), settings)
+        places = self.places()
+        if split in places:
+            return self.read_place(places[split], settings)
+        loaded = self.read_place(places[WHOLE], settings)
         groups = sources_and_groups(self, loaded, WHOLE)[1]
-        test = draw_hold_out(loaded.labels, groups, round(TEST * len(loaded.labels)), seed=0)
-        rows = loaded.rows = np.flatnonzero(test if split == "test" else ~test)
+        test = draw_hold_out(loaded.labels, groups, round(TEST * len(loaded.labels)))
+        rows = np.flatnonzero(test if split == "test" else ~test)
         images = loaded.images
-        loaded.images = images[rows] if isinstance(images, np.ndarray) else images.take(rows)
-        loaded.labels = loaded.labels[rows]
-        loaded.names = None if loaded.names is None else loaded.names[rows]
         share = "20 %" if split == "test" else "80 %"
-        note = f"{share} of an undivided set, drawn by class, seed 0"
-        loaded.note = join_notes(loaded.note, note)
-        return loaded
+        return replace(
+            loaded,
+            images=images[rows] if isinstance(images, np.ndarray) else images.take(rows),
+            labels=loaded.labels[rows],
+            names=None if loaded.names is None else loaded.names[rows],
+            rows=rows,
+            note=join_notes(loaded.note, f"{share} of an undivided set, drawn by class, seed 0"),
+        )
 
     def processing_of(self, images: ImageSet) -> list[dict] | None:
         """Return the configured steps, else those that image files suggest."""
@@ -121,35 +124,35 @@ class UserData(Dataset):
             return "set path"
         return None if super().ready(role, settings) is None else f"no {role} in {self.path}"
 
-    def _named(self, split: str, entries: Iterable[Path]) -> Path | None:
-        """Return the entry that goes by a name of the split.
-
-        Raises:
-            GradbenchError: if two do that differ in nothing but capitals.
-        """
-        entries = sorted(entries)
-        for name in SPLIT_NAMES.get(split, (split,)):
-            found = [
-                entry for entry in entries if entry.name.removesuffix(".npz").casefold() == name
-            ]
-            if len(found) > 1:
-                raise GradbenchError(
-                    f"{self.path} has {' and '.join(entry.name for entry in found)}: which of them "
-                    f"holds the {split} images? Keep one"
-                )
-            if found:
-                return found[0]
-        return None
-
-    def _missing(self, splits, settings, download) -> str:
+    def missing(
+        self, splits: Sequence[str], settings: DataSettings, failed: str = ""
+    ) -> MissingData:
+        """Return the error that says what the path lacks."""
         if self.path is None:
-            return (
+            return MissingData(
                 "path is not set: name your images with dataset.path=/my/images, as a challenge "
                 "with 'challenges=[{use: folder, path: /my/images}]'"
             )
         if not Path(self.path).expanduser().exists():
-            return f"there is nothing at {self.path}: {self.valid}"
-        return f"{self.path} has no {' or '.join(splits)}: {self.valid}"
+            return MissingData(f"there is nothing at {self.path}: {self.valid}")
+        return MissingData(f"{self.path} has no {' or '.join(splits)}: {self.valid}")
+
+
+def _named_splits(entries: Iterable[Path]) -> dict[str, Path]:
+    """Return the entries of a folder that go by a name of a split; two of one name are refused."""
+    entries, found = sorted(entries), {}
+    for split, names in SPLIT_NAMES.items():
+        for name in names:
+            same = [e for e in entries if e.name.removesuffix(".npz").casefold() == name]
+            if len(same) > 1:
+                raise GradbenchError(
+                    f"{same[0].parent} has {' and '.join(entry.name for entry in same)}: which of "
+                    f"them holds the {split} images? Keep one"
+                )
+            if same:
+                found[split] = same[0]
+                break
+    return found
 
 
 @dataclass(kw_only=True, eq=False)
@@ -158,12 +161,9 @@ class Arrays(UserData):
 
     valid = "name a .npz file, or a folder with train.npz and test.npz"
 
-    def place(self, split: str) -> Path | None:
-        """Return the file of a split."""
-        path = Path(self.path).expanduser()
-        if split == WHOLE:
-            return path if path.is_file() else None
-        return self._named(split, path.glob("*.npz")) if path.is_dir() else None
+    def find_places(self, path: Path) -> dict[str, Path]:
+        """Return the file of each split."""
+        return {WHOLE: path} if path.is_file() else _named_splits(path.glob("*.npz"))
 
     def read_place(self, place: Path, settings: DataSettings) -> LoadedSplit:
         """Read the arrays."""
@@ -191,22 +191,19 @@ class Folder(UserData):
             raise GradbenchError(f"dataset.bits={self.bits}: a whole number from 8 to 16, or null")
         super().__post_init__()
 
-    def place(self, split: str) -> Path | None:
-        """Return the folder of a split; a tree that is divided has no split `all`."""
-        path = Path(self.path).expanduser()
+    def find_places(self, path: Path) -> dict[str, Path]:
+        """Return the folder of each split."""
         if not path.is_dir():
-            return None
+            return {}
         with os.scandir(path) as entries:  # which tells folders without looking at each file
             inside = [Path(e.path) for e in entries if e.is_dir() and e.name[0] != "."]
-        folders = {name: self._named(name, inside) for name in SPLIT_NAMES}
-        known = [folder for folder in folders.values() if folder is not None]
+        folders = _named_splits(inside)
         # `val` among other folders may be a class; the other names are splits in any company
-        divided = len(known) > 1 or any(
-            len(inside) == 1 or not folder.name.casefold().startswith("val") for folder in known
+        divided = len(folders) > 1 or any(
+            len(inside) == 1 or not folder.name.casefold().startswith("val")
+            for folder in folders.values()
         )
-        if split == WHOLE:
-            return None if divided else path
-        return folders.get(split) if divided else None
+        return folders if divided else {WHOLE: path}
 
     def read_place(self, place: Path, settings: DataSettings) -> LoadedSplit:
         """List the images; they are decoded when they are indexed.
@@ -214,7 +211,7 @@ class Folder(UserData):
         Names read class/file, so that with `groups: track` files `track_frame` stay together.
         """
         ignored: Counter[str] = Counter()
-        paths, labels, classes = list_classes(place, ignored)
+        paths, labels, classes = list_images(place, ignored=ignored)
         if ignored:
             say(f"{place}: {ignored_files(ignored)}")
         names = [path.relative_to(place).as_posix() for path in paths]

@@ -48,7 +48,12 @@ def verify(dataset: Dataset, settings: DataSettings) -> Iterator[Check]:
     """
     splits = [split for split in dataset.all_splits() if dataset.is_local(split, settings)]
     if not splits:
-        _refuse_nothing(dataset, settings)
+        first = dataset.all_splits()[0]
+        if not dataset.archives_of(first):
+            raise dataset.missing([first], settings)
+        raise MissingData(
+            f"{dataset.name} is not on this machine: `gradbench data fetch {dataset.name}`"
+        )
     digests: dict[str, Counter] = {}
     for split in splits:
         for subject, verdict, detail in _check_split(dataset, split, settings, digests):
@@ -59,16 +64,6 @@ def verify(dataset: Dataset, settings: DataSettings) -> Iterator[Check]:
         detail = f"{shared:,} test images are training images"
         detail = detail if shared else "no test image is a training image"
         yield Check("train, test", "overlap", verdict, detail)
-
-
-def _refuse_nothing(dataset: Dataset, settings: DataSettings) -> None:
-    """Raise the error of a set of which nothing is here, with the way to have it."""
-    split = dataset.all_splits()[0]
-    if dataset.archives_of(split):
-        raise MissingData(
-            f"{dataset.name} is not on this machine: `gradbench data fetch {dataset.name}`"
-        )
-    dataset.check_downloadable(split, settings)  # which raises: there is no download
 
 
 def _check_split(

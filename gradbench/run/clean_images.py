@@ -7,9 +7,15 @@ from dataclasses import replace
 
 from gradbench.backbones.checkpoint import read_checkpoint
 from gradbench.backbones.trained_network import trained_fingerprints
-from gradbench.data.in_distribution import InDistribution, load_in_distribution
+from gradbench.data.in_distribution import (
+    ALL,
+    WITHOUT_HOLD_OUT,
+    InDistribution,
+    TrainingRecord,
+    load_in_distribution,
+    read_source_ids,
+)
 from gradbench.data.settings import DataSettings
-from gradbench.data.training_record import ALL, WITHOUT_HOLD_OUT, TrainingRecord, read_source_ids
 from gradbench.run.experiment import Experiment
 from gradbench.support.progress import step
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from gradbench.challenges.controls import Identity
 from gradbench.data.imageset import ImageSet
+from gradbench.data.in_distribution import Provenance
 from gradbench.data.roles import stratified_subset
-from gradbench.data.training_record import Provenance
 from gradbench.run.experiment import Cell
 from gradbench.run.faults import others_go_on
 from gradbench.run.fitting import image_scores, score

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradbench.data.training_record import ALL, TRAINED_ON, WITHOUT_HOLD_OUT
+from gradbench.data.in_distribution import ALL, TRAINED_ON, WITHOUT_HOLD_OUT
 from gradbench.errors import GradbenchError
 
 

@@ -5,7 +5,6 @@ import hashlib
 import numpy as np
 import pytest
 
-from gradbench.challenges.archive import FOLDER
 from gradbench.config import group_files, load_member
 from gradbench.data.catalogue import build_dataset, list_datasets
 from gradbench.data.cifar10c import Cifar10C
@@ -114,7 +113,6 @@ def test_the_set_that_is_shipped_is_that_of_the_challenge(root):
     families = shipped.all_splits()
     assert sorted(families) == sorted(load_member("challenge", "cifar10c")["members"])
     assert set(families) <= set(group_files("challenge"))
-    assert shipped.folder == FOLDER
     assert set(shipped.md5) == {*families, "labels"}
     assert set(shipped.counts.values()) == {50000}
     (entry,) = [e for e in list_datasets(DataSettings(root)) if e.name == "cifar10c"]

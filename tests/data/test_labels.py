@@ -50,18 +50,18 @@ def test_both_splits_are_found_and_a_class_without_test_images_shifts_no_label(t
 
 def test_test_goes_before_val_and_val_among_class_folders_is_a_class(tmp_path):
     tree(tmp_path / "x", train={"a": 3}, val={"a": 1}, test={"a": 2})
-    assert Folder(path=str(tmp_path / "x"), roles=ROLES).place("test").name == "test"
+    assert Folder(path=str(tmp_path / "x"), roles=ROLES).places()["test"].name == "test"
     for name in ("a", "val"):
         tree(tmp_path / "y", **{name: {"b": 2}})
     own = Folder(path=str(tmp_path / "y"), roles=ROLES)
-    assert own.place("all") == tmp_path / "y"
+    assert own.places() == {"all": tmp_path / "y"}
     assert own.load("challenge", settings(tmp_path)).classes == ("a", "val")
 
 
 def test_two_folders_of_one_name_are_refused(tmp_path):
     tree(tmp_path, train={"a": 1}, Train={"a": 1}, test={"a": 1})
     with pytest.raises(GradbenchError, match="Train and train: which of them holds the train"):
-        Folder(path=str(tmp_path), roles=ROLES).place("train")
+        Folder(path=str(tmp_path), roles=ROLES).places()
 
 
 def test_classes_of_arrays_in_another_order_are_matched_by_name(tmp_path):

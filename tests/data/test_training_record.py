@@ -7,9 +7,15 @@ import pytest
 from test_dataset import save, small
 
 from gradbench.data.dataset import DataSettings
-from gradbench.data.in_distribution import LEAST, SPARED, load_in_distribution
+from gradbench.data.in_distribution import (
+    ALL,
+    LEAST,
+    SPARED,
+    TrainingRecord,
+    load_in_distribution,
+    read_source_ids,
+)
 from gradbench.data.roles import stratified_subset
-from gradbench.data.training_record import ALL, TrainingRecord, read_source_ids
 from gradbench.errors import GradbenchError
 
 UNKNOWN = TrainingRecord(ALL, certain=False)
