@@ -22,6 +22,9 @@ REPEATS = 0.05
 FAULTS = (GradbenchError, OSError, ValueError, LookupError, TypeError, EOFError)
 """What the readers of damaged files raise."""
 
+Finding = tuple[str, str, str]
+"""Subject, verdict and detail of a check of one split."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -68,8 +71,8 @@ def verify(dataset: Dataset, settings: DataSettings) -> Iterator[Check]:
 
 def _check_split(
     dataset: Dataset, split: str, settings: DataSettings, digests: dict[str, Counter]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield subject, verdict and detail of every check of a split, and add its digests."""
+) -> Iterator[Finding]:
+    """Yield the findings of all checks of a split, and add the digests of its images."""
     yield from _check_checksums(dataset, split, settings)
     try:
         with step(f"reading {dataset.name} {split}"):
@@ -105,9 +108,7 @@ def _verdict(repeated: int, total: int) -> str:
     return "differs" if repeated > REPEATS * total else "note"
 
 
-def _check_checksums(
-    dataset: Dataset, split: str, settings: DataSettings
-) -> Iterator[tuple[str, str, str]]:
+def _check_checksums(dataset: Dataset, split: str, settings: DataSettings) -> Iterator[Finding]:
     """Compare published files with their checksums."""
     checksums = dataset.checksums(split, settings)
     wrong = [
@@ -121,7 +122,7 @@ def _check_checksums(
         yield "checksum", "ok", f"{files} as published"
 
 
-def _check_count(dataset: Dataset, split: str, count: int) -> tuple[str, str, str]:
+def _check_count(dataset: Dataset, split: str, count: int) -> Finding:
     official, least = dataset.counts.get(split), dataset.least.get(split, 0)
     if count < least:
         return "count", "note", f"a part: {count:,} of at least {least:,} images"
@@ -134,7 +135,7 @@ def _check_count(dataset: Dataset, split: str, count: int) -> tuple[str, str, st
     return "count", "ok", f"{count:,} images"
 
 
-def _check_form(dataset: Dataset, split: str, loaded: LoadedSplit) -> tuple[str, str, str]:
+def _check_form(dataset: Dataset, split: str, loaded: LoadedSplit) -> Finding:
     """Compare size and channels with those of the set."""
     channels, height, width = loaded.images.shape[1:]
     native = getattr(loaded.images, "native", "")
@@ -147,9 +148,7 @@ def _check_form(dataset: Dataset, split: str, loaded: LoadedSplit) -> tuple[str,
     return "form", verdict, f"{form}; the set: {wanted[2]}x{wanted[1]} {CHANNELS[wanted[0]]}"
 
 
-def _check_labels(
-    dataset: Dataset, split: str, loaded: LoadedSplit
-) -> Iterator[tuple[str, str, str]]:
+def _check_labels(dataset: Dataset, split: str, loaded: LoadedSplit) -> Iterator[Finding]:
     """Check the range of labels and the number of images in each class."""
     classes, labels = loaded.classes or dataset.classes, loaded.labels
     least, most = int(labels.min()), int(labels.max())
@@ -174,7 +173,7 @@ def _check_labels(
     yield "classes", "differs" if whole else "note", f"{detail}, {empty} without any"
 
 
-def _check_tracks(dataset: Dataset, split: str, loaded: LoadedSplit) -> tuple[str, str, str]:
+def _check_tracks(dataset: Dataset, split: str, loaded: LoadedSplit) -> Finding:
     """Check whether the names say which frames belong to one track."""
     try:
         groups = sources_and_groups(dataset, loaded, split)[1]

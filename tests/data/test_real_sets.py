@@ -1,11 +1,10 @@
 import os
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _data_sets import build
 
-from gradbench.config import load_member
 from gradbench.data.dataset import DataSettings
 from gradbench.data.imageset import channel_statistics
 from gradbench.data.labels import overlapping_classes
@@ -18,9 +17,7 @@ ROOT = os.environ.get("GRADBENCH_DATA")
 def load(name, role, **changes):
     if not ROOT:
         pytest.skip("GRADBENCH_DATA is not set")
-    content = load_member("dataset", name) | changes
-    module, kind = content.pop("_target_").rsplit(".", 1)
-    dataset = getattr(import_module(module), kind)(**content)
+    dataset = build(name, **changes)
     settings = DataSettings(Path(ROOT), download=False)
     reason = dataset.ready(role, settings)
     if reason:
