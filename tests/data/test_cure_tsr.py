@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from _cure import draw, plant
 from _data_sets import build
+from PIL import Image
 
 from gradbench.challenges.base import ImageRequest
 from gradbench.challenges.cure_tsr import CureChallenge
@@ -38,6 +39,104 @@ def test_every_challenge_type_has_the_number_of_the_published_list():
         "ChallengeFree",
         *(f"{name}-1" for name in named.split()),
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "01_01_08_0001.bmp",
+        "01_01_08_03_0001.png",
+        "01_01_08_03_x.bmp",
+        "01_1_08_03_0001.bmp",
+        "03_01_08_03_0001.bmp",
+        "01_00_08_03_0001.bmp",
+        "01_15_08_03_0001.bmp",
+        "01_01_13_03_0001.bmp",
+        "01_01_08_06_0001.bmp",
+        "01_01_08_00_0001.bmp",
+        "01_01_00_01_0001.bmp",
+    ],
+)
+def test_a_name_that_breaks_the_grammar_is_one_sentence(tmp_path, offline, name):
+    top = plant(tmp_path, kinds=range(1, 2), challenges={"noise": (3,)})
+    draw(1, 1).save(top / "Noise-3" / name)
+    with pytest.raises(GradbenchError) as fault:
+        build("cure_tsr").challenged("test", "noise", 3, offline)
+    said = str(fault.value)
+    assert said.startswith(f"{top / 'Noise-3' / name} breaks the grammar of CURE-TSR, ")
+    assert "sequenceType_signType_challengeType_challengeLevel_Index.bmp" in said
+    assert "level 01 to 05" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "belongs"),
+    [
+        ("01_01_08_02_0009.bmp", "its name belongs to Noise-2"),
+        ("01_01_09_03_0009.bmp", "its name belongs to Rain-3"),
+        ("01_01_00_00_0009.bmp", "its name belongs to ChallengeFree"),
+        ("02_01_08_03_0009.bmp", "an image of the unreal world, and Real_Test holds the real one"),
+    ],
+)
+def test_a_name_in_the_wrong_folder_is_one_sentence(tmp_path, offline, name, belongs):
+    top = plant(tmp_path, kinds=range(1, 2), challenges={"noise": (3,)})
+    draw(1, 1).save(top / "Noise-3" / name)
+    with pytest.raises(GradbenchError, match="lies in the wrong folder") as fault:
+        build("cure_tsr").challenged("test", "noise", 3, offline)
+    assert belongs in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("Noise-6", "CURE-TSR has no level 6: choose from 1, 2, 3, 4, 5"),
+        ("Nose-1", "no challenge type of CURE-TSR .*'Nose': did you mean Noise"),
+    ],
+)
+def test_a_folder_that_is_no_challenge_is_one_sentence(tmp_path, offline, folder, words):
+    top = plant(tmp_path, kinds=range(1, 2))
+    (top / folder).mkdir()
+    (top / "processed").mkdir()  # somebody's own, passed over
+    with pytest.raises(GradbenchError, match=words):
+        build("cure_tsr").load("test", offline)
+
+
+# what a copy holds
+
+
+def test_a_tree_is_read_as_it_is_named(tmp_path, offline):
+    for split in ("Train", "Test"):
+        plant(tmp_path, split)
+    (tmp_path / "CURE-TSR" / "Real_Test" / "ChallengeFree" / "Thumbs.db").write_bytes(b"x")
+    dataset = build("cure_tsr")
+    assert dataset.ready("train", offline) is None
+    test = dataset.load("test", offline)
+    assert (len(test), test.shape, len(test.classes)) == (56, (3, 32, 32), 14)
+    assert np.bincount(test.labels).tolist() == [4] * 14
+    assert test.classes[test.labels[-1]] == "parking"
+    assert test.groups[-1] == "cure_tsr/test/01_14_0004"
+    wanted = draw(14, 4).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(test.images[55:][0], np.asarray(wanted).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("home", ["CURE-TSR", "cure_tsr", "."])
+def test_the_set_is_found_where_it_was_unpacked(tmp_path, offline, home):
+    plant(tmp_path / "made", kinds=range(1, 3))
+    (tmp_path / home).mkdir(exist_ok=True)
+    shutil.move(tmp_path / "made" / "CURE-TSR" / "Real_Test", tmp_path / home)
+    assert len(build("cure_tsr").load("test", offline)) == 8
+
+
+def test_a_part_is_counted_and_called_one(tmp_path, offline):
+    plant(tmp_path, kinds=range(2, 5))
+    test = build("cure_tsr").load("test", offline)
+    assert test.status == "part"
+    assert test.note.startswith(
+        "12 of at least 3,329 images; no official number of images is known; 3 of 14 sign types; "
+    )
+    assert "-> 32x32 bilinear antialiased" in test.note
+    whole = build("cure_tsr", least={}).load("test", offline)
+    assert whole.status == "regenerated"
 
 
 def test_the_unreal_world_lies_in_folders_of_its_own(tmp_path, offline):

@@ -1,10 +1,13 @@
 """What `verify` finds: good, partial and damaged copies of sets that are generated here."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
 from gradbench.data.dataset import Dataset, DataSettings, MissingData
 from gradbench.data.image_folders import Tree
+from gradbench.data.torchvision_sets import TorchvisionSet
 from gradbench.data.verify import verify
 
 CLASSES = ("left", "right", "top")
@@ -76,6 +79,141 @@ def test_an_empty_class_is_damage_of_a_whole_copy_alone(tmp_path):
     )
     assert found(toy(counts={"test": 13}), tmp_path)["test", "classes"][0] == "note"
     assert found(toy(counts={}), tmp_path)["test", "classes"][0] == "note"
+
+
+@pytest.mark.parametrize(
+    ("changed", "what", "says"),
+    [
+        (arrays(13), "count", "13 of 12 images"),
+        (arrays(12, size=9), "form", "9x9 RGB, uint8; the set: 8x8 RGB"),
+        (arrays(12, channels=1), "form", "8x8 grey, uint8; the set: 8x8 RGB"),
+        ({"labels": np.arange(12) % 4}, "labels", "0 to 3, the classes are 0 to 2"),
+        ({"images": np.zeros((12, 8, 8, 3), np.uint8)}, "repeats", "11 images are equal"),
+    ],
+)
+def test_damage(tmp_path, changed, what, says):
+    put(tmp_path, **changed)
+    checks = found(toy(), tmp_path)
+    verdict, detail = checks["test", what]
+    assert verdict == "differs"
+    assert detail.startswith(says)
+    others = {key: v for key, (v, _) in checks.items() if key != ("test", what)}
+    assert set(others.values()) == {"ok"}, others
+
+
+def test_a_size_that_the_maker_of_a_copy_chose_is_no_damage(tmp_path):
+    put(tmp_path, **arrays(12, size=9))
+    assert found(toy(copy_note="resized"), tmp_path)["test", "form"][0] == "note"
+    assert found(toy(counts={}), tmp_path)["test", "form"][0] == "note"
+
+
+@pytest.mark.parametrize(("repeated", "verdict"), [(0, "ok"), (5, "note"), (6, "differs")])
+def test_a_few_repeated_images_are_noted(tmp_path, repeated, verdict):
+    changed = arrays(100)
+    changed["images"][1 : repeated + 1] = changed["images"][0]
+    put(tmp_path, **changed)
+    checks = found(toy(counts={"test": 100}), tmp_path)
+    assert checks["test", "repeats"][0] == verdict
+    if repeated:
+        assert checks["test", "repeats"][1].startswith(f"{repeated} images are equal")
+
+
+@pytest.mark.parametrize(("shared", "verdict"), [(0, "ok"), (5, "note"), (6, "differs")])
+def test_test_images_in_the_training_set(tmp_path, shared, verdict):
+    train, test = arrays(120), arrays(100, seed=1)
+    test["images"][:shared] = train["images"][20 : 20 + shared]
+    put(tmp_path, "train", **train)
+    put(tmp_path, **test)
+    checks = found(toy(counts={"train": 120, "test": 100}), tmp_path)
+    assert checks["train, test", "overlap"][0] == verdict
+    if shared:
+        assert checks["train, test", "overlap"][1] == f"{shared} test images are training images"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-300]),
+        lambda path: path.write_bytes(b"no zip"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"images.npy", b"imapes.npy")),
+        lambda path: np.savez(path, images=arrays()["images"].astype("f4"), labels=np.arange(30)),
+        lambda path: np.savez(path, images=arrays()["images"], labels=np.arange(29)),
+        lambda path: np.savez(path, images=arrays()["images"][:0], labels=np.arange(0)),
+    ],
+)
+def test_a_damaged_file_is_a_line_and_the_other_split_is_still_looked_at(tmp_path, spoil):
+    put(tmp_path, "train", **arrays())
+    put(tmp_path)
+    spoil(tmp_path / "toy" / "train.npz")
+    checks = found(toy(), tmp_path)
+    verdict, detail = checks["train", "files"]
+    assert verdict == "differs"
+    assert "train.npz" in detail
+    assert "\n" not in detail
+    assert ("train", "count") not in checks
+    assert checks["test", "count"][0] == "ok"
+
+
+def test_restored_pixels_are_said(tmp_path):
+    put(tmp_path, requantise=(np.arange(256) // 2 * 2).astype(np.uint8))
+    verdict, detail = found(toy(), tmp_path)["test", "copy"]
+    assert (verdict, detail[:13]) == ("note", "restored copy")
+
+
+def test_tracks_need_names(tmp_path):
+    put(tmp_path)
+    assert found(toy(groups="track"), tmp_path)["test", "tracks"][0] == "differs"
+    put(tmp_path, names=np.array([f"0/{i // 4}_{i}" for i in range(12)]))
+    assert found(toy(groups="track"), tmp_path)["test", "tracks"] == ("ok", "3 tracks")
+    put(tmp_path, names=np.array([str(i) for i in range(12)]))
+    assert found(toy(groups="track"), tmp_path)["test", "tracks"] == ("ok", "no frames repeat")
+
+
+def idx(values: np.ndarray) -> bytes:
+    """Return an array of bytes in the format of MNIST's files."""
+    head = bytes([0, 0, 8, values.ndim])
+    return head + b"".join(n.to_bytes(4, "big") for n in values.shape) + values.tobytes()
+
+
+def mnist(root, **changes) -> TorchvisionSet:
+    """Return a set in MNIST's layout with 12 test images of our own."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    made = arrays(12, size=28, channels=1)
+    files = {
+        "MNIST/raw/t10k-images-idx3-ubyte": idx(made["images"][..., 0]),
+        "MNIST/raw/t10k-labels-idx1-ubyte": idx(made["labels"].astype(np.uint8)),
+    }
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    for split in ("train-images-idx3", "train-labels-idx1"):
+        (raw / f"{split}-ubyte").write_bytes(b"")  # torchvision wants to see them
+    return TorchvisionSet(
+        name="mnist",
+        roles={"test": "test"},
+        counts={"test": 12},
+        shape=[1, 28, 28],
+        library="MNIST",
+        arguments={"test": {"train": False}},
+        files={"test": list(files)},
+        md5={name: hashlib.md5(content).hexdigest() for name, content in files.items()},
+        **changes,
+    )
+
+
+def test_published_files_are_compared_with_their_checksums(tmp_path):
+    dataset = mnist(tmp_path)
+    checks = found(dataset, tmp_path)
+    assert checks["test", "checksum"][0] == "ok"
+    assert checks["test", "count"] == ("ok", "12 images")
+    path = tmp_path / "MNIST/raw/t10k-images-idx3-ubyte"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    checks = found(dataset, tmp_path)
+    assert checks["test", "checksum"] == ("differs", f"{path} is not the published file")
+    path.write_bytes(content[:-5])
+    assert found(dataset, tmp_path)["test", "files"][0] == "differs"
 
 
 def test_files_that_cannot_be_read(tmp_path):
