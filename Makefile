@@ -28,7 +28,7 @@ format: install ## put the code into its format
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: install ## time and memory of the gradient engine beside others, written to results/bench
-	$(BIN)/gradbench bench engine
+	$(BIN)/python scripts/benchmarks/engine.py
 
 tables: install ## the papers' tables from finished runs, written to outputs/tables
 	$(BIN)/gradbench tables --all out=outputs/tables

@@ -39,7 +39,6 @@ COMMANDS = {
     "report": "finished runs as one HTML file: tables, figures, controls, how to repeat them",
     "score": "new pictures by the network and detectors of a finished run, as CSV",
     "store": "ls, verify or prune the kept products of all runs",
-    "bench": "speed and memory of the gradient engine",
 }
 
 

@@ -1,7 +1,8 @@
 """The cost of a route: counts of work by shapes, prices by kind of device.
 
 The choice between routes must not depend on the moment (the same images give the same bytes), so
-it rests on shapes and on the constants of `costs.json`, which `gradbench bench routes` measures.
+it rests on shapes and on the constants of `costs.json`, which `scripts/benchmarks/routes.py`
+measures.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def explain(
     """Print layer, rule, route and modelled cost of every parameter tensor, and return them.
 
     One pass over two images is made. Routes are chosen by a static model of shapes and kind of
-    device; its prices come from `gradbench bench routes`.
+    device; its prices come from `scripts/benchmarks/routes.py`.
 
     Args:
         model: network in evaluation mode.

@@ -2,7 +2,7 @@
 
 Relative error of squared norms against float64, and time beside float32 with channels last:
 62 tensors, 500 CIFAR-10 test images, ResNet-18 of width 32 with results/weights/resnet18-cifar10-
-w32-s0, one thread of an AMD EPYC (`gradbench bench precision` measures it; all figures are in
+w32-s0, one thread of an AMD EPYC (`scripts/benchmarks/precision.py` measures it; all figures are in
 results/bench):
 
 | precision | median | 99 % of values below | largest | rank correlation of the sum | time |

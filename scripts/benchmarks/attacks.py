@@ -28,7 +28,7 @@ from gradbench.challenges.attacks.cw import CW
 from gradbench.challenges.attacks.fgsm import FGSM
 from gradbench.challenges.attacks.iterll import IterLL
 from gradbench.challenges.attacks.pgd import PGD
-from gradbench.challenges.base import Clean, clean_batch
+from gradbench.challenges.base import CleanBatch
 
 EPSILON, STEP = 8 / 255, 2 / 255
 ATTACKS = {
@@ -47,7 +47,7 @@ SHOWN = (
 )
 
 
-def attack_pair(name: str, f: Backbone, clean: Clean) -> dict[str, Callable[[], Tensor]]:
+def attack_pair(name: str, f: Backbone, clean: CleanBatch) -> dict[str, Callable[[], Tensor]]:
     """Return an attack on clean images, ours and foolbox's, with the same budget.
 
     Both return pixels in [0, 1], not rounded to the grid. The parameters of f are frozen for both,
@@ -126,7 +126,7 @@ class Effect:
     succeeded: Tensor
 
 
-def effect_of(f: Backbone, clean: Clean, attacked: Tensor) -> Effect:
+def effect_of(f: Backbone, clean: CleanBatch, attacked: Tensor) -> Effect:
     """Return what attacked pixels in [0, 1] do."""
     pixels = clean.grey / 255
     with torch.no_grad():
@@ -137,7 +137,7 @@ def effect_of(f: Backbone, clean: Clean, attacked: Tensor) -> Effect:
     return Effect(share, float(length.mean()) if len(length) else None, succeeded)
 
 
-def compare(name: str, f: Backbone, clean: Clean, rounds: int) -> list[dict[str, Any]]:
+def compare(name: str, f: Backbone, clean: CleanBatch, rounds: int) -> list[dict[str, Any]]:
     """Time one attack and foolbox's in turn, and return a row for each side."""
     try:
         runs = attack_pair(name, f, clean)
@@ -173,7 +173,7 @@ def main() -> None:
     f, _ = harness.make_backbone(options, images)
     f.requires_grad_(False)
     arrays = images.images[: len(images)], images.labels, images.sources
-    clean = clean_batch(*arrays, f.device, quantise=False)
+    clean = CleanBatch.from_pixels(*arrays, f.device, quantise=False)
     weights = options.checkpoint.stem if options.checkpoint else "random"
     if not options.checkpoint:
         with torch.no_grad():

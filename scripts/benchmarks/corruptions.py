@@ -14,7 +14,7 @@ from functools import partial
 import harness
 import pandas as pd
 
-from gradbench.challenges.base import clean_batch
+from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.corruptions.base import Corruption
 from gradbench.challenges.corruptions.constants import FAMILIES, TABLES
 from gradbench.config import load_member
@@ -32,7 +32,7 @@ def corrupt(corruption: Corruption, level: int, images: ImageSet, device) -> Non
     for start in range(0, len(images), BATCH):
         rows = slice(start, start + BATCH)
         arrays = images.images[rows], images.labels[rows], images.sources[rows]
-        batch = clean_batch(*arrays, device)
+        batch = CleanBatch.from_pixels(*arrays, device)
         corruption.to_pixels(corruption.perturb(batch, corruption.strength(level), 0), batch)
 
 

@@ -44,7 +44,7 @@ from torch.func import functional_call, grad, vmap
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import as_loss, squared_norms
-from gradbench.support.peak import Peaks
+from gradbench.support.memory import PeakMemory
 
 MICRO_BATCH = 8
 """Images at a time for `vmap`, and images of the batch on which the loop is measured."""
@@ -280,7 +280,7 @@ def peak_mib(name: str, options: argparse.Namespace) -> float | None:
     prepare(name, model, images[:2], options).run()  # code and tables that are loaded once
     contender = prepare(name, model, images, options)
     found: dict[str, float] = {}
-    with Peaks().watch(found.update):
+    with PeakMemory().watch(found.update):
         contender.run()
     return found.get("peak_mib" if options.device == "cpu" else "peak_device_mib")
 

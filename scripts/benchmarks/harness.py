@@ -490,7 +490,8 @@ def write_table(
     table = pd.DataFrame([dict(row) | about for row in rows])
     columns = [*dict.fromkeys(name for row in rows for name in row), *about]
     table = pd.DataFrame({name: table[name].map(_text) for name in dict.fromkeys(columns)})
-    print(table[[name for name in shown if name in table]].to_string(index=False))
+    if shown:
+        print(table[[name for name in shown if name in table]].to_string(index=False))
     machine = hardware.get("accelerator") or f"{options.threads}thread{'s'[options.threads == 1 :]}"
     size = f"{options.image_size}px" if getattr(options, "image_size", None) else None
     parts = [subject, condition.get("backbone")]

@@ -1,33 +1,33 @@
-"""`gradbench bench routes`: the prices behind the engine's choice of routes.
+"""The prices behind the gradient engine's choice of routes (gradbench/gradients/costs.py).
 
-Times every route of layers as they occur in networks, fits the price of each kind of work
-(`gradients/costs.py`) by least squares of relative errors, and tells how often, and at what loss,
-the static choice misses the fastest route. `--write` puts the prices where the engine reads them.
+    python scripts/benchmarks/routes.py
+    python scripts/benchmarks/routes.py --device cuda --write
+
+Times every route of layers as they occur in networks, fits the price of each kind of work by least
+squares of relative errors, and tells how often, and at what loss, the static choice misses the
+fastest route. `--write` puts the prices where the engine reads them.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from statistics import median
 
+import harness
 import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from gradbench.bench.networks import find_device
-from gradbench.bench.settings import Parser, cores, positive
-from gradbench.bench.timing import rotated, synchronize
 from gradbench.gradients.costs import PRICES, Work
 from gradbench.gradients.precision import arithmetic
 from gradbench.gradients.rules.base import Rule
 from gradbench.gradients.rules.convolution import Convolution, Geometry
 from gradbench.gradients.rules.linear import Linear
 from gradbench.report import provenance
-from gradbench.support.progress import Progress, say
 
 SLOWEST = 30
 """A route whose multiplications alone are so many times those of another is not timed."""
@@ -106,61 +106,36 @@ LAYERS = [
 ]
 
 
-def main(words: Sequence[str]) -> None:
-    """Run the benchmark."""
-    parser = Parser("gradbench bench routes", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
-    parser.add_argument("--threads", type=cores, help="threads of the processor (all)")
-    parser.add_argument("--rounds", type=positive, default=5, help="timings of each route (5)")
-    parser.add_argument(
-        "--write", action="store_true", help=f"write the prices to {PRICES.name} of the package"
-    )
-    given = parser.parse_args(words)
-    device = find_device(given.device)
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    with arithmetic("float32", device):
-        measured = time_all(LAYERS, given.rounds, device)
-    prices = fit(measured)
-    print(table(measured, prices))
-    print(json.dumps({device.type: prices}))
-    if given.write:
-        write(device, prices)
-        say(f"prices of {device.type} are in {PRICES.name}")
+Measured = dict[Layer, dict[str, tuple[Work, float]]]
+"""Layer -> route -> its work, and its median time for one image in nanoseconds."""
 
 
-def time_all(
-    layers: Sequence[Layer], rounds: int, device: torch.device
-) -> dict[Layer, dict[str, tuple[Work, float]]]:
-    """Return layer -> route -> its work, and its median time for one image in nanoseconds."""
-    found: dict[Layer, dict[str, tuple[Work, float]]] = {}
-    with Progress("timing routes", len(layers), "layers") as progress:
-        for layer in layers:
-            rule, (x, delta) = layer.rule(), layer.tensors(device)
-            routes = rule.routes(x.shape, delta.shape, device.type)
-            least = min(work.multiplications for work in routes.values())
-            names = [
-                name
-                for name, work in routes.items()
-                if work.multiplications <= SLOWEST * least and not _hopeless(name, layer)
-            ]
-            seconds: dict[str, list[float]] = {name: [] for name in names}
-            for i in range(rounds + 1):  # the first round warms up
-                for name in rotated(names, i):
-                    synchronize(device)
-                    begun = time.perf_counter()
-                    rule.norms(x, delta, name)
-                    synchronize(device)
-                    seconds[name].append(time.perf_counter() - begun)
-            found[layer] = {
-                name: (routes[name], median(seconds[name][1:]) / layer.images * 1e9)
-                for name in names
-            }
-            progress.advance(1, str(layer))
+def time_routes(layers: Sequence[Layer], rounds: int, device: torch.device) -> Measured:
+    """Time every route of layers, but for those that would take minutes."""
+    found: Measured = {}
+    for layer in layers:
+        rule, (x, delta) = layer.rule(), layer.tensors(device)
+        routes = rule.routes(x.shape, delta.shape, device.type)
+        least = min(work.multiplications for work in routes.values())
+        runs = {
+            name: partial(rule.norms, x, delta, name)
+            for name, work in routes.items()
+            if work.multiplications <= SLOWEST * least and not _is_hopeless(name, layer)
+        }
+        seconds = harness.time_in_turn(runs, rounds, device, shortest=0).seconds
+        found[layer] = {n: (routes[n], median(seconds[n]) / layer.images * 1e9) for n in seconds}
     return found
 
 
-def fit(measured: dict[Layer, dict[str, tuple[Work, float]]]) -> dict[str, dict[str, float]]:
+def _is_hopeless(route: str, layer: Layer) -> bool:
+    """Tell whether a route would take minutes: loops over small groups, Grams of many positions."""
+    if layer.kernel == 0:
+        return False
+    many = layer.groups > 32
+    return (route != "native" and many) or (route == "gram" and layer.size > 32)
+
+
+def fit_prices(measured: Measured) -> dict[str, dict[str, float]]:
     """Return route -> nanoseconds per unit of work, by least squares of relative errors."""
     kinds = [f.name for f in fields(Work)]
     found = {}
@@ -174,9 +149,7 @@ def fit(measured: dict[Layer, dict[str, tuple[Work, float]]]) -> dict[str, dict[
     return found
 
 
-def table(
-    measured: dict[Layer, dict[str, tuple[Work, float]]], prices: dict[str, dict[str, float]]
-) -> str:
+def report(measured: Measured, prices: dict[str, dict[str, float]]) -> str:
     """Return measured and modelled microseconds per image, and what the choice loses."""
     lines, taken, best, missed = [], 0.0, 0.0, 0
     for layer, routes in measured.items():
@@ -192,8 +165,7 @@ def table(
             f"{name} {nanoseconds / 1000:.0f} ({modelled[name] / 1000:.0f})"
             for name, (_, nanoseconds) in routes.items()
         )
-        verdict = "" if choice == fastest else f"  <- takes {choice}"
-        lines.append(f"{layer!s:<32} {cells}{verdict}")
+        lines.append(f"{layer!s:<32} {cells}{'' if choice == fastest else f'  <- takes {choice}'}")
     lines.append(
         f"microseconds per image, measured (modelled); the choice misses the fastest route in "
         f"{missed} of {len(measured)} layers and takes {taken / best:.3f} of the least total time"
@@ -201,25 +173,37 @@ def table(
     return "\n".join(lines)
 
 
-def write(device: torch.device, prices: dict[str, dict[str, float]]) -> None:
+def write_prices(device: torch.device, prices: dict[str, dict[str, float]]) -> None:
     """Write the prices of a kind of device into the package, with where they come from."""
     content = json.loads(PRICES.read_text())
     content["nanoseconds"][device.type] = prices
-    hardware = provenance.hardware(device)
     content["measured"][device.type] = {
-        "by": "gradbench bench routes --write",
-        "processor": hardware["processor"],
+        "by": "scripts/benchmarks/routes.py --write",
+        "processor": provenance.hardware(device)["processor"],
         "threads": torch.get_num_threads(),
         "device": str(device),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
     PRICES.write_text(json.dumps(content, indent=2) + "\n")
+    print(f"prices of {device.type} are in {PRICES.name}")
 
 
-def _hopeless(route: str, layer: Layer) -> bool:
-    """Whether a route would take minutes: a loop over small groups, Grams of many positions."""
-    if layer.kernel == 0:
-        return False
-    many = layer.groups > 32
-    return (route != "native" and many) or (route == "gram" and layer.size > 32)
+def main() -> None:
+    """Run the benchmark."""
+    parser = harness.options_parser(__doc__, ("rounds",), rounds=5)
+    parser.add_argument("--write", action="store_true", help=f"write the prices to {PRICES.name}")
+    options = parser.parse_args()
+    harness.start(options)
+    device = harness.find_device(options.device)
+    with arithmetic("float32", device):
+        measured = time_routes(LAYERS, options.rounds, device)
+    prices = fit_prices(measured)
+    print(report(measured, prices))
+    print(json.dumps({device.type: prices}))
+    if options.write:
+        write_prices(device, prices)
+
+
+if __name__ == "__main__":
+    harness.main_of(main)

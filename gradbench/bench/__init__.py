@@ -1,1 +1,0 @@
-"""Benchmarks of gradbench's own parts: what they cost beside an ordinary training step."""
