@@ -23,11 +23,8 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.attacks.bim import BIM
 from gradbench.challenges.attacks.cw import CW
-from gradbench.challenges.attacks.fgsm import FGSM
-from gradbench.challenges.attacks.iterll import IterLL
-from gradbench.challenges.attacks.pgd import PGD
+from gradbench.challenges.attacks.projected import BIM, FGSM, PGD, IterLL
 from gradbench.challenges.base import CleanBatch
 
 EPSILON, STEP = 8 / 255, 2 / 255
@@ -95,7 +92,7 @@ def attack_pair(name: str, f: Backbone, clean: CleanBatch) -> dict[str, Callable
         "cw": (CW(constant=0.01), carlini(9, 100, 0.01, initial_const=0.01)),
     }
     ours, theirs = pairs[name]
-    budget = {} if name.startswith("cw") else {"epsilon": ours.strength(None)}
+    budget = {} if name.startswith("cw") else {"epsilon": ours.strength_at(None)}
 
     def run_theirs() -> Tensor:
         criterion = foolbox.criteria.Misclassification(labels)
@@ -106,7 +103,7 @@ def attack_pair(name: str, f: Backbone, clean: CleanBatch) -> dict[str, Callable
         return theirs.run(model, pixels, criterion, **budget).detach()
 
     def run_ours() -> Tensor:
-        return ours.perturb(clean, ours.strength(None), 0, f) / 255
+        return ours.perturb(clean, ours.strength_at(None), 0, f) / 255
 
     return {"gradbench": run_ours, "foolbox": run_theirs}
 

@@ -15,8 +15,8 @@ import harness
 import pandas as pd
 
 from gradbench.challenges.base import CleanBatch
-from gradbench.challenges.corruptions.base import Corruption
-from gradbench.challenges.corruptions.constants import FAMILIES, TABLES
+from gradbench.challenges.corruptions.base import CommonCorruption
+from gradbench.challenges.corruptions.tables import FAMILIES, TABLES
 from gradbench.config import load_member
 from gradbench.data.imageset import ImageSet
 from gradbench.support.instantiate import instantiate
@@ -27,13 +27,13 @@ COUNT = 10_000
 """Times are for so many images."""
 
 
-def corrupt(corruption: Corruption, level: int, images: ImageSet, device) -> None:
+def corrupt(corruption: CommonCorruption, level: int, images: ImageSet, device) -> None:
     """Make the corrupted pixels of images, pass by pass, as a run does."""
     for start in range(0, len(images), BATCH):
         rows = slice(start, start + BATCH)
         arrays = images.images[rows], images.labels[rows], images.sources[rows]
         batch = CleanBatch.from_pixels(*arrays, device)
-        corruption.to_pixels(corruption.perturb(batch, corruption.strength(level), 0), batch)
+        corruption.to_pixels(corruption.perturb(batch, corruption.strength_at(level), 0), batch)
 
 
 def main() -> None:
