@@ -19,7 +19,7 @@ from gradbench.errors import Faulty, GradbenchError
 from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.base import BatchContext, Output
 from gradbench.outputs.catalogue import as_outputs
-from gradbench.support.external import external_call
+from gradbench.support.external import external_call, seed_process
 
 BATCH = 64
 """Images a pass. Fixed, since the last bits of a product may depend on it."""
@@ -144,13 +144,15 @@ def _read_batch(
     return ComputedOutputs(found, context.halvings, faults)
 
 
-def _read_users_own(output: Output, context: BatchContext) -> Tensor:
+def _read_users_own(output: Output, context: BatchContext, seed: int | None = None) -> Tensor:
     """Return what a user's own output reads, having looked at it; it gets copies."""
     member = f"output {output.name}: {type(output).__qualname__}.read"
     before = _state_of(context.backbone)
     context.lends_copies = True
     try:
         with external_call(member):
+            if seed is not None:
+                seed_process(seed)
             found = output.read(context)
     finally:
         context.lends_copies = False
@@ -192,10 +194,12 @@ def _check_alone(output: Output, backbone: Backbone, images: Tensor, whole: Tens
     member = f"output {output.name}: {type(output).__qualname__}.read"
     rows = [len(whole) - 1, len(whole) // 2, 0]
 
-    def read(chosen: list[int]) -> Tensor:
-        return _read_users_own(output, BatchContext(backbone, images[chosen], [output.needs]))
+    def read(chosen: list[int], seed: int | None = None) -> Tensor:
+        context = BatchContext(backbone, images[chosen], [output.needs])
+        return _read_users_own(output, context, seed)
 
-    few, again, copies, single = map(read, (rows, rows, rows[:1] * 3, rows[:1]))
+    few, again = read(rows), read(rows, seed=len(whole))
+    copies, single = read(rows[:1] * 3), read(rows[:1])
     if few.shape[1:] != whole.shape[1:]:
         raise Faulty(
             f"{member} gives values of shape {tuple(whole.shape[1:])} and {tuple(few.shape[1:])} "
