@@ -18,7 +18,7 @@ import numpy as np
 import study
 
 from gradbench.data.dataset import MissingData
-from gradbench.methods.profile import rank_auroc
+from gradbench.methods.tuning import rank_auroc
 from gradbench.run.fitting import image_scores
 from gradbench.run.sides import sides
 from gradbench.run.trial import Seen, Trial

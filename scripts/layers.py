@@ -19,7 +19,7 @@ import torch
 from gradbench.data.dataset import MissingData
 from gradbench.methods.base import Samples
 from gradbench.methods.gradient_oneclass import GradientOneClass
-from gradbench.methods.profile import rank_auroc
+from gradbench.methods.tuning import rank_auroc
 from gradbench.report.stages import stages
 from gradbench.run.sides import sides
 from gradbench.run.trial import Trial

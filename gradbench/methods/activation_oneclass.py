@@ -1,4 +1,4 @@
-"""The one-class fit of the gradients on activations instead: a control that takes no gradient."""
+"""The one-class and the fused score with activations in place of gradients, as controls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gradbench.methods.base import Detector, Outputs, Samples
-from gradbench.methods.class_profile import ClassProfile
+from gradbench.methods.gradient_fused import GradientFused
+from gradbench.methods.gradient_norms import ClassProfile
 from gradbench.methods.mahalanobis import MahalanobisV
 from gradbench.methods.oneclass_models import Mahalanobis
 
@@ -17,10 +18,10 @@ from gradbench.methods.oneclass_models import Mahalanobis
 class ActivationOneClass(Detector):
     """How far an image's activations lie from those of clean images of its predicted class.
 
-    What `gradient_oneclass` does with gradient norms, done with the spatial means of all channels
-    of all feature layers: values less the mean of the predicted class, Mahalanobis distance with
-    one shrunk covariance, fitted on the hold-out; no challenge image is seen. One forward pass. It
-    tells whether what `gradient_oneclass` finds takes gradients.
+    `gradient_oneclass` with the spatial means of all channels of all feature layers in place of
+    gradient norms: values less the mean of the predicted class, Mahalanobis distance with one
+    shrunk covariance, fitted on the hold-out; no challenge image is seen. One forward pass. It
+    shows whether the findings of `gradient_oneclass` need gradients.
 
     Differs from the paper (Lee et al. 2018, equations 1 and 2): all layers in one covariance,
     predicted in place of true and nearest classes, the hold-out in place of training images,
@@ -45,7 +46,7 @@ class ActivationOneClass(Detector):
         self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0
     ) -> ActivationOneClass:
         """Fit class means and covariance on the normal images."""
-        clean = {name: values[~fit.abnormal] for name, values in fit.outputs.items()}
+        clean = fit.clean
         self.layers = {n: v.shape[1] for n, v in clean.items() if n.startswith("layer_means/")}
         values, logits = self._values(clean), clean["logits"]
         self.model.fit(self.profile.fit(values, logits)(values, logits), seed)
@@ -77,3 +78,16 @@ class ActivationOneClass(Detector):
 
     def _values(self, outputs: Outputs) -> Tensor:
         return torch.cat([outputs[name] for name in self.layers], dim=1)
+
+
+class ActivationFused(GradientFused):
+    """s = z(energy) + max(0, z(log d)), d the distance of `activation_oneclass`.
+
+    The formula of `gradient_fused` with activations in place of gradients; it takes one forward
+    pass. The difference between the two is what the gradients add.
+    """
+
+    info = ActivationOneClass.info
+
+    def __init__(self):
+        self._join(ActivationOneClass(), knn=False)

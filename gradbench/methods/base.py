@@ -1,4 +1,4 @@
-"""What every detector declares and offers."""
+"""What every method declares and offers; detectors are the first kind of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -26,14 +26,14 @@ SUPERVISION = ("none", "synthetic", "tuning", "training")
 
 @dataclass(frozen=True)
 class Info:
-    """Where a detector comes from.
+    """Where a method comes from.
 
     Attributes:
         title: of the paper.
         venue: and year of publication.
         url: of the paper.
         code: of the authors, empty if none is public.
-        own: the detector is gradbench's own, built on the paper and not found there.
+        own: the method is gradbench's own, built on the paper and not found there.
     """
 
     title: str
@@ -51,13 +51,13 @@ class Samples:
         outputs: by name, normal images first.
         abnormal: (N,) bool.
         order: (N,) place of each image in a random order, by which few of many are drawn.
-        again: gives further passes over images: maps a pass and ascending rows to its result.
+        passes: makes a perturbed pass over the images at some ascending rows.
     """
 
     outputs: Outputs
     abnormal: Tensor
     order: Tensor | None = None
-    again: Callable[[PerturbedPass, Tensor], Tensor] | None = None
+    passes: Callable[[PerturbedPass, Tensor], Tensor] | None = None
 
     @classmethod
     def normal(cls, outputs: Outputs) -> Samples:
@@ -68,14 +68,18 @@ class Samples:
     @classmethod
     def join(cls, normal: Outputs, abnormal: Outputs) -> Samples:
         """Put the outputs of normal and of abnormal images together."""
-        names = list(normal)
         sizes = [len(next(iter(side.values()), ())) for side in (normal, abnormal)]
         return cls(
-            {name: torch.cat([normal[name], abnormal[name]]) for name in names},
+            {name: torch.cat([normal[name], abnormal[name]]) for name in normal},
             torch.arange(sum(sizes)) >= sizes[0],
         )
 
-    def drawn(self, count: int) -> Samples:
+    @property
+    def clean(self) -> Outputs:
+        """The outputs of the normal images."""
+        return {name: values[~self.abnormal] for name, values in self.outputs.items()}
+
+    def draw(self, count: int) -> Samples:
         """Return the first images of each side in the random order, at most so many of a side."""
         sides = [torch.nonzero(self.abnormal == side).flatten() for side in (False, True)]
         rows = torch.cat([r[self.order[r].argsort()[:count]].sort().values for r in sides])
@@ -83,19 +87,12 @@ class Samples:
             {name: values[rows] for name, values in self.outputs.items()},
             self.abnormal[rows],
             self.order[rows],
-            lambda what, inner: self.again(what, rows[inner]),
+            lambda one, inner: self.passes(one, rows[inner]),
         )
 
-    def look(self, what: PerturbedPass) -> Tensor:
-        """Return the result of a further pass over the images, (N, magnitudes, D)."""
-        return self.again(what, torch.arange(len(self.abnormal)))
-
-    def seen(self, detector: Detector) -> Outputs:
-        """Return the outputs that a detector scores, further passes included."""
-        return {
-            **self.outputs,
-            **{n: self.look(what) for n, what in detector.perturbed_passes.items()},
-        }
+    def perturb(self, one: PerturbedPass) -> Tensor:
+        """Return the result of a perturbed pass over the images, (N, magnitudes, D)."""
+        return self.passes(one, torch.arange(len(self.abnormal)))
 
 
 @dataclass(frozen=True)
@@ -114,18 +111,78 @@ class PassCount:
         return f"{self.forward} forward, {self.backward} backward"
 
 
-class Detector(ABC):
-    """A score for outputs of f: higher = more likely abnormal.
-
-    A detector is built from its YAML file in `configs/detector/`; its constructor holds settings,
-    `fit` learns, `score` measures. Fitted state is a flat dict of tensors, so that it can be kept
-    without pickle.
+class Fitted:
+    """Something whose fitted state is a flat dict of tensors, so that it is kept without pickle.
 
     Attributes:
-        info: the paper, or the one that a detector of our own is built on.
+        learned: names of the attributes that make up the state: tensors, empty ones before the
+            fit, or parts with a state of their own, whose names come before a dot.
+    """
+
+    learned: ClassVar[Sequence[str]] = ()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the fitted state, empty before the fit and where there is none."""
+        found = {}
+        for name in self.learned:
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                found |= {f"{name}.{n}": t for n, t in value.state().items()}
+            elif value.numel():
+                found[name] = value
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> Self:
+        """Take over a fitted state."""
+        for name in self.learned:
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                setattr(self, name, state[name])
+            else:
+                setattr(self, name, value.load(part_of(state, f"{name}.")))
+        return self
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries whose names have a prefix, without it."""
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+
+
+class Method(Fitted, ABC):
+    """A prediction from outputs of f, for example a score.
+
+    A method is built from its YAML file; its constructor holds settings, `fit` learns, `predict`
+    applies.
+
+    Attributes:
+        info: the paper, or the one that a method of our own is built on.
         supervision: what it sees of challenges: `none`, `synthetic` (only those it makes itself
             from clean images), `tuning` (to choose hyperparameters), `training` (to fit weights).
-        reads: names of the outputs it scores.
+        reads: names of the outputs that it predicts from.
+        version: raised when fits or predictions change, so that kept ones are not mistaken for
+            them.
+    """
+
+    info: ClassVar[Info]
+    supervision: ClassVar[str]
+    reads: Sequence[str]
+    version: ClassVar[int] = 1
+
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Self:
+        """Learn, and return itself; see `Detector.fit`."""
+        return self
+
+    @abstractmethod
+    def predict(self, outputs: Outputs) -> Tensor:
+        """Return the predictions for outputs, (N, ...)."""
+
+
+class Detector(Method):
+    """A score for outputs of f: higher = more likely abnormal.
+
+    `score` is the mathematics. Detectors are the members of `configs/detector/`.
+
+    Attributes:
         bank_reads: names of the outputs it needs on training images, empty if none. `labels` asks
             for their labels, `head/weight` and `head/bias` for f's last linear layer, see
             `BANK_EXTRAS`;
@@ -135,22 +192,17 @@ class Detector(ABC):
         synthetic: challenges that are made for it from the hold-out, for supervision `synthetic`:
             level, or None where there is none, by name in `configs/challenge/`.
         synthetic_images: hold-out images that they are made from, at most.
-        version: raised when fits or scores change, so that kept ones are not mistaken for them.
         half: score at which the detector's own probability is 0.5 (that the image is abnormal, for
             msp that of the class named), None where it has none.
         drawn: images of each side of *choose* that it gets at most, None for all: for detectors
             that make further passes over them.
     """
 
-    info: ClassVar[Info]
-    supervision: ClassVar[str]
-    reads: Sequence[str]
     bank_reads: Sequence[str] = ()
     hold_out_reads: Sequence[str] = ()
     synthetic: Mapping[str, int | None] = MappingProxyType({})
     synthetic_images: int = 0
     half: ClassVar[float | None] = None
-    version: ClassVar[int] = 1
     drawn: int | None = None
 
     @property
@@ -185,7 +237,7 @@ class Detector(ABC):
         moved = sum(len(what.magnitudes) for what in self.perturbed_passes.values())
         return PassCount(max(norms, int(bool(self.reads))) + steps + moved, norms + steps)
 
-    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Self:
         """Learn, and return itself.
 
         Args:
@@ -207,13 +259,9 @@ class Detector(ABC):
         Each is finite and a function of the image's own outputs, which are left as they are.
         """
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the fitted state, empty before `fit` and where there is none."""
-        return {}
-
-    def load(self, state: Mapping[str, Tensor]) -> Detector:
-        """Take over a fitted state."""
-        return self
+    def predict(self, outputs: Outputs) -> Tensor:
+        """Return (N,) scores, see `score`."""
+        return self.score(outputs)
 
     @property
     def clean_seen(self) -> str:

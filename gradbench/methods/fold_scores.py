@@ -164,10 +164,10 @@ def _samples(detector: Detector, sides: list[SideOutputs], rows: list[np.ndarray
         return joined
     size = len(rows[0])
 
-    def look(what: PerturbedPass, wanted: Tensor) -> Tensor:
+    def perturb(one: PerturbedPass, wanted: Tensor) -> Tensor:
         of_normal = wanted.numpy() < size
         parts = wanted.numpy()[of_normal], wanted.numpy()[~of_normal] - size
-        return torch.cat([s.again(what, r[part]) for s, r, part in zip(sides, rows, parts)])
+        return torch.cat([s.again(one, r[part]) for s, r, part in zip(sides, rows, parts)])
 
     order = [torch.from_numpy(side.again.order[r]) for side, r in zip(sides, rows)]
-    return replace(joined, order=torch.cat(order), again=look)
+    return replace(joined, order=torch.cat(order), passes=perturb)

@@ -44,6 +44,14 @@ class Gaussians:
         precision = torch.linalg.pinv(centred.T @ centred / len(features), hermitian=True)
         return cls(means, precision / scale / scale[:, None])
 
+    def state(self) -> dict[str, Tensor]:
+        """Return means and precision; empty where they are."""
+        return {"means": self.means, "precision": self.precision} if len(self.means) else {}
+
+    def load(self, state: Mapping[str, Tensor]) -> Gaussians:
+        """Return the Gaussians of a state."""
+        return Gaussians(state["means"], state["precision"])
+
     def distances(self, features: Tensor) -> Tensor:
         """Return half the squared Mahalanobis distance to every class, (N, C), at least 0.
 

@@ -1,17 +1,18 @@
-"""The papers' detector H: a two-layer perceptron on the squared gradient norms of f."""
+"""The papers' detector H, a two-layer perceptron on the squared gradient norms of f."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import Detector, Info, Outputs, Samples
-from gradbench.methods.profile import Normaliser, rank_auroc
+from gradbench.methods.base import Detector, Info, Outputs, Samples, part_of
+from gradbench.methods.gradient_norms import Normaliser
+from gradbench.methods.tuning import check_whole, rank_auroc
 
 PAPER = Info(
     "Gradients as a Measure of Uncertainty in Neural Networks",
@@ -22,6 +23,7 @@ OWN = replace(PAPER, own=True)
 """Of detectors that read the paper's gradients and are not in it."""
 
 
+@dataclass(eq=False)
 class Gradient(Detector):
     """H of Lee and AlRegib (2020): logit of a perceptron on all layers' squared gradient norms.
 
@@ -46,31 +48,29 @@ class Gradient(Detector):
         GradbenchError: for a setting out of range.
     """
 
+    label: str = "ones"
+    loss: str = "bce"
+    hidden: int = 64
+    normalisation: str = "log_standard"
+    epochs: int = 50
+    batch: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+
     info = PAPER
     supervision = "training"
     half = 0.0
 
-    def __init__(
-        self,
-        label: str = "ones",
-        loss: str = "bce",
-        hidden: int = 64,
-        normalisation: str = "log_standard",
-        epochs: int = 50,
-        batch: int = 256,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-4,
-    ):
-        for setting, value in (("hidden", hidden), ("epochs", epochs), ("batch", batch)):
-            if type(value) is not int or value < 1:
-                raise GradbenchError(f"gradient {setting}={value}: a whole number, at least 1")
-        if not lr > 0 or not weight_decay >= 0:
-            raise GradbenchError(f"gradient lr={lr} weight_decay={weight_decay}: above 0, from 0")
-        self.source = f"squared_norms/{label}/{loss}"
+    def __post_init__(self):
+        for setting in ("hidden", "epochs", "batch"):
+            check_whole(f"gradient {setting}", getattr(self, setting))
+        if not self.lr > 0 or not self.weight_decay >= 0:
+            raise GradbenchError(
+                f"gradient lr={self.lr} weight_decay={self.weight_decay}: above 0, from 0"
+            )
+        self.source = f"squared_norms/{self.label}/{self.loss}"
         self.reads = (self.source,)
-        self.hidden, self.epochs, self.batch = hidden, epochs, batch
-        self.lr, self.weight_decay = lr, weight_decay
-        self.normaliser = Normaliser(normalisation)
+        self.normaliser = Normaliser(self.normalisation)
         self.head: nn.Sequential | None = None
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Gradient:
@@ -123,9 +123,7 @@ class Gradient(Detector):
         """Take over normalisation and weights of H."""
         self.normaliser.load(state)
         self.head = self._perceptron(len(state["mean"]), torch.Generator())
-        self.head.load_state_dict(
-            {n.removeprefix("head."): t for n, t in state.items() if n.startswith("head.")}
-        )
+        self.head.load_state_dict(part_of(state, "head."))
         return self
 
     def _perceptron(self, features: int, draw: torch.Generator) -> nn.Sequential:
@@ -134,3 +132,43 @@ class Gradient(Detector):
             return nn.Sequential(
                 nn.Linear(features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1)
             )
+
+
+SYNTHETIC = {"gaussian_noise": 3, "gaussian_blur": 3, "fgsm": None}
+
+
+@dataclass(eq=False)
+class GradientSynthetic(Gradient):
+    """H of `gradient`, fitted on noise, blur and FGSM made from the hold-out, used on all others.
+
+    Half of the images that the challenges are made from fit H, the other half chooses its epoch,
+    each with what was made from it. No image of the measured challenge is seen, but where that is
+    of a family fitted on, or of a relative, the row says so (`gradbench.run.synthetic.relation`).
+
+    Differs from the paper: there H is fitted on the challenge itself.
+
+    Takes the settings of `gradient`, too.
+
+    Args:
+        challenges: level, or null where there is none, by name of the challenge's file.
+        images: hold-out images to make them from, at most; class-stratified.
+
+    Raises:
+        GradbenchError: for a setting out of range.
+    """
+
+    challenges: Mapping[str, int | None] | None = None
+    images: int = 2000
+
+    info = OWN
+    supervision = "synthetic"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.synthetic = dict(SYNTHETIC if self.challenges is None else self.challenges)
+        if not self.synthetic or type(self.images) is not int or self.images < 10:
+            raise GradbenchError(
+                f"gradient_synthetic challenges={self.synthetic} images={self.images}: name at "
+                "least one challenge and 10 images"
+            )
+        self.synthetic_images = self.images

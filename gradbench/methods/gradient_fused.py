@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -46,14 +46,15 @@ class GradientFused(Detector):
     def _join(self, oneclass: Detector, knn: bool) -> None:
         """Take the parts: what is rectified, and whether neighbours are added to energy."""
         self.oneclass = oneclass
-        self.neighbours = KNN() if knn else None
-        self.bank_reads = self.neighbours.bank_reads if knn else ()
+        self.knn = KNN() if knn else None
+        self.learned = ("mean", "std", "oneclass", *(["knn"] if knn else []))
+        self.bank_reads = self.knn.bank_reads if knn else ()
         self.mean = self.std = torch.empty(0)
 
     @property
     def reads(self) -> Sequence[str]:
         """What the parts score, energy the logits among it."""
-        return (*self.oneclass.reads, *(self.neighbours.reads if self.neighbours else ()))
+        return (*self.oneclass.reads, *(self.knn.reads if self.knn else ()))
 
     @property
     def hold_out_reads(self) -> Sequence[str]:
@@ -63,9 +64,9 @@ class GradientFused(Detector):
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientFused:
         """Fit the parts, then their means and standard deviations on the hold-out."""
         self.oneclass.fit(bank, fit, choose, seed)
-        if self.neighbours:
-            self.neighbours.fit(bank, fit, choose, seed)
-        parts = self._parts({n: v[~fit.abnormal] for n, v in fit.outputs.items()})
+        if self.knn:
+            self.knn.fit(bank, fit, choose, seed)
+        parts = self._parts(fit.clean)
         self.mean, std = parts.mean(0), parts.std(0, correction=0)
         self.std = torch.where(std > TINY, std, 1)
         return self
@@ -75,29 +76,12 @@ class GradientFused(Detector):
         parts = (self._parts(outputs) - self.mean) / self.std
         return rectified_sum(parts[:, 1:], parts[:, 0])
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the state of the parts, means and standard deviations."""
-        if not len(self.mean):
-            return {}
-        parts = {"oneclass": self.oneclass} | ({"knn": self.neighbours} if self.neighbours else {})
-        inner = {f"{p}.{n}": t for p, part in parts.items() for n, t in part.state().items()}
-        return {"mean": self.mean, "std": self.std} | inner
-
-    def load(self, state: Mapping[str, Tensor]) -> GradientFused:
-        """Take over the state of the parts, means and standard deviations."""
-        self.mean, self.std = state["mean"], state["std"]
-        for prefix, part in (("oneclass.", self.oneclass), ("knn.", self.neighbours)):
-            if part:
-                own = {n[len(prefix) :]: t for n, t in state.items() if n.startswith(prefix)}
-                part.load(own)
-        return self
-
     def _parts(self, outputs: Outputs) -> Tensor:
         """Return (N, 2 or 3): log distance of the profile, energy, distance to the neighbour."""
         parts = [
             self.oneclass.score(outputs).clamp(min=TINY).log(),
             energy_score(outputs["logits"]),
         ]
-        if self.neighbours:
-            parts.append(self.neighbours.score(outputs))
+        if self.knn:
+            parts.append(self.knn.score(outputs))
         return torch.stack(parts, dim=1)

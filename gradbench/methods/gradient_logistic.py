@@ -12,7 +12,8 @@ from torch import Tensor
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector, Outputs, Samples
 from gradbench.methods.gradient import OWN
-from gradbench.methods.profile import Normaliser, rank_auroc
+from gradbench.methods.gradient_norms import Normaliser
+from gradbench.methods.tuning import rank_auroc
 
 
 class GradientLogistic(Detector):
@@ -34,6 +35,7 @@ class GradientLogistic(Detector):
     info = OWN
     supervision = "training"
     half = 0.0
+    learned = ("weight", "bias")
 
     def __init__(
         self,
@@ -71,10 +73,9 @@ class GradientLogistic(Detector):
 
     def state(self) -> dict[str, Tensor]:
         """Return normalisation and coefficients."""
-        return self.normaliser.state() | {"weight": self.weight, "bias": self.bias}
+        return self.normaliser.state() | super().state()
 
     def load(self, state: Mapping[str, Tensor]) -> GradientLogistic:
         """Take over normalisation and coefficients."""
         self.normaliser.load(state)
-        self.weight, self.bias = state["weight"], state["bias"]
-        return self
+        return super().load(state)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from torch import Tensor
 
 from gradbench.errors import unknown
-from gradbench.methods.base import Detector, Outputs, Samples
-from gradbench.methods.class_profile import ClassProfile
+from gradbench.methods.base import Detector, Outputs, Samples, part_of
 from gradbench.methods.gradient import OWN
-from gradbench.methods.oneclass_forest import Forest
-from gradbench.methods.oneclass_models import Mahalanobis, Mixture, Neighbours
-from gradbench.methods.profile import log_norms
+from gradbench.methods.gradient_norms import ClassProfile, log_norms
+from gradbench.methods.oneclass_models import Forest, Mahalanobis, Mixture, Neighbours
 
 MODELS = {
     "mahalanobis": Mahalanobis,
@@ -21,22 +18,6 @@ MODELS = {
     "gmm": Mixture,
     "forest": Forest,
 }
-
-
-class Model(Protocol):
-    """What a model of the normal profiles offers."""
-
-    def fit(self, profiles: Tensor, seed: int) -> Model:
-        """Learn from (N, d) profiles of clean images."""
-
-    def distance(self, profiles: Tensor) -> Tensor:
-        """Return (N,), higher = further from the clean ones."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what was learnt."""
-
-    def load(self, state: Mapping[str, Tensor]) -> Model:
-        """Take it over."""
 
 
 class GradientOneClass(Detector):
@@ -50,7 +31,7 @@ class GradientOneClass(Detector):
 
     Args:
         model: `mahalanobis` (one covariance, with shrinkage; the default), `knn`, `gmm` or
-            `forest`, see `oneclass_models` and `oneclass_forest`.
+            `forest`, see `oneclass_models`.
         label: confounding label of the gradients read.
         loss: loss of the gradients read.
         settings: of the model.
@@ -74,7 +55,7 @@ class GradientOneClass(Detector):
         self.source = f"squared_norms/{label}/{loss}"
         self.reads = self.hold_out_reads = (self.source, "logits")
         self.profile = ClassProfile()
-        self.model: Model = MODELS[model](**(settings or {}))
+        self.model = MODELS[model](**(settings or {}))
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientOneClass:
         """Fit class means and model on the normal images."""
@@ -97,7 +78,5 @@ class GradientOneClass(Detector):
     def load(self, state: Mapping[str, Tensor]) -> GradientOneClass:
         """Take over class means and model."""
         self.profile.load(state)
-        self.model.load(
-            {n.removeprefix("model."): t for n, t in state.items() if n.startswith("model.")}
-        )
+        self.model.load(part_of(state, "model."))
         return self

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradbench.errors import GradbenchError
-from gradbench.methods.banks import declare, fitted_on
+from gradbench.methods.banks import bank_of, bank_reads, check_neighbours, kth_distance
 from gradbench.methods.base import Detector, Info, Outputs, Samples
-from gradbench.methods.neighbours import check_count, kth_distance
+from gradbench.methods.tuning import check_whole
 
 
 class KNN(Detector):
@@ -38,31 +35,21 @@ class KNN(Detector):
     )
     supervision = "none"
     reads = ("features",)
+    learned = ("features",)
 
     def __init__(self, k: int = 50, bank: str = "train"):
-        if type(k) is not int or k < 1:
-            raise GradbenchError(f"knn k={k}: a whole number, at least 1")
-        self.k = k
-        self.bank_reads, self.hold_out_reads = declare(bank, ("features",))
+        self.k = check_whole("knn k", k)
+        self.bank_reads, self.hold_out_reads = bank_reads(bank, ("features",))
         self.features = torch.empty(0)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> KNN:
         """Keep the directions of the features of the bank."""
-        normal = fitted_on(self, bank, fit)
+        normal = bank_of(self, bank, fit)
         self.features = functional.normalize(normal["features"], dim=1)
-        check_count("knn", self.k, self.features)
+        check_neighbours("knn", self.k, self.features)
         return self
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) distances, in [0, 2]."""
         queries = functional.normalize(outputs["features"], dim=1)
         return kth_distance(queries, self.features, self.k)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the features of the bank."""
-        return {"features": self.features} if len(self.features) else {}
-
-    def load(self, state: Mapping[str, Tensor]) -> KNN:
-        """Take over the features of the bank."""
-        self.features = state["features"]
-        return self

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector, Info, Outputs, Samples
-from gradbench.methods.choosing import checked_count
-from gradbench.methods.profile import rank_auroc
 from gradbench.methods.regression import TRIAL, Regression
+from gradbench.methods.tuning import check_whole, rank_auroc
 
 CEILING = 1000.0
 """Largest estimate; k neighbours at one and the same distance would have an infinite one."""
@@ -72,13 +71,14 @@ class Lid(Detector):
     supervision = "training"
     hold_out_reads = ("layer_means",)
     half = 0.0
+    learned = ("regression",)
 
     def __init__(
         self,
         neighbours: Sequence[int] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
         minibatch: int = 100,
     ):
-        self.minibatch = checked_count("minibatch", minibatch)
+        self.minibatch = check_whole("minibatch", minibatch, least=20)
         self.neighbours = tuple(neighbours)
         if not self.neighbours or any(type(k) is not int or k < 2 for k in self.neighbours):
             raise GradbenchError(f"lid neighbours={list(neighbours)}: whole numbers, at least 2")
@@ -119,7 +119,7 @@ class Lid(Detector):
             return {}
         return {
             **{f"{i}/{name}": t for i, (name, t) in enumerate(self.reference.items())},
-            **{f"regression.{n}": t for n, t in self.regression.state().items()},
+            **super().state(),
             "k": torch.tensor(self.k),
         }
 
@@ -127,9 +127,8 @@ class Lid(Detector):
         """Take over minibatch, k and regression."""
         places = sorted((int(key.split("/", 1)[0]), key) for key in state if "/" in key)
         self.reference = {key.split("/", 1)[1]: state[key] for _, key in places}
-        self.regression.load({n: state[f"regression.{n}"] for n in self.regression.state()})
         self.k = int(state["k"])
-        return self
+        return super().load(state)
 
     def _distances(self, outputs: Outputs) -> list[Tensor]:
         """Return the distances in every layer, without the smallest."""

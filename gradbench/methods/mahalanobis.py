@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradbench.methods.base import Detector, Info, Outputs, Samples
-from gradbench.methods.choosing import best_setting, checked_count, checked_numbers
+from gradbench.methods.base import Detector, Fitted, Info, Outputs, Samples
 from gradbench.methods.gaussians import Gaussians
 from gradbench.methods.regression import TRIAL, Regression
+from gradbench.methods.tuning import best_setting, check_numbers, check_whole
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 
 MAGNITUDES = (0, 0.01, 0.005, 0.002, 0.0014, 0.001, 0.0005)
@@ -87,6 +87,7 @@ class MahalanobisFE(MahalanobisV):
     supervision = "training"
     every_layer = True
     half = 0.0
+    learned = ("regression",)
 
     def __init__(self):
         super().__init__()
@@ -106,13 +107,12 @@ class MahalanobisFE(MahalanobisV):
         """Return Gaussians and regression."""
         if not self.gaussians:
             return {}
-        return super().state() | {f"regression.{n}": t for n, t in self.regression.state().items()}
+        return super().state() | Fitted.state(self)
 
     def load(self, state: Mapping[str, Tensor]) -> MahalanobisFE:
         """Take over Gaussians and regression."""
         super().load(state)
-        self.regression.load({n: state[f"regression.{n}"] for n in self.regression.state()})
-        return self
+        return Fitted.load(self, state)
 
     def _distances(self, outputs: Outputs) -> Tensor:
         """Return (N, layers)."""
@@ -138,8 +138,8 @@ class _Stepping(MahalanobisV):
 
     def __init__(self, magnitudes: Sequence[float] = MAGNITUDES, drawn: int = 200):
         super().__init__()
-        self.magnitudes = checked_numbers("magnitudes", magnitudes)
-        self.drawn = checked_count("drawn", drawn)
+        self.magnitudes = check_numbers("magnitudes", magnitudes)
+        self.drawn = check_whole("drawn", drawn, least=20)
         self.magnitude: float | None = None
 
     @property
@@ -200,7 +200,7 @@ class _Stepping(MahalanobisV):
         steps = self._steps()
         found: dict[float, Outputs] = {0.0: samples.outputs}
         if steps:
-            moved = {name: samples.look(one) for name, one in self._passes(steps).items()}
+            moved = {name: samples.perturb(one) for name, one in self._passes(steps).items()}
             found |= {m: {n: v[:, i] for n, v in moved.items()} for i, m in enumerate(steps)}
         return {m: found[m] for m in self.magnitudes}
 
@@ -247,15 +247,16 @@ class MahalanobisPFE(_Stepping, MahalanobisFE):
         """Fit the Gaussians to the training images, choose the step, fit the regression."""
         self.magnitude = None
         MahalanobisV.fit(self, bank, fit, choose, seed)
-        few = fit.drawn(self.drawn)
+        few = fit.draw(self.drawn)
         fitted, watched = self._tried(few), self._tried(choose)
         tried = []
         for m in self.magnitudes:
             trial = Regression().fit(self._distances(fitted[m]), few.abnormal, strength=TRIAL)
             tried.append((m, trial(self._distances(watched[m]))))
         self.magnitude = best_setting(tried, choose.abnormal)
-        used = fit.drawn(REGRESSED) if self.magnitude else fit
-        outputs = used.seen(self)
+        used = fit.draw(REGRESSED) if self.magnitude else fit
+        moved = {name: used.perturb(one) for name, one in self.perturbed_passes.items()}
+        outputs = {**used.outputs, **moved}
         self.regression.fit(self._distances(self._moved(outputs)), used.abnormal, seed)
         return self
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector, Info, Outputs, Samples
-from gradbench.methods.choosing import best_setting, checked_count, checked_numbers
+from gradbench.methods.tuning import best_setting, check_numbers, check_whole
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 
 INFO = Info(
@@ -85,8 +85,8 @@ class OdinFixed(Detector):
     supervision = "none"
 
     def __init__(self, temperature: float = 1000.0, magnitude: float = 0.0014):
-        (self.temperature,) = checked_numbers("temperature", [temperature], positive=True)
-        (self.magnitude,) = checked_numbers("magnitude", [magnitude])
+        (self.temperature,) = check_numbers("temperature", [temperature], positive=True)
+        (self.magnitude,) = check_numbers("magnitude", [magnitude])
 
     @property
     def reads(self) -> Sequence[str]:
@@ -132,9 +132,9 @@ class Odin(Detector):
         magnitudes: Sequence[float] = MAGNITUDES,
         drawn: int = 200,
     ):
-        self.temperatures = checked_numbers("temperatures", temperatures, positive=True)
-        self.magnitudes = checked_numbers("magnitudes", magnitudes)
-        self.drawn = checked_count("drawn", drawn)
+        self.temperatures = check_numbers("temperatures", temperatures, positive=True)
+        self.magnitudes = check_numbers("magnitudes", magnitudes)
+        self.drawn = check_whole("drawn", drawn, least=20)
         if set(self.temperatures) == {1.0} and set(self.magnitudes) == {0.0}:
             raise GradbenchError("odin with temperature 1 and no step is msp: give other values")
         self.chosen: OdinFixed | None = None
@@ -169,7 +169,7 @@ class Odin(Detector):
         for temperature in self.temperatures:
             found = {0.0: choose.outputs["logits"]}
             if steps:
-                moved = choose.look(self._pass(temperature))
+                moved = choose.perturb(self._pass(temperature))
                 found |= {m: moved[:, i] for i, m in enumerate(steps)}
             tried += [
                 ((temperature, m), odin_score(found[m], temperature))

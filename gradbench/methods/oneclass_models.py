@@ -1,7 +1,7 @@
-"""Models of the profiles of clean images: covariance, neighbours, mixture of Gaussians.
+"""Models of the profiles of clean images: covariance, neighbours, mixture of Gaussians, forest.
 
-Each has `fit(profiles, seed)`, `distance(profiles)`, `state` and `load`; profiles are (N, d)
-float64 with mean zero in every class. Settings are fixed, not tuned.
+Each has `fit(profiles, seed)`, `distance(profiles)`, higher = further from the clean ones, `state`
+and `load`; profiles are (N, d) float64 with mean zero in every class. Settings are not tuned.
 """
 
 from __future__ import annotations
@@ -10,24 +10,31 @@ import math
 import warnings
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from sklearn.covariance import ledoit_wolf
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.neighbours import check_count, kth_distance
+from gradbench.methods.banks import check_neighbours, kth_distance
+from gradbench.methods.base import Fitted
+from gradbench.methods.tuning import check_whole
 
 TINY = 1e-12
+NODE_PARTS = ("left", "right", "feature", "threshold", "depth")
 
 
-class Mahalanobis:
+class Mahalanobis(Fitted):
     """Mahalanobis distance with the covariance of Ledoit and Wolf (2004), shared by all classes.
 
     https://doi.org/10.1016/S0047-259X(03)00096-4; shrinkage towards a multiple of the identity
     keeps it invertible where there are fewer images than tensors, or tensors without gradient.
     """
+
+    learned = ("precision",)
 
     def __init__(self):
         self.precision = torch.empty(0)
@@ -42,17 +49,8 @@ class Mahalanobis:
         """Return (N,) Mahalanobis distances from zero, the mean of every class."""
         return ((profiles @ self.precision) * profiles).sum(1).clamp(min=0).sqrt()
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the precision."""
-        return {"precision": self.precision}
 
-    def load(self, state: Mapping[str, Tensor]) -> Mahalanobis:
-        """Take over the precision."""
-        self.precision = state["precision"]
-        return self
-
-
-class _Scaled:
+class _Scaled(Fitted):
     """Brings every tensor's profile to unit variance over the clean images."""
 
     def __init__(self):
@@ -74,31 +72,22 @@ class Neighbours(_Scaled):
         GradbenchError: if k is below 1, or at the fit above the number of images.
     """
 
+    learned = ("scale", "bank")
+
     def __init__(self, k: int = 10):
         super().__init__()
-        if type(k) is not int or k < 1:
-            raise GradbenchError(f"knn k={k}: a whole number, at least 1")
-        self.k = k
+        self.k = check_whole("knn k", k)
         self.bank = torch.empty(0)
 
     def fit(self, profiles: Tensor, seed: int = 0) -> Neighbours:
         """Keep the profiles."""
-        check_count("gradient_oneclass", self.k, profiles)
+        check_neighbours("gradient_oneclass", self.k, profiles)
         self.bank = self._fit_scale(profiles).float()
         return self
 
     def distance(self, profiles: Tensor) -> Tensor:
         """Return (N,) distances."""
         return kth_distance(profiles / self.scale, self.bank, self.k)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return scales and profiles."""
-        return {"scale": self.scale, "bank": self.bank}
-
-    def load(self, state: Mapping[str, Tensor]) -> Neighbours:
-        """Take over scales and profiles."""
-        self.scale, self.bank = state["scale"], state["bank"]
-        return self
 
 
 class Mixture(_Scaled):
@@ -113,6 +102,8 @@ class Mixture(_Scaled):
     Raises:
         GradbenchError: for a setting out of range.
     """
+
+    learned = ("scale", "weights", "means", "cholesky")
 
     def __init__(self, components: int = 5, ridge: float = 0.01):
         super().__init__()
@@ -144,12 +135,92 @@ class Mixture(_Scaled):
             found.append(constant - 0.5 * square)
         return -torch.stack(found, dim=1).logsumexp(1)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return scales, weights, means and Cholesky factors of the precisions."""
-        return {n: getattr(self, n) for n in ("scale", "weights", "means", "cholesky")}
 
-    def load(self, state: Mapping[str, Tensor]) -> Mixture:
-        """Take over scales and mixture."""
-        for name in ("scale", "weights", "means", "cholesky"):
-            setattr(self, name, state[name])
+def expected_depth(count: np.ndarray) -> np.ndarray:
+    """Return the mean path length of an unsuccessful search among `count` leaves (equation 1)."""
+    count = np.asarray(count, dtype=np.float64)
+    many = np.maximum(count, 3)
+    long = 2 * (np.log(many - 1) + np.euler_gamma) - 2 * (many - 1) / many
+    return np.where(count <= 1, 0.0, np.where(count == 2, 1.0, long))
+
+
+class Forest(Fitted):
+    """Isolation forest (Liu, Ting and Zhou 2008), https://doi.org/10.1109/ICDM.2008.17.
+
+    The score 2^(-mean depth / expected depth) of the paper, with its 100 trees of 256 images.
+
+    Args:
+        trees: number of trees.
+        samples: images that each tree sees; all where there are fewer.
+
+    Raises:
+        GradbenchError: for a setting below 1.
+    """
+
+    def __init__(self, trees: int = 100, samples: int = 256):
+        if any(type(value) is not int or value < 1 for value in (trees, samples)):
+            raise GradbenchError(f"forest trees={trees} samples={samples}: whole numbers, from 1")
+        self.trees, self.samples = trees, samples
+        self.nodes: dict[str, Tensor] = {}
+
+    def fit(self, profiles: Tensor, seed: int = 0) -> Forest:
+        """Grow the trees, and keep them as tables of (trees, nodes)."""
+        count = min(self.samples, len(profiles))
+        forest = IsolationForest(n_estimators=self.trees, max_samples=count, random_state=seed)
+        forest.fit(profiles.numpy())
+        most = max(tree.tree_.node_count for tree in forest.estimators_)
+        tables = {name: np.zeros((self.trees, most)) for name in NODE_PARTS}
+        for row, tree in enumerate(forest.estimators_):
+            for name, values in _table(tree.tree_).items():
+                tables[name][row, : len(values)] = values
+        self.nodes = {
+            name: torch.from_numpy(table.astype(np.float64 if name in NODE_PARTS[3:] else np.int64))
+            for name, table in tables.items()
+        }
+        self.nodes["expected"] = torch.from_numpy(expected_depth(np.array(count))).clone()
         return self
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tables."""
+        return dict(self.nodes)
+
+    def load(self, state: Mapping[str, Tensor]) -> Forest:
+        """Take over the tables."""
+        self.nodes = dict(state)
+        return self
+
+    def distance(self, profiles: Tensor) -> Tensor:
+        """Return (N,) scores in (0, 1)."""
+        profiles = profiles.float().double()  # scikit-learn's trees see float32
+        depth = torch.zeros(len(profiles), dtype=torch.float64)
+        rows = torch.arange(len(profiles))
+        for left, right, feature, threshold, ends in zip(
+            *(self.nodes[name] for name in NODE_PARTS)
+        ):
+            place = torch.zeros(len(profiles), dtype=torch.int64)
+            while True:  # a leaf is its own child
+                goes_left = profiles[rows, feature[place]] <= threshold[place]
+                following = torch.where(goes_left, left[place], right[place])
+                if torch.equal(following, place):
+                    break
+                place = following
+            depth += ends[place]
+        expected = self.nodes["expected"]
+        mean = depth / len(self.nodes["left"])
+        return torch.exp2(-mean / expected) if expected > 0 else torch.full_like(mean, 0.5)
+
+
+def _table(tree) -> dict[str, np.ndarray]:
+    """Return one tree's nodes: children (a leaf's are itself), split, and depth of its end."""
+    own = np.arange(tree.node_count)
+    leaf = tree.children_left < 0
+    steps = np.zeros(tree.node_count)
+    for node in own[~leaf]:  # parents stand before their children
+        steps[[tree.children_left[node], tree.children_right[node]]] = steps[node] + 1
+    return {
+        "left": np.where(leaf, own, tree.children_left),
+        "right": np.where(leaf, own, tree.children_right),
+        "feature": np.where(leaf, 0, tree.feature),
+        "threshold": tree.threshold,
+        "depth": steps + expected_depth(tree.n_node_samples),
+    }

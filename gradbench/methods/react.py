@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,6 +34,7 @@ class ReAct(Detector):
     supervision = "none"
     reads = ("features",)
     bank_reads = ("features", *HEAD)
+    learned = ("ceiling", "weight", "bias")
 
     def __init__(self, percentile: float = 90):
         if not 0 < percentile <= 100:
@@ -54,14 +53,3 @@ class ReAct(Detector):
         """Return (N,) energies."""
         rectified = outputs["features"].double().clamp(max=self.ceiling)
         return energy_score(rectified @ self.weight.T + self.bias)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return ceiling, weight and bias."""
-        if not len(self.weight):
-            return {}
-        return {"ceiling": self.ceiling, "weight": self.weight, "bias": self.bias}
-
-    def load(self, state: Mapping[str, Tensor]) -> ReAct:
-        """Take over ceiling, weight and bias."""
-        self.ceiling, self.weight, self.bias = (state[n] for n in ("ceiling", "weight", "bias"))
-        return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,13 +10,16 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
+from gradbench.methods.base import Fitted
+from gradbench.methods.gradient_norms import deviation
+
 STRENGTHS = np.logspace(-4, 4, 10)
 """Inverse strengths of the penalty, scikit-learn's and the published codes' own."""
 TRIAL = 1.0
 """Inverse strength while other settings are tried."""
 
 
-class Regression:
+class Regression(Fitted):
     """Logistic regression of abnormal against normal, its penalty chosen by cross-validation.
 
     As in the public code of the Mahalanobis detector (`LogisticRegressionCV` of scikit-learn).
@@ -25,6 +27,8 @@ class Regression:
     layers by their scale; the penalty is that of the best likelihood instead of the best accuracy;
     the folds of the cross-validation are shuffled.
     """
+
+    learned = ("mean", "std", "weight", "bias")
 
     def __init__(self):
         self.mean = self.std = self.weight = self.bias = torch.empty(0)
@@ -36,15 +40,15 @@ class Regression:
 
         Args:
             scores: of the layers.
-            abnormal: what is to be told.
+            abnormal: which images are abnormal.
             seed: of the folds of the cross-validation.
             strength: inverse strength of the penalty, without cross-validation, which takes fifty
                 times as long: for trials of other settings.
         """
         scores = scores.double()
-        self.mean, std = scores.mean(0), scores.std(0, correction=0)
-        self.std = torch.where(std > 1e-12 * self.mean.abs(), std, 1)
-        how = {"solver": "newton-cholesky", "max_iter": 200}
+        self.mean = scores.mean(0)
+        self.std = deviation(scores, self.mean)
+        settings = {"solver": "newton-cholesky", "max_iter": 200}
         if strength is None:
             folds = max(2, min(5, int(abnormal.sum()), int((~abnormal).sum())))
             model = LogisticRegressionCV(
@@ -53,10 +57,10 @@ class Regression:
                 scoring="neg_log_loss",
                 cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
                 use_legacy_attributes=False,
-                **how,
+                **settings,
             )
         else:
-            model = LogisticRegression(C=strength, **how)
+            model = LogisticRegression(C=strength, **settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of steps cut short where the sides part perfectly
             model.fit(((scores - self.mean) / self.std).numpy(), abnormal.numpy())
@@ -67,14 +71,3 @@ class Regression:
     def __call__(self, scores: Tensor) -> Tensor:
         """Return the (N,) logits of (N, L) scores."""
         return ((scores.double() - self.mean) / self.std) @ self.weight + self.bias
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that was fitted."""
-        return {n: getattr(self, n) for n in ("mean", "std", "weight", "bias")}
-
-    def load(self, state: Mapping[str, Tensor]) -> Regression:
-        """Take over what was fitted."""
-        self.mean, self.std, self.weight, self.bias = (
-            state[n] for n in ("mean", "std", "weight", "bias")
-        )
-        return self

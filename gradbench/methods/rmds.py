@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from gradbench.methods.banks import declare, fitted_on
+from gradbench.methods.banks import bank_of, bank_reads
 from gradbench.methods.base import Detector, Info, Outputs, Samples
 from gradbench.methods.gaussians import Gaussians
 
@@ -32,15 +30,15 @@ class RMDS(Detector):
     )
     supervision = "none"
     reads = ("features",)
+    learned = ("classes", "background")
 
     def __init__(self, bank: str = "train"):
-        wanted = ("features", "labels")
-        self.bank_reads, self.hold_out_reads = declare(bank, wanted)
+        self.bank_reads, self.hold_out_reads = bank_reads(bank, ("features", "labels"))
         self.classes = self.background = Gaussians(torch.empty(0), torch.empty(0))
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> RMDS:
         """Fit the Gaussians of the classes and that of all images."""
-        normal = fitted_on(self, bank, fit)
+        normal = bank_of(self, bank, fit)
         self.classes = Gaussians.fit(normal["features"], normal["labels"])
         self.background = Gaussians.fit(normal["features"], torch.zeros_like(normal["labels"]))
         return self
@@ -49,22 +47,3 @@ class RMDS(Detector):
         """Return (N,) differences of squared distances."""
         features = outputs["features"]
         return 2 * (self.classes.nearest(features) - self.background.nearest(features))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return means and precisions."""
-        if not len(self.classes.means):
-            return {}
-        return {
-            "classes.means": self.classes.means,
-            "classes.precision": self.classes.precision,
-            "background.means": self.background.means,
-            "background.precision": self.background.precision,
-        }
-
-    def load(self, state: Mapping[str, Tensor]) -> RMDS:
-        """Take over means and precisions."""
-        self.classes, self.background = (
-            Gaussians(state[f"{of}.means"], state[f"{of}.precision"])
-            for of in ("classes", "background")
-        )
-        return self

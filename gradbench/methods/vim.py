@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.banks import declare, fitted_on
+from gradbench.methods.banks import bank_of, bank_reads
 from gradbench.methods.base import Detector, Info, Outputs, Samples
 from gradbench.methods.energy import energy_score
+from gradbench.methods.tuning import check_whole
 
 
 def principal_dimension(width: int) -> int:
@@ -61,19 +60,16 @@ class ViM(Detector):
     )
     supervision = "none"
     reads = ("logits", "features")
+    learned = ("origin", "space", "alpha")
 
     def __init__(self, dimension: int | None = None, bank: str = "train"):
-        if dimension is not None and (type(dimension) is not int or dimension < 1):
-            raise GradbenchError(
-                f"vim dimension={dimension}: a whole number of at least 1, or null"
-            )
-        self.dimension = dimension
-        self.bank_reads, self.hold_out_reads = declare(bank, self.reads, head=True)
+        self.dimension = None if dimension is None else check_whole("vim dimension", dimension)
+        self.bank_reads, self.hold_out_reads = bank_reads(bank, self.reads, head=True)
         self.origin = self.space = self.alpha = torch.empty(0)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> ViM:
         """Find origin, residual space and scale."""
-        normal = fitted_on(self, bank, fit)
+        normal = bank_of(self, bank, fit)
         features, logits = normal["features"].double(), normal["logits"].double()
         width = features.shape[1]
         dimension = self.dimension or principal_dimension(width)
@@ -93,17 +89,6 @@ class ViM(Detector):
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) virtual logits minus the log-sum-exp of the real ones."""
         return self.alpha * self._residual(outputs["features"]) + energy_score(outputs["logits"])
-
-    def state(self) -> dict[str, Tensor]:
-        """Return origin, basis of the residual space and scale."""
-        if not len(self.origin):
-            return {}
-        return {"origin": self.origin, "space": self.space, "alpha": self.alpha}
-
-    def load(self, state: Mapping[str, Tensor]) -> ViM:
-        """Take over origin, basis and scale."""
-        self.origin, self.space, self.alpha = (state[n] for n in ("origin", "space", "alpha"))
-        return self
 
     def _residual(self, features: Tensor) -> Tensor:
         return ((features.double() - self.origin) @ self.space).norm(dim=1)

@@ -16,7 +16,7 @@ from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Samples
-from gradbench.methods.profile import rank_auroc
+from gradbench.methods.tuning import rank_auroc
 from gradbench.outputs.catalogue import built_in
 from gradbench.outputs.layers import head_tensors
 from gradbench.outputs.read import read_outputs
@@ -77,7 +77,7 @@ def parts(f):
         return replace(
             Samples.join(*(outputs(side, names) for side in sides)),
             order=torch.randperm(240, generator=torch.Generator().manual_seed(seed)),
-            again=lambda what, rows: what(f, pixels[rows]),
+            passes=lambda what, rows: what(f, pixels[rows]),
         )
 
     @cache

@@ -13,8 +13,9 @@ from gradbench.methods import gradient_logistic as logistic_module
 from gradbench.methods.base import Samples
 from gradbench.methods.gradient import Gradient
 from gradbench.methods.gradient_logistic import GradientLogistic
+from gradbench.methods.gradient_norms import Normaliser
 from gradbench.methods.msp import MSP, msp_score
-from gradbench.methods.profile import Normaliser, rank_auroc
+from gradbench.methods.tuning import rank_auroc
 
 NAME = "squared_norms/ones/bce"
 

@@ -11,7 +11,6 @@ from sklearn.covariance import EmpiricalCovariance
 
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import PassCount, Samples
-from gradbench.methods.choosing import tnr_at_95_tpr
 from gradbench.methods.gaussians import Gaussians
 from gradbench.methods.mahalanobis import (
     MahalanobisFE,
@@ -20,6 +19,7 @@ from gradbench.methods.mahalanobis import (
     MahalanobisV,
 )
 from gradbench.methods.regression import Regression
+from gradbench.methods.tuning import tnr_at_95_tpr
 from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.outputs.read import read_outputs
 
@@ -189,7 +189,7 @@ def test_p_chooses_the_step_with_the_best_tnr_on_choose(f, bank):
     choose = replace(
         choose,
         outputs=read_outputs(f, near, ["layer_means"]),
-        again=lambda what, rows: what(f, near[rows]),
+        passes=lambda what, rows: what(f, near[rows]),
     )
     grid = (0.1, 0.03, 0.0)
     worth = {}

@@ -12,8 +12,8 @@ from torch import nn
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import PassCount, Samples
-from gradbench.methods.choosing import best_setting, tnr_at_95_tpr
 from gradbench.methods.odin import Odin, OdinFixed, TopClass, odin_score
+from gradbench.methods.tuning import best_setting, tnr_at_95_tpr
 from gradbench.outputs.perturbed import PerturbedPass, gradient_signs
 
 
@@ -135,7 +135,7 @@ def test_passes_an_image():
 def test_one_pass_for_all_steps_of_a_temperature():
     f, asked = network(), []
     choose = samples(f, pixels(), torch.rand(40, 1, 8, 8))
-    plain = choose.again
+    plain = choose.passes
 
     def noted(what, rows):
         asked.append(what)

@@ -8,17 +8,21 @@ from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.activation_fused import ActivationFused
-from gradbench.methods.activation_oneclass import ActivationOneClass
+from gradbench.methods.activation_oneclass import ActivationFused, ActivationOneClass
 from gradbench.methods.base import Samples
-from gradbench.methods.class_profile import ClassProfile
 from gradbench.methods.energy import energy_score
 from gradbench.methods.gradient_fused import GradientFused, rectified_sum
+from gradbench.methods.gradient_norms import ClassProfile, log_norms
 from gradbench.methods.gradient_oneclass import MODELS, GradientOneClass
 from gradbench.methods.knn import KNN
-from gradbench.methods.oneclass_forest import Forest, expected_depth
-from gradbench.methods.oneclass_models import Mahalanobis, Mixture, Neighbours
-from gradbench.methods.profile import log_norms, rank_auroc
+from gradbench.methods.oneclass_models import (
+    Forest,
+    Mahalanobis,
+    Mixture,
+    Neighbours,
+    expected_depth,
+)
+from gradbench.methods.tuning import rank_auroc
 
 NAME = "squared_norms/ones/bce"
 

@@ -105,9 +105,9 @@ class Moving(Supervised):
         return {"again": "chosen"} if hasattr(self, "seen") else {}
 
     def fit(self, bank, fit, choose, seed=0):
-        self.tried = choose.look("tried")
-        self.few = fit.drawn(3)
-        self.moved = self.few.look("few")
+        self.tried = choose.perturb("tried")
+        self.few = fit.draw(3)
+        self.moved = self.few.perturb("few")
         self.bank = bank
         return super().fit(bank, fit, choose, seed)
 

@@ -8,17 +8,17 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from gradbench.errors import GradbenchError
-from gradbench.methods import neighbours
+from gradbench.methods import banks
+from gradbench.methods.banks import kth_distance
 from gradbench.methods.base import Samples
 from gradbench.methods.energy import Energy, energy_score
 from gradbench.methods.gradient_uncertainty import GradientUncertainty
 from gradbench.methods.gradnorm import GradNorm
 from gradbench.methods.knn import KNN
 from gradbench.methods.max_logit import max_logit_score
-from gradbench.methods.neighbours import kth_distance
-from gradbench.methods.profile import rank_auroc
 from gradbench.methods.react import ReAct
 from gradbench.methods.rmds import RMDS
+from gradbench.methods.tuning import rank_auroc
 from gradbench.methods.vim import ViM, principal_dimension
 
 NOTHING = Samples.normal({})
@@ -73,7 +73,7 @@ def test_gradient_uncertainty_is_the_sum():
 @pytest.mark.parametrize("k", [1, 7, 40])
 @pytest.mark.parametrize("block", [1, 100, 10**6])
 def test_kth_distance_is_scikit_learns(k, block, monkeypatch):
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(banks, "BLOCK", block)
     bank, queries = drawn(40, 5), drawn(13, 5, seed=1)
     expected = NearestNeighbors(n_neighbors=k).fit(bank.numpy()).kneighbors(queries.numpy())[0]
     np.testing.assert_allclose(kth_distance(queries, bank, k), expected[:, -1], rtol=1e-5)

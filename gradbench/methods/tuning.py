@@ -1,4 +1,4 @@
-"""Choosing a setting on the *choose* part."""
+"""Checks settings, and chooses them on the *choose* part."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from scipy.stats import rankdata
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.profile import rank_auroc
 
 Setting = TypeVar("Setting")
+
+
+def rank_auroc(scores: np.ndarray, abnormal: np.ndarray) -> float:
+    """Return P(abnormal > normal) + P(equal) / 2 of (N,) scores, fast enough for every epoch."""
+    ranks = rankdata(scores)
+    ones = int(abnormal.sum())
+    pairs = ones * (len(scores) - ones)
+    return float((ranks[abnormal].sum() - ones * (ones + 1) / 2) / pairs)
 
 
 def tnr_at_95_tpr(scores: np.ndarray, abnormal: np.ndarray) -> float:
     """Return the share of abnormal images above the threshold that keeps 95 % of the normal ones.
 
-    Kept are normal images with a score up to the threshold, at least 95 % of them; abnormal ones
-    are rejected above it. In the published codes this is "TNR at 95 % TPR", normal being positive.
+    Normal images up to the threshold are kept, at least 95 % of them; abnormal ones above it are
+    rejected. In the published codes this is "TNR at 95 % TPR", normal being positive.
 
     Args:
         scores: (N,), higher = more abnormal.
@@ -45,7 +53,7 @@ def best_setting(tried: Iterable[tuple[Setting, Tensor]], abnormal: Tensor) -> S
     return max(tried, key=worth)[0]
 
 
-def checked_numbers(
+def check_numbers(
     setting: str, values: Sequence[float], positive: bool = False
 ) -> tuple[float, ...]:
     """Return values to choose from as floats.
@@ -69,12 +77,12 @@ def checked_numbers(
     return numbers
 
 
-def checked_count(setting: str, value: int) -> int:
-    """Return a number of images to use, checked.
+def check_whole(setting: str, value: int, least: int = 1) -> int:
+    """Return a setting that must be a whole number of at least `least`.
 
     Raises:
-        GradbenchError: unless it is a whole number of at least 20.
+        GradbenchError: if it is not.
     """
-    if type(value) is not int or value < 20:
-        raise GradbenchError(f"{setting}={value}: a whole number, at least 20")
+    if type(value) is not int or value < least:
+        raise GradbenchError(f"{setting}={value}: a whole number, at least {least}")
     return value
