@@ -16,19 +16,14 @@ metrics:
   aupr:
     title: AUPR
     measures: {in: {metric: aupr, side: in}, balanced: {metric: aupr_balanced, side: out}}
-printed: [The print is made up.]
-cells:
-  - backbone: resnet18
-    method: {Baseline: msp, Energy: energy, Ours: gradient, Nobody's: nobody}
+notes: [The print is made up.]
+measured:
+  - in_dist: {A: cifar10, B: gtsrb}
+    backbone: resnet18
+    experiment: {A: [ood_cifar10, ood_cifar10_far], B: ood_gtsrb}
     challenge: {Far: [svhn, scenes], Near: cifar100}
-  - when: {in_dist: A}
-    in_dist: cifar10
-    experiment: [ood_cifar10, ood_cifar10_far]
-  - when: {in_dist: B}
-    in_dist: gtsrb
-    experiment: ood_gtsrb
-  - when: {method: "Nobody's", metric: aupr}
-    hole: "method not built: {method} for {metric}"
+    method: {Baseline: msp, Energy: energy, Ours: gradient}
+hole: "method not built: {method} for {metric}"
 """
 PRINTED = """\
 A,Far,Baseline,auroc,percent,80.00
@@ -67,6 +62,7 @@ def measured(challenge, method, value, metric="auroc", half=1.0, **more):
         "backbone": "resnet18",
         "width": 64,
         "in_dist": "cifar10",
+        "role": "main",
         "challenge_set": "ood",
         "source": "official",
         "supervision": {"msp": "none", "gradient": "training"}.get(method, "none"),
@@ -85,7 +81,8 @@ def measured(challenge, method, value, metric="auroc", half=1.0, **more):
 
 def absent(challenge, reason, **more):
     """Return the row of a challenge that was not measured."""
-    names = {"in_dist": "cifar10", "challenge_set": "ood", "challenge": challenge}
+    names = {"in_dist": "cifar10", "role": "main", "challenge_set": "ood"}
+    names |= {"challenge": challenge}
     return hole(reason, **(names | more))
 
 

@@ -13,7 +13,7 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.support.progress import step
 
 if TYPE_CHECKING:
-    from gradbench.report.papers.fill import Filling
+    from gradbench.report.papers.fill import FilledTable
 
 HELP = """\
 gradbench tables [list]
@@ -47,7 +47,7 @@ def main(words: list[str]) -> None:
         print(HELP)
         return
     with step("loading libraries"):
-        from gradbench.report.papers.spec import read_table, table_files
+        from gradbench.report.papers.table import read_table, table_files
 
     rest = without_dirs(words)
     if rest[:1] in ([], ["list"]):
@@ -65,15 +65,15 @@ def main(words: list[str]) -> None:
         from gradbench.cli.tables_runs import make
 
         failed = make(asked, fill_all(asked, tables, needed=False))
-    fillings = fill_all(asked, tables, needed=not asked.run)
-    _write(asked, fillings)
+    filled = fill_all(asked, tables, needed=not asked.run)
+    _write(asked, filled)
     if failed:
         raise GradbenchError(f"these runs failed, as said above: {', '.join(failed)}")
 
 
 def _list(extra: Sequence[str], dirs: Sequence[Path]) -> None:
     from gradbench.config import group_files
-    from gradbench.report.papers.spec import read_table, table_files
+    from gradbench.report.papers.table import read_table, table_files
 
     if extra:
         raise GradbenchError(f"`tables list` takes no {extra[0]}: --config-dir DIR alone")
@@ -82,8 +82,8 @@ def _list(extra: Sequence[str], dirs: Sequence[Path]) -> None:
     wide = max(len(table.name) for table in tables)
     print(f"tables ({len(tables)}): name, published numbers, of them with a method that is built")
     for table in tables:
-        built = sum(not one.hole and one.detector in detectors for one in table.wanted)
-        print(f"  {table.name:<{wide}}  {len(table.wanted):>4}  {built:>4}  {table.description}")
+        built = table.printed["detector"].isin(detectors).sum()
+        print(f"  {table.name:<{wide}}  {len(table.printed):>4}  {built:>4}  {table.description}")
 
 
 def without_dirs(words: Sequence[str]) -> list[str]:
@@ -145,7 +145,7 @@ def _read(words: list[str], there: Sequence[str]) -> Asked:
     )
 
 
-def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
+def fill_all(asked: Asked, tables, needed: bool) -> list[FilledTable]:
     """Fill tables from finished runs.
 
     Raises:
@@ -156,7 +156,7 @@ def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
 
     with step(f"reading the runs under {' and '.join(map(str, asked.places))}"):
         runs = find_runs(asked.places)
-    wants = [t.name for t in tables if any(not one.hole for one in t.wanted)]
+    wants = [table.name for table in tables if len(table.places)]
     if needed and not runs and wants:
         raise GradbenchError(
             f"no finished run under {' or '.join(map(str, asked.places))}: `gradbench tables "
@@ -169,37 +169,38 @@ def fill_all(asked: Asked, tables, needed: bool) -> list[Filling]:
     return found
 
 
-def _write(asked: Asked, fillings: list[Filling]) -> None:
+def _write(asked: Asked, filled: list[FilledTable]) -> None:
     """Print tables, or write them to a folder.
 
     Raises:
         GradbenchError: if the folder cannot be written.
     """
     from gradbench.report.page.page import page
-    from gradbench.report.papers import document, tidy
+    from gradbench.report.papers import document
+    from gradbench.report.papers.fill import to_csv
 
     render = {
         "terminal": document.terminal,
         "markdown": document.markdown,
-        "csv": lambda filling: tidy.tidy([filling]),
+        "csv": lambda filled: to_csv([filled]),
         "latex": document.latex_document,
         "html": document.html_fragment,
     }
     if asked.out is None:
         if asked.format == "csv":
-            print(tidy.tidy(fillings), end="")
+            print(to_csv(filled), end="")
         else:
-            print("\n\n".join(render[asked.format](one).rstrip("\n") for one in fillings))
+            print("\n\n".join(render[asked.format](one).rstrip("\n") for one in filled))
         return
     formats = [asked.format] if asked.format else [name for name in FORMATS if FORMATS[name]]
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
-        for filling in fillings:
+        for one in filled:
             for name in formats:
-                path = asked.out / f"{filling.table.name}{FORMATS[name] or '.txt'}"
-                text = render[name](filling).rstrip("\n")
+                path = asked.out / f"{one.table.name}{FORMATS[name] or '.txt'}"
+                text = render[name](one).rstrip("\n")
                 if name == "html":
-                    text = page(filling.table.title, text).rstrip("\n")
+                    text = page(one.table.title, text).rstrip("\n")
                 path.write_text(text + "\n", encoding="utf-8")
                 print(path)
     except OSError as fault:

@@ -22,7 +22,7 @@ from gradbench.report.page.pictures import pictures
 from gradbench.report.page.source import Source
 from gradbench.report.papers.document import html_fragment
 from gradbench.report.papers.fill import fill
-from gradbench.report.papers.spec import read_table, table_files
+from gradbench.report.papers.table import read_table, table_files
 from gradbench.report.section import Section
 from gradbench.report.table import detectors_table, tables
 from gradbench.support.progress import Progress, step
@@ -137,9 +137,9 @@ def _papers(sources: Sequence[Source], dirs: Sequence[Path]) -> list[tuple[str, 
     found = []
     runs = [source.run for source in sources]
     for name in table_files(dirs):
-        filling = fill(read_table(name, dirs), runs, dirs)
-        if any(cell.numbers for cell in filling.cells):
-            found.append((f"table-{name}", filling.table.title, Markup(html_fragment(filling, 3))))
+        filled = fill(read_table(name, dirs), runs, dirs)
+        if filled.runs:
+            found.append((f"table-{name}", filled.table.title, Markup(html_fragment(filled, 3))))
     return found
 
 

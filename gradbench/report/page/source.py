@@ -10,9 +10,7 @@ from typing import Any
 
 from gradbench.errors import GradbenchError
 from gradbench.report.numbers import accuracies
-from gradbench.report.papers.chosen import narrower
-from gradbench.report.papers.marks import images
-from gradbench.report.papers.runs import NEEDED, Run, find_runs, jobs
+from gradbench.report.papers.runs import Run, find_runs, jobs, missing_files
 from gradbench.report.view import View
 
 
@@ -70,9 +68,9 @@ class Source:
     @cached_property
     def marks(self) -> list[str]:
         """What sets all numbers of the run apart from published ones."""
-        sizes = narrower(self.run, self._dirs)
+        sizes = self.run.narrower(self._dirs)
         found = [f"{self.about['backbone']} of {sizes}, as configured"] if sizes else []
-        return found + images(self.run)
+        return found + self.run.image_notes()
 
 
 def find(folders: Sequence[Path], dirs: Sequence[Path] = ()) -> list[Source]:
@@ -107,7 +105,7 @@ def read(paths: Sequence[Path], dirs: Sequence[Path] = ()) -> list[Source]:
 def _check(path: Path) -> None:
     if not os.path.isdir(path):
         raise GradbenchError(f"{path}: there is no such folder, nor a run named so in outputs/")
-    missing = [name for name in NEEDED if not os.path.isfile(path / name)]
+    missing = missing_files(path)
     if len(missing) == 1:
         raise GradbenchError(
             f"the run in {path} is only half-written ({missing[0]} missing): the command that made "

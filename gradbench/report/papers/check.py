@@ -1,40 +1,31 @@
-"""Whether the numbers of tables that were written to files are those of print and runs."""
+"""Whether the numbers of written tables are those of the print and of the runs they name."""
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from math import isclose
 from pathlib import Path
 
-from gradbench.errors import GradbenchError
-from gradbench.report import published
-from gradbench.report.papers.layout import DIFFERENCE, PUBLISHED, heads, joined
-from gradbench.report.papers.measures import points
-from gradbench.report.papers.spec import Table, read_table
-from gradbench.report.papers.tidy import COLUMNS
-from gradbench.report.published import NAMING, Printed
-from gradbench.run.rows import read_csv, rows_file
-from gradbench.support.text import from_spreadsheet
+import numpy as np
+import pandas
 
-NUMBER = re.compile(r"[+−]?\d+(?:\.\d+)?")
-TITLE = re.compile(r"^# (\w+): ")
-Line = Mapping[str, str]
-"""A line of the tidy CSV."""
+from gradbench.errors import GradbenchError
+from gradbench.report.grid import markdown
+from gradbench.report.papers.fill import COLUMNS, OUR_ROW, REAL, from_csv, in_points
+from gradbench.report.papers.layout import Notes, panels
+from gradbench.report.papers.runs import Run
+from gradbench.report.papers.table import read_table
+from gradbench.report.published import NAMING, published_files, read_published
 
 
 def is_table(path: Path) -> bool:
     """Tell whether a file is a table that `gradbench tables format=csv` wrote."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return tuple(next(csv.reader(file), ())) == COLUMNS
+    with open(path, encoding="utf-8") as file:
+        return file.readline().strip() == ",".join(COLUMNS)
 
 
 def check(path: Path, root: Path) -> tuple[int, list[str]]:
     """Compare a tidy CSV with the published numbers and the rows of the runs that it names.
 
-    A Markdown file of the same name beside it is compared with the CSV, cell by cell.
+    A Markdown file of the same name beside it must hold the panels that the CSV gives.
 
     Args:
         path: of the CSV.
@@ -43,125 +34,53 @@ def check(path: Path, root: Path) -> tuple[int, list[str]]:
     Returns:
         How many numbers were compared, and a sentence for each that is wrong.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = [
-            {name: from_spreadsheet(cell or "") for name, cell in line.items()}
-            for line in csv.DictReader(file)
-        ]
-    printed = {n[: len(NAMING)]: n for f in published.files().values() for n in published.load(f)}
-    count, faults = 0, []
-    for line in lines:
-        one = printed.get(tuple(line[name] for name in NAMING))
-        where = f"{path.name}, {line['challenge']}, {line['method']}, {line['metric']}"
-        count += 1
-        if one is None or one.value != line["published"]:
-            faults.append(f"{where}: {line['published']} was not published")
-        elif line["measured"]:
-            for name, right in _expected(line, one, root).items():
-                count += bool(line[name])
-                if not _same(line[name], right):
-                    faults.append(f"{where}: {name} {line[name]} is not in {line['run']}")
+    cells = from_csv(path)
+    printed = pandas.concat(map(read_published, published_files().values()))
+    printed = printed[[*NAMING, "value"]]
+    found = cells.merge(printed, how="left", on=list(NAMING))
+    where = path.name + ", " + found["challenge"] + ", " + found["method"] + ", " + found["metric"]
+    wrong = found["published"] != found["value"]
+    faults = list((where + ": " + found["published"] + " was not published")[wrong])
+    right = _from_runs(found, root)
+    measured = found["run"] != ""
+    for name in REAL:
+        same = np.isclose(found[name], right[name], rtol=0, atol=2e-6, equal_nan=True)
+        wrong = measured & ~same
+        texts = where + f": {name} " + found[name].astype(str) + " is not in " + found["run"]
+        faults += list(texts[wrong])
+    count = len(found) + int(found.loc[measured, list(REAL)].notna().sum().sum())
     beside = path.with_suffix(".md")
-    if beside.is_file():
-        compared, wrong = _markdown(beside, lines)
-        count, faults = count + compared, faults + wrong
-    return count, faults
+    return count, faults + (_check_markdown(beside, cells) if beside.is_file() else [])
 
 
-def _expected(line: Line, one: Printed, root: Path) -> dict[str, float | None]:
-    """Return what a run's rows say of a cell; None for what must be empty."""
-    columns = ("in_dist", "backbone", "challenge", "level", "method", "protocol", "metric", "side")
-    try:
-        rows = _rows(root / line["run"])
-    except GradbenchError:
-        return dict.fromkeys(("measured", "lo", "hi"), float("nan"))
-    kept = rows[rows["threshold_rule"] == line["our_threshold_rule"]]
-    for name in columns:
-        kept = kept[kept[name] == line[f"our_{name}"]]
-    values = kept["value"].dropna()
-    if values.empty:
-        return {"measured": float("nan")}
-    alone = len(values) == 1
-    lo, hi = (kept["lo"].iloc[0], kept["hi"].iloc[0]) if alone else (values.min(), values.max())
-    known = {"measured": values.mean(), "lo": lo, "hi": hi}
-    if line["difference"]:
-        known["difference"] = values.mean() - points(one.number, one.unit)
-    return {name: None if value != value else float(value) for name, value in known.items()}
-
-
-@cache
-def _rows(folder: Path):
-    rows = read_csv(rows_file(folder))
-    return rows[(rows["fold"] == "all") & rows["challenge_set"].ne("control")]
-
-
-def _same(text: str, value: float | None) -> bool:
-    if value is None or not text:
-        return value is None and not text
-    return isclose(float(text), value, abs_tol=2e-6)
-
-
-def _markdown(path: Path, lines: Sequence[Line]) -> tuple[int, list[str]]:
-    """Compare the numbers of a Markdown file with those of the CSV."""
-    text = path.read_text(encoding="utf-8")
-    title = TITLE.match(text)
-    if not title:
-        return 0, [f"{path.name}: its first line does not name the table"]
-    table = read_table(title[1])
-    known: dict[tuple, list[Line]] = {}
-    for line in lines:
-        known.setdefault(_place(table, line), []).append(line)
-    count, faults = 0, []
-    for place, kind, cell in _cells(table, text):
-        shown = NUMBER.findall(cell)
-        count += len(shown)
-        right = _numbers(known.get(place, []), kind)
-        faults += [
-            f"{path.name}: {number} ({', '.join(filter(None, (*place[1], place[2])))}, {kind}) is "
-            f"not in {path.with_suffix('.csv').name}"
-            for number in shown
-            if not any(_rounds(number, value) for value in right)
-        ]
-    return count, faults
-
-
-def _place(table: Table, line: Line) -> tuple[str, tuple[str, ...], str]:
-    one = Printed(**{name: line.get(name, "") for name in Printed._fields})
-    layout = table.layout
-    columns = joined(table, one, layout["columns"])
-    return joined(table, one, layout["panels"]), heads(table, one, layout["rows"]), columns
-
-
-def _cells(table: Table, text: str) -> Iterator[tuple[tuple, str, str]]:
-    """Yield the place, the name of the line and the text of every cell of a Markdown file."""
-    labels = len(table.layout["rows"])
-    panel, header, words = "", [], [""] * labels
-    for line in text.splitlines():
-        if line.startswith("## "):
-            panel, header = line[3:], []
-        if not line.startswith("|"):
+def _from_runs(cells: pandas.DataFrame, root: Path) -> pandas.DataFrame:
+    """Return what the runs' rows say of each cell, NaN where they say nothing."""
+    names = [f"our_{name}" for name in OUR_ROW]
+    right = pandas.DataFrame(np.nan, index=cells.index, columns=list(REAL))
+    for run, own in cells[cells["run"] != ""].groupby("run"):
+        try:
+            rows = Run(root / run).main_rows
+        except GradbenchError:  # no such run: nothing of it can be right
             continue
-        cells = [c.strip().replace("\\|", "|") for c in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if not header:
-            header, words = cells, [""] * labels
-        elif not set("".join(cells)) <= set("-: "):
-            words = [new or old for new, old in zip(cells, words)]
-            for column, cell in zip(header[labels + 1 :], cells[labels + 1 :]):
-                yield (panel, tuple(words), column), cells[labels], cell
+        rows = rows[(rows["fold"] == "all") & rows["value"].notna()]
+        rows = rows.assign(**{f"our_{n}": rows[n].astype(str).replace("<NA>", "") for n in OUR_ROW})
+        for cell, one in rows.merge(own[names].reset_index(), on=names).groupby("index"):
+            values = one["value"]
+            lo, hi = one[["lo", "hi"]].iloc[0] if len(one) == 1 else (values.min(), values.max())
+            right.loc[cell, ["measured", "lo", "hi"]] = values.mean(), lo, hi
+    differs = cells["difference"].notna()
+    published = [in_points(float(v), u) for v, u in zip(cells["published"], cells["unit"])]
+    right["difference"] = (right["measured"] - published).where(differs)
+    return right
 
 
-def _numbers(lines: Sequence[Line], kind: str) -> list[float]:
-    """Return the numbers that a cell may show, in the unit of the print."""
-    if kind == PUBLISHED:
-        return [float(line["published"]) for line in lines]
-    names = ("difference",) if kind == DIFFERENCE else ("measured", "lo", "hi")
-    share = 100 if lines and lines[0]["unit"] == "fraction" else 1
-    lines = [line for line in lines if kind in (line["line"], DIFFERENCE)]
-    return [float(line[name]) / share for line in lines for name in names if line[name]]
-
-
-def _rounds(shown: str, value: float) -> bool:
-    """Tell whether a text is the rounding of a number."""
-    text = shown.replace("−", "-").lstrip("+")
-    half = 0.5 * 10.0 ** -len(text.partition(".")[2])
-    return abs(float(text) - value) <= half + 1e-6
+def _check_markdown(path: Path, cells: pandas.DataFrame) -> list[str]:
+    """Compare a Markdown file with the tables that its CSV gives, line by line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    due, shown = [], [line for line in lines if line.startswith("|")]
+    for grids in panels(read_table(cells["table"].iloc[0]), cells, Notes()).values():
+        due += [line for grid in grids for line in markdown(grid).splitlines()]
+    if len(due) != len(shown):
+        return [f"{path.name}: {len(shown)} lines of tables, and {len(due)} in its CSV"]
+    wrong = [i for i in range(len(due)) if due[i] != shown[i]]
+    return [f"{path.name}: '{shown[i]}' is not in {path.stem}.csv" for i in wrong]

@@ -2,200 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from textwrap import fill as wrap
 
 from gradbench.report import grid
 from gradbench.report.grid import ALIKE
 from gradbench.report.markup import framed, html, html_text, latex, latex_text
-from gradbench.report.papers.conventions import conventions, made_from
-from gradbench.report.papers.fill import Filling
-from gradbench.report.papers.layout import Notes, Panel, panels
-from gradbench.report.papers.verdict import verdict
+from gradbench.report.papers.fill import FilledTable
+from gradbench.report.papers.layout import Notes, panels
+from gradbench.report.papers.sentences import comparison, conventions, made_from
 
-BOLD = "the best of its group"
 NEAR = (
     f"{ALIKE}: not distinguishable from the best: the interval of their difference in the run "
-    "holds zero (rows of `auroc_difference`)"
+    "holds zero (rows of `auroc_difference`)."
 )
 WIDTH = 100
 """Columns of a terminal that a table should fit in."""
-PAGE = 60
-"""Lines of a printed table that leave room for its notes."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What every form of a table is made of.
-
-    Attributes:
-        title: of the table.
-        head: conventions, a sentence each.
-        panels: its texts.
-        verdict: sentences.
-        notes: with their letters.
-        made: from which runs.
-    """
-
-    title: str
-    head: list[str]
-    panels: list[Panel]
-    verdict: list[str]
-    notes: list[str]
-    made: list[str]
-
-
-def parts(filling: Filling, own_line: bool = False) -> Parts:
-    """Return the parts of a table; `own_line` puts intervals in lines of their own."""
+def terminal(filled: FilledTable, width: int = WIDTH) -> str:
+    """Return a table as aligned text, wide panels in pieces below each other."""
     notes = Notes()
-    laid = panels(filling, notes, own_line)
-    head = conventions(filling)
-    if any(cell.near for cell in filling.cells):
-        head.append(f"{NEAR}.")
-    table = filling.table
-    title = f"{table.name}: {table.title}"
-    said = verdict(filling).sentences()
-    return Parts(title, head, laid, said, notes.lines(), made_from(filling))
-
-
-def terminal(filling: Filling, width: int = WIDTH) -> str:
-    """Return a table as aligned text, in narrow columns where it would be too wide otherwise."""
-    found = parts(filling)
-    texts = [grid.plain(panel.grid) for panel in found.panels]
-    if _broad(texts) > width:
-        found = parts(filling, own_line=True)
-        texts = [_in_pieces(panel.grid, width) for panel in found.panels]
-    blocks = [
-        found.title,
-        _wrapped([*found.head, f"*: {BOLD}."], width),
-        *(f"{p.title}\n\n{text}" if p.title else text for p, text in zip(found.panels, texts)),
-        _wrapped(found.notes, width, bullet=""),
-        f"Verdict\n{_wrapped(found.verdict, width)}",
-        _wrapped(found.made, width),
-    ]
+    found = panels(filled.table, filled.cells, notes, width)
+    blocks = [_title(filled), _wrapped(_head(filled, "*"), width)]
+    for title, grids in found.items():
+        blocks += [title, *map(grid.plain, grids)]
+    blocks += [_wrapped(notes.lines(), width, bullet="")]
+    blocks += ["Compared with the print\n" + _wrapped(comparison(filled), width)]
+    blocks += [_wrapped(made_from(filled), width)]
     return "\n\n".join(block for block in blocks if block)
 
 
-def markdown(filling: Filling) -> str:
+def markdown(filled: FilledTable) -> str:
     """Return a table as Markdown."""
-    found = parts(filling)
-    blocks = [
-        f"# {found.title}",
-        _listed([*found.head, f"Bold: {BOLD}."]),
-        *_each(found, lambda panel: grid.markdown(panel.grid), "## {}"),
-        _listed(found.notes),
-        "## Verdict",
-        _listed(found.verdict),
-        "## Made from",
-        _listed(found.made),
-    ]
+    notes = Notes()
+    found = panels(filled.table, filled.cells, notes)
+    blocks = [f"# {_title(filled)}", _listed(_head(filled))]
+    for title, (only,) in found.items():
+        blocks += [f"## {title}" * bool(title), grid.markdown(only)]
+    blocks += [_listed(notes.lines()), "## Compared with the print", _listed(comparison(filled))]
+    blocks += ["## Made from", _listed(made_from(filled))]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def latex_document(filling: Filling) -> str:
-    r"""Return a table environment for a paper; needs `\usepackage{booktabs}`.
+def latex_document(filled: FilledTable) -> str:
+    r"""Return a table environment for each panel; needs `\usepackage{booktabs}`.
 
-    What would be taller than a page is continued in a second environment under the same number,
-    and its notes follow as text.
+    Panels share one number; the notes follow as text.
     """
-    found = parts(filling)
-    pages = _pages(found.panels)
-    title = latex_text(found.title)
-    notes = _latex_notes(found)
-    lines = [f"% {found.title}; needs \\usepackage{{booktabs}}"]
-    for place, page in enumerate(pages):
+    notes = Notes()
+    title, label = latex_text(_title(filled)), filled.table.name.replace("_", "-")
+    lines = [f"% {_title(filled)}; needs \\usepackage{{booktabs}}"]
+    for i, (panel, (only,)) in enumerate(panels(filled.table, filled.cells, notes).items()):
+        named = f" ({latex_text(panel)})" if panel else ""
         lines += [r"\begin{table}", r"\centering\scriptsize"]
-        if place:
-            lines.append(f"\\addtocounter{{table}}{{-1}}\\caption{{{title} (continued)}}")
-        else:
-            label = filling.table.name.replace("_", "-")
-            lines += [f"\\caption{{{title}}}", f"\\label{{tab:{label}}}"]
-        for panel in page:
-            if panel.title:
-                named = latex_text(panel.title)
-                lines.append(f"\\par\\smallskip\\textit{{{named}}}\\par\\smallskip")
-            lines.append(latex(panel.grid))
-        if len(pages) == 1:
-            lines += [r"\par\smallskip\raggedright", *notes]
-        lines.append(r"\end{table}")
-    if len(pages) > 1:
-        lines += [r"\begin{flushleft}\scriptsize", *notes, r"\end{flushleft}"]
-    return "\n".join(lines) + "\n"
-
-
-def _pages(panels: list[Panel]) -> list[list[Panel]]:
-    """Return the panels of each page, in order; one that is taller than a page stands alone."""
-    pages: list[list[Panel]] = []
-    room = 0
-    for panel in panels:
-        rows = len(panel.grid.rows)
-        if not pages or rows > room:
-            pages.append([])
-            room = PAGE
-        pages[-1].append(panel)
-        room -= rows
-    return pages
-
-
-def _latex_notes(found: Parts) -> list[str]:
-    lines = []
-    for note in found.notes:
+        lines += [r"\addtocounter{table}{-1}"] if i else []
+        lines += [f"\\caption{{{title}{named}}}"]
+        lines += [] if i else [f"\\label{{tab:{label}}}"]
+        lines += [latex(only), r"\end{table}"]
+    lines.append(r"\begin{flushleft}\scriptsize")
+    for note in notes.lines():
         letter, _, text = note.partition(" ")
         lines.append(f"\\textsuperscript{{{letter[1:-1]}}} {latex_text(text)}.\\par")
-    said = [*found.head, f"Bold: {BOLD}.", *found.verdict, *found.made]
-    return [*lines, *(f"{latex_text(text)}\\par" for text in said)]
+    sentences = [*_head(filled), *comparison(filled), *made_from(filled)]
+    lines += [f"{latex_text(text)}\\par" for text in sentences]
+    return "\n".join([*lines, r"\end{flushleft}"]) + "\n"
 
 
-def html_fragment(filling: Filling, level: int = 2) -> str:
+def html_fragment(filled: FilledTable, level: int = 2) -> str:
     """Return a section element with the table; no style is given.
 
     Args:
-        filling: of the table.
+        filled: the table.
         level: of its heading.
     """
-    found = parts(filling)
-    title = html_text(found.title)
-    tables = [(p.title or found.title, html(p.grid, p.title)) for p in found.panels]
+    notes = Notes()
+    title = _title(filled)
     blocks = [
-        f'<section class="paper-table" id="table-{html_text(filling.table.name)}">',
-        f"<h{level}>{title}</h{level}>",
-        _items([*found.head, f"Bold: {BOLD}."], "conventions"),
-        *(framed(table, label) for label, table in tables),
-        _items(found.notes, "notes"),
-        f"<h{level + 1}>Verdict</h{level + 1}>",
-        _items(found.verdict, "verdict"),
-        _items(found.made, "runs"),
+        f'<section class="paper-table" id="table-{html_text(filled.table.name)}">',
+        f"<h{level}>{html_text(title)}</h{level}>",
+        _items(_head(filled), "conventions"),
+    ]
+    for panel, (only,) in panels(filled.table, filled.cells, notes).items():
+        blocks.append(framed(html(only, panel), panel or title))
+    blocks += [
+        _items(notes.lines(), "notes"),
+        f"<h{level + 1}>Compared with the print</h{level + 1}>",
+        _items(comparison(filled), "verdict"),
+        _items(made_from(filled), "runs"),
         "</section>",
     ]
     return "\n".join(block for block in blocks if block) + "\n"
 
 
-def _broad(texts: list[str]) -> int:
-    return max(len(line) for text in texts for line in text.splitlines())
+def _title(filled: FilledTable) -> str:
+    return f"{filled.table.name}: {filled.table.title}"
 
 
-def _in_pieces(whole: grid.Grid, width: int) -> str:
-    """Return a table as text, its columns in as many pieces below each other as it takes."""
-    count = len(whole.header) - whole.labels
-    for pieces in range(1, count + 1):
-        ends = [round(count * (i + 1) / pieces) for i in range(pieces)]
-        texts = [
-            grid.plain(whole.part(start, stop), folded=True)
-            for start, stop in zip([0, *ends], ends)
-        ]
-        if _broad(texts) <= width:
-            break
-    return "\n\n".join(texts)
-
-
-def _each(found: Parts, render: Callable[[Panel], str], title: str) -> list[str]:
-    """Return the title, where there is one, and the text of every panel."""
-    texts = []
-    for panel in found.panels:
-        texts += [title.format(panel.title)] if panel.title else []
-        texts.append(render(panel))
-    return texts
+def _head(filled: FilledTable, best: str = "Bold") -> list[str]:
+    near = [NEAR] if filled.cells["near_best"].eq("yes").any() else []
+    return [*conventions(filled), *near, f"{best}: the best of its group."]
 
 
 def _wrapped(lines: list[str], width: int, bullet: str = "- ") -> str:

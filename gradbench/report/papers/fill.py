@@ -1,117 +1,79 @@
-"""The cells of a paper's table, filled from finished runs."""
+"""A paper's table filled from finished runs: printed numbers merged with measured rows."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from math import isnan
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas
 
 from gradbench.config import group_files
-from gradbench.report.papers.chosen import Chosen, cell_rows, choose
-from gradbench.report.papers.marks import marks
-from gradbench.report.papers.measures import MEASURED, comparable, points
-from gradbench.report.papers.rules import Place, Wanted
-from gradbench.report.papers.runs import Run
-from gradbench.report.papers.spec import Table
+from gradbench.report.numbers import EXACT
+from gradbench.report.papers.runs import SOURCES, Run, begin_time
+from gradbench.report.papers.table import MEASURE, OURS, PaperTable
+from gradbench.report.published import NAMING
+from gradbench.run.rows import DIGITS, INDICATIVE, WHOLE
+from gradbench.support.text import for_spreadsheet, from_spreadsheet
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 NOT_BUILT = "method not built"
 NOT_RUN = "not run"
 NO_DETECTOR = "run without the detector"
-MERGED = (NOT_BUILT, NOT_RUN, NO_DETECTOR)
-"""Reasons of which one note is enough: the place of a cell tells which part of it is its own."""
+NOT_MEASURED = "not measured: "
+
+OUR_ROW = (
+    *("in_dist", "backbone", "width", "challenge", "level", "method", "protocol"),
+    *("metric", "side", "threshold_rule"),
+)
+COLUMNS = (
+    *NAMING,
+    *("unit", "published", "line", "measured", "lo", "hi", "interval", "networks", "difference"),
+    *("run", *(f"our_{name}" for name in OUR_ROW)),
+    *("supervision", "clean_seen", "n_normal", "n_abnormal", "best", "near_best", "marks"),
+    "reason",
+)
+"""Columns of the tidy table. Measured values, bounds and differences are in percent, whatever the
+unit of the print; `interval` is `resampled` (or empty without bounds), `exact` for a one-sided
+lower bound, `range` for the smallest and largest of several networks."""
+REAL = ("measured", "lo", "hi", "difference")
+MARKS = " | "
+"""Between the remarks of one number in the column `marks`."""
 
 
 @dataclass(frozen=True)
-class Number:
-    """A measured number in percent.
-
-    Attributes:
-        value: of one network, or the mean of several.
-        lo: of its interval, or of the range of several networks; NaN where there is neither.
-        hi: likewise.
-        networks: how many.
-        exact: whether `lo` is an exact one-sided bound.
-    """
-
-    value: float
-    lo: float
-    hi: float
-    networks: int = 1
-    exact: bool = False
-
-
-@dataclass
-class Filled:
-    """A cell.
-
-    Attributes:
-        wanted: what is printed, and how it is measured.
-        numbers: measured, by line; empty for a hole.
-        reason: of the hole.
-        run: that the numbers are from.
-        place: where they were measured.
-        marks: what the reader must know of them.
-        rows: of the run, by line.
-        best: lines in which it is the best of its group, `published` among them.
-        near: whether it is measured worse than the best, but not distinguishably.
-    """
-
-    wanted: Wanted
-    numbers: dict[str, Number] = field(default_factory=dict)
-    reason: str = ""
-    run: Run | None = None
-    place: Place | None = None
-    marks: tuple[str, ...] = ()
-    rows: dict[str, list[Any]] = field(default_factory=dict)
-    best: set[str] = field(default_factory=set)
-    near: bool = False
-
-    @property
-    def difference(self) -> float | None:
-        """Measured less published in points, None where that is not known or not fair."""
-        printed, metric = self.wanted.printed, self.wanted.metric
-        if not (self.numbers and metric.difference and comparable(printed.unit)):
-            return None
-        (number,) = self.numbers.values()
-        return number.value - points(printed.number, printed.unit)
-
-
-@dataclass(frozen=True)
-class Filling:
-    """A table with its cells.
+class FilledTable:
+    """A table with its numbers.
 
     Attributes:
         table: what it is.
-        cells: in the order of the print.
-        chosen: runs that it is made from.
+        cells: the tidy table, `COLUMNS`: one row per printed number and line of its metric, one
+            with a `reason` where nothing was measured; indexed by the row of `table.printed`.
+        runs: those that gave a number, in the order of the cells.
+        left_out: sentences on runs that could have, and why they did not.
     """
 
-    table: Table
-    cells: tuple[Filled, ...]
-    chosen: Chosen
+    table: PaperTable
+    cells: DataFrame
+    runs: list[Run]
+    left_out: list[str]
 
     @property
-    def runs(self) -> list[Run]:
-        """Runs that gave a number, in the order of the cells."""
-        return list({id(c.run): c.run for c in self.cells if c.run is not None}.values())
-
-    @property
-    def groups(self) -> list[list[Filled]]:
-        """Cells that are compared with each other."""
-        found: dict[tuple, list[Filled]] = defaultdict(list)
-        for cell in self.cells:
-            found[self.table.group(cell.wanted.printed)].append(cell)
-        return list(found.values())
+    def measured(self) -> DataFrame:
+        """The rows of `cells` that hold a measured number."""
+        return self.cells[self.cells["measured"].notna()]
 
 
-def fill(table: Table, runs: Sequence[Run], dirs: Iterable[Path] = ()) -> Filling:
-    """Fill a table from finished runs; every cell has numbers or the reason why it has none.
+def fill(table: PaperTable, runs: Sequence[Run], dirs: Iterable[Path] = ()) -> FilledTable:
+    """Fill a table from finished runs; every number is measured, or has the reason why not.
 
-    Cells that are compared with each other are measured in the same place: the preferred one at
-    which any of them is.
+    Numbers that are compared with each other are measured in the same place: the preferred one at
+    which any of them is. Of a place's runs the first in the table's order of experiments that has
+    a number gives it.
 
     Args:
         table: to be filled.
@@ -119,97 +81,263 @@ def fill(table: Table, runs: Sequence[Run], dirs: Iterable[Path] = ()) -> Fillin
         dirs: folders of the user's own configuration files.
     """
     dirs = tuple(dirs)
-    chosen = choose(table, runs, dirs)
-    filling = Filling(table, tuple(Filled(one) for one in table.wanted), chosen)
-    built = {group: set(group_files(group, dirs)) for group in ("detector", "experiment")}
-    for group in filling.groups:
-        place = _place(group, chosen)
-        for cell in group:
-            if place is not None:
-                _measure(cell, place, chosen, dirs)
-            if not cell.numbers:
-                cell.reason = _reason(cell.wanted, place, chosen, built)
-        _best(group)
-    return filling
+    found = _matches(table, runs)
+    chosen, left_out = _choose(table, found, runs, dirs)
+    found["order"] = found["run"].map({run: order for order, run in enumerate(chosen)})
+    found = found.dropna(subset="order")
+    found["group"] = table.printed["group"].reindex(found["cell"]).to_numpy()
+    place = found.groupby("group")["place"].min()
+    found = found[found["place"] == found["group"].map(place)]
+    found = found.sort_values(["cell", "experiment_order", "order"], kind="stable")
+    found = found[found["run"] == found.groupby("cell")["run"].transform("first")]
+    cells = _cells(table, found, runs, dirs)
+    empty = cells["measured"].isna()
+    places = table.printed["group"].map(place)
+    cells.loc[empty, "reason"] = [
+        _reason(table, cell, places[cell], [runs[i] for i in chosen], dirs)
+        for cell in cells.index[empty]
+    ]
+    _mark_best(table, cells)
+    used = [runs[i] for i in dict.fromkeys(found["run"])]
+    _mark_near_best(table, cells, used)
+    return FilledTable(table, cells, used, left_out)
 
 
-def number(rows: Sequence[Any]) -> Number:
-    """Return the number of one network with its interval, or of several with their range."""
-    if len(rows) == 1:
-        row = rows[0]
-        exact = "exact" in row.note and row.hi == 100 and not isnan(row.lo)
-        return Number(row.value, row.lo, row.hi, 1, exact)
-    values = [row.value for row in rows]
-    return Number(sum(values) / len(values), min(values), max(values), len(values))
+def to_csv(filled: Iterable[FilledTable]) -> str:
+    """Return tidy tables as CSV with LF line ends; equal tables give equal bytes."""
+    cells = pandas.concat([one.cells for one in filled])
+    for name in REAL:
+        cells[name] = [repr(v) if v == v else "" for v in cells[name].tolist()]
+    cells = cells.astype(object).where(cells.notna(), "").astype(str).map(for_spreadsheet)
+    return cells[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
 
 
-def _place(group: Sequence[Filled], chosen: Chosen) -> Place | None:
-    """Return the preferred place at which any cell of a group is measured."""
-    for place in dict.fromkeys(place for cell in group for place in cell.wanted.places):
-        for run in chosen.at(place):
-            if any(cell_rows(run, cell.wanted, place) for cell in group):
-                return place
-    return None
+def from_csv(path: Path) -> DataFrame:
+    """Return a tidy table as `to_csv` wrote it, numbers as floats.
+
+    Raises:
+        ValueError: for a file with other columns.
+    """
+    cells = pandas.read_csv(path, dtype=str, keep_default_na=False).map(from_spreadsheet)
+    if tuple(cells.columns) != COLUMNS:
+        raise ValueError(f"{path} is no table of `gradbench tables format=csv`")
+    for name in REAL:
+        cells[name] = pandas.to_numeric(cells[name])
+    return cells
 
 
-def _measure(cell: Filled, place: Place, chosen: Chosen, dirs: tuple[Path, ...]) -> None:
-    if place not in cell.wanted.places:
-        return
-    for run in chosen.at(place):
-        rows = cell_rows(run, cell.wanted, place)
-        if rows:
-            cell.numbers = {line: number(found) for line, found in rows.items()}
-            cell.run, cell.place, cell.rows = run, place, rows
-            cell.marks = marks(run, place, next(iter(rows.values()))[0], dirs)
-            return
+def in_points(value: float, unit: str) -> float:
+    """Return a printed value in percent."""
+    return 100 * value if unit == "fraction" else value
 
 
-def _reason(one: Wanted, place: Place | None, chosen: Chosen, built: dict[str, set[str]]) -> str:
-    """Return why a cell is empty."""
-    if one.hole:
-        return one.hole
-    if one.detector not in built["detector"]:
-        return f"{NOT_BUILT}: {one.printed.method}"
-    places = [place] if place is not None else list(one.places)
-    for at in places:
-        for run in chosen.at(at):
-            if reason := run.reason(at.challenge, at.level, one.detector):
-                return f"not measured: {reason}"
-    if place is not None:
-        return f"{NO_DETECTOR}: {one.detector} on {place.in_dist} with {place.backbone}"
-    there: dict[str, str] = {}  # in-distribution set -> its preferred experiment that is built
-    for at in places:
-        for name in at.experiments:
-            if name in built["experiment"]:
-                there.setdefault(at.in_dist, name)
-    if not there:
-        return f"experiment not built: {' or '.join(places[0].experiments)}"
-    return f"{NOT_RUN}: {' or '.join(there.values())} with {places[0].backbone}"
+def _offers(table: PaperTable, run: Run) -> bool:
+    """Tell whether a run is one of those that a table asks for."""
+    places = table.places
+    same = places["experiment"].eq(run.name) & places["in_dist"].eq(run.in_dist)
+    fits = bool((same & places["backbone"].eq(run.backbone)).any())
+    return fits and run.protocol in table.protocols
 
 
-def _best(group: Sequence[Filled]) -> None:
-    """Mark the best cells of a group in every line, where there is something to choose from."""
-    lines: dict[str, list[tuple[float, Filled]]] = defaultdict(list)
-    for cell in group:
-        sign = 1 if cell.wanted.printed.higher_is_better == "1" else -1
-        lines["published"].append((sign * cell.wanted.printed.number, cell))
-        for line, found in cell.numbers.items():
-            lines[line].append((sign * round(found.value, 6), cell))
-    for line, values in lines.items():
-        best = max(value for value, _ in values)
-        if min(value for value, _ in values) < best:
-            for value, cell in values:
-                if value == best:
-                    cell.best.add(line)
-    _near(group)
+def _matches(table: PaperTable, runs: Sequence[Run]) -> DataFrame:
+    """Return the rows of runs that fit a printed number: `cell`, `place`, `line`, `run` and all."""
+    places = table.places.copy()
+    places["experiment_order"] = places.groupby(["cell", "place"]).cumcount()
+    metrics = [
+        {"printed_metric": name, "line": line, **dict(zip(MEASURE, measure))}
+        for name, metric in table.metrics.items()
+        for line, measure in metric.measures.items()
+    ]
+    places["printed_metric"] = table.printed["metric"].reindex(places["cell"]).to_numpy()
+    wanted = places.rename(columns={"note": "place_note"}).merge(pandas.DataFrame(metrics))
+    rows = [
+        run.main_rows[run.main_rows["protocol"] == run.protocol].assign(run=i)
+        for i, run in enumerate(runs)
+        if _offers(table, run)
+    ]
+    if not rows:
+        return wanted.iloc[:0].assign(run=0)
+    measured = pandas.concat(rows).dropna(subset="value")
+    found = wanted.merge(measured[measured["fold"] == "all"], on=[*OURS, "level", *MEASURE])
+    return found.sort_values(["cell", "place"], kind="stable")
 
 
-def _near(group: Sequence[Filled]) -> None:
-    """Mark the cells whose AUROC the paired test of their run does not tell from the best."""
-    measured = [cell for cell in group if cell.numbers and cell.wanted.metric.is_auroc]
-    for best in [cell for cell in measured if MEASURED in cell.best]:
-        for cell in measured:
-            if MEASURED not in cell.best and cell.run is best.run:
-                detectors = cell.wanted.detector, best.wanted.detector
-                near = cell.run.alike(cell.place.challenge, cell.place.level, *detectors)
-                cell.near = cell.near or near
+def _choose(
+    table: PaperTable, found: DataFrame, runs: Sequence[Run], dirs: tuple[Path, ...]
+) -> tuple[list[int], list[str]]:
+    """Return the runs that a table is made from, by their place in `runs`, and what was left out.
+
+    No two networks, parts or protocols stand side by side: for each in-distribution set and
+    backbone one run leads, and only those with its network, images and protocol fill what it lacks.
+    The published size of the network goes before a narrower one, then protocols and experiments go
+    by the table's preference, then the run that fills most cells wins, of several the newest. A run
+    without a number of the table leads only where no run has one.
+    """
+    chosen, left_out = [], []
+    counts = found.drop_duplicates(["run", "cell", "place"])["run"].value_counts()
+    for (in_dist, backbone), own in table.places.groupby(["in_dist", "backbone"], sort=False):
+        experiments = list(dict.fromkeys(own["experiment"]))
+        ranks = {
+            i: (
+                counts.get(i, 0) == 0,
+                bool(run.narrower(dirs)),
+                table.protocols.index(run.protocol),
+                experiments.index(run.name),
+                -counts.get(i, 0),
+                -begin_time(run.begun),
+            )
+            for i, run in enumerate(runs)
+            if _offers(table, run) and (run.in_dist, run.backbone) == (in_dist, backbone)
+        }
+        if not ranks:
+            continue
+        lead, *others = sorted(ranks, key=ranks.get)
+        same = [i for i in others if runs[i].comparable == runs[lead].comparable]
+        chosen += [lead, *same]
+        ties = [i for i in others if i not in same and ranks[i] == ranks[lead]]
+        rest = [i for i in others if i not in same and i not in ties]
+        if ties:
+            left_out.append(
+                f"{runs[lead].path} and {', '.join(str(runs[i].path) for i in ties)} began at the "
+                "same time and differ in network, images or protocol; the first by name was taken."
+            )
+        if rest:
+            left_out.append(
+                "Left aside, for another network, part of the images or protocol than in "
+                f"{runs[lead].path}: {', '.join(str(runs[i].path) for i in rest)}."
+            )
+    return chosen, left_out
+
+
+def _cells(
+    table: PaperTable, found: DataFrame, runs: Sequence[Run], dirs: tuple[Path, ...]
+) -> DataFrame:
+    """Return the tidy table without best numbers and reasons."""
+    sizes = {i: runs[i].narrower(dirs) for i in found["run"].unique()}
+    lines = []
+    for (cell, line), rows in found.groupby(["cell", "line"], sort=False):
+        first, values = rows.iloc[0], rows["value"]
+        lo, hi, interval = first["lo"], first["hi"], "resampled"
+        if len(rows) > 1:
+            lo, hi, interval = values.min(), values.max(), "range"
+        elif EXACT in first["note"] and hi == 100 and not np.isnan(lo):
+            interval = "exact"
+        printed = table.printed.loc[cell]
+        fair = table.metrics[printed["metric"]].comparable
+        fair = fair and printed["unit"] in ("percent", "fraction")
+        run = runs[first["run"]]
+        lines.append({
+            "cell": cell, "line": line, "measured": values.mean(), "lo": lo, "hi": hi,
+            "interval": "" if np.isnan(lo) else interval, "networks": str(len(rows)),
+            "difference": values.mean() - in_points(float(printed["value"]), printed["unit"])
+            if fair else np.nan,
+            "run": run.path.as_posix(),
+            **{f"our_{n}": str(first[n]) if pandas.notna(first[n]) else "" for n in OUR_ROW},
+            **{n: first[n] for n in ("supervision", "clean_seen")},
+            **{n: str(first[n]) for n in WHOLE if n.startswith("n_")},
+            "marks": MARKS.join(_marks(run, sizes[first["run"]], first)),
+        })  # fmt: skip
+    printed = table.printed.rename(columns={"value": "published"})
+    measured = pandas.DataFrame(lines, columns=["cell", *(c for c in COLUMNS if c not in printed)])
+    cells = printed.merge(measured, how="left", left_index=True, right_on="cell").set_index("cell")
+    cells[["best", "near_best", "reason"]] = ""
+    cells = cells[list(COLUMNS)].astype(dict.fromkeys(REAL, float))
+    cells[list(REAL)] = cells[list(REAL)].round(DIGITS) + 0.0  # the zero turns -0.0 into 0.0
+    texts = [name for name in COLUMNS if name not in REAL]
+    return cells.fillna(dict.fromkeys(texts, ""))
+
+
+def _marks(run: Run, sizes: str, row: pandas.Series) -> list[str]:
+    """Return what the reader must know of a measured number besides its value."""
+    found = [f"{run.backbone} of {sizes}"] if sizes else []
+    found += run.image_notes()
+    own = (EXACT, NOT_MEASURED, "no interval", "indicative")
+    source = [SOURCES[row["source"]]] if row["source"] in SOURCES else []
+    source += [text for text in row["note"].split("; ") if text and not text.startswith(own)]
+    stands_in = row["preferred"] not in ("", row["challenge"])
+    adversarial = row["challenge_set"] == "adversarial"  # everybody makes these images anew
+    if row["place_note"]:
+        found.append(row["place_note"])
+    elif row["source"] == "generated":
+        if stands_in or not adversarial:  # one note for all families and levels
+            found.append(f"images {SOURCES['generated']}")
+    elif stands_in:
+        text = f"{row['challenge']} in place of {row['preferred']}: {'; '.join(source)}"
+        found.append(text.rstrip(": "))
+    elif row["source"] in SOURCES:
+        found.append(f"{row['challenge']}: {'; '.join(source)}")
+    return [*found, INDICATIVE] if INDICATIVE in row["note"] else found
+
+
+def _reason(
+    table: PaperTable, cell: int, place: float, chosen: Sequence[Run], dirs: tuple[Path, ...]
+) -> str:
+    """Return why a number is not measured; `place` is where others of its group are, or NaN."""
+    printed = table.printed.loc[cell]
+    if printed["hole"]:
+        return printed["hole"]
+    detector = printed["detector"]
+    if detector not in group_files("detector", dirs):
+        return f"{NOT_BUILT}: {printed['method']}"
+    places = table.places[table.places["cell"] == cell]
+    at = places if np.isnan(place) else places[places["place"] == place]
+    for one in at.itertuples():
+        for run in chosen:
+            if (run.in_dist, run.backbone, run.name) == (one.in_dist, one.backbone, one.experiment):
+                rows = run.main_rows
+                rows = rows[rows["challenge"].eq(one.challenge) & rows["value"].isna()]
+                rows = rows[rows["level"].isin([one.level, "0"]) & rows["fold"].eq("")
+                            & rows["method"].isin([detector, ""])]  # fmt: skip
+                if len(notes := rows["note"][rows["note"].str.contains(NOT_MEASURED)]):
+                    return notes.iloc[0]
+    if not np.isnan(place):
+        one = at.iloc[0]
+        return f"{NO_DETECTOR}: {detector} on {one['in_dist']} with {one['backbone']}"
+    built = at[at["experiment"].isin(list(group_files("experiment", dirs)))]
+    if built.empty:
+        names = at["experiment"][at["place"] == at["place"].min()]
+        return f"experiment not built: {' or '.join(names)}"
+    there = built.drop_duplicates("in_dist")["experiment"]
+    return f"{NOT_RUN}: {' or '.join(there)} with {at['backbone'].iloc[0]}"
+
+
+def _mark_best(table: PaperTable, cells: DataFrame) -> None:
+    """Name the best of every group in the column `best`, where there is something to choose."""
+    group = table.printed["group"].reindex(cells.index)
+    sign = table.printed["higher_is_better"].map({"1": 1, "0": -1}).reindex(cells.index)
+    for name, value, line in (
+        ("published", cells["published"].astype(float), ""),
+        ("measured", cells["measured"].round(DIGITS), cells["line"]),
+    ):
+        groups = (sign * value).groupby([group.to_numpy(), line] if name == "measured" else group)
+        best = (sign * value).eq(groups.transform("max"))
+        best &= groups.transform("max") > groups.transform("min")
+        words = cells["line"].where(cells["measured"].notna()) if name == "measured" else name
+        cells.loc[best, "best"] = (cells["best"] + " " + words)[best].str.strip()
+
+
+def _mark_near_best(table: PaperTable, cells: DataFrame, runs: Iterable[Run]) -> None:
+    """Mark the AUROCs that the paired test of their run does not tell from the best one.
+
+    Read from the rows of `auroc_difference`, which name the best detector of the run; where the
+    table does not hold that one, there is no test.
+    """
+    tested = set()
+    for run in runs:
+        rows = run.main_rows
+        rows = rows[(rows["metric"] == "auroc_difference") & (rows["fold"] == "all")]
+        rows = rows[(rows["lo"] <= 0) & (rows["hi"] >= 0)]
+        names = rows[["challenge", "level", "method", "compared_with"]].itertuples(index=False)
+        tested |= {(run.path.as_posix(), *name) for name in names}
+    comparable = [name for name, one in table.metrics.items() if one.comparable]
+    auroc = cells[cells["metric"].isin(comparable) & cells["our_metric"].eq("auroc")]
+    for _, own in auroc.groupby(table.printed["group"].reindex(auroc.index)):
+        is_best = own["best"].str.contains("measured")
+        for best in own[is_best].itertuples():
+            place = (best.run, best.our_challenge, best.our_level)
+            near = [
+                one.Index
+                for one in own[~is_best].itertuples()
+                if (*place, one.our_method, best.our_method) in tested and one.run == best.run
+            ]
+            cells.loc[near, "near_best"] = "yes"

@@ -1,196 +1,191 @@
-"""The cells of a paper's table laid out as in print: panels, rows and columns of texts."""
+"""A filled table laid out as in print: panels of rows and columns, with foot-notes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import isnan
+from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
+from typing import Any
+
+import pandas
 
 from gradbench.report.grid import Grid
-from gradbench.report.numbers import DASH
-from gradbench.report.papers.fill import MERGED, Filled, Filling, Number
-from gradbench.report.papers.measures import MEASURED, show, show_difference
-from gradbench.report.papers.spec import Table
-from gradbench.report.published import Printed
+from gradbench.report.numbers import DASH, number
+from gradbench.report.papers.fill import MARKS, NO_DETECTOR, NOT_BUILT, NOT_RUN
+from gradbench.report.papers.table import MEASURED, PaperTable
 
 PUBLISHED, INTERVAL, DIFFERENCE = "published", "interval", "difference"
-TITLES = {
-    "in_dist": "in",
-    "challenge": "challenge",
-    "level": "level",
-    "method": "method",
-    "backbone": "network",
-    "variant": "variant",
-    "metric": "metric",
-    "challenge_set": "set",
-}
+TITLES = {"in_dist": "in", "backbone": "network", "challenge_set": "set"}
+Cell = Mapping[str, Any]
+"""A row of the tidy table; None for a missing number."""
+MERGED = (NOT_BUILT, NOT_RUN, NO_DETECTOR)
+"""Reasons of which one note is enough: the place of a number tells which part of it is its own."""
 
 
-@dataclass
 class Notes:
-    """Foot-notes by letter, in the order in which they are first needed.
+    """Foot-notes by letter, in the order in which they are first needed."""
 
-    Attributes:
-        letters: beginning of a note -> its letter.
-        ends: beginning -> what follows it, each thing once.
-    """
-
-    letters: dict[str, str] = field(default_factory=dict)
-    ends: dict[str, dict[str, None]] = field(default_factory=dict)
+    def __init__(self):
+        self._letters: dict[str, str] = {}
+        self._ends: dict[str, dict[str, None]] = {}
 
     def mark(self, texts: Sequence[str]) -> str:
         """Return the mark for some notes, "" for none."""
-        found = sorted({self._letter(text) for text in texts}, key=lambda x: (len(x), x))
-        return f"[{','.join(found)}]" if found else ""
+        letters = sorted({self._letter(text) for text in texts}, key=lambda x: (len(x), x))
+        return f"[{','.join(letters)}]" if letters else ""
 
     def lines(self) -> list[str]:
         """Return the notes with their letters."""
         return [
-            f"[{letter}] {text}{', '.join(self.ends.get(text, ()))}"
-            for text, letter in self.letters.items()
+            f"[{letter}] {text}{', '.join(self._ends.get(text, ()))}"
+            for text, letter in self._letters.items()
         ]
 
     def _letter(self, text: str) -> str:
         for kind in MERGED:
-            begin = f"{kind}: "
-            if text.startswith(begin):
-                self.ends.setdefault(begin, {})[text.removeprefix(begin)] = None
+            if text.startswith(begin := f"{kind}: "):
+                self._ends.setdefault(begin, {})[text.removeprefix(begin)] = None
                 text = begin
-        place = len(self.letters)
+        place = len(self._letters)
         letter = ascii_lowercase[place % 26] * (place // 26 + 1)
-        return self.letters.setdefault(text, letter)
+        return self._letters.setdefault(text, letter)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A part of a table that is set by itself: its title, "" for the only one, and its texts."""
+def panels(
+    table: PaperTable, cells: pandas.DataFrame, notes: Notes, width: int = 0
+) -> dict[str, list[Grid]]:
+    """Lay a table out: title of each panel ("" for the only one) -> its grids.
 
-    title: str
-    grid: Grid
-
-
-def panels(filling: Filling, notes: Notes, own_line: bool = False) -> list[Panel]:
-    """Lay a table out.
-
-    Each row of the print becomes several lines: published, measured, difference; or published and
-    one line for each side of a metric whose convention is not known. A row in which nothing was
-    measured has no line for differences.
+    Each row of the print becomes several lines: published, measured, interval, difference; a metric
+    whose convention is not known has a line for each of its measures and no difference.
 
     Args:
-        filling: its cells.
+        table: the table.
+        cells: its tidy table.
         notes: collects the foot-notes.
-        own_line: put intervals in lines of their own, for narrow columns.
+        width: columns of text that a grid may take, 0 for any: what is wider is cut in pieces.
     """
-    table, layout, found = filling.table, filling.table.layout, []
-    for title, cells in _parts(table, filling.cells, layout["panels"]).items():
-        columns = list(_parts(table, cells, layout["columns"]))
-        labels = [TITLES.get(name, name) for name in layout["rows"]]
-        lines: list[tuple[str, ...]] = []
-        strong: set[tuple[int, int]] = set()
-        alike: set[tuple[int, int]] = set()
-        before: tuple[str, ...] = ()
-        for block in _blocks(cells, layout["rows"]):
-            words = heads(table, block[0].wanted.printed, layout["rows"])
-            by_column = {joined(table, c.wanted.printed, layout["columns"]): c for c in block}
-            for line, of in _lines(block, own_line):
-                shown = tuple(
-                    "" if words[: i + 1] == before[: i + 1] else w for i, w in enumerate(words)
-                )
-                before = words
-                texts = []
-                for place, column in enumerate(columns):
-                    cell = by_column.get(column)
-                    texts.append("" if cell is None else _text(cell, line, of, notes, own_line))
-                    here = (len(lines), len(words) + 1 + place)
-                    if cell is not None and line in cell.best:
-                        strong.add(here)
-                    if cell is not None and line == MEASURED and cell.near:
-                        alike.add(here)
-                lines.append((*shown, line, *texts))
-        header = (*labels, "", *columns)
-        marked = (frozenset(strong), frozenset(alike))
-        found.append(Panel(title, Grid(header, tuple(lines), len(labels) + 1, *marked)))
+    by_panel: dict[str, list[Cell]] = {}
+    for cell in cells.astype(object).where(cells.notna(), None).to_dict("records"):
+        by_panel.setdefault(title(table, cell, "panels"), []).append(cell)
+    found = {}
+    for panel, own in by_panel.items():
+        columns = list(dict.fromkeys(title(table, cell, "columns") for cell in own))
+        for count in range(len(columns), 0, -1):
+            pieces = [columns[i : i + count] for i in range(0, len(columns), count)]
+            grids = [_grid(table, own, piece, notes) for piece in pieces]
+            if not width or max(map(_width, grids)) <= width:
+                break
+        found[panel] = grids
     return found
 
 
-def value_text(number: Number, unit: str) -> str:
-    """Return a measured value in the unit of the print."""
-    return show(number.value, unit)
+def title(table: PaperTable, cell: Cell, direction: str) -> str:
+    """Return the title of a number in one direction of the layout, its words joined."""
+    return ", ".join(filter(None, labels(table, cell, table.layout[direction])))
 
 
-def interval_text(number: Number, unit: str) -> str:
-    """Return its interval, its exact lower bound, or the range of several networks; or nothing."""
-    if isnan(number.lo) or isnan(number.hi) or number.lo == number.hi:
-        return ""
-    if number.exact:
-        return f"(≥ {show(number.lo, unit)})"
-    text = f"{show(number.lo, unit)}{DASH}{show(number.hi, unit)}"
-    return f"({text})" if number.networks > 1 else text
+def labels(table: PaperTable, cell: Cell, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the words by which some columns of a printed number are shown."""
+    return tuple(table.metrics[cell[c]].title if c == "metric" else cell[c] for c in columns)
 
 
-def _text(cell: Filled, line: str, of: str, notes: Notes, own_line: bool) -> str:
-    """Return a cell's text in one of its lines; `of` is the line that an interval belongs to."""
-    unit = cell.wanted.printed.unit
-    if line == PUBLISHED:
-        return cell.wanted.printed.value
-    if line == DIFFERENCE:
-        return "" if cell.difference is None else show_difference(cell.difference, unit)
-    if line == INTERVAL:
-        # without a space: it is one word, and not a value with its company
-        return interval_text(cell.numbers[of], unit).replace(" ", "") if of in cell.numbers else ""
-    found = cell.numbers.get(line)
-    if found is None:
-        first = next(iter(cell.wanted.metric.lines))
-        if cell.numbers or line not in (first, MEASURED):
-            return ""
-        return f"{DASH} {notes.mark([cell.reason])}"
-    parts = [value_text(found, unit), "" if own_line else interval_text(found, unit)]
-    return " ".join(part for part in [*parts, notes.mark(cell.marks)] if part)
+def _grid(table: PaperTable, cells: Sequence[Cell], columns: Sequence[str], notes: Notes) -> Grid:
+    """Return some columns of a panel as texts."""
+    names = table.layout["rows"]
+    rows, strong, near, before = [], set(), set(), ()
+    for block in _blocks(cells, names):
+        words = labels(table, block[0], names)
+        by_column: dict[str, list[Cell]] = {}
+        for cell in block:
+            by_column.setdefault(title(table, cell, "columns"), []).append(cell)
+        for line, of in _lines(table, block):
+            label = ["" if words[: i + 1] == before[: i + 1] else w for i, w in enumerate(words)]
+            before = words
+            for place, column in enumerate(columns, len(names) + 1):
+                own = by_column.get(column, [])
+                if any(line in cell["best"].split() for cell in own):
+                    strong.add((len(rows), place))
+                if line == MEASURED and any(cell["near_best"] for cell in own):
+                    near.add((len(rows), place))
+            texts = [_text(table, by_column.get(column, []), line, of, notes) for column in columns]
+            rows.append((*label, line, *texts))
+    header = (*(TITLES.get(name, name) for name in names), "", *columns)
+    return Grid(header, tuple(rows), len(names) + 1, frozenset(strong), frozenset(near))
 
 
-def _lines(block: Sequence[Filled], own_line: bool) -> list[tuple[str, str]]:
-    """Return the lines of a row of the print, and of intervals the line that they belong to."""
-    names = list(dict.fromkeys(name for cell in block for name in cell.wanted.metric.lines))
-    if not any(cell.numbers for cell in block):
-        return [(PUBLISHED, ""), (MEASURED, "")]
+def _blocks(cells: Sequence[Cell], names: Sequence[str]) -> list[list[Cell]]:
+    """Return the cells of each row of the print, rows of equal first words together."""
+    found: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(tuple(cell[name] for name in names), []).append(cell)
+    order = [list(dict.fromkeys(key[i] for key in found)) for i in range(len(names))]
+    return [found[k] for k in sorted(found, key=lambda k: [o.index(w) for o, w in zip(order, k)])]
+
+
+def _lines(table: PaperTable, block: Sequence[Cell]) -> list[tuple[str, str]]:
+    """Return the lines of a row of the print; an interval with the line that it belongs to."""
     found = [(PUBLISHED, "")]
-    for name in names:
+    if all(cell["measured"] is None for cell in block):
+        return [*found, (MEASURED, "")]
+    metrics = dict.fromkeys(cell["metric"] for cell in block)
+    for name in dict.fromkeys(line for m in metrics for line in table.metrics[m].measures):
         found.append((name, ""))
-        numbers = [cell.numbers[name] for cell in block if name in cell.numbers]
-        if own_line and any(interval_text(one, "percent") for one in numbers):
+        if any(_interval(cell) for cell in block if cell["line"] == name):
             found.append((INTERVAL, name))
-    differ = any(cell.difference is not None for cell in block)
+    differ = any(cell["difference"] is not None for cell in block)
     return [*found, *[(DIFFERENCE, "")] * differ]
 
 
-def heads(table: Table, printed: Printed, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the words by which some columns of a printed number are shown."""
-    return tuple(
-        table.metrics[printed.metric].title if c == "metric" else getattr(printed, c)
-        for c in columns
-    )
+def _text(table: PaperTable, own: Sequence[Cell], line: str, of: str, notes: Notes) -> str:
+    """Return a number's text in one of its lines; `of` is the line that an interval belongs to."""
+    if not own:
+        return ""
+    first = own[0]
+    if line == PUBLISHED:
+        return first["published"]
+    if line == DIFFERENCE:
+        known = first["difference"] is not None
+        return signed(first["difference"], first["unit"]) if known else ""
+    here = next((cell for cell in own if cell["line"] == (of or line)), None)
+    if line == INTERVAL:
+        return _interval(here) if here else ""
+    if here:
+        marks = notes.mark([text for text in here["marks"].split(MARKS) if text])
+        return f"{in_unit(here['measured'], first['unit'])} {marks}".strip()
+    reasoned = (MEASURED, next(iter(table.metrics[first["metric"]].measures)))
+    return f"{DASH} {notes.mark([first['reason']])}" if first["reason"] and line in reasoned else ""
 
 
-def joined(table: Table, printed: Printed, columns: Sequence[str]) -> str:
-    """Return the words of several columns as one title."""
-    return ", ".join(word for word in heads(table, printed, columns) if word)
+def _interval(cell: Cell) -> str:
+    """Return an interval, an exact lower bound, or the range of several networks; or nothing."""
+    lo, hi, unit = cell["lo"], cell["hi"], cell["unit"]
+    if lo is None or hi is None or lo == hi:
+        return ""
+    if cell["interval"] == "exact":  # without a space: it is one word
+        return f"(≥{in_unit(lo, unit)})"
+    text = f"{in_unit(lo, unit)}{DASH}{in_unit(hi, unit)}"
+    return f"({text})" if cell["interval"] == "range" else text
 
 
-def _parts(
-    table: Table, cells: Sequence[Filled], columns: Sequence[str]
-) -> dict[str, list[Filled]]:
-    found: dict[str, list[Filled]] = {}
-    for cell in cells:
-        found.setdefault(joined(table, cell.wanted.printed, columns), []).append(cell)
-    return found
+def _width(grid: Grid) -> int:
+    rows = [grid.header, *grid.rows]
+    return sum(max(len(row[c]) for row in rows) + 3 for c in range(len(grid.header)))
 
 
-def _blocks(cells: Sequence[Filled], columns: Sequence[str]) -> list[list[Filled]]:
-    """Return the cells of each row of the print, rows of equal first words together."""
-    found: dict[tuple, list[Filled]] = {}
-    for cell in cells:
-        found.setdefault(tuple(getattr(cell.wanted.printed, c) for c in columns), []).append(cell)
-    order = [list(dict.fromkeys(key[i] for key in found)) for i in range(len(columns))]
-    places = sorted(found, key=lambda key: [order[i].index(word) for i, word in enumerate(key)])
-    return [found[key] for key in places]
+def in_unit(value: float, unit: str) -> str:
+    """Return a value in percent as the print shows it.
+
+    >>> in_unit(87.449, "percent"), in_unit(87.449, "fraction")
+    ('87.4', '0.874')
+    """
+    return f"{value / 100:.3f}" if unit == "fraction" else number(value)
+
+
+def signed(value: float, unit: str) -> str:
+    """Return a difference in percent as signed text in the unit of the print.
+
+    >>> signed(-2.04, "percent"), signed(0.01, "percent"), signed(2.04, "fraction")
+    ('−2.0', '0.0', '+0.020')
+    """
+    text = f"{abs(value) / 100:.3f}" if unit == "fraction" else f"{abs(value):.1f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "−") + text

@@ -1,33 +1,37 @@
-"""Finished runs as sources of cells: found in folders, told apart, read once."""
+"""Finished runs as sources of a table's numbers: found in folders, told apart, read once."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
-from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gradbench.config import group_files, load_member
 from gradbench.report.finished import Finished
-from gradbench.report.manifest import COUNTED
 from gradbench.report.run_json import NAME
-from gradbench.run.rows import NO_LEVEL
+from gradbench.run.rows import FILES
 
-NEEDED = (COUNTED, NAME)
-"""Files without which a folder holds no finished run."""
+if TYPE_CHECKING:
+    import pandas
+
 DEEPEST = 4
 """Folders below the one named in which runs are looked for."""
 NO_RUNS = ("store", "model", "figures")
 """Folders that hold no runs, and in the case of the store very many files."""
-KINDS = ("ood", "corruption", "adversarial")
+SOURCES = {
+    "part": "a part of the set",
+    "stand_in": "a stand-in",
+    "regenerated": "brought to this shape here instead of taken from the published archive",
+    "generated": "generated here instead of taken from the published archive",
+}
 
 
 class Run(Finished):
-    """The folder of a finished run as a source of cells; arguments and faults as `Finished`."""
+    """The folder of a finished run as a source of numbers; arguments and errors as `Finished`."""
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -41,70 +45,55 @@ class Run(Finished):
         self.name, self.in_dist = self.about["experiment"], self.about["in_dist"]
         self.backbone, self.protocol = self.about["backbone"], self.about["protocol"]
         seeds = (self.config["evaluation"]["seed"], self.config["challenge"])
-        footing = (weights, self.protocol, self.config.get("limit"), seeds)
-        self.footing = json.dumps(footing, sort_keys=True)
+        same = (weights, self.protocol, self.config.get("limit"), seeds)
+        self.comparable = json.dumps(same, sort_keys=True)
         """Equal for runs whose numbers may stand in one table: network, images, protocol."""
 
-    def value(self, *keys: Any) -> list[Any]:
-        """Return the rows of (challenge, level, method, metric, side, rule), one for each seed.
-
-        The level is "" where there are none.
-        """
-        return [row for row in self._rows.get(keys, ()) if not isnan(row.value)]
-
-    def reason(self, challenge: str, level: str, method: str) -> str:
-        """Return why the run did not measure a detector on a challenge, "" where it does not say.
-
-        A hole without level or method speaks of all of them.
-        """
-        for row in self._holes.get(challenge, ()):
-            if row.level in (NO_LEVEL, level) and row.method in ("", method):
-                return row.note.removeprefix("not measured: ")
-        return ""
-
-    def alike(self, challenge: str, level: str, method: str, best: str) -> bool:
-        """Tell whether the paired test of a run cannot tell a detector's AUROC from the best one.
-
-        Read from the rows of `auroc_difference`, which name the best of the run; where that is a
-        detector which the table does not hold, there is no test.
-        """
-        rows = self.value(challenge, level, method, "auroc_difference", "", "")
-        return any(row.compared_with == best and row.lo <= 0 <= row.hi for row in rows)
-
-    def remarks(self, row: Any) -> list[str]:
-        """Return what the note of a row tells of the images."""
-        own = ("exact", "not measured: ", "no interval", "indicative")
-        return [part for part in row.note.split("; ") if part and not part.startswith(own)]
-
     @cached_property
-    def _rows(self) -> dict[tuple, list[Any]]:
-        found: dict[tuple, list[Any]] = defaultdict(list)
+    def main_rows(self) -> pandas.DataFrame:
+        """Rows of the run's main table: every detector on every challenge, over all folds."""
         rows = self.frame
-        rows = rows[(rows["fold"] == "all") & rows["challenge_set"].isin(KINDS)]
-        for row in rows[rows["protocol"] == self.protocol].itertuples(index=False):
-            level = "" if row.level == NO_LEVEL else row.level
-            key = (row.challenge, level, row.method, row.metric, row.side, row.threshold_rule)
-            found[key].append(row)
-        return found
+        return rows[(rows["role"] == "main") & rows["fold"].isin(["all", ""])]
 
-    @cached_property
-    def _holes(self) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = defaultdict(list)
-        rows = self.frame
-        rows = rows[rows["challenge_set"].isin(KINDS) & rows["note"].str.contains("not measured: ")]
-        for row in rows.itertuples(index=False):
-            found[row.challenge].append(row)
+    def narrower(self, dirs: Iterable[Path] = ()) -> str:
+        """Return how a network is smaller than its backbone's file says, "" if it is not."""
+        if self.backbone not in group_files("backbone", dirs):
+            return ""
+        own = self.config["backbone"]
+        return ", ".join(
+            f"{key} {own[key]} instead of {value}"
+            for key, value in load_member("backbone", self.backbone, dirs).items()
+            if type(value) is int and key != "narrower" and own.get(key, value) != value
+        )
+
+    def image_notes(self) -> list[str]:
+        """Return what is to be known of the clean images of the run."""
+        found = []
+        if self.config.get("limit"):
+            count = self.about["n_clean"]
+            found.append(f"{count} clean test images of {self.in_dist}, not all of them")
+        for split, role in (("train", "trained on"), (f"{self.in_dist} test", "clean images:")):
+            status = self.data.get(split, {}).get("status")
+            if status in SOURCES:
+                found.append(f"{role} {SOURCES[status]} {self.in_dist}")
         return found
 
 
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds the files of a finished run."""
-    return all(os.path.isfile(folder / name) for name in NEEDED)
+    return not missing_files(folder)
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Return which of a finished run's two essential files a folder lacks: rows, run.json."""
+    rows = any(os.path.isfile(Path(folder) / name) for name in FILES)
+    told = os.path.isfile(Path(folder) / NAME)
+    return [name for name, there in ((FILES[0], rows), (NAME, told)) if not there]
 
 
 def jobs(folder: Path) -> list[Path]:
     """Return the folders of the runs of a sweep by its folder, none where it is no sweep's."""
-    if os.path.isfile(folder / NAME) or not os.path.isfile(folder / COUNTED):
+    if missing_files(folder) != [NAME]:
         return []
     return sorted(path for path in folder.iterdir() if is_run(path))
 
@@ -118,16 +107,16 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     paths: dict[Path, Path] = {}
     for folder in folders:
         for place, inside, files in os.walk(folder):
-            if set(NEEDED) <= set(files):
+            if NAME in files and not set(FILES).isdisjoint(files):
                 paths.setdefault(Path(place).resolve(), Path(place))
                 inside.clear()
             deep = len(Path(place).relative_to(folder).parts) >= DEEPEST
             inside[:] = [n for n in sorted(inside) if n not in NO_RUNS and n[0] != "." and not deep]
     runs = sorted((Run(path) for path in paths.values()), key=lambda run: str(run.path))
-    return sorted(runs, key=lambda run: moment(run.begun), reverse=True)
+    return sorted(runs, key=lambda run: begin_time(run.begun), reverse=True)
 
 
-def moment(begun: str) -> float:
+def begin_time(begun: str) -> float:
     """Return when a run began in seconds, 0 where that cannot be told."""
     try:
         return datetime.fromisoformat(begun).timestamp()
