@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone, find_logits
-from gradbench.data.imageset import ImageSet
+from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
 from gradbench.support.code_keys import is_external
 from gradbench.support.external import (
@@ -36,8 +36,7 @@ def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> 
         GradbenchError: unless it gives one finite logit for each class, which depend on the image
             alone.
     """
-    _, pixels = next(test.batches(TRIED_IMAGES))
-    pixels = pixels.to(backbone.device)
+    pixels = to_float(test.images[:TRIED_IMAGES]).to(backbone.device)
     classes = len(backbone.classes)
     before = set(backbone.network.state_dict())
     trying = step("trying the network on a few images")

@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are brought to one shape, and who may see them."""
+"""Images: data sets and their catalogue, loading, resampling, and the roles of splits."""

@@ -1,6 +1,6 @@
 """The check of images that classes from outside the package hand over.
 
-Such classes are given read-only arrays. Their images are checked whenever they are read, and
+Such classes receive read-only arrays. Their images are checked whenever they are read, and
 named by their content alone.
 """
 
@@ -46,12 +46,12 @@ def load(dataset: Dataset, role: str, settings: DataSettings) -> ImageSet:
 
 
 def check_images(
-    given: ImageSet, member: str, shape: Sequence[int] | None = None, grid: bool = False
+    image_set: ImageSet, member: str, shape: Sequence[int] | None = None, grid: bool = False
 ) -> ImageSet:
     """Return images of a class from outside, checked now and whenever they are read.
 
     Args:
-        given: the images.
+        image_set: images of that class.
         member: names the class and its method in messages.
         shape: (C, H, W) that is due, None for any.
         grid: uint8 is due; otherwise float32 in [0, 1] is valid too.
@@ -61,9 +61,9 @@ def check_images(
         if not valid:
             raise Faulty(f"{member} gives {fault}")
 
-    kind = type(given).__name__
-    require(isinstance(given, ImageSet), f"{kind}: an ImageSet is due")
-    images, labels = given.images, given.labels
+    kind = type(image_set).__name__
+    require(isinstance(image_set, ImageSet), f"{kind}: an ImageSet is due")
+    images, labels = image_set.images, image_set.labels
     require(
         isinstance(images, np.ndarray | LazyImages),
         f"images as {type(images).__name__}: an array or LazyImages is due",
@@ -84,7 +84,7 @@ def check_images(
         f"labels as {_form(labels)}: an array of whole numbers (N,) is due",
     )
     for name in ("sources", "groups"):
-        ids = getattr(given, name)
+        ids = getattr(image_set, name)
         text = isinstance(ids, np.ndarray) and ids.dtype.kind == "U"
         require(text, f"{name} as {_form(ids)}: an array of text (N,) is due")
 
@@ -113,12 +113,11 @@ def check_images(
             "an image other pixels the second time: draw random numbers from the image's own "
             "number (challenges/counter.py)",
         )
+    rechecked: np.ndarray | LazyImages = images
     if type(images) in (np.ndarray, LazyImages) or is_external(images):
-        # digests are taken from what is read here: those that a class tells may be outdated
-        images_checked = LazyImages(read, images.shape, dtype=images.dtype.name)
-    else:
-        images_checked = images
-    return replace(given, images=images_checked, labels=labels.astype(np.int64))
+        # without the class's own digests, which may be those of an older version
+        rechecked = LazyImages(read, images.shape, dtype=images.dtype.name)
+    return replace(image_set, images=rechecked, labels=labels.astype(np.int64))
 
 
 def read_only(images: ImageSet) -> ImageSet:

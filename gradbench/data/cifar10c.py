@@ -5,8 +5,8 @@ Runs read it by level and beside the clean images, see `challenges/archive.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,7 @@ FOLDER, CLEAN, LEVELS = "CIFAR-10-C", "cifar10", 5
 
 @dataclass(kw_only=True, eq=False)
 class Cifar10C(Dataset):
-    """Arrays `<family>.npy`, five levels one after the other, and `labels.npy` for all of them.
-
-    Attributes:
-        md5: family (or `labels`) -> checksum of its published file.
-    """
-
-    md5: Mapping[str, str] = field(default_factory=dict)
+    """Arrays `<family>.npy`, five levels one after the other, and `labels.npy` for all of them."""
 
     homes = (".",)
 
@@ -42,15 +36,6 @@ class Cifar10C(Dataset):
         if home is None:
             return super().count(split, settings)
         return len(_open(home / self.published_files(split)[0])), False
-
-    def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
-        """Return the arrays of a family with their published checksums."""
-        found = super().checksums(split, settings)
-        for file in self.published_files(split):
-            path = settings.root / file
-            if path.stem in self.md5 and path.is_file():
-                found[path] = "md5", self.md5[path.stem]
-        return found
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the images of a family at all levels, read when they are indexed."""

@@ -132,6 +132,9 @@ class Dataset(DatasetDescription):
             kind = "sha256" if "sha256" in archive else "md5"
             if kind in archive and path.is_file():
                 found[path] = kind, archive[kind]
+        if home := self.home(split, settings):
+            files = [file for file in self.published_files(split) if file in self.md5]
+            found |= {home / file: ("md5", self.md5[file]) for file in files}
         return found
 
     def download(self, splits: Sequence[str], settings: DataSettings) -> str:

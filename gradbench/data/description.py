@@ -1,4 +1,4 @@
-"""The description of a data set: what configs/dataset/<name>.yaml says of it, checked."""
+"""The description of a data set: the settings of configs/dataset/<name>.yaml, checked."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ class DatasetDescription:
         jpeg: quality assumed of published files that are JPEG.
         exclude: list of overlapping classes to leave out, a file of gradbench/data/overlaps.
         archives: downloads with `url`, `md5` or `sha256`, folder `to` and the `splits` they hold.
+        md5: published file, as `Dataset.published_files` names it -> checksum.
         terms: licence in a line, or how the images can be had.
-        note: what a reader of a row must know of every copy.
-        copy_note: what a reader must know of copies as arrays, whose maker chose the size.
+        note: a remark on every copy, for readers of its rows.
+        copy_note: a remark on copies as arrays, whose maker chose the size.
     """
 
     name: str
@@ -62,6 +63,7 @@ class DatasetDescription:
     jpeg: int = 75
     exclude: str | None = None
     archives: Sequence[Mapping[str, Any]] = ()
+    md5: Mapping[str, str] = field(default_factory=dict)
     terms: str = ""
     note: str = ""
     copy_note: str = ""
@@ -117,7 +119,7 @@ class DatasetDescription:
                 return list(self.mean), list(self.std)
             if sizes == (1, 1):
                 return list(self.mean) * channels, list(self.std) * channels
-            # those of colours are measured anew where the images are asked for in grey
+            # the statistics of colours are no use for images that a run reads as grey
             if (*sizes, channels) != (3, 3, 1):
                 raise GradbenchError(
                     f"dataset.mean={self.mean} and dataset.std={self.std}: {train.name} has "

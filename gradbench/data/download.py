@@ -100,10 +100,8 @@ def _receive(url: str, part: Path) -> None:
             if fault.code == 416:  # nothing is left to send: the checksum will tell
                 return None
             reason = f"HTTP {fault.code} {fault.reason}"
-        except urllib.error.URLError as fault:
-            reason = str(fault.reason)
         except (OSError, http.client.HTTPException) as fault:
-            reason = str(fault) or type(fault).__name__
+            reason = str(getattr(fault, "reason", fault)) or type(fault).__name__
         arrived = part.stat().st_size if part.is_file() else 0
         if arrived <= before:
             kept = f"; {arrived:,} bytes came and are kept: trying again goes on there"

@@ -33,8 +33,8 @@ class Tree(Dataset):
     damaged: Sequence[str] = ()
 
     def published_files(self, split: str) -> Sequence[str]:
-        """Return the folder of a split, and the tables that it needs."""
-        return (self.folders[split], *self.tables(split)) if self.folders.get(split) else ()
+        """Return the folder of a split, in sub-classes followed by the tables that it needs."""
+        return (self.folders[split],) if self.folders.get(split) else ()
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the files of a split, still undecoded."""
@@ -45,10 +45,6 @@ class Tree(Dataset):
         else:
             loaded.images = open_files(paths, self.shape, settings.workers)
         return loaded
-
-    def tables(self, split: str) -> tuple[str, ...]:
-        """Return the files that a split needs besides its folder."""
-        return ()
 
     def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return labels and classes of a split, and its files in the same order."""
@@ -65,9 +61,10 @@ class Tree(Dataset):
 class Gtsrb(Tree):
     """Traffic signs: training frames by class and track, test images with a table of classes."""
 
-    def tables(self, split: str) -> tuple[str, ...]:
-        """Return the table of the test images' classes."""
-        return ("gtsrb/GT-final_test.csv",) if split == "test" else ()
+    def published_files(self, split: str) -> Sequence[str]:
+        """Return the folder of a split, and the table of the test images' classes."""
+        table = ("gtsrb/GT-final_test.csv",) if split == "test" else ()
+        return (*super().published_files(split), *table)
 
     def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the signs; names read class/track_frame in training."""
@@ -76,7 +73,7 @@ class Gtsrb(Tree):
             loaded.labels = np.array([int(loaded.classes[label]) for label in loaded.labels])
             loaded.classes = ()
             return loaded, paths
-        with open(home / self.tables(split)[0], newline="") as stream:
+        with open(home / self.published_files(split)[1], newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
         paths = [home / self.folders[split] / row["Filename"] for row in rows]
         labels = np.array([int(row["ClassId"]) for row in rows])
@@ -112,13 +109,15 @@ class TinyImagenet(Tree):
 class Places365(Tree):
     """The validation images of Places365 in their 256x256 form."""
 
-    def tables(self, split: str) -> tuple[str, ...]:
-        """Return the lists of images and of categories."""
-        return ("places365_val.txt", "categories_places365.txt")
+    def published_files(self, split: str) -> Sequence[str]:
+        """Return the folder, and the lists of images and of categories."""
+        lists = ("places365_val.txt", "categories_places365.txt")
+        return (*super().published_files(split), *lists)
 
     def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the images in the order of the published list."""
-        images, categories = ((home / name).read_text().split() for name in self.tables(split))
+        lists = self.published_files(split)[1:]
+        images, categories = ((home / name).read_text().split() for name in lists)
         classes = dict(zip(map(int, categories[1::2]), categories[::2]))
         names = tuple(classes[label].lstrip("/") for label in sorted(classes))
         paths = [home / self.folders[split] / name.lstrip("/") for name in images[::2]]

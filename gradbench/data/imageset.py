@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ class ImageSet:
             or region where frames repeat, otherwise the source.
         classes: names of the labels, empty where unknown.
         status: `official`, `generated`, `regenerated`, `part` or `stand_in`.
-        note: what a reader of a row must know of these images.
+        note: a remark on these images, for readers of their rows.
     """
 
     name: str
@@ -118,10 +118,8 @@ class ImageSet:
     def select(self, rows: np.ndarray, split: str | None = None) -> ImageSet:
         """Return the images at the given rows, in that order."""
         rows = np.asarray(rows)
-        if isinstance(self.images, LazyImages):
-            images = self.images.take(rows)
-        else:
-            images = self.images[rows]
+        lazy = isinstance(self.images, LazyImages)
+        images = self.images.take(rows) if lazy else self.images[rows]
         return replace(
             self,
             split=self.split if split is None else split,
@@ -130,12 +128,6 @@ class ImageSet:
             sources=self.sources[rows],
             groups=self.groups[rows],
         )
-
-    def batches(self, size: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (rows, images as float32 in [0, 1]) in order."""
-        for start in range(0, len(self), size):
-            rows = slice(start, min(start + size, len(self)))
-            yield rows, to_float(self.images[rows])
 
 
 def join(first: ImageSet, second: ImageSet) -> ImageSet:

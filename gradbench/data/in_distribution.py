@@ -142,7 +142,7 @@ class InDistribution:
     """The clean images of a run.
 
     Attributes:
-        train: what f is trained on, also the *bank*.
+        train: images that f is trained on, also the *bank*.
         hold_out: images that f never sees, of the training set, or where f may have seen that,
             of the test set; see `provenance`.
         test: clean test images, all of them.
@@ -169,7 +169,7 @@ def load_in_distribution(
         dataset: the in-distribution set.
         settings: where it is looked for.
         limit: class-stratified number of test images to measure on, the same ones in every run.
-        networks: what the measured ones were trained on; the hold-out serves all of them.
+        networks: records of the measured ones; the hold-out serves all of them.
 
     Raises:
         MissingData: if images are missing, or too few of the training set are at hand.

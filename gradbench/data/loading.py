@@ -34,7 +34,7 @@ class LoadedSplit:
         restored: pixels are known only up to an error.
         origin: digest of the content, where the set's name does not tell it from others.
         rows: (N,) rows of the undivided set that these images were taken from; None for all.
-        note: what a reader must know of this source.
+        note: a remark on this source.
     """
 
     images: np.ndarray | LazyImages
@@ -54,7 +54,7 @@ def build_image_set(
 ) -> ImageSet:
     """Return the images of a split with name, sources, groups, status and note.
 
-    The status is what the description says; otherwise `part` for a copy with fewer images than
+    The status is that of the description; otherwise `part` for a copy with fewer images than
     the official number, `regenerated` where pixels were restored or their size was chosen by the
     maker of a copy, else `official`.
     """

@@ -24,7 +24,6 @@ class TorchvisionSet(Dataset):
         arguments: split -> arguments of that class.
         files: split -> files, relative to the folder given to torchvision, by which the split is
             recognised without importing torchvision.
-        md5: checksums of the unpacked files, where torchvision has those of the archives alone.
         transpose: the published images lie on their side (EMNIST).
         first_label: least published label (1 for EMNIST letters).
     """
@@ -32,7 +31,6 @@ class TorchvisionSet(Dataset):
     library: str
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    md5: Mapping[str, str] = field(default_factory=dict)
     transpose: bool = False
     first_label: int = 0
 
@@ -46,7 +44,7 @@ class TorchvisionSet(Dataset):
         return (self.counts.get(split) if count is None else count), restored
 
     def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
-        """Return the split's files with the checksums known to torchvision, or configured."""
+        """Return the split's files with torchvision's own checksums beside the configured ones."""
         known = super().checksums(split, settings)
         home = self.home(split, settings)
         if home is None:
@@ -56,9 +54,7 @@ class TorchvisionSet(Dataset):
         listed = list(getattr(library, f"{split}_list", []))
         if meta := getattr(library, "meta", None):
             listed.append((meta["filename"], meta["md5"]))
-        md5 = {f"{base}/{name}": checksum for name, checksum in listed}
-        md5 |= {name: self.md5[name] for name in self.files[split] if name in self.md5}
-        return known | {home / name: ("md5", checksum) for name, checksum in md5.items()}
+        return known | {home / base / name: ("md5", checksum) for name, checksum in listed}
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Read a split with torchvision, which checks the files' own checksums."""

@@ -37,7 +37,10 @@ def toy(root, **changes) -> Cifar10C:
         "counts": {"fog": 5 * EACH, "snow": 5 * EACH},
         "classes": [str(i) for i in range(10)],
         "shape": [3, 32, 32],
-        "md5": {name: hashlib.md5(path.read_bytes()).hexdigest() for name, path in files.items()},
+        "md5": {
+            f"CIFAR-10-C/{name}.npy": hashlib.md5(path.read_bytes()).hexdigest()
+            for name, path in files.items()
+        },
     }
     return Cifar10C(**(usual | changes))
 
@@ -113,7 +116,7 @@ def test_the_set_that_is_shipped_is_that_of_the_challenge(root):
     families = shipped.all_splits()
     assert sorted(families) == sorted(load_member("challenge", "cifar10c")["members"])
     assert set(families) <= set(group_files("challenge"))
-    assert set(shipped.md5) == {*families, "labels"}
+    assert set(shipped.md5) == {f"CIFAR-10-C/{name}.npy" for name in (*families, "labels")}
     assert set(shipped.counts.values()) == {50000}
     (entry,) = [e for e in list_datasets(DataSettings(root)) if e.name == "cifar10c"]
     assert (entry.summary, entry.status) == ("1 of 19 splits, 100 images", "part")
