@@ -6,11 +6,12 @@ from functools import cache
 import pytest
 import torch
 
+from gradbench.backbones.devices import find_device
 from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import GROUPS, compose, expand, group_files, load_member
 from gradbench.errors import GradbenchError
-from gradbench.run.experiment import find_device, read
+from gradbench.run.experiment import read
 from gradbench.support.instantiate import instantiate
 
 NOISE = "gradbench.challenges.corruptions.noise.GaussianNoise"

@@ -7,26 +7,42 @@ import torch
 from gradbench.errors import GradbenchError
 
 
-def choose_devices(device: torch.device, requested: str, count: int) -> tuple[torch.device, ...]:
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` takes an accelerator where there is one.
+
+    Raises:
+        GradbenchError: if there is no such device here.
+    """
+    present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        name = present[1] if len(present) > 1 else "cpu"
+    if name == "cuda":
+        name = "cuda:0"
+    if name not in present:
+        raise GradbenchError(f"device={name} is not here: choose auto, {', '.join(present)}")
+    return torch.device(name)
+
+
+def find_devices(name: str, count: int) -> tuple[torch.device, ...]:
     """Return the devices of `devices=N`: N accelerators, or the CPU N times for N processes.
 
     Args:
-        device: the one that a single process would run on.
-        requested: the user's `device`: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        name: the user's `device`: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         count: N.
 
     Raises:
-        GradbenchError: if there are fewer devices, or the user requested one by its number.
+        GradbenchError: if there are fewer devices, or the user named one by its number.
 
-    >>> choose_devices(torch.device("cpu"), "auto", 2)
+    >>> find_devices("cpu", 2)
     (device(type='cpu'), device(type='cpu'))
     """
+    device = find_device(name)
     if count == 1 or device.type == "cpu":
         return (device,) * count
-    if requested not in ("auto", device.type):
+    if name not in ("auto", device.type):
         raise GradbenchError(
-            f"device={requested} is one device, and devices={count} takes several: leave "
-            "device=auto"
+            f"device={name} is one device, and devices={count} takes several: leave device=auto"
         )
     available = torch.cuda.device_count() if device.type == "cuda" else 1
     if count > available:

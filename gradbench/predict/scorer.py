@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradbench.backbones.devices import find_device
 from gradbench.data.imageset import ImageSet, source_ids, to_float
 from gradbench.data.picture import Resampling
 from gradbench.errors import Faulty, GradbenchError, printable, unknown
@@ -23,7 +24,6 @@ from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.predict.loading import DAMAGES, Kept, brief
 from gradbench.predict.opening import listed, open_run
 from gradbench.predict.pictures import Batch, as_array, batches, decoded, find, taken
-from gradbench.run.experiment import find_device
 from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gradbench.backbones.build import check_network
-from gradbench.backbones.devices import choose_devices
+from gradbench.backbones.devices import find_devices
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
@@ -201,7 +201,7 @@ def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         refused=refused,
         seeds=tuple(seeds(config)),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
-        devices=choose_devices(find_device(config["device"]), config["device"], config["devices"]),
+        devices=find_devices(config["device"], config["devices"]),
     )
     if len(experiment.devices) > experiment.recipe.batch:
         raise GradbenchError(
@@ -273,24 +273,6 @@ def _left_out(protocol: Protocol, detectors: Mapping[str, Mapping]) -> dict[str,
             "challenges: add another detector, msp for example"
         )
     return left
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of a name; `auto` takes an accelerator where there is one.
-
-    Raises:
-        GradbenchError: if there is no such device here.
-    """
-    present = ["cpu"]
-    present += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    present += ["mps"] if torch.backends.mps.is_available() else []
-    if name == "auto":
-        name = present[1] if len(present) > 1 else "cpu"
-    if name == "cuda":
-        name = "cuda:0"
-    if name not in present:
-        raise GradbenchError(f"device={name} is not here: choose auto, {', '.join(present)}")
-    return torch.device(name)
 
 
 def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):

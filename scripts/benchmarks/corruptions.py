@@ -14,6 +14,7 @@ from functools import partial
 import harness
 import pandas as pd
 
+from gradbench.backbones.devices import find_device
 from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.corruptions.base import CommonCorruption
 from gradbench.challenges.corruptions.tables import FAMILIES, TABLES
@@ -47,7 +48,7 @@ def main() -> None:
     options.image_size = options.image_size or 32
     images, device = (
         harness.load_images(options, options.images),
-        harness.find_device(options.device),
+        find_device(options.device),
     )
     runs, cells = {}, {}
     for family in families:

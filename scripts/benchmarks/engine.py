@@ -42,6 +42,7 @@ from harness import Unavailable
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from gradbench.backbones.devices import find_device
 from gradbench.errors import GradbenchError
 from gradbench.gradients import as_loss, squared_norms
 from gradbench.support.memory import PeakMemory
@@ -325,7 +326,7 @@ def measure(names: list[str], options: argparse.Namespace) -> tuple[list[dict], 
     Raises:
         GradbenchError: if no ordinary step could be timed.
     """
-    device = harness.find_device(options.device)
+    device = find_device(options.device)
     model, images = _network_and_images(options)
     peaks: dict[str, float | None] = {}
     failed: dict[str, str] = {}

@@ -27,12 +27,14 @@ from torch import Tensor, nn
 from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.checkpoint import load_checkpoint, read_checkpoint
+from gradbench.backbones.devices import find_device
 from gradbench.backbones.trained_network import class_names
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, channel_statistics, source_ids
 from gradbench.data.resample import resize_to
 from gradbench.data.settings import DataSettings
 from gradbench.errors import GradbenchError, unknown
+from gradbench.gradients.precision import arithmetic
 from gradbench.report import provenance
 from gradbench.support.instantiate import instantiate
 from gradbench.support.progress import Progress
@@ -121,19 +123,6 @@ def start(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise GradbenchError(f"--out {options.out}: {fault.strerror}") from fault
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of a name.
-
-    Raises:
-        GradbenchError: if it is not here.
-    """
-    present = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    present += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if name not in present:
-        raise unknown("device", name, present)
-    return torch.device(name)
 
 
 def chosen_names(kind: str, text: str | None, valid: Sequence[str]) -> list[str]:
@@ -306,15 +295,11 @@ def _member(options: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def numerics(options: argparse.Namespace):
     """Compute in the precision that is asked for."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = options.precision == "tf32"
+    device = find_device(options.device)
     low = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(options.precision)
-    try:
-        with torch.autocast(find_device(options.device).type, low, enabled=low is not None):
-            yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+    autocast = torch.autocast(device.type, low, enabled=low is not None)
+    with arithmetic(options.precision, device), autocast:
+        yield
 
 
 # timing

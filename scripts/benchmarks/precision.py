@@ -33,6 +33,7 @@ from engine import FLOOR, relative_errors
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from gradbench.backbones.devices import find_device
 from gradbench.errors import GradbenchError
 from gradbench.gradients import squared_norms
 from gradbench.gradients.precision import prefers_channels_last
@@ -105,7 +106,7 @@ def measure(model: nn.Module, pixels: Tensor, options: argparse.Namespace) -> li
     Raises:
         GradbenchError: if the network cannot be computed in float64.
     """
-    device = harness.find_device(options.device)
+    device = find_device(options.device)
     reduced = ("tf32", "bfloat16", "float16")
     usual = {p: prefers_channels_last(device, p, torch.float32) for p in ("float32", *reduced)}
     formats = [("float64", False), ("float32", usual["float32"]), ("float32", not usual["float32"])]

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from gradbench.backbones.devices import find_device
 from gradbench.gradients.costs import PRICES, Work
 from gradbench.gradients.precision import arithmetic
 from gradbench.gradients.rules.base import Rule
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the prices to {PRICES.name}")
     options = parser.parse_args()
     harness.start(options)
-    device = harness.find_device(options.device)
+    device = find_device(options.device)
     with arithmetic("float32", device):
         measured = time_routes(LAYERS, options.rounds, device)
     prices = fit_prices(measured)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from _two import CPU, die_in_one, raise_in_one, ranks, sums
 
-from gradbench.backbones.devices import choose_devices
+from gradbench.backbones.devices import find_devices
 from gradbench.backbones.workers import Worker, WorkerPool
 from gradbench.errors import GradbenchError
 
@@ -67,17 +67,18 @@ def test_what_cannot_be_sent_is_told_before_anything_starts():
 
 def test_devices_of_a_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    cuda = torch.device("cuda:0")
-    assert choose_devices(CPU, "auto", 3) == (CPU,) * 3
-    assert (
-        choose_devices(cuda, "auto", 2)
-        == choose_devices(cuda, "cuda", 2)
-        == (cuda, torch.device("cuda:1"))
-    )
-    assert choose_devices(torch.device("cuda:2"), "cuda:2", 1) == (torch.device("cuda:2"),)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    first, second, third = (torch.device("cuda", i) for i in range(3))
+    assert find_devices("cpu", 3) == (CPU,) * 3
+    assert find_devices("auto", 2) == find_devices("cuda", 2) == (first, second)
+    assert find_devices("cuda:2", 1) == (third,)
     with pytest.raises(GradbenchError, match="devices=4: this machine has 3 of type cuda"):
-        choose_devices(cuda, "auto", 4)
+        find_devices("cuda", 4)
     with pytest.raises(GradbenchError, match=r"device=cuda:1 is one device.*leave device=auto"):
-        choose_devices(torch.device("cuda:1"), "cuda:1", 2)
+        find_devices("cuda:1", 2)
+    with pytest.raises(GradbenchError, match="device=cuda:3 is not here: choose auto, cpu"):
+        find_devices("cuda:3", 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(GradbenchError, match="devices=2: this machine has 1 of type mps"):
-        choose_devices(torch.device("mps"), "mps", 2)
+        find_devices("mps", 2)
