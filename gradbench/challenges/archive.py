@@ -136,18 +136,9 @@ class Archive:
 def match_images(
     images: np.ndarray, labels: np.ndarray, rows: np.ndarray, row_labels: np.ndarray
 ) -> np.ndarray:
-    """Return for each image the nearest row with its label.
+    """Return for each image (N, P) uint8 the place, int64, of the nearest row with its label.
 
     Distances are exact: sums of squares of whole numbers in float64.
-
-    Args:
-        images: (N, P) uint8.
-        labels: (N,) of them.
-        rows: (M, P) uint8 images to find them among.
-        row_labels: (M,) of them.
-
-    Returns:
-        (N,) int64 places among the rows, each at most once.
 
     Raises:
         UnmatchedImages: if two images have the same nearest row, or a nearest row is too far.
@@ -196,12 +187,6 @@ def archive_of(
 ) -> Archive | None:
     """Return the archive that a challenge's images are taken from, None where they are not.
 
-    Args:
-        challenge: any.
-        config: of the run.
-        dataset: name of the in-distribution set.
-        root: of the data.
-
     Raises:
         MissingData: if the archive is asked for and is not there.
     """
@@ -232,20 +217,10 @@ def published(
     grouped: bool,
     store: Store,
 ) -> ImageSet:
-    """Return the published images of a family at a level.
+    """Return the published images of a family at a level, in the order of the clean ones.
 
-    Args:
-        archive: where they are.
-        challenge: the family.
-        level: 1 to 5.
-        name: of the challenge in rows.
-        images: the clean ones.
-        grouped: the split keeps images of one source together, so sources must be known.
-        store: keeps the order.
-
-    Returns:
-        Images in the order of the clean ones that are measured, with their sources; where they
-        cannot be matched and the split is not grouped, images with sources of their own.
+    They have the sources of the clean ones. Where they cannot be matched, a `grouped` split, which
+    keeps images of one source together, is refused; others get images with sources of their own.
 
     Raises:
         GradbenchError: if the files are not what was published, or a grouped split needs sources

@@ -57,10 +57,7 @@ class UnusableChallenge(External):
 def checked_challenge(name: str, challenge: Challenge, configured: Mapping[str, Any]) -> Challenge:
     """Return the challenge, or an `UnusableChallenge` where its class from outside is faulty.
 
-    Args:
-        name: of the challenge in rows.
-        challenge: as it was built.
-        configured: content of its file, with the user's changes.
+    `configured` is the content of its file, with the user's changes; its keys hold it.
     """
     if not is_external(challenge):
         return challenge
@@ -119,14 +116,7 @@ def perturb(
 ) -> Tensor:
     """Return the grey levels (B, C, H, W) that a challenge makes of clean images.
 
-    Args:
-        challenge: the challenge.
-        name: of the challenge in rows.
-        clean: the images.
-        strength: of the level.
-        seed: of its random numbers.
-        network: f, for attacks.
-        compare: make some images again among others, where the class is from outside.
+    With `compare`, a class from outside makes some of them again, among others.
 
     Raises:
         Faulty: if a class from outside raises, changes its arguments, or returns no such images.

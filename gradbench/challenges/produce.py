@@ -71,11 +71,8 @@ class ChallengeSetup:
     ) -> np.ndarray:
         """Return the challenge images of the given rows of the clean set.
 
-        Args:
-            clean: the clean set.
-            rows: of it.
-            compare: also check that images do not depend on each other, see `checked.perturb`.
-            advance: called with the number of images after every batch.
+        With `compare`, check that images do not depend on each other, see `checked.perturb`;
+        `advance` is called with the number of images after every batch.
 
         Raises:
             Faulty: if a class from outside does not do what a challenge must.
@@ -127,11 +124,6 @@ def produce(
 
     Images of attacks are kept in the store; of others only the digests, since the same bits can
     be made again.
-
-    Args:
-        setup: the challenge with all it depends on.
-        clean: uint8 images.
-        store: where products lie.
     """
     products, attacks = [], setup.challenge.uses_network
     with Progress(f"making {setup.name}", len(clean)) as progress:

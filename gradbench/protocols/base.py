@@ -56,20 +56,25 @@ class Protocol(ABC):
 
     Attributes:
         name: of the protocol in rows.
-        description: one line for `gradbench list`.
         split: how images are divided, for the column `protocol`; `random` where twins may part.
         repeats: how often every measured image is measured, with other fits each time.
         ratio: images measured by those fitted on and chosen with, in each rotation; None where
             there is a single rotation, and nothing can be said of its spread.
         supervision: kinds of detectors that are measured; all others are left out and named.
+
+    Args:
+        name: in place of that of the class.
+        description: one line for `gradbench list`.
     """
 
     name: str
-    description: str = ""
     split: str = "grouped"
     repeats: int = 1
     ratio: float | None = None
     supervision: ClassVar[tuple[str, ...]] = ("none", "synthetic", "tuning", "training")
+
+    def __init__(self, name: str | None = None, description: str = ""):
+        self.name, self.description = name or self.name, description
 
     @abstractmethod
     def folds(
@@ -99,8 +104,8 @@ class Grouped(Protocol):
     divided between fit and choose, the odd one going to choose.
 
     Args:
-        name: of the protocol.
-        description: one line for `gradbench list`.
+        name: see `Protocol`.
+        description: see `Protocol`.
         folds: number of folds, at least 3.
         split: `grouped`, or `random`: every image by itself whatever its group. A twin of a
             measured image may then be fitted on, and the gap to `grouped` measures that leak.
@@ -109,27 +114,30 @@ class Grouped(Protocol):
         GradbenchError: for fewer than 3 folds or an unknown split.
     """
 
+    name = "grouped"
+    explanation = (
+        "A value is the mean over its folds; every image is measured once, and all detectors on "
+        "the same images."
+    )
+
     def __init__(
-        self, name: str = "grouped", description: str = "", folds: int = 5, split: str = "grouped"
+        self,
+        name: str | None = None,
+        description: str = "",
+        folds: int = 5,
+        split: str = "grouped",
     ):
+        super().__init__(name, description)
         if split not in SPLITS:
             raise unknown("split", str(split), SPLITS)
         if type(folds) is not int or folds < 3:
             raise GradbenchError(f"protocol.folds={folds}: choose a whole number of at least 3")
-        self.name, self.description, self.count, self.split = name, description, folds, split
+        self.count, self.split = folds, split
         self.ratio = 1 / (folds - 1)
 
     def settings(self) -> Mapping[str, Any]:
         """Return everything that the folds depend on; kept products are known by these."""
         return {**super().settings(), "folds": self.count, "split": self.split}
-
-    @property
-    def explanation(self) -> str:
-        """See `Protocol`."""
-        return (
-            "A value is the mean over its folds; every image is measured once, and all detectors "
-            "on the same images."
-        )
 
     def ungrouped(self) -> Self | None:
         """Return the same protocol with every image by itself, None if it is that already."""

@@ -18,25 +18,23 @@ class Icip2020(Grouped):
     which does not say how it divided twins.
 
     Args:
-        name: of the protocol.
-        description: one line for `gradbench list`.
+        name: see `Protocol`.
+        description: see `Protocol`.
         split: `grouped`, or `random`: every image by itself.
 
     Raises:
         GradbenchError: for an unknown split.
     """
 
-    def __init__(self, name: str = "icip2020", description: str = "", split: str = "grouped"):
+    name = "icip2020"
+    explanation = (
+        "One division, 40 % for fitting, 40 % for choosing, 20 % measured, as in the paper of "
+        "2020; all detectors on the same images."
+    )
+
+    def __init__(self, name: str | None = None, description: str = "", split: str = "grouped"):
         super().__init__(name, description, 5, split)
         self.ratio = None
-
-    @property
-    def explanation(self) -> str:
-        """See `Protocol`."""
-        return (
-            "One division, 40 % for fitting, 40 % for choosing, 20 % measured, as in the paper of "
-            "2020; all detectors on the same images."
-        )
 
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
@@ -52,8 +50,8 @@ class Access2023(Grouped):
     reports detection accuracy: at 0.5 for H, at the best threshold for all others.
 
     Args:
-        name: of the protocol.
-        description: one line for `gradbench list`.
+        name: see `Protocol`.
+        description: see `Protocol`.
         folds: of each repetition, at least 3.
         repeats: repetitions, at least 1.
         split: `grouped`, or `random`: every image by itself.
@@ -62,9 +60,11 @@ class Access2023(Grouped):
         GradbenchError: for too few folds or repetitions or an unknown split.
     """
 
+    name = "access2023"
+
     def __init__(
         self,
-        name: str = "access2023",
+        name: str | None = None,
         description: str = "",
         folds: int = 5,
         repeats: int = 2,
@@ -102,25 +102,23 @@ class Transfer(Grouped):
     """Detectors fitted on one challenge as `grouped` does, measured on the others.
 
     Args:
-        name: of the protocol.
-        description: one line for `gradbench list`.
+        name: see `Protocol`.
+        description: see `Protocol`.
         folds: of the challenge that is fitted on, at least 3.
 
     Raises:
         GradbenchError: for fewer than 3 folds.
     """
 
-    def __init__(self, name: str = "transfer", description: str = "", folds: int = 5):
-        super().__init__(name, description, folds)
+    name = "transfer"
+    explanation = (
+        "`DETECTOR@CHALLENGE` was fitted on other images of that challenge alone and is measured "
+        "on all others. A value is the mean over its folds; every image is measured once, by a "
+        "detector that saw no image of its source."
+    )
 
-    @property
-    def explanation(self) -> str:
-        """See `Protocol`."""
-        return (
-            "`DETECTOR@CHALLENGE` was fitted on other images of that challenge alone and is "
-            "measured on all others. A value is the mean over its folds; every image is measured "
-            "once, by a detector that saw no image of its source."
-        )
+    def __init__(self, name: str | None = None, description: str = "", folds: int = 5):
+        super().__init__(name, description, folds)
 
     def ungrouped(self) -> None:
         """Return None: the leak between twins is measured where both are of one challenge."""
@@ -167,24 +165,14 @@ class Unsupervised(Protocol):
     """All images are measured at once, by detectors that see no challenge of others' making.
 
     Detectors that fit or choose on challenge images are left out.
-
-    Args:
-        name: of the protocol.
-        description: one line for `gradbench list`.
     """
 
+    name = "unsupervised"
+    explanation = (
+        "No image of a challenge is fitted on or chosen with; all images are measured at once, all "
+        "detectors on the same images."
+    )
     supervision = ("none", "synthetic")
-
-    def __init__(self, name: str = "unsupervised", description: str = ""):
-        self.name, self.description = name, description
-
-    @property
-    def explanation(self) -> str:
-        """See `Protocol`."""
-        return (
-            "No image of a challenge is fitted on or chosen with; all images are measured at once, "
-            "all detectors on the same images."
-        )
 
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
@@ -214,25 +202,15 @@ class Reference(Protocol):
 
     Differs from the paper: a source (or track) that would be cut goes to the later part as a whole,
     and clean images with noisy copies beside them count as one set.
-
-    Args:
-        name: of the protocol.
-        description: one line for `gradbench list`.
     """
 
+    name = "reference"
+    explanation = (
+        "One division in file order: of the first min(1,000, 10 %) of each set, half is fitted on "
+        "and half chosen with; the rest is measured, as in the public code of Mahalanobis and "
+        "ODIN. Images of one source stay together; all detectors on the same images."
+    )
     MOST, SHARE = 1000, 0.1
-
-    def __init__(self, name: str = "reference", description: str = ""):
-        self.name, self.description = name, description
-
-    @property
-    def explanation(self) -> str:
-        """See `Protocol`."""
-        return (
-            "One division in file order: of the first min(1,000, 10 %) of each set, half is fitted "
-            "on and half chosen with; the rest is measured, as in the public code of Mahalanobis "
-            "and ODIN. Images of one source stay together; all detectors on the same images."
-        )
 
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0

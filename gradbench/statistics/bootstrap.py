@@ -200,15 +200,9 @@ def bootstrap_folds(
     replicates: int,
     seed: int,
 ) -> dict[Measure, BootstrapSamples]:
-    """Return each measure in every fold and every resample.
+    """Return some of `metrics.MEASURES` in every fold and every resample.
 
-    Args:
-        folds: scores of every fold.
-        sources: of these folds.
-        wanted: some of `metrics.MEASURES`.
-        thresholds: of every fold, by threshold rule, for detection accuracy.
-        replicates: resamples.
-        seed: of the weights.
+    `thresholds` holds those of every fold, by threshold rule, for detection accuracy.
 
     Raises:
         GradbenchError: if a score is not a number.
@@ -237,11 +231,6 @@ def bootstrap_auroc(
     folds: Sequence[FoldScores], replicates: int = 1000, seed: int = 0
 ) -> BootstrapSamples:
     """Return AUROC in the resamples that `intervals.measure_detection` draws.
-
-    Args:
-        folds: scores of every fold.
-        replicates: resamples.
-        seed: of the weights.
 
     Raises:
         GradbenchError: if a fold has an empty side or a score is not a number.

@@ -21,12 +21,8 @@ def random_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
     depends on the names of the groups and the seed, not on the order of the images, and is
     independent of the folds of a protocol with the same seed.
 
-    Args:
-        groups: (N,) group of each image, two groups at least.
-        seed: of the draw.
-
     Returns:
-        (N,) bool; as many True as False, to within the largest group.
+        (N,) bool for the (N,) groups; as many True as False, to within the largest group.
 
     Raises:
         GradbenchError: if there is but one group.
@@ -74,18 +70,15 @@ def mann_whitney_p(
     return float(mannwhitneyu(scores[labels], scores[~labels]).pvalue)
 
 
-def assert_identical(a: np.ndarray, b: np.ndarray, what: str) -> None:
-    """Stop the run unless two arrays are equal in type, shape and every value.
+def assert_identical(clean: np.ndarray, made: np.ndarray, what: str) -> None:
+    """Stop the run unless values of the clean images and of a challenge of strength zero are equal.
 
-    Args:
-        a: of the clean images.
-        b: of the challenge of strength zero.
-        what: names the values and their challenge, for example `scores of msp under noise`.
+    Type, shape and every value count; `what` names the values and their challenge.
 
     Raises:
         GradbenchError: naming how many values differ, and by how much at most.
     """
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = np.asarray(clean), np.asarray(made)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise GradbenchError(
             f"{what} must be identical at strength zero, but clean gives {a.dtype} {a.shape} "

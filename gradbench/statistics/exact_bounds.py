@@ -85,13 +85,8 @@ def accuracy_bounds(
     """Return exact bounds of the detection accuracy at thresholds fixed beforehand.
 
     Each is the mean of the binomial bounds of the two sides at alpha / 2, which holds however the
-    sides depend on each other; each source counts once on a side.
-
-    Args:
-        folds: scores of every fold.
-        sources: of these folds.
-        thresholds: of every fold; abnormal is what lies above.
-        alpha: level of each bound by itself.
+    sides depend on each other; each source counts once on a side. A score above the threshold of
+    its fold is abnormal; `alpha` is the level of each bound by itself.
     """
     low = high = 0.0
     for side, places in (("normal", sources.normal), ("abnormal", sources.abnormal)):

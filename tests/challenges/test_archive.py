@@ -107,13 +107,6 @@ def test_a_shuffled_test_set_is_matched(folder, store, limit):
     assert len(store.made) == 1
 
 
-def test_a_part_of_the_test_set_is_matched(folder, store):
-    some = clean(np.random.default_rng(2).permutation(EACH)).select(np.arange(30))
-    found = read(folder, store, some)
-    expected = made(some, Contrast(), 3).transpose(0, 3, 1, 2)
-    assert np.array_equal(found.images[slice(None)], expected)
-
-
 def test_images_that_are_not_there_are_refused_by_grouped_splits_alone(folder, store):
     shuffled = clean(np.random.default_rng(1).permutation(EACH))
     pixels = shuffled.images.copy()
@@ -171,13 +164,6 @@ def test_damaged_files_are_one_sentence(folder, store, tmp_path, name, damage, t
         read(tmp_path, store, clean())
     assert str(caught.value).endswith("there, or choose challenge.source=generated")
     assert "\n" not in str(caught.value)
-
-
-def test_the_official_size_lacking_one_row(tmp_path, store, monkeypatch):
-    monkeypatch.setattr(room, "EACH", 10_000)
-    np.lib.format.open_memmap(tmp_path / "fog.npy", "w+", np.uint8, (49_999, 32, 32, 3))
-    with pytest.raises(GradbenchError, match=r"fog\.npy is \(49999, 32, 32, 3\) uint8 where"):
-        Archive(tmp_path).level("fog", 1)
 
 
 def test_a_file_that_is_no_array(folder, store, tmp_path):

@@ -8,9 +8,7 @@ from _golden import challenge
 from _pictures import pictures
 
 from gradbench.challenges.base import CleanBatch
-from gradbench.challenges.corruptions.base import to_unit
 from gradbench.challenges.corruptions.tables import CIFAR, FAMILIES, IMAGENET, TABLES
-from gradbench.challenges.counter import image_keys
 from gradbench.challenges.produce import ChallengeSetup, produce
 from gradbench.config import expand, load_member
 from gradbench.errors import GradbenchError
@@ -53,14 +51,6 @@ def test_some_constants_as_published():
     assert IMAGENET["shot_noise"] == (60, 25, 12, 5, 3)
     assert CIFAR["saturate"][4] == (2.5, 0.2)
     assert IMAGENET["elastic_transform"][0][0] * 224 == pytest.approx(244 * 2)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_configuration_file_names_its_family(family):
-    made = challenge(family)
-    assert (made.family, made.table, made.levels) == (family, "cifar", (1, 2, 3, 4, 5))
-    assert made.strengths == CIFAR[family]
-    assert challenge(family, table="imagenet").strengths == IMAGENET[family]
 
 
 # levels and strengths
@@ -259,9 +249,3 @@ def test_unknown_names():
         load_member("challenge", "fogg")
     with pytest.raises(GradbenchError, match="no table of constants named 'small'"):
         challenge("fog", table="small")
-
-
-def test_images_reach_the_functions_as_exact_quotients():
-    grey = torch.arange(256, dtype=torch.float32).view(1, 1, 16, 16)
-    assert torch.equal(to_unit(grey) * 255, grey.double())
-    assert image_keys(0, "fog", ["a"]) != image_keys(0, "snow", ["a"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from _cure import draw
-from _runs import TINY, gradbench, one_sentence, rows
+from _runs import TINY, gradbench, rows
 
 from gradbench.challenges.corruptions.cure_like import (
     CodecError,
@@ -174,7 +174,7 @@ def test_noise_has_the_deviation_of_the_table():
 
 
 def test_shadows_cover_half_of_an_image_and_take_the_given_share():
-    depth = Shadow.stripes(unit(200), keys(200))
+    depth = 1 - Shadow.corrupt(unit(200, value=1.0), keys(200), 1.0)[:, 0]
     assert depth.mean().item() == pytest.approx(0.5, abs=0.02)
     assert (depth.min().item(), depth.max().item()) == (0, 1)
     clean = signs(20)
@@ -194,7 +194,11 @@ def test_haze_veils_without_turning_anything_round():
 
 
 def test_dirt_covers_the_given_share_and_only_grows():
-    masks = [DirtyLens.dirt(unit(300), keys(300), share) for share in TABLE["dirty_lens"]]
+    most = DirtyLens.OPACITY * DirtyLens.DIRT[0]  # of dirt alone on black
+    masks = [
+        DirtyLens.corrupt(unit(300, value=0.0), keys(300), share)[:, 0] / most
+        for share in TABLE["dirty_lens"]
+    ]
     for mask, share in zip(masks, TABLE["dirty_lens"]):
         # a little more where edges are repeated, since less is averaged there
         assert (mask >= 0.5).double().mean().item() == pytest.approx(share, abs=0.04)
@@ -224,16 +228,6 @@ def test_rain_falls_and_never_dries():
     assert down > 3 * across
 
 
-def test_snow_begins_at_the_given_share_of_pixels():
-    clean = signs(60)
-    black = ImageSet("b", "test", np.zeros_like(clean.images), clean.labels, clean.sources)
-    means = [make("snow", black, s, quantise=False).mean() for s in TABLE["snow"]]
-    assert means == sorted(means)
-    few = make("snow", black, 0.005, quantise=False)
-    own = 0.5 * 1.5 * 0.005  # the whitening of black
-    assert (few > own + 0.01).mean() < 0.2
-
-
 # rows
 
 
@@ -246,6 +240,7 @@ def test_a_stand_in_is_marked_wherever_its_images_go(store):
     assert made.note.startswith("generated like CURE-TSR, parameters of gradbench; not rounded")
 
 
+@pytest.mark.slow
 def test_a_run_says_so_in_every_row(tmp_path):
     words = [w for w in TINY if not w.startswith(("challenges=", "levels="))]
     ran = gradbench("run", *words, "challenges=[cure_like_rain]", "level=4", cwd=tmp_path)
@@ -271,9 +266,3 @@ def test_a_run_says_so_in_every_row(tmp_path):
 def test_settings_that_there_are_not(settings, words):
     with pytest.raises(GradbenchError, match=words):
         build("haze", **settings)
-
-
-def test_a_level_that_there_is_not_is_one_sentence(tmp_path):
-    words = ("experiment=corruption_gtsrb", "levels=[6]", "data.download=false", "out=out")
-    said = one_sentence(gradbench("run", *words, cwd=tmp_path))
-    assert said == "cure_like_decolorization has no level 6: choose from 1, 2, 3, 4, 5"

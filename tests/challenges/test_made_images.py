@@ -42,21 +42,6 @@ def attack(f, epsilon, **settings):
 # identity and zero strength
 
 
-@pytest.mark.parametrize("quantise", [True, False])
-@pytest.mark.parametrize("name", ["identity", "noise", "fgsm"])
-def test_zero_strength_gives_back_the_clean_images(f, name, quantise):
-    clean = images(130)
-    challenge = {"identity": Identity(), "noise": GaussianNoise([0.0]), "fgsm": FGSM(epsilon=0.0)}[
-        name
-    ]
-    made = ChallengeSetup(challenge, name, 0.0, quantise=quantise, network=f, weights="w").make(
-        clean, np.arange(len(clean))
-    )
-    expected = clean.images if quantise else clean.images.astype(np.float32) / np.float32(255)
-    assert made.dtype == expected.dtype
-    assert np.array_equal(made, expected)
-
-
 def test_identity_is_a_copy():
     clean = CleanBatch.from_pixels(
         images(3).images, np.zeros(3, np.int64), source_ids("a", "b", 3), "cpu"
@@ -88,40 +73,6 @@ def test_noise_is_cut_down_to_whole_grey_levels():
     assert np.array_equal(whole, np.floor(exact + 1e-4))
 
 
-def test_noise_stays_within_black_and_white():
-    clean = images(20)
-    strong = noisy(clean, 1.0, quantise=False)
-    assert strong.min() == 0
-    assert strong.max() == 1
-    assert noisy(clean, 1.0).max() == 255
-
-
-def test_noise_golden_values():
-    # Gaussian noise VERSION 1: if this fails, raise the challenge's version
-    assert GaussianNoise.version == 1
-    clean = images(3)
-    made = noisy(clean, 0.1, seed=5)
-    assert made[2, 0, 3].tolist() == [215, 156, 155, 189, 160, 201, 140, 159]
-    assert digest_pixels(made) == (
-        "6fc806ea9ba3b2cc04cf2e9293f247fc99e9bc8e56c162f63a6a2ae33f70b2ed"
-    )
-
-
-def test_noise_of_an_image_does_not_depend_on_the_others_in_the_batch():
-    clean = images(230)
-    source = ChallengeSetup(GaussianNoise(STRENGTHS), "gaussian_noise", 0.08)
-    whole = source.make(clean, np.arange(230))
-    rows = np.array([201, 3, 77])
-    assert np.array_equal(source.make(clean, rows), whole[rows])
-
-
-def test_noise_differs_between_seeds_and_images():
-    clean = grey(2)
-    first = noisy(clean, 0.1)
-    assert not np.array_equal(first[0], first[1])
-    assert not np.array_equal(noisy(clean, 0.1, seed=1), first)
-
-
 # levels
 
 
@@ -142,18 +93,6 @@ def test_a_challenge_of_one_strength_has_no_level():
         attack.strength_at(1)
 
 
-@pytest.mark.parametrize("strengths", [[], [-0.1], [0.1, 1.5], [float("nan")]])
-def test_noise_refuses_strengths_out_of_range(strengths):
-    with pytest.raises(GradbenchError, match="strengths="):
-        GaussianNoise(strengths)
-
-
-@pytest.mark.parametrize("epsilon", [-0.01, 1.01, float("nan")])
-def test_fgsm_refuses_an_epsilon_out_of_range(epsilon):
-    with pytest.raises(GradbenchError, match="choose a value between 0 and 1"):
-        FGSM(epsilon=epsilon)
-
-
 # attacks
 
 
@@ -168,25 +107,6 @@ def test_fgsm_keeps_within_its_budget_and_uses_it(f, epsilon):
     assert (change[inside] == change.max()).all()
 
 
-def test_fgsm_of_whole_grey_levels_changes_by_just_as_many(f):
-    clean = grey(1, channels=1, size=8)
-    for levels in range(1, 128):
-        made = attack(f, levels / 255).make(clean, np.arange(1)).astype(int)
-        assert (np.abs(made - 128) == levels).all()
-
-
-def test_fgsm_goes_up_the_loss(f):
-    clean = images(60)
-    made = attack(f, 0.05).make(clean, np.arange(60))
-    labels = torch.from_numpy(clean.labels)
-    with torch.no_grad():
-        before, after = (
-            functional.cross_entropy(f(torch.from_numpy(p).float() / 255), labels, reduction="none")
-            for p in (clean.images, made)
-        )
-    assert (after > before).float().mean() > 0.95
-
-
 def test_fgsm_follows_the_sign_of_the_slope(f):
     clean = images(10)
     pixels = (torch.from_numpy(clean.images).float() / 255).requires_grad_()
@@ -197,18 +117,6 @@ def test_fgsm_follows_the_sign_of_the_slope(f):
     sure = pixels.grad.abs().numpy() > 1e-7
     assert sure.mean() > 0.9
     assert np.array_equal(made[sure], np.clip(expected, 0, 255)[sure])
-
-
-def test_fgsm_leaves_the_network_as_it_was():
-    net = network()
-    before = digest(net)
-    modes = [m.training for m in net.modules()]
-    flags = [p.requires_grad for p in net.parameters()]
-    attack(net, 0.1).make(images(10), np.arange(10))
-    assert digest(net) == before
-    assert [m.training for m in net.modules()] == modes
-    assert [p.requires_grad for p in net.parameters()] == flags
-    assert all(p.grad is None for p in net.parameters())
 
 
 # produce

@@ -1,7 +1,5 @@
 """Images of another set: a part of them, the same one every time."""
 
-import inspect
-
 import numpy as np
 import pytest
 
@@ -57,8 +55,3 @@ def test_a_slip_of_the_pen_is_told_the_settings_of_set_and_challenge():
     ) as told:
         read(compose(words))
     assert "antialias" in str(told.value)
-
-
-def test_settings_of_its_own_are_those_of_the_class():
-    names = [n for n in inspect.signature(OtherSet).parameters if n not in ("dataset", "settings")]
-    assert tuple(names) == OtherSet.OWN

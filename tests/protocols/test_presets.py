@@ -180,12 +180,6 @@ def test_transfer_measures_in_the_folds_of_the_measured_challenge(case):
         assert np.array_equal(rows.abnormal, fold.measure.abnormal)
 
 
-def test_transfer_fits_where_grouped_fits():
-    fitted, _ = PAIRS["twins"]
-    assert same(Transfer().folds(*fitted, 2), Transfer().within().folds(*fitted, 2))
-    assert Transfer().within().settings() == Grouped().settings()
-
-
 def test_faulty_settings_are_named():
     for make, words in (
         (lambda: Access2023(repeats=0), "protocol.repeats=0"),

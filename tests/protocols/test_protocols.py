@@ -2,8 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from gradbench.errors import GradbenchError
 from gradbench.protocols.base import Grouped, partition, shuffled
@@ -149,13 +147,6 @@ def test_faulty_settings_are_named():
         Grouped(split="gruoped")
     with pytest.raises(GradbenchError, match="folds=2"):
         Grouped(folds=2)
-
-
-def test_the_shipped_configuration_builds_the_protocol():
-    protocol = instantiate(OmegaConf.load(CONFIG))
-    assert (protocol.name, protocol.count, protocol.split) == ("grouped", 5, "grouped")
-    assert protocol.description
-    assert len(protocol.folds(ids("a", 10), ids("b", 10), 0)) == 5
 
 
 def test_random_labels_are_independent_of_the_folds_of_the_same_seed():

@@ -124,17 +124,6 @@ def test_parts_of_unequal_folds_have_their_value_in_common():
     assert mean.value == pytest.approx((parts[0].value + parts[1].value) / 2)
 
 
-def test_repeats_are_no_independent_images():
-    folds, _ = pair(6, 200)
-    once, twice = bootstrap_auroc(folds, 400), bootstrap_auroc([*folds, *folds], 400)
-    assert np.allclose(twice.samples, once.samples)
-    first, both = (
-        measure_detection(f, 400, repeats=r)[0] for f, r in ((folds, 1), ([*folds, *folds], 2))
-    )
-    assert (both.n_normal, both.n_abnormal) == (200, 200)
-    assert both.hi - both.lo == pytest.approx(first.hi - first.lo, rel=0.15)
-
-
 def test_paired_intervals_hold_the_truth_about_as_often_as_they_say():
     # score = source + shift + noise of both kinds: AUROC is Phi(gap / sd) with these twins drawn
     # from one population, and sd^2 = 2 (1 + 1 + 0.25)

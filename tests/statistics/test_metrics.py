@@ -120,13 +120,6 @@ def test_best_threshold_parts_neighbouring_floats():
     assert accuracy(scores, abnormal, threshold) == 1
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_best_threshold_reaches_the_best_accuracy(seed):
-    scores, abnormal, _ = sample(seed, True, False)
-    reached = accuracy(scores, abnormal, metrics.best_threshold(scores, abnormal))
-    assert reached == pytest.approx(accuracy(scores, abnormal))
-
-
 def test_integer_weights_count_images_and_zero_leaves_them_out():
     scores, abnormal, weights = sample(4, True, True)
     repeated = np.repeat(np.arange(len(scores)), weights.astype(int))

@@ -100,15 +100,10 @@ class Adversarial(Derived):
             )
 
     def check_real(self, name: str, most: float = 1.0, above: bool = False) -> None:
-        """Make a setting a number between 0 and `most`; `8/255` may be given as text.
-
-        Args:
-            name: of the setting.
-            most: largest valid value.
-            above: 0 itself is not valid.
+        """Make a setting a number from 0, excluded with `above`, to `most`; text as `8/255` is one.
 
         Raises:
-            GradbenchError: if it is not such a number.
+            GradbenchError: naming the setting.
         """
         number = value = getattr(self, name)
         try:

@@ -108,17 +108,9 @@ class CW(Adversarial):
     def _nearest(
         self, network: Backbone, grey: Tensor, labels: Tensor, constant: float
     ) -> tuple[Tensor, Tensor]:
-        """Return the nearest images that f errs on and their squared distances.
+        """Return the nearest images that f errs on and their squared distances, (B,).
 
-        Args:
-            network: f.
-            grey: (B, C, H, W) clean grey levels, which f classifies correctly.
-            labels: (B,) their labels.
-            constant: c to begin with.
-
-        Returns:
-            (B, C, H, W) grey levels and (B,) distances in the space of the attack; clean images and
-            infinite distances where nothing was found.
+        Clean images, which f classifies correctly, and infinite distances where nothing is found.
         """
         # refuses a network without a graph, for which the descent would find nothing
         pixel_gradient(network, grey[:1], lambda logits: logits.sum(1))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradbench.challenges.corruptions.base import CommonCorruption, over_255
 from gradbench.challenges.corruptions.filters import correlate, gaussian
-from gradbench.challenges.corruptions.sampling import trail, weighted_pixels, zoom_weights
+from gradbench.challenges.corruptions.sampling import mean_of_zooms, trail
 from gradbench.challenges.counter import random_bits, uniform
 
 
@@ -88,7 +88,10 @@ class ZoomBlur(CommonCorruption):
     def corrupt(images: Tensor, keys: Tensor, end: float, step: float) -> Tensor:
         """Return the mean of an image and its zooms by 1 to `end` (excluded)."""
         factors = tuple(np.arange(1, end, step).tolist())
-        return weighted_pixels(images, *zoom_weights(*images.shape[-2:], factors)).clamp_(0, 1)
+        weights = mean_of_zooms(*images.shape[-2:], factors)
+        pixels = images.flatten(2).permute(2, 0, 1).flatten(1).cpu().numpy()  # pixel by pixel
+        mean = torch.from_numpy(weights @ pixels).view(-1, *images.shape[:2]).permute(1, 2, 0)
+        return mean.reshape(images.shape).to(images).clamp_(0, 1)
 
 
 @lru_cache(maxsize=16)

@@ -67,12 +67,7 @@ class Shadow(CureLike):
 
     @classmethod
     def corrupt(cls, images: Tensor, keys: Tensor, share: float) -> Tensor:
-        """Darken stripes by a share."""
-        return images * (1 - share * cls.stripes(images, keys))
-
-    @classmethod
-    def stripes(cls, images: Tensor, keys: Tensor) -> Tensor:
-        """Return (B, 1, H, W) depths of shadow: 0 to 1, half of them 1 or nearly.
+        """Darken half of the pixels, or nearly, by a share.
 
         The waves are made of straight lines, so that no function of a library decides a bit.
         """
@@ -82,7 +77,8 @@ class Shadow(CureLike):
         down = torch.arange(height, dtype=images.dtype, device=images.device)[:, None]
         right = torch.arange(width, dtype=images.dtype, device=images.device)
         wave = ((right + lean * down) / (cls.PERIOD * scale(images)) + phase).remainder(1)
-        return (0.5 + 4 * ((wave - 0.5).abs() - 0.25)).clamp_(0, 1)
+        depth = (0.5 + 4 * ((wave - 0.5).abs() - 0.25)).clamp_(0, 1)
+        return images * (1 - share * depth)
 
 
 class Haze(CureLike):
@@ -141,13 +137,7 @@ class DirtyLens(CureLike):
 
     @classmethod
     def corrupt(cls, images: Tensor, keys: Tensor, share: float) -> Tensor:
-        """Lay dirt over a share of the lens."""
-        mask = cls.OPACITY * cls.dirt(images, keys, share)
-        return images * (1 - mask) + tint(cls.DIRT, images) * mask
-
-    @classmethod
-    def dirt(cls, images: Tensor, keys: Tensor, share: float) -> Tensor:
-        """Return (B, 1, H, W) amounts of dirt in [0, 1]: smoothed noise above a threshold.
+        """Lay dirt over a share of the lens: where smoothed noise is above a threshold.
 
         With the share, spots grow and join; none goes.
         """
@@ -155,7 +145,8 @@ class DirtyLens(CureLike):
         noise = gaussian(normal(keys, images.shape[-2:]).to(images.dtype), size)
         noise /= sum(w * w for w in gaussian_weights(float(size)))  # of deviation 1 again
         least = float(norm.isf(share))
-        return ((noise - least) / cls.EDGE + 0.5).clamp_(0, 1)[:, None]
+        mask = cls.OPACITY * ((noise - least) / cls.EDGE + 0.5).clamp_(0, 1)[:, None]
+        return images * (1 - mask) + tint(cls.DIRT, images) * mask
 
 
 class Noise(CureLike):

@@ -26,15 +26,7 @@ class ElasticTransform(CommonCorruption):
     def corrupt(
         images: Tensor, keys: Tensor, displacement: float, smoothing: float, corners: float
     ) -> Tensor:
-        """Deform images.
-
-        Args:
-            images: (B, C, H, W) in [0, 1].
-            keys: (B,).
-            displacement: factor of the smoothed uniform numbers, as a share of the shorter side.
-            smoothing: deviation of the smoothing, as a share.
-            corners: largest shift of the three points that define the affine map, as a share.
-        """
+        """Deform images; the constants are those of the table."""
         height, width = images.shape[-2:]
         side = min(height, width)
         rows = torch.arange(height, device=images.device, dtype=images.dtype)[:, None]

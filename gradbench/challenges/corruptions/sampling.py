@@ -34,39 +34,18 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def zoom_weights(height: int, width: int, factors: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Return the mean of an image and of its zooms as places and weights, (H W, taps) each."""
+def mean_of_zooms(height: int, width: int, factors: tuple[float, ...]) -> sparse.csr_matrix:
+    """Return the (H W, H W) weights of the mean of an image and of its zooms.
+
+    A product with it adds the pixels of a row in their order, one after another.
+    """
     total = sparse.identity(height * width, format="csr")
     for factor in factors:
         rows, columns = (sparse.csr_matrix(zoom_matrix(n, factor)) for n in (height, width))
         total = total + sparse.kron(rows, columns, format="csr")
     total = sparse.csr_matrix(total / (len(factors) + 1))
     total.sort_indices()
-    lengths = np.diff(total.indptr)
-    slot = np.arange(lengths.max())[None]
-    used = slot < lengths[:, None]
-    places, weights = np.zeros(used.shape, np.int64), np.zeros(used.shape)
-    places[used], weights[used] = total.indices, total.data
-    return torch.from_numpy(places), torch.from_numpy(weights)
-
-
-def weighted_pixels(images: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    """Return images whose every pixel is a weighted sum of others, tap by tap.
-
-    A product with the sparse matrix itself would add in an order of the library's own.
-
-    Args:
-        images: (B, C, H, W).
-        places: (H W, taps) which pixels.
-        weights: (H W, taps) how much of them.
-    """
-    pixels = images.flatten(2).permute(2, 0, 1).flatten(1).contiguous()  # pixel by pixel
-    places, weights = places.to(images.device), weights.to(images)
-    summed = torch.zeros_like(pixels)
-    for slot in range(places.shape[1]):
-        summed += pixels.index_select(0, places[:, slot]).mul_(weights[:, slot, None])
-    back = summed.view(-1, *images.shape[:2]).permute(1, 2, 0)
-    return back.reshape(images.shape)
+    return total
 
 
 def zoomed(planes: Tensor, factor: float) -> Tensor:

@@ -53,18 +53,7 @@ class Spatter(CommonCorruption):
         strength: float,
         mud: float,
     ) -> Tensor:
-        """Lay drops over images.
-
-        Args:
-            images: (B, C, H, W) in [0, 1]; those of one channel get the drops' luma.
-            keys: (B,).
-            mean: of the normal noise that becomes liquid.
-            deviation: of it.
-            blur: deviation of its smoothing in pixels.
-            threshold: below which there is no liquid.
-            strength: of water at its brightest; of mud, the deviation that smooths its mask.
-            mud: 1 for mud, 0 for water.
-        """
+        """Lay drops, or their luma, over images; the constants are those of the table."""
         noise = normal(keys, images.shape[-2:]).to(images.dtype) * deviation + mean
         liquid = gaussian(noise, blur)
         liquid = liquid.masked_fill(liquid < threshold, 0)

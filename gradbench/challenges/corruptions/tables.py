@@ -37,8 +37,9 @@ CIFAR: Mapping[str, tuple[Strength, ...]] = {
     "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     # weights of image and frost
     "frost": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
-    # mean and deviation of the flakes, zoom, threshold, radius and deviation of their trail,
-    # weight of the image against a whitened one
+    # mean and deviation of the normal noise that flakes are made of, zoom, threshold below which
+    # there is no flake, radius and deviation of their trail, weight of the image against a
+    # brighter, greyer one
     "snow": (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
         (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
@@ -46,7 +47,9 @@ CIFAR: Mapping[str, tuple[Strength, ...]] = {
         (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
         (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
     ),
-    # mean and deviation of the liquid, its blur, threshold, strength (mud: blur), 0 water or 1 mud
+    # mean and deviation of the normal noise that becomes liquid, deviation of its smoothing,
+    # threshold below which there is none, strength of water at its brightest (of mud: deviation
+    # that smooths its mask), 0 water or 1 mud
     "spatter": (
         (0.62, 0.1, 0.7, 0.7, 0.5, 0),
         (0.65, 0.1, 0.8, 0.7, 0.5, 0),
@@ -64,7 +67,8 @@ CIFAR: Mapping[str, tuple[Strength, ...]] = {
     "jpeg_compression": (80, 65, 58, 50, 40),
     # side of the reduced image as a share
     "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
-    # displacement, its smoothing, largest shift of the affine map's corners: shares of the side
+    # factor of the smoothed uniform displacements, deviation of the smoothing, largest shift of the
+    # three points that define the affine map: shares of the shorter side
     "elastic_transform": (
         (0, 0, 0.08),
         (0.05, 0.2, 0.07),

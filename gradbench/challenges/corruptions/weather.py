@@ -47,16 +47,7 @@ class Snow(CommonCorruption):
     ) -> Tensor:
         """Add flakes and the same flakes turned by 180 degrees to a whitened image.
 
-        Args:
-            images: (B, C, H, W) in [0, 1].
-            keys: (B,).
-            mean: of the normal noise that flakes are made of.
-            deviation: of it.
-            zoom: by which flakes are enlarged.
-            threshold: below which there is no flake.
-            radius: of a flake's trail.
-            spread: deviation along the trail.
-            own: weight of the image; the rest is a brighter, greyer one.
+        The constants are those of the table, in its order.
         """
         flakes = normal(keys, images.shape[-2:]).to(images.dtype) * deviation + mean
         if zoom != 1:

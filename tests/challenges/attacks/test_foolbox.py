@@ -102,25 +102,18 @@ def test_cw_with_fixed_c_goes_as_far(constant):
     assert lengths(own)[both].mean() == pytest.approx(lengths(other)[both].mean(), rel=0.01)
 
 
+@pytest.mark.slow
 def test_cw_with_searched_c_finds_all_and_goes_no_farther():
-    # both have 900 steps; ours begins anew for no c
-    own = ours(CW(constant=0.1, binary_steps=9, steps=100, early_stop=False))
+    # both have 240 steps; ours begins anew for no c
+    own = ours(CW(constant=0.1, binary_steps=6, steps=40, early_stop=False))
     attack = foolbox.attacks.L2CarliniWagnerAttack(
-        binary_search_steps=9, steps=100, stepsize=0.01, initial_const=0.1, abort_early=False
+        binary_search_steps=6, steps=40, stepsize=0.01, initial_const=0.1, abort_early=False
     )
     other = theirs(attack, None)
     assert mistaken(own).all()
     assert mistaken(other).all()
     right = ~mistaken(PIXELS)
     assert lengths(own)[right].mean() == pytest.approx(lengths(other)[right].mean(), rel=0.05)
-
-
-def test_cw_finds_the_same_with_logits_below_zero():
-    below = changed(shift=-64.0)
-    attack = CW(constant=0.1, binary_steps=6, steps=20)
-    usual, shifted = (lengths(ours(attack, f)) for f in (trained(), below))
-    assert mistaken(ours(attack, below), below).all()
-    np.testing.assert_allclose(shifted.mean(), usual.mean(), rtol=0.02)
 
 
 def test_foolbox_loses_its_way_where_softmax_saturates_and_fgsm_does_not():
