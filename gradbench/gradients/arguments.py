@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from gradbench.gradients.precision import (
 )
 from gradbench.gradients.refusals import refuse_training_mode, short_name
 from gradbench.gradients.state import tensors_of
-from gradbench.gradients.task import ALONE, Passes, Task
+from gradbench.gradients.task import ALONE, Task
 
 ROUTES = ("outer", "direct", "gram", "native", ALONE)
 Choice = Iterable[str] | Callable[[str], bool] | None
@@ -47,17 +48,17 @@ def make_task(
     """Return the task for the arguments of `squared_norms` or `alignments`, checked."""
     check_loss(loss)
     per_image = of_images_and_outputs(as_loss(loss, label, reduction))
-    passes = make_passes(model, images, chunk, precision, channels_last)
-    named = select_parameters(passes.model, parameters)
+    task = outputs_task(model, images, chunk, precision, channels_last)
+    named = select_parameters(task.model, parameters)
     for name, parameter in named.items():
         if parameter.is_complex():
             raise GradbenchError(f"parameter {name} is complex: choose others with parameters=")
-    return Task(
-        **vars(passes),
+    return replace(
+        task,
         loss=per_image,
         known_loss=isinstance(loss, str),
         parameters=named,
-        directions={named[n]: v.detach().to(passes.device) for n, v in (directions or {}).items()},
+        directions={named[n]: v.detach().to(task.device) for n, v in (directions or {}).items()},
         forced=_forced_routes(named, routes),
         scale=FLOAT16_SCALE if precision == "float16" else 1.0,
     )
@@ -72,14 +73,14 @@ def check_options(options: Mapping[str, Any], without: str = "") -> None:
             raise unknown("option", name, known)
 
 
-def make_passes(
+def outputs_task(
     model: nn.Module,
     images: Tensor,
     chunk: int | None = None,
     precision: str | None = None,
     channels_last: bool | None = None,
-) -> Passes:
-    """Check images, chunk, precision and mode, and choose what was left open."""
+) -> Task:
+    """Return the task of the network's outputs alone: images, chunk, precision, mode, layout."""
     check_precision(precision)
     model, images = network_inside(model), check_images(images, chunk)
     refuse_training_mode(model)
@@ -93,7 +94,7 @@ def make_passes(
     if channels_last is None:
         channels_last = prefers_channels_last(device, precision, dtype)
     chunk = chunk or default_chunk(images.shape, device)
-    return Passes(model, images, device, chunk, precision, channels_last and images.ndim == 4)
+    return Task(model, images, device, chunk, precision, channels_last and images.ndim == 4)
 
 
 def select_parameters(model: nn.Module, wanted: Choice) -> dict[str, nn.Parameter]:
@@ -103,11 +104,10 @@ def select_parameters(model: nn.Module, wanted: Choice) -> dict[str, nn.Paramete
         keep = set(named)
     elif callable(wanted) and not isinstance(wanted, nn.Module):
         keep = {name for name in named if wanted(name)}
-    elif isinstance(wanted, str):
-        keep = {wanted}
     else:
-        listed = [wanted] if not isinstance(wanted, Iterable) else list(wanted)
-        if isinstance(wanted, Tensor | nn.Module) or not all(isinstance(n, str) for n in listed):
+        one = isinstance(wanted, str | Tensor | nn.Module) or not isinstance(wanted, Iterable)
+        listed = [wanted] if one else list(wanted)
+        if not all(isinstance(name, str) for name in listed):
             kind = type(wanted).__name__
             raise GradbenchError(
                 f"parameters is a {kind} of something else than names: give names such as "

@@ -72,6 +72,7 @@ class BatchCheck:
         self.channels_last = False
         # (parameters, shape for one image, layout) of the calls of the first batch
         self.layouts: set[tuple] = set()
+        # A bypass of before might hide that the network has changed.
         cached_tensors.set_bypass(None, model)
         with same_attributes(model):
             output = self._pass_alone(model, image)
@@ -140,6 +141,7 @@ class BatchCheck:
 
         Once for every path.
         """
+        # The first and the last: a sum over images before, or behind, leaves one of the two alone.
         known = self.paths.get(self.images)
         if self.first:
             same_output(self.output, outputs[:1])
@@ -151,6 +153,7 @@ class BatchCheck:
                     same_output(forward_one(model, images[:1]), outputs[:1])
         self.paths[self.images] = path
         self.first = False
+        # From now on layouts are compared by their kind, so the values need not be kept.
         self.alone = {p: [(shape, None) for shape, _ in calls] for p, calls in self.alone.items()}
 
     def check_unused(

@@ -86,6 +86,7 @@ class Engine:
         images = images.to(self.task.device)
         # Autograd may not keep the tensors of inference mode, hence the copy of those.
         images = images.clone() if images.is_inference() else images
+        # The first chunk is checked against its first image; later ones by the path that they take.
         if self.check is None:
             self.check = self._first_check(images)
         self.check.images = len(images)
@@ -98,10 +99,12 @@ class Engine:
             outputs = outputs.detach()
             parameters = self.parameters if self.alone else self.forced
             if parameters and acts:
-                self.recorder.release()
+                self.recorder.release()  # the batch's activations, before passes that need memory
                 without_rule = {*self.alone, *self.forced}
                 self.reduction.one_at_a_time(images, outputs, parameters, without_rule)
         except RuntimeError as fault:
+            # PyTorch's words for a graph that an earlier pass has used: a cache out of sight, that
+            # cached_tensors.py could not find.
             if "backward through the graph a second time" not in str(fault):
                 raise
             raise GradbenchError(
@@ -117,6 +120,7 @@ class Engine:
         """Return the check of the first batch: a remembered one, or one by its first image."""
         model, wanted = self.task.model, self.task.channels_last
         autocast = torch.is_autocast_enabled(self.task.device.type)
+        # Who is asked for decides who requires a gradient, hence which graph a pass builds.
         now = signature(model, images, (autocast, wanted, *map(id, self.parameters)))
         known = _CHECKS.get(model, {}).get(len(images))
         if known is not None and known.signature == now and not afresh:
@@ -127,6 +131,7 @@ class Engine:
             make = partial(BatchCheck, model, parameters=self.parameters, held=self.held)
             check, self.channels_last = try_channels_last(make, images[:1], wanted)
         check.signature = now
+        # The network has changed: what was seen of it for other sizes holds no longer.
         former = _CHECKS.get(model, {}).items()
         _CHECKS[model] = {size: c for size, c in former if c.signature == now}
         return check
@@ -193,6 +198,7 @@ class Engine:
         self.check.check_unused(self.task.model, images, outputs, unused, self.recorder.calls)
         if not losses.requires_grad:
             return False
+        # Which row of a layer belongs to which image is then unknown, for all layers behind it.
         if self.check.reorders_images(self.recorder.reorderings):
             self.alone = list(self.parameters)
         # Once a parameter needs the loop, later chunks take it too: it gives all the others.

@@ -105,6 +105,7 @@ class Expressions:
 
     def _changed(self, tensor: Tensor, version: int, parameters: frozenset[Tensor]) -> None:
         """Note an in-place change in a tensor and in all that share its memory."""
+        # Views see the change, too: biases are put together by writing into parts of one tensor.
         memory = tensor.untyped_storage()._cdata
         for key, known in list(self._known.items()):
             if known.version == version and known.tensor.untyped_storage()._cdata == memory:

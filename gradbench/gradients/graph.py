@@ -51,6 +51,7 @@ def account(
     parents, leaves = _parents(values.grad_fn)
     excluded = frozenset(without)
     unaccounted = {p for p in parameters if p in leaves}
+    # A call whose layout is unknown is watched by no hook: climbing past it finds no call.
     at_node = {call.node: call for call in calls if call.layout is not None}
     uses = {}
     for call in calls:
@@ -69,6 +70,7 @@ def account(
                 unaccounted |= expression.parameters
     acting = frozenset(unaccounted).union(*(use.expression.parameters for use in uses))
     uses = {u: c for u, c in uses.items() if not u.expression.parameters <= unaccounted | excluded}
+    # Below the lowest recorded calls only gradients of the images would be computed.
     nodes = {call.node for call in uses.values()}
     lowest = nodes - _above(nodes, parents)
     edges = [at_node[node].edge for node in lowest]

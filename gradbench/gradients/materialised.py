@@ -43,6 +43,7 @@ class Group:
         if not parts:
             return
         ends = [tensor for tensor, _ in parts]
+        # Gradients of all images at once would be what the engine is there to avoid.
         size = sum(tensor.numel() for tensor in (*ends, *self.parameters))
         for block in blocks(images, size, self.parameters[0].device):
             yield block, _pulled_back(ends, [part(block) for _, part in parts], self.parameters)

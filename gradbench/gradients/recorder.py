@@ -111,7 +111,7 @@ class Recorder(TorchFunctionMode):
         """Run the function and record it when asked parameters meet the images in it."""
         kwargs = kwargs or {}
         if func in COMPOSITES:
-            with self:
+            with self:  # a mode is off while it handles a function
                 return _opened(func)(*args, **kwargs)
         self.normalised = self.normalised or uses_batch_statistics(func, args, kwargs)
         result = self._run(func, args, kwargs)
@@ -124,6 +124,7 @@ class Recorder(TorchFunctionMode):
             self.reorderings.append(lengths)
         found = [self.expressions.find(tensor) for tensor in tensors_in((args, kwargs))]
         free_of_images = None not in found
+        # Functions that no asked parameter enters, most of a pass where few are asked, just run.
         if any(expression is not None and expression.asked for expression in found):
             copied = self._run_copy(func, args, kwargs) if func in COPIES else None
             if copied is not None:
@@ -133,9 +134,10 @@ class Recorder(TorchFunctionMode):
                 return self._run_layer(layer, func, args, kwargs)
             if not free_of_images and func in BROADCASTS:
                 return self._run_broadcast(func, args, kwargs)
-        return (
-            self.expressions.follow(func, args, kwargs) if free_of_images else func(*args, **kwargs)
-        )
+        # What no rule reads keeps its graph to the parameters, where graph.py finds it.
+        if free_of_images:
+            return self.expressions.follow(func, args, kwargs)
+        return func(*args, **kwargs)
 
     def restart(self) -> None:
         """Forget what was recorded and begin with another forward pass."""
@@ -155,18 +157,24 @@ class Recorder(TorchFunctionMode):
         given, uses = list(tensors_in((args, kwargs))), []
         for role, tensor in (("weight", layer.weight), ("bias", layer.bias)):
             found = self.expressions.find(tensor)
-            # A tensor that stands in two places at once is left to the fallback.
+            # A tensor that stands in two places at once (x @ W where x is made of W) is left to the
+            # fallback: the leaf would stand for both, and the rule accounts for one.
             if found is not None and found.asked and sum(tensor is t for t in given) == 1:
                 uses.append(ParameterUse(role, found, self._leaf(tensor)))
         leaves = {id(use.expression.tensor): use.leaf for use in uses}
         result = _substituted(func, args, kwargs, leaves)
         if uses and result.requires_grad:
+            # Without its graph, which the input would keep alive as long as the call is there.
             x = layer.x.detach() if layer.rule.reads_input else None
             self._record(Call(layer.rule, uses, x), result, result.detach() if x is None else x)
         return result
 
     def _constant(self, layer: Layer) -> bool:
-        """Whether a layer reads the same constant for all images, not one copy for each."""
+        """Whether a layer reads the same constant for all images, not one copy for each.
+
+        A network over a table of positions is an expression; over positions that were expanded for
+        every image it is a layer like any other. The shape for a batch and for one image tell.
+        """
         found = (self.expressions.find(tensor) for tensor in (layer.weight, layer.bias))
         first = next((found for found in found if found is not None and found.asked), None)
         if first is None:
@@ -181,6 +189,7 @@ class Recorder(TorchFunctionMode):
         in_place = getattr(func, "__name__", "").endswith("_")
         for place, value in (*enumerate(args), *kwargs.items()):
             found = self.expressions.find(value)
+            # The tensor that is changed in place must stay itself.
             if found is None or not found.asked or (in_place and place == 0):
                 continue
             shape = how.shape_of_copies(place, value, args, kwargs)
@@ -210,6 +219,7 @@ class Recorder(TorchFunctionMode):
         return result if recorded else None
 
     def _leaf(self, tensor: Tensor) -> Tensor:
+        # Without a backward pass nothing need be cut off, and the graph of the outputs stays whole.
         return tensor if self.on_delta is None else tensor.detach().requires_grad_()
 
     def _record(self, call: Call, y: Tensor, shown: Tensor) -> bool:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from gradbench.gradients.arguments import (
     check_directions,
     check_options,
-    make_passes,
     make_task,
     naming_rejected_images,
     network_inside,
+    outputs_task,
 )
 from gradbench.gradients.cached_tensors import as_written
 from gradbench.gradients.engine import compute
@@ -188,15 +188,13 @@ def outputs(
     Raises:
         GradbenchError: for images, settings or a mode that `squared_norms` refuses too.
     """
-    passes = make_passes(model, images, chunk, precision, channels_last)
-    model, device = passes.model, passes.device
+    task = outputs_task(model, images, chunk, precision, channels_last)
+    model, device = task.model, task.device
     with torch.no_grad(), arithmetic(precision, device), same_buffers(model):
         # The engine decides on the layout by its first image, so this does, too.
-        first = passes.images[:1].to(device)
+        first = task.images[:1].to(device)
         with naming_rejected_images(model, first):
-            found, last = try_channels_last(
-                partial(forward_one, model), first, passes.channels_last
-            )
+            found, last = try_channels_last(partial(forward_one, model), first, task.channels_last)
         check_outputs(found, first, model)
 
         def forward(images: Tensor) -> Tensor:
@@ -207,5 +205,5 @@ def outputs(
             check_outputs(found, images, model)
             return found
 
-        parts, _ = in_chunks(forward, passes.images, passes.chunk)
+        parts, _ = in_chunks(forward, task.images, task.chunk)
     return torch.cat(parts).to(images.device)

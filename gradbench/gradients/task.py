@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ MATERIALISED = "materialised"
 
 
 @dataclass(frozen=True)
-class Passes:
-    """Network and images in the wanted number format, and how the images pass through it.
+class Task:
+    """Network and images in the wanted number format, and the statistics that are asked for.
 
     Args:
         model: the network, in evaluation mode.
@@ -29,6 +29,12 @@ class Passes:
         chunk: images per pass.
         precision: name of the number format, or None.
         channels_last: whether images are laid out so where the network allows it.
+        loss: function from images and outputs to one value per image.
+        known_loss: whether it is one of `LOSSES`.
+        parameters: name -> parameter that is asked for, d of them; none where outputs are.
+        directions: parameter -> direction of the same shape, or none.
+        forced: parameter -> route that it must take.
+        scale: factor of the losses in the backward pass; statistics are those without it.
     """
 
     model: nn.Module
@@ -37,27 +43,12 @@ class Passes:
     chunk: int
     precision: str | None
     channels_last: bool
-
-
-@dataclass(frozen=True)
-class Task(Passes):
-    """Passes through a network, and the statistics that are asked of them.
-
-    Args:
-        loss: function from images and outputs to one value per image.
-        known_loss: whether it is one of `LOSSES`.
-        parameters: name -> parameter that is asked for, d of them.
-        directions: parameter -> direction of the same shape, or none.
-        forced: parameter -> route that it must take.
-        scale: factor of the losses in the backward pass; statistics are those without it.
-    """
-
-    loss: PairLoss
-    known_loss: bool
-    parameters: dict[str, nn.Parameter]
-    directions: Mapping[Tensor, Tensor]
-    forced: Mapping[Tensor, str]
-    scale: float
+    loss: PairLoss | None = None
+    known_loss: bool = False
+    parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    directions: Mapping[Tensor, Tensor] = field(default_factory=dict)
+    forced: Mapping[Tensor, str] = field(default_factory=dict)
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
