@@ -93,6 +93,7 @@ def outputs_task(
         raise GradbenchError("precision tf32 is one of NVIDIA's GPUs: choose float32")
     if channels_last is None:
         channels_last = prefers_channels_last(device, precision, dtype)
+    # By shapes and device alone, not by free memory: equal calls give equal bytes.
     chunk = chunk or default_chunk(images.shape, device)
     return Task(model, images, device, chunk, precision, channels_last and images.ndim == 4)
 

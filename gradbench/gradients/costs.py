@@ -35,7 +35,8 @@ class Work:
 def prices(device: str) -> Mapping[str, Mapping[str, float]]:
     """Return route -> nanoseconds for one unit of every kind of work on a kind of device."""
     table = json.loads(PRICES.read_text())["nanoseconds"]
-    return table.get(device, table["cuda"])  # other accelerators were not measured
+    # An accelerator that was never measured is more like a GPU than like a CPU.
+    return table.get(device, table["cuda"])
 
 
 def nanoseconds(work: Work, route: str, device: str) -> float:

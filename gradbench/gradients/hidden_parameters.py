@@ -29,6 +29,7 @@ def refuse_hidden_parameters(
     images: Tensor,
 ) -> None:
     """Refuse parameters that autograd calls unused where a change of them changes the outputs."""
+    # All at once first: two passes, whatever their number.
     if not any(changes_outputs(forward, [parameters], images)):
         return
     named = {p: name for name, p in model.named_parameters()}

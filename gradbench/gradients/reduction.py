@@ -57,8 +57,8 @@ class Reduction:
 
     def reduce(self, call: Call, delta: Tensor | None) -> None:
         """Turn a layer's input and output gradient into statistics, during the backward pass."""
-        # Others are left to the fallback; and the loss itself may run a backward pass of its own,
-        # for a penalty on gradients, while `self.uses` is still empty.
+        # Others are left to the fallback; and a forward pass may run a backward pass of its own, of
+        # an input gradient say, while `self.uses` is still empty.
         uses = [use for use in call.uses if self.uses.get(use) is call]
         if not uses:
             return
@@ -77,7 +77,7 @@ class Reduction:
         delta = call.layout.images_first(delta).to(precise)
         x = delta if call.x is None else call.layout.images_first(call.x)
         x = x.to(precise) if x.is_floating_point() else x
-        call.x = None  # autograd frees its own reference behind this hook
+        call.x = None  # free as soon as autograd lets go of it, too
         with torch.autocast(delta.device.type, enabled=False), torch.no_grad():
             small = [use.role for use in uses if use.role != call.rule.large]
             gradients = call.rule.small_gradients(small, x, delta) if small else {}

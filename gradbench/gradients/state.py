@@ -53,7 +53,7 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, buffer, version, content in before:
             module._buffers[name] = buffer
-            if buffer._version != version:
+            if buffer._version != version:  # to write all of them back would take time
                 with torch.no_grad():
                     buffer.copy_(content)
 

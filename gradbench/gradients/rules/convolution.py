@@ -167,7 +167,7 @@ class Convolution(Rule):
         groups = geometry.groups
         if route == "direct" and self._depthwise(x.shape, delta.shape):
             return depthwise(x, delta, geometry)
-        if groups > 1:
+        if groups > 1:  # each group is a convolution of its own: fold them into the images
             x, delta = (t.reshape(len(t) * groups, -1, *t.shape[2:]) for t in (x, delta))
         found = (gram if route == "gram" else direct)(x, delta, geometry)
         return found.view(-1, groups).sum(1)
@@ -256,6 +256,7 @@ def gram(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
         for dimension, length in enumerate(positions):
             grams = _windows(grams, dimension, length, geometry)
         outputs = torch.bmm(d, d.transpose(1, 2)).flatten(1)
+        # A square, though rounding may bring the sum below zero.
         found[block] = outputs.mul_(grams.flatten(1)).sum(1).clamp_min_(0)
     return found
 

@@ -45,7 +45,7 @@ class Linear(Rule):
     def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
         """Return the work of outer, or of direct and gram."""
         rows, inputs, outputs = prod(x[1:-1]), x[-1], delta[-1]
-        if rows == 1:
+        if rows == 1:  # nothing is cheaper, so there is no choice
             return {"outer": Work(elements=inputs + outputs)}
         return {
             "direct": Work(
@@ -114,6 +114,7 @@ class Embedding(Rule):
         for block in blocks(len(x), 2 * x.shape[1] ** 2, x.device):
             same = x[block, :, None] == x[block, None, :]
             grams = torch.bmm(delta[block], delta[block].transpose(1, 2))
+            # A square, though rounding may bring the sum below zero.
             found[block] = (grams * same).flatten(1).sum(1).clamp_min_(0)
         return found
 
