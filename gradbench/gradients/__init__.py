@@ -8,8 +8,8 @@ How a call of `squared_norms` flows, and where to read on:
        |
     engine.py             for every chunk of images (memory.py halves it when memory runs out):
        |
-       |- recorder.py     1. records the forward pass: every call in which an asked parameter, or an
-       |   |                 expression made of parameters (expressions.py), meets the images
+       |- recorder.py     1. records the forward pass: every call in which a requested parameter,
+       |   |                 or an expression made of some (expressions.py), meets the images
        |   |- layers.py      layer functions -> rule, input, weight, bias
        |   '- rules/         statistics of a layer's gradients from its input and output gradient;
        |                     rules/broadcast.py for bare parameters, costs.py prices the routes

@@ -99,7 +99,7 @@ def find_bypass(
         forward: runs the network, `as_written`, without the caller's hooks.
         model: the network, right after a forward pass of an image with autograd.
         image: the image of that pass, which must be repeated where a bypass is returned.
-        parameters: the asked parameters; refused where they are cached and there is no bypass.
+        parameters: the requested parameters; refused where they are cached and there is no bypass.
         outputs: of that pass.
     """
     unseen = {p for p in parameters if p.is_floating_point()} - leaves_of(outputs)

@@ -98,27 +98,27 @@ class BatchCheck:
         check_outputs(output, image, model)
         return output
 
-    def _keep(self, call: Call, shown: Tensor) -> None:
-        values = sample(shown).clone()
-        self.alone.setdefault(call.parameters, []).append((shown.shape, values))
+    def _keep(self, call: Call, example: Tensor) -> None:
+        values = sample(example).clone()
+        self.alone.setdefault(call.parameters, []).append((example.shape, values))
 
-    def set_layout(self, call: Call, shown: Tensor) -> None:
+    def set_layout(self, call: Call, example: Tensor) -> None:
         """Set the layout of a call, if it is certain, by a tensor of the call.
 
         Values are compared in the batch whose first image was seen alone. Later ones, of whatever
         size, must have a layout of the same kind.
         """
         if self.images == 1:  # all of it belongs to the one image
-            only = Layout() if len(shown) == 1 else Layout(None)
-            found = {only: shown.shape} if call.rule.takes(only) else {}
+            only = Layout() if len(example) == 1 else Layout(None)
+            found = {only: example.shape} if call.rule.takes(only) else {}
         else:
             found = {
                 layout: shape
                 for shape, values in self.alone.get(call.parameters, ())
-                for layout in candidates(shown.shape, shape, self.images)
+                for layout in candidates(example.shape, shape, self.images)
                 if call.rule.takes(layout)
                 and (
-                    close(sample(layout.first_image(shown)), values)
+                    close(sample(layout.first_image(example)), values)
                     if self.first
                     else (call.parameters, shape, layout) in self.layouts
                 )

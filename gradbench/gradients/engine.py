@@ -120,7 +120,7 @@ class Engine:
         """Return the check of the first batch: a remembered one, or one by its first image."""
         model, wanted = self.task.model, self.task.channels_last
         autocast = torch.is_autocast_enabled(self.task.device.type)
-        # Who is asked for decides who requires a gradient, hence which graph a pass builds.
+        # The requested parameters require a gradient, which decides the graph of a pass.
         now = signature(model, images, (autocast, wanted, *map(id, self.parameters)))
         known = _CHECKS.get(model, {}).get(len(images))
         if known is not None and known.signature == now and not afresh:

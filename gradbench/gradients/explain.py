@@ -54,13 +54,13 @@ def explain(
     task = make_task(model, check_images(images)[:2], **options)
     device = task.device.type
     lines = []
-    for name, taken in compute(task)[1].items():
+    for name, route in compute(task)[1].items():
         costs: dict[str, float] = {}
-        if taken.rule is not None:
-            works = taken.rule.routes(taken.x, taken.delta, device)
-            costs = {route: nanoseconds(w, route, device) / 1000 for route, w in works.items()}
-        own = costs.pop(taken.route, None)
-        lines.append(ParameterRoute(name, taken.kind, taken.route, own, costs))
+        if route.rule is not None:
+            works = route.rule.routes(route.x, route.delta, device)
+            costs = {other: nanoseconds(w, other, device) / 1000 for other, w in works.items()}
+        own = costs.pop(route.route, None)
+        lines.append(ParameterRoute(name, route.kind, route.route, own, costs))
     print(_table(lines), file=file or sys.stdout)
     return lines
 

@@ -39,7 +39,7 @@ class Expression:
     Args:
         tensor: itself; kept, or another one could come by its id.
         version: number of in-place changes when it was made.
-        parameters: the asked parameters that it is made of.
+        parameters: the requested parameters that it is made of.
         reshape: brings values of the parameter's shape into this one, where it holds the elements
             of one parameter in another shape or order: then no gradient of the parameter need be
             materialised. None where it holds anything else.
@@ -51,8 +51,8 @@ class Expression:
     reshape: Reshape | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether a parameter that is asked for acts through it."""
+    def requested(self) -> bool:
+        """Whether a requested parameter acts through it."""
         return bool(self.parameters) and self.tensor.requires_grad
 
 
@@ -60,14 +60,14 @@ class Expressions:
     """The tensors of one forward pass that do not depend on the images.
 
     Any tensor that is neither held by the network nor made of such tensors counts as depending on
-    them: a random tensor, say. Tensors that are held and not asked for are constants.
+    them: a random tensor, say. Tensors that are held and not requested are constants.
     """
 
     def __init__(self, held: Iterable[Tensor], parameters: Iterable[Tensor]):
-        asked = frozenset(parameters)
+        requested = frozenset(parameters)
         self._known: dict[int, Expression] = {}
         for value in held:
-            own = value in asked
+            own = value in requested
             self._add(value, frozenset([value] if own else []), (lambda v: v) if own else None)
 
     def find(self, value: Any) -> Expression | None:

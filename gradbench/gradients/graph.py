@@ -4,8 +4,8 @@ The rules are exact only for a parameter all of whose influence on the loss pass
 calls. The graph that autograd built is the authority on that. A recorded call was cut off from its
 parameters (`recorder.py`): a parameter that the graph still reaches acts in some other way too. And
 from the leaf that a call was given in its place, climbing along edges that have no sibling, one
-must arrive at that call. Penalties on weights, functions without a rule and gradients taken inside
-the forward pass break the climb or reach the parameter, and the exact fallback is taken.
+must arrive at that call. Penalties on weights, functions without a rule and gradients computed
+inside the forward pass break the climb or reach the parameter, and the exact fallback is taken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gradbench.gradients.recorder import Call, ParameterUse
 
 @dataclass(frozen=True)
 class Accounting:
-    """How the asked parameters act on the loss, by the graph.
+    """How the requested parameters act on the loss, by the graph.
 
     Args:
         uses: use -> its call, of all through which parameters that are accounted for act.

@@ -52,7 +52,7 @@ def few(names: Iterable[str], most: int = 4) -> str:
 def refuse_without_graph(
     forward: Callable[[Tensor], Tensor], model: nn.Module, image: Tensor
 ) -> None:
-    """Refuse outputs that autograd does not see made of any parameter, asked for or not."""
+    """Refuse outputs that autograd does not see made of any parameter, requested or not."""
     with only_these_require_grad(model, list(model.parameters())):
         if forward(image).requires_grad:
             return

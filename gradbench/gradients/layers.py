@@ -33,25 +33,25 @@ def read_layer(function: Callable, args: Sequence[Any], kwargs: Arguments) -> La
     if function not in LAYERS:
         return None
     names, rule_for = LAYERS[function]
-    given = dict(zip(names.split(), args)) | kwargs
+    arguments = dict(zip(names.split(), args)) | kwargs
     # A single image without a batch dimension has no rule: its rows would be taken for images.
-    single = given["input"].ndim < 2 and function is not F.embedding
-    rule = None if single else rule_for(given)
-    weight = given.get("weight", given.get("other"))
-    return None if rule is None else Layer(rule, given["input"], weight, given.get("bias"))
+    single = arguments["input"].ndim < 2 and function is not F.embedding
+    rule = None if single else rule_for(arguments)
+    weight = arguments.get("weight", arguments.get("other"))
+    return None if rule is None else Layer(rule, arguments["input"], weight, arguments.get("bias"))
 
 
-def _matmul(given: Arguments) -> Rule | None:
-    matrix = getattr(given.get("other"), "ndim", 0) == 2
-    return Linear(transposed=True) if matrix and given.get("out") is None else None
+def _matmul(arguments: Arguments) -> Rule | None:
+    matrix = getattr(arguments.get("other"), "ndim", 0) == 2
+    return Linear(transposed=True) if matrix and arguments.get("out") is None else None
 
 
-def _convolution(function: Callable, transposed: bool, given: Arguments) -> Rule | None:
-    weight = given["weight"]
+def _convolution(function: Callable, transposed: bool, arguments: Arguments) -> Rule | None:
+    weight = arguments["weight"]
     dimensions = weight.ndim - 2
-    if given["input"].ndim != weight.ndim:
+    if arguments["input"].ndim != weight.ndim:
         return None
-    settings = {k: v for k, v in given.items() if k not in ("input", "weight", "bias")}
+    settings = {k: v for k, v in arguments.items() if k not in ("input", "weight", "bias")}
     kernel, padding = tuple(weight.shape[2:]), settings.get("padding", 0)
     stride, dilation = (_each(settings.get(k, 1), dimensions) for k in ("stride", "dilation"))
     if padding == "same":  # the odd zero goes to the end, as in PyTorch
@@ -63,37 +63,37 @@ def _convolution(function: Callable, transposed: bool, given: Arguments) -> Rule
     return Convolution(geometry, lambda x, w: function(x, w, None, **settings), transposed)
 
 
-def _batch_norm(given: Arguments) -> Rule | None:
-    mean, variance = given.get("running_mean"), given.get("running_var")
-    if given.get("training") or mean is None or variance is None:
+def _batch_norm(arguments: Arguments) -> Rule | None:
+    mean, variance = arguments.get("running_mean"), arguments.get("running_var")
+    if arguments.get("training") or mean is None or variance is None:
         return None  # of weights, or refused: see batch_statistics.py
-    return BatchNorm(mean, variance, given.get("eps", 1e-5))
+    return BatchNorm(mean, variance, arguments.get("eps", 1e-5))
 
 
-def _instance_norm(given: Arguments) -> Rule:
-    mean, eps = given.get("running_mean"), given.get("eps", 1e-5)
-    if given.get("use_input_stats", True) or mean is None:
+def _instance_norm(arguments: Arguments) -> Rule:
+    mean, eps = arguments.get("running_mean"), arguments.get("eps", 1e-5)
+    if arguments.get("use_input_stats", True) or mean is None:
         return GroupNorm(None, eps)
-    return BatchNorm(mean, given["running_var"], eps)
+    return BatchNorm(mean, arguments["running_var"], eps)
 
 
-def _group_norm(given: Arguments) -> Rule:
-    return GroupNorm(given["num_groups"], given.get("eps", 1e-5))
+def _group_norm(arguments: Arguments) -> Rule:
+    return GroupNorm(arguments["num_groups"], arguments.get("eps", 1e-5))
 
 
-def _layer_norm(given: Arguments, centred: bool = True) -> Rule | None:
-    shape = tuple(given["normalized_shape"])
-    if given["input"].ndim <= len(shape):
+def _layer_norm(arguments: Arguments, centred: bool = True) -> Rule | None:
+    shape = tuple(arguments["normalized_shape"])
+    if arguments["input"].ndim <= len(shape):
         return None
-    return LayerNorm(shape, given.get("eps", 1e-5 if centred else None), centred)
+    return LayerNorm(shape, arguments.get("eps", 1e-5 if centred else None), centred)
 
 
-def _embedding(given: Arguments) -> Rule | None:
+def _embedding(arguments: Arguments) -> Rule | None:
     # These change the table, or a gradient by its neighbours; `sparse` says how one would be kept.
-    if given.get("max_norm") is not None or given.get("scale_grad_by_freq"):
+    if arguments.get("max_norm") is not None or arguments.get("scale_grad_by_freq"):
         return None
-    padding = given.get("padding_idx")
-    return Embedding(None if padding is None else padding % len(given["weight"]))
+    padding = arguments.get("padding_idx")
+    return Embedding(None if padding is None else padding % len(arguments["weight"]))
 
 
 def _each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ _INSTANCE = "input running_mean running_var weight bias use_input_stats momentum
 _TABLE = "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse"
 
 LAYERS: dict[Callable, tuple[str, Callable[[Arguments], Rule | None]]] = {
-    F.linear: ("input weight bias", lambda given: Linear()),
+    F.linear: ("input weight bias", lambda arguments: Linear()),
     torch.matmul: ("input other", _matmul),
     Tensor.matmul: ("input other", _matmul),
     F.batch_norm: (_BATCH, _batch_norm),
@@ -118,7 +118,7 @@ LAYERS: dict[Callable, tuple[str, Callable[[Arguments], Rule | None]]] = {
     F.layer_norm: ("input normalized_shape weight bias eps", _layer_norm),
     F.rms_norm: ("input normalized_shape weight eps", partial(_layer_norm, centred=False)),
     F.embedding: (_TABLE, _embedding),
-    torch.prelu: ("input weight", lambda given: Slope(given["weight"].numel())),
+    torch.prelu: ("input weight", lambda arguments: Slope(arguments["weight"].numel())),
 } | {
     function: (names, partial(_convolution, function, names is _TRANSPOSED))
     for names, functions in (

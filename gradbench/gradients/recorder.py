@@ -1,4 +1,4 @@
-"""A function mode that records every call in which asked parameters meet the images.
+"""A function mode that records every call in which requested parameters meet the images.
 
 It sees functions, not modules: functional code and layers called twice are recorded like any other.
 A recorded call is given a leaf in place of the parameter, or of the expression made of parameters,
@@ -56,7 +56,7 @@ class Call:
 
     @property
     def parameters(self) -> frozenset[Tensor]:
-        """The asked parameters that act through the first use."""
+        """The requested parameters that act through the first use."""
         return self.uses[0].expression.parameters
 
     def watch(self, y: Tensor, on_delta: Callable[[Call, Tensor], None]) -> None:
@@ -74,11 +74,11 @@ class Call:
 
 
 class Recorder(TorchFunctionMode):
-    """Records the calls that the asked parameters enter; use around a forward pass.
+    """Records the calls that the requested parameters enter; use around a forward pass.
 
     Args:
         held: the tensors that the network holds.
-        parameters: the parameters that are asked for.
+        parameters: the requested parameters.
         on_call: called with each call and a tensor of it that shows where its images lie.
         on_delta: called in the backward pass with each call and the gradient of its output; without
             it nothing is cut off.
@@ -108,7 +108,7 @@ class Recorder(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run the function and record it when asked parameters meet the images in it."""
+        """Run the function and record it when requested parameters meet the images in it."""
         kwargs = kwargs or {}
         if func in COMPOSITES:
             with self:  # a mode is off while it handles a function
@@ -124,8 +124,8 @@ class Recorder(TorchFunctionMode):
             self.reorderings.append(lengths)
         found = [self.expressions.find(tensor) for tensor in tensors_in((args, kwargs))]
         free_of_images = None not in found
-        # Functions that no asked parameter enters, most of a pass where few are asked, just run.
-        if any(expression is not None and expression.asked for expression in found):
+        # Functions that no requested parameter enters just run: most of them, where few are.
+        if any(expression is not None and expression.requested for expression in found):
             copied = self._run_copy(func, args, kwargs) if func in COPIES else None
             if copied is not None:
                 return copied
@@ -159,7 +159,7 @@ class Recorder(TorchFunctionMode):
             found = self.expressions.find(tensor)
             # A tensor that stands in two places at once (x @ W where x is made of W) is left to the
             # fallback: the leaf would stand for both, and the rule accounts for one.
-            if found is not None and found.asked and sum(tensor is t for t in given) == 1:
+            if found is not None and found.requested and sum(tensor is t for t in given) == 1:
                 uses.append(ParameterUse(role, found, self._leaf(tensor)))
         leaves = {id(use.expression.tensor): use.leaf for use in uses}
         result = _substituted(func, args, kwargs, leaves)
@@ -176,7 +176,7 @@ class Recorder(TorchFunctionMode):
         every image it is a layer like any other. The shape for a batch and for one image tell.
         """
         found = (self.expressions.find(tensor) for tensor in (layer.weight, layer.bias))
-        first = next((found for found in found if found is not None and found.asked), None)
+        first = next((found for found in found if found is not None and found.requested), None)
         if first is None:
             return True
         probe = Call(layer.rule, [ParameterUse("weight", first, first.tensor)], layer.x)
@@ -190,7 +190,7 @@ class Recorder(TorchFunctionMode):
         for place, value in (*enumerate(args), *kwargs.items()):
             found = self.expressions.find(value)
             # The tensor that is changed in place must stay itself.
-            if found is None or not found.asked or (in_place and place == 0):
+            if found is None or not found.requested or (in_place and place == 0):
                 continue
             shape = how.shape_of_copies(place, value, args, kwargs)
             if shape is not None and id(value) not in copies:
@@ -207,7 +207,7 @@ class Recorder(TorchFunctionMode):
     def _run_copy(self, func: Callable, args: Sequence, kwargs: Mapping) -> Tensor | None:
         """Run a function that copies a parameter for every image; None if it copies otherwise."""
         found = self.expressions.find(args[0])
-        if found is None or not found.asked:
+        if found is None or not found.requested:
             return None
         leaf = self._leaf(args[0])
         result = func(leaf, *args[1:], **kwargs)
@@ -222,9 +222,9 @@ class Recorder(TorchFunctionMode):
         # Without a backward pass nothing need be cut off, and the graph of the outputs stays whole.
         return tensor if self.on_delta is None else tensor.detach().requires_grad_()
 
-    def _record(self, call: Call, y: Tensor, shown: Tensor) -> bool:
+    def _record(self, call: Call, y: Tensor, example: Tensor) -> bool:
         """Record a call; return whether it is known where the images lie in it."""
-        self.on_call(call, shown)
+        self.on_call(call, example)
         if self.on_delta is None:
             return True
         if call.layout is not None:

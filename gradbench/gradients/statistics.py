@@ -106,8 +106,8 @@ def squared_norms(
         channels_last=channels_last,
         routes=routes,
     )
-    found, taken, halvings = compute(task)
-    routes = {name: str(route) for name, route in taken.items()}
+    found, chosen, halvings = compute(task)
+    routes = {name: str(route) for name, route in chosen.items()}
     return GradientNorms(list(routes), found.norms, found.outputs, routes, halvings, task.chunk)
 
 
@@ -156,12 +156,12 @@ def alignments(
     check_options(options, without="parameters")
     check_directions(directions, network_inside(model))
     task = make_task(model, images, directions, parameters=list(directions), **options)
-    found, taken, halvings = compute(task)
+    found, chosen, halvings = compute(task)
     products, norms = found.products, found.norms
-    lengths = torch.stack([directions[name].to(products).norm() for name in taken])
+    lengths = torch.stack([directions[name].to(products).norm() for name in chosen])
     both = norms.sqrt() * lengths
     cosines = torch.where(both > 0, products / both, 0.0).clamp(-1, 1)
-    routes = {name: str(route) for name, route in taken.items()}
+    routes = {name: str(route) for name, route in chosen.items()}
     return Alignments(list(routes), products, cosines, norms, found.outputs, routes, halvings)
 
 

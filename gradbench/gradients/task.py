@@ -20,7 +20,7 @@ MATERIALISED = "materialised"
 
 @dataclass(frozen=True)
 class Task:
-    """Network and images in the wanted number format, and the statistics that are asked for.
+    """Network and images in the wanted number format, and the statistics that are requested.
 
     Args:
         model: the network, in evaluation mode.
@@ -31,7 +31,7 @@ class Task:
         channels_last: whether images are laid out so where the network allows it.
         loss: function from images and outputs to one value per image.
         known_loss: whether it is one of `LOSSES`.
-        parameters: name -> parameter that is asked for, d of them; none where outputs are.
+        parameters: name -> requested parameter, d of them; none where outputs are.
         directions: parameter -> direction of the same shape, or none.
         forced: parameter -> route that it must take.
         scale: factor of the losses in the backward pass; statistics are those without it.

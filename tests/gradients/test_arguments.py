@@ -377,10 +377,6 @@ def test_wrong_layers():
     for layer in (4, ["4"], network()[4], "5"):
         with pytest.raises(GradbenchError, match=r"no layer named|layer is a \w+: give the name"):
             last_layer(network(), images(), layer=layer)
-    last = last_layer(network(), images())
-    for call in (last.class_deltas, last.class_squared_norms, last.introspective):
-        with pytest.raises(GradbenchError, match="no class loss named"):
-            call(["bce"])
 
 
 def test_faults_of_the_callers_hooks_stay_theirs():

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients import squared_norms
-from gradbench.gradients.forward_path import ForwardPath
 
 
 class Switched(nn.Module):
@@ -205,27 +204,3 @@ def test_a_network_that_stays_is_not_looked_at_again():
     for count in (4, 2, 4):
         squared_norms(net, images(count))
     assert passes == [4, 2, 4]
-
-
-def test_paths_tell_functions_shapes_settings_and_tensors_apart():
-    def path(*calls: tuple) -> ForwardPath:
-        found = ForwardPath()
-        for func, *arguments in calls:
-            found.add(func, arguments, {}, func(*arguments))
-        return found
-
-    x, w = torch.rand(2, 3), torch.rand(3, 2)
-    one = path((torch.softmax, x, -1), (torch.mul, x, 0.5))
-    assert one.steps == path((torch.softmax, x, -1), (torch.mul, x, 0.5)).steps
-    assert one.steps != path((torch.softmax, x, -2), (torch.mul, x, 0.5)).steps
-    assert one.steps != path((torch.softmax, x.T, -1), (torch.mul, x.T, 0.5)).steps
-    other = path((torch.softmax, x, -1), (torch.mul, x, 0.25))
-    assert one.steps == other.steps
-    assert one.values != other.values
-    before = path((torch.matmul, x, w))
-    w.mul_(2)
-    assert path((torch.matmul, x, w)).values != before.values
-    assert (
-        path((torch.Tensor.__getitem__, x, slice(0, 1))).steps
-        != path((torch.Tensor.__getitem__, x, slice(1, 2))).steps
-    )

@@ -27,13 +27,6 @@ def test_blocks_of_any_size_agree(name, elements, monkeypatch):
         assert_exact(squared_norms(model, images, routes=route).values, case(name).truth)
 
 
-@pytest.mark.parametrize(("elements", "sizes"), [(1, [1] * 5), (700, [2, 2, 1]), (9999, [5])])
-def test_blocks_hold_as_many_rows_as_they_may(elements, sizes, monkeypatch):
-    monkeypatch.setitem(base.BLOCK_ELEMENTS, "cpu", elements)
-    found = [len(range(5)[block]) for block in base.blocks(5, 300, torch.device("cpu"))]
-    assert found == sizes
-
-
 @pytest.mark.parametrize("elements", [1, 100])
 @pytest.mark.parametrize(
     "name", ["vision", "embedding", "batch-norm", "group-norm", "layer-norm-two", "instance-norm"]
@@ -69,18 +62,6 @@ def test_routes_by_name():
         "2.bias": "linear materialised",
     }
     torch.testing.assert_close(found.values, squared_norms(model, images).values)
-
-
-def test_routes_of_a_linear_layer_agree():
-    x, delta = (torch.randn(3, 2, 5, c, dtype=torch.float64) for c in (4, 7))
-    rule = Linear()
-    truth = torch.einsum("bstc,bstp->bcp", x, delta).square().sum((1, 2))
-    for route in rule.routes(x.shape, delta.shape, "cpu"):
-        torch.testing.assert_close(rule.norms(x, delta, route), truth)
-    row, d = x[:, 0, :1], delta[:, 0, :1]
-    assert list(rule.routes(row.shape, d.shape, "cpu")) == ["outer"]
-    outer = torch.einsum("btc,btp->bcp", row, d).square().sum((1, 2))
-    torch.testing.assert_close(rule.norms(row, d, "outer"), outer)
 
 
 def cancelling() -> dict[str, tuple[Rule, Tensor, Tensor]]:

@@ -169,8 +169,8 @@ class Convolution(Rule):
             return depthwise(x, delta, geometry)
         if groups > 1:  # each group is a convolution of its own: fold them into the images
             x, delta = (t.reshape(len(t) * groups, -1, *t.shape[2:]) for t in (x, delta))
-        found = (gram if route == "gram" else direct)(x, delta, geometry)
-        return found.view(-1, groups).sum(1)
+        norms = (gram if route == "gram" else direct)(x, delta, geometry)
+        return norms.view(-1, groups).sum(1)
 
     def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
         """Return the weight's gradients, (B, *shape)."""
@@ -178,8 +178,8 @@ class Convolution(Rule):
             x, delta = delta, x
         x, geometry = self.geometry.sparse(x)
         images = self._images(x.shape, delta.shape, x.device.type)
-        found = list(weight_gradients(x, delta, geometry, images))
-        return (torch.cat(found) if len(found) > 1 else found[0]).reshape(-1, *shape)
+        gradients = list(weight_gradients(x, delta, geometry, images))
+        return (torch.cat(gradients) if len(gradients) > 1 else gradients[0]).reshape(-1, *shape)
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V>: the layer applied to x with weight V, times delta, summed."""
@@ -189,7 +189,7 @@ class Convolution(Rule):
 def direct(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
     """Compute and reduce the gradients block by block: (M, C, ...), (M, P, ...) -> (M,)."""
     last = geometry.kernel[-1]
-    found = x.new_empty(len(x))
+    norms = x.new_empty(len(x))
     for block in blocks(len(x), x[0].numel() * last, x.device):
         columns = _columns(x[block], geometry, delta.shape[-1])
         left = channels_last(delta[block]).transpose(1, 2)
@@ -198,8 +198,8 @@ def direct(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
             rows = _rows(offset, geometry, delta.shape[2:])
             part = squared_rows(torch.bmm(left, columns[(slice(None), *rows)].flatten(1, -2)))
             total = part if total is None else total.add_(part)
-        found[block] = total
-    return found
+        norms[block] = total
+    return norms
 
 
 def depthwise(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
@@ -208,15 +208,15 @@ def depthwise(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
     For small images the device's convolution costs ten times as much (40 channels of 8x8 pixels,
     5x5: 4 times; 576 of 2x2: 25 times), one product of matrices per channel five times.
     """
-    found = x.new_empty(len(x))
+    norms = x.new_empty(len(x))
     for block in blocks(len(x), x[0].numel(), x.device):
         a, d = _padded(x[block].movedim(1, -1), geometry, tail=1), delta[block].movedim(1, -1)
         total = x.new_zeros(len(a))
         for offset in product(*map(range, geometry.kernel)):
             part = a[(slice(None), *_rows(offset, geometry, d.shape[1:-1]))] * d
             total += squared_rows(part.sum(tuple(range(1, part.ndim - 1))))
-        found[block] = total
-    return found
+        norms[block] = total
+    return norms
 
 
 def _rows(offset: Sequence[int], geometry: Geometry, lengths: Sequence[int]) -> tuple[slice, ...]:
@@ -246,19 +246,19 @@ def _padded(x: Tensor, geometry: Geometry, tail: int = 0) -> Tensor:
 def gram(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
     """Inner product of two Gram matrices over positions: (M, C, ...), (M, P, ...) -> (M,)."""
     sizes, positions = x.shape[2:], delta.shape[2:]
-    found = x.new_empty(len(x))
+    norms = x.new_empty(len(x))
     for block in blocks(len(x), prod(sizes) ** 2 + prod(positions) ** 2, x.device):
         a, d = channels_last(x[block]), channels_last(delta[block])
         if geometry.pointwise:
-            found[block] = gram_product(a, d)
+            norms[block] = gram_product(a, d)
             continue
         grams = torch.bmm(a, a.transpose(1, 2)).view(-1, *sizes, *sizes)
         for dimension, length in enumerate(positions):
             grams = _windows(grams, dimension, length, geometry)
         outputs = torch.bmm(d, d.transpose(1, 2)).flatten(1)
         # A square, though rounding may bring the sum below zero.
-        found[block] = outputs.mul_(grams.flatten(1)).sum(1).clamp_min_(0)
-    return found
+        norms[block] = outputs.mul_(grams.flatten(1)).sum(1).clamp_min_(0)
+    return norms
 
 
 def _windows(grams: Tensor, dimension: int, length: int, geometry: Geometry) -> Tensor:
@@ -296,12 +296,12 @@ def _windows(grams: Tensor, dimension: int, length: int, geometry: Geometry) -> 
 
 def native(x: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Tensor:
     """Let the device's convolution compute the gradients of some images at a time, as groups."""
-    found = []
+    values = []
     for gradients in weight_gradients(x, delta, geometry, images):
         # Reduced as it lies: bringing it into another order would take as long as the arithmetic.
         norms = torch.linalg.vector_norm(gradients, dim=tuple(range(1, gradients.ndim)))
-        found.append(norms.square_().view(-1, delta.shape[1]).sum(1))
-    return torch.cat(found)
+        values.append(norms.square_().view(-1, delta.shape[1]).sum(1))
+    return torch.cat(values)
 
 
 def weight_gradients(x: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Iterator[Tensor]:

@@ -66,19 +66,19 @@ class Linear(Rule):
             return squared_rows(x) * squared_rows(delta)
         x, delta = _rows(x), _rows(delta)
         rows, work = x.shape[1], x.shape[2] * delta.shape[2]
-        found = x.new_empty(len(x))
+        norms = x.new_empty(len(x))
         if route == "gram":
             for block in blocks(len(x), 2 * rows**2, x.device):
-                found[block] = gram_product(x[block], delta[block])
+                norms[block] = gram_product(x[block], delta[block])
         else:
             for block in blocks(len(x), work, x.device):
-                found[block] = squared_rows(torch.bmm(delta[block].transpose(1, 2), x[block]))
-        return found
+                norms[block] = squared_rows(torch.bmm(delta[block].transpose(1, 2), x[block]))
+        return norms
 
     def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
         """Return the weight's gradients, (B, P, C), or (B, C, P) where it is read transposed."""
-        found = torch.bmm(_rows(delta).transpose(1, 2), _rows(x))
-        return found.transpose(1, 2) if self.transposed else found
+        gradients = torch.bmm(_rows(delta).transpose(1, 2), _rows(x))
+        return gradients.transpose(1, 2) if self.transposed else gradients
 
     def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """Return <dJ/dW, V> = sum over rows of (V x_t) . delta_t."""
@@ -110,13 +110,13 @@ class Embedding(Rule):
     def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
         """Return the squared norms of the table's gradients, x (B, ...), delta (B, ..., C)."""
         x, delta = x.reshape(len(x), -1), _rows(self._without_padding(x, delta))
-        found = delta.new_empty(len(x))
+        norms = delta.new_empty(len(x))
         for block in blocks(len(x), 2 * x.shape[1] ** 2, x.device):
             same = x[block, :, None] == x[block, None, :]
             grams = torch.bmm(delta[block], delta[block].transpose(1, 2))
             # A square, though rounding may bring the sum below zero.
-            found[block] = (grams * same).flatten(1).sum(1).clamp_min_(0)
-        return found
+            norms[block] = (grams * same).flatten(1).sum(1).clamp_min_(0)
+        return norms
 
     def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
         """Return the table's gradients, (B, *shape)."""

@@ -18,16 +18,16 @@ class Normalisation(Rule):
 
     def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the gradients of weight and bias, (B, *shape of the parameter) each."""
-        found = {role: delta.new_empty(len(delta), *self.shape_of(delta)) for role in roles}
+        gradients = {role: delta.new_empty(len(delta), *self.shape_of(delta)) for role in roles}
         for block in blocks(len(delta), delta[0].numel(), delta.device):
             d = self.positions(delta[block])
             if "bias" in roles:
-                found["bias"][block] = d.sum(1)
+                gradients["bias"][block] = d.sum(1)
             if "weight" in roles:
-                found["weight"][block] = self.normalised(x[block]).mul_(d).sum(1)
+                gradients["weight"][block] = self.normalised(x[block]).mul_(d).sum(1)
         if "weight" in roles:
-            found["weight"] = self.rescaled(found["weight"])
-        return found
+            gradients["weight"] = self.rescaled(gradients["weight"])
+        return gradients
 
     def shape_of(self, delta: Tensor) -> tuple[int, ...]:
         """Return the shape of weight and bias: one number per channel."""
