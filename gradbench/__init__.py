@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     import torch
 
-    from gradbench.predict.scorer import Scorer
+    from gradbench.predict.image_detector import ImageDetector
+    from gradbench.predict.run_scorer import RunScorer
 
 __version__ = "0.1.0"
 
@@ -20,10 +22,10 @@ def load(
     seed: int | None = None,
     trust: Sequence[str] = (),
     device: str | torch.device = "auto",
-) -> Scorer:
+) -> RunScorer:
     """Return a scorer of new images with the network and detectors of a finished run.
 
-    `gradbench.load(RUN).score(images)` gives a table; see `scoring.scorer.load` and `Scorer`.
+    `gradbench.load(RUN).score(images)` gives a table; see `RunScorer`.
 
     Args:
         run: the run's folder, or its name under `outputs/`.
@@ -34,6 +36,25 @@ def load(
     Raises:
         GradbenchError: if there is no such run, a file is damaged, or a class is not trusted.
     """
-    from gradbench.predict import scorer  # torch comes with it
+    from gradbench.predict import run_scorer  # torch comes with it
 
-    return scorer.load(run, seed, trust, device)
+    return run_scorer.load(run, seed, trust, device)
+
+
+def detector(name: str, dirs: Sequence[str | Path] = (), **settings: Any) -> ImageDetector:
+    """Return a detector that reads f by itself, for use without a run.
+
+    `gradbench.detector("knn").fit(model, clean_images).predict(images)` gives a score an image;
+    see `ImageDetector`.
+
+    Args:
+        name: of the detector, as `gradbench list detectors` gives it.
+        dirs: folders of the user's own configuration files.
+        settings: in place of those of its file.
+
+    Raises:
+        GradbenchError: for an unknown name or setting.
+    """
+    from gradbench.predict.image_detector import ImageDetector  # torch comes with it
+
+    return ImageDetector(name, dirs, **settings)

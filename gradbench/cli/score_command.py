@@ -97,9 +97,9 @@ def main(words: list[str]) -> None:
     with step("loading libraries"):
         from gradbench.backbones.devices import set_exact_arithmetic
         from gradbench.data.files import ignored_files
-        from gradbench.predict.pictures import find
-        from gradbench.predict.scorer import load
-        from gradbench.predict.writing import ScoresFile
+        from gradbench.predict.pictures import find_pictures
+        from gradbench.predict.run_scorer import load
+        from gradbench.predict.scores_file import ScoresFile
         from gradbench.support.memory import keep_freed_memory
         from gradbench.support.signals import exit_on_signals
 
@@ -108,7 +108,7 @@ def main(words: list[str]) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what cannot be read is listed
     left: Counter[str] = Counter()
     with step("looking for pictures"):
-        paths = find(places, left)
+        paths = find_pictures(places, left)
     with (
         exit_on_signals(),
         ScoresFile(out, paths) as file,
@@ -159,15 +159,15 @@ def _read(words: list[str]) -> _Asked:
 
 def _told(scorer, names: list[str], summary) -> str:
     """Return what was done as text: counts by detector, unreadable files."""
-    about, read = scorer.kept.about, summary.pictures - summary.unreadable
+    about, read = scorer.saved.about, summary.pictures - summary.unreadable
     width = max(map(len, names))
-    lines = [f"{summary.pictures} pictures, network {scorer.kept.folder} ({about['in_dist']} in)"]
+    lines = [f"{summary.pictures} pictures, network {scorer.saved.folder} ({about['in_dist']} in)"]
     older = "" if "hold_out" in about else ", if the network was not trained on them: not recorded"
     for name in names:
         if scorer.thresholds[name] is None:
             lines.append(f"  {name:<{width}}  no verdicts: the run had no hold-out")
             continue
-        threshold = scorer.kept.entries[name]["threshold"]
+        threshold = scorer.saved.entries[name]["threshold"]
         note = f", {threshold['note']}" if threshold["note"] else ""
         lines.append(
             f"  {name:<{width}}  {summary.abnormal[name]} of {read} abnormal: above "

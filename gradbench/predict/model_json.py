@@ -12,7 +12,9 @@ from gradbench.data.picture import Resampling
 from gradbench.errors import GradbenchError, printable
 from gradbench.support.files import Damaged, read_json
 
-ANEW = "copy the run's folder again, or carry out its command (in table.md), which writes it anew"
+HOW_TO_REPAIR = (
+    "copy the run's folder again, or carry out its command (in table.md), which writes it anew"
+)
 LARGEST = 2**14
 """Pixels of a side of the network's images, at most: enough for any, and no bomb."""
 COLUMNS = ("file", "class", "probability", "note")
@@ -107,7 +109,7 @@ class Model(Struct):
             raise ValueError("resampling must be filter, antialias and mode of a resampling")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_model_json(path: Path) -> dict[str, Any]:
     """Return the content of a `model.json`, of which every field that is used is what it must be.
 
     Raises:
@@ -119,7 +121,7 @@ def read(path: Path) -> dict[str, Any]:
         if fault.missing:
             raise GradbenchError(
                 f"{printable(path)} says nothing of {printable(fault.missing)}, as those of an "
-                f"older gradbench do: {ANEW}"
+                f"older gradbench do: {HOW_TO_REPAIR}"
             ) from fault
         raise damaged(path, str(fault)) from fault
     _check_columns(path, about["detectors"])
@@ -128,7 +130,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, what: str) -> GradbenchError:
     """Return the error for a `model.json` with a fault."""
-    return GradbenchError(f"{printable(path)} is damaged: {printable(what)}: {ANEW}")
+    return GradbenchError(f"{printable(path)} is damaged: {printable(what)}: {HOW_TO_REPAIR}")
 
 
 def _check_columns(path: Path, entries: Iterable[Mapping[str, str]]) -> None:

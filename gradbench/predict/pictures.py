@@ -20,7 +20,7 @@ from gradbench.data.picture import Resampling, fit_picture
 from gradbench.data.resample import resize_pixels
 from gradbench.errors import GradbenchError, printable
 from gradbench.outputs.read import BATCH
-from gradbench.predict.opening import kind_of
+from gradbench.predict.saved_network import describe_type
 from gradbench.support.text import expand_home
 
 WORKERS = min(os.cpu_count() or 1, 8)
@@ -28,7 +28,7 @@ WORKERS = min(os.cpu_count() or 1, 8)
 
 
 @dataclass(frozen=True)
-class Batch:
+class PictureBatch:
     """Some images.
 
     Attributes:
@@ -40,7 +40,9 @@ class Batch:
     faults: Sequence[str]
 
 
-def find(places: str | Path | Iterable[str | Path], left: Counter[str] | None = None) -> list[Path]:
+def find_pictures(
+    places: str | Path | Iterable[str | Path], left: Counter[str] | None = None
+) -> list[Path]:
     """Return the files that are named, and the pictures under the folders, each once.
 
     A file that is named is taken whatever its name, of folders what has a picture's suffix; `left`
@@ -70,8 +72,8 @@ def _listed(places: str | Path | Iterable[str | Path]) -> list[Path]:
     for place in places:
         if not isinstance(place, str | Path):
             raise GradbenchError(
-                f"images are {among}{kind_of(place)}: give an array or tensor (N, C, H, W), or "
-                "files and folders"
+                f"images are {among}{describe_type(place)}: give an array or tensor (N, C, H, W), "
+                "or files and folders"
             )
     return [expand_home(place) for place in places]
 
@@ -97,13 +99,13 @@ def batches(count: int) -> Iterator[list[slice]]:
         yield [slice(start, min(start + BATCH, rows.stop)) for start in starts]
 
 
-def decoded(
+def decode_files(
     paths: Sequence[Path],
     wanted: Sequence[slice],
     shape: tuple[int, int, int],
     fit: Resampling,
     bits: int | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[PictureBatch]:
     """Decode files batch by batch, the next batch while the last one is worked on.
 
     They take the way of a data set's files: upright, 8 bits, resampled once.
@@ -136,18 +138,18 @@ def decoded(
             found = [future.result() for future in now]
             whole = [pixels for pixels in found if not isinstance(pixels, str)]
             pixels = np.stack(whole) if whole else np.empty((0, *shape), np.uint8)
-            yield Batch(pixels, [one if isinstance(one, str) else "" for one in found])
+            yield PictureBatch(pixels, [one if isinstance(one, str) else "" for one in found])
 
 
-def taken(
+def take_images(
     pixels: np.ndarray, wanted: Sequence[slice], shape: tuple[int, int, int], fit: Resampling
-) -> Iterator[Batch]:
+) -> Iterator[PictureBatch]:
     """Take images from an array batch by batch; uint8 of another shape is brought to `shape`."""
     for rows in wanted:
         some = pixels[rows]
         if some.dtype == np.uint8 and some.shape[1:] != tuple(shape):
             some = resize_pixels(some, shape, fit)
-        yield Batch(some, [""] * len(some))
+        yield PictureBatch(some, [""] * len(some))
 
 
 def as_array(images: np.ndarray | torch.Tensor, shape: tuple[int, int, int]) -> np.ndarray:

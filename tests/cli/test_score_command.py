@@ -15,7 +15,7 @@ from PIL import Image
 
 from gradbench.cli import main
 from gradbench.data.files import SUFFIXES
-from gradbench.predict.scorer import Scorer
+from gradbench.predict.run_scorer import RunScorer
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +118,13 @@ def test_bad_input_is_one_sentence(here, words, told):
 def test_a_fault_on_the_way_leaves_the_earlier_file(here, monkeypatch):
     (here / "scores.csv").write_text("earlier")
 
-    whole = Scorer.stream
+    whole = RunScorer.stream
 
     def stream(self, *given):
         yield from whole(self, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Scorer, "stream", stream)
+    monkeypatch.setattr(RunScorer, "stream", stream)
     ran = gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here)
     assert (ran.code, ran.err) == (130, "gradbench: stopped; the same command starts again\n")
     assert (here / "scores.csv").read_text() == "earlier"
@@ -151,7 +151,7 @@ def test_a_signal_leaves_nothing_half_written(here, monkeypatch, name):
         os.kill(os.getpid(), number)
         yield
 
-    monkeypatch.setattr(Scorer, "stream", stream)
+    monkeypatch.setattr(RunScorer, "stream", stream)
     before = sorted(here.rglob("*"))
     try:
         assert gradbench("score", "mine", "photos", cwd=here).code == 128 + number

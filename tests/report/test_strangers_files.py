@@ -11,7 +11,7 @@ from _runs import copy_of
 from _scored import finished
 
 from gradbench.errors import GradbenchError
-from gradbench.predict.opening import open_run
+from gradbench.predict.saved_network import open_run
 from gradbench.report.finished import Finished
 from gradbench.report.manifest import seal
 from gradbench.report.page.document import report

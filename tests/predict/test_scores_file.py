@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from gradbench.errors import GradbenchError
-from gradbench.predict.writing import ScoresFile
+from gradbench.predict.scores_file import ScoresFile
 
 
 @pytest.fixture

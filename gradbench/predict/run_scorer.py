@@ -21,9 +21,21 @@ from gradbench.methods.base import Detector
 from gradbench.methods.fold_scores import one_thread
 from gradbench.outputs.extract import OutputValues, select_outputs
 from gradbench.outputs.read import BATCH, compute_outputs
-from gradbench.predict.loading import DAMAGES, Kept, brief
-from gradbench.predict.opening import listed, open_run
-from gradbench.predict.pictures import Batch, as_array, batches, decoded, find, taken
+from gradbench.predict.pictures import (
+    PictureBatch,
+    as_array,
+    batches,
+    decode_files,
+    find_pictures,
+    take_images,
+)
+from gradbench.predict.saved_network import (
+    WRONG_STATE,
+    SavedNetwork,
+    first_line,
+    names_of,
+    open_run,
+)
 from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -39,7 +51,7 @@ def load(
     seed: int | None = None,
     trust: Sequence[str] = (),
     device: str | torch.device = "auto",
-) -> Scorer:
+) -> RunScorer:
     """Return a scorer of new images with the network and detectors of a finished run.
 
     Nothing that the run's folder holds is executed: network and detectors are built from their
@@ -56,14 +68,14 @@ def load(
         GradbenchError: if there is no such run, a file is damaged, or a class is not trusted.
     """
     device = str(device) if isinstance(device, torch.device) else device
-    return Scorer(open_run(run, seed, trust), find_device(device))
+    return RunScorer(open_run(run, seed, trust), find_device(device))
 
 
-class Scorer:
+class RunScorer:
     """A network of a finished run with its detectors, for images that nobody has seen.
 
     Args:
-        kept: the network's folder.
+        saved: the network's folder.
         device: to run on.
 
     Attributes:
@@ -74,17 +86,17 @@ class Scorer:
         hold_out: what is known of the hold-out, a sentence; empty where it was not recorded.
     """
 
-    def __init__(self, kept: Kept, device: torch.device):
-        self.kept = kept
-        self.backbone = kept.backbone(device)
-        self.detectors = tuple(kept.entries)
-        self.default = tuple(n for n, e in kept.entries.items() if not e["fitted_on"])
+    def __init__(self, saved: SavedNetwork, device: torch.device):
+        self.saved = saved
+        self.backbone = saved.backbone(device)
+        self.detectors = tuple(saved.entries)
+        self.default = tuple(n for n, e in saved.entries.items() if not e["fitted_on"])
         self.thresholds: Mapping[str, float | None] = {
             name: entry["threshold"] and entry["threshold"]["value"]
-            for name, entry in kept.entries.items()
+            for name, entry in saved.entries.items()
         }
-        self.hold_out = str(kept.about.get("hold_out") or "")
-        self._fit = Resampling(**kept.about["resampling"])
+        self.hold_out = str(saved.about.get("hold_out") or "")
+        self._fit = Resampling(**saved.about["resampling"])
         self._built: dict[str, Detector] = {}
 
     def score(
@@ -116,17 +128,17 @@ class Scorer:
         names = self.choose(detectors)
         if torch.is_tensor(images) or isinstance(images, np.ndarray):
             pixels = as_array(images, self.backbone.shape)
-            read = partial(taken, pixels, shape=self.backbone.shape, fit=self._fit)
+            read = partial(take_images, pixels, shape=self.backbone.shape, fit=self._fit)
             parts = [f.drop(columns="note") for f in self._frames(len(pixels), read, names)]
         else:
-            parts = list(self.stream(find(images), names, bits))
+            parts = list(self.stream(find_pictures(images), names, bits))
         return pandas.concat(parts, ignore_index=True)
 
     def stream(
         self, paths: Sequence[Path], names: Sequence[str], bits: int | None = None
     ) -> Iterator[pandas.DataFrame]:
         """Yield the rows of up to 1,000 files at a time; see `score` and `choose`."""
-        read = partial(decoded, paths, shape=self.backbone.shape, fit=self._fit, bits=bits)
+        read = partial(decode_files, paths, shape=self.backbone.shape, fit=self._fit, bits=bits)
         start = 0
         for frame in self._frames(len(paths), read, names):
             named = paths[start : start + len(frame)]
@@ -140,7 +152,7 @@ class Scorer:
         Raises:
             GradbenchError: for an unknown one, one that cannot be built, or none.
         """
-        asked = self.default if detectors is None else listed("detectors", detectors)
+        asked = self.default if detectors is None else names_of("detectors", detectors)
         names: dict[str, None] = {}
         for wanted in asked:
             fitted = [n for n in self.detectors if n.startswith(f"{wanted}@")]
@@ -150,7 +162,7 @@ class Scorer:
         if not names:
             if not self.detectors:
                 raise GradbenchError(
-                    f"{printable(self.kept.folder)} holds no detector: take another run"
+                    f"{printable(self.saved.folder)} holds no detector: take another run"
                 )
             all_fitted = "every detector of this run was fitted on a challenge"
             raise GradbenchError(
@@ -159,7 +171,7 @@ class Scorer:
             )
         for name in names:
             if name not in self._built:
-                self._built[name] = self.kept.detector(name)
+                self._built[name] = self.saved.detector(name)
         return list(names)
 
     def _frames(self, count: int, read, names: Sequence[str]) -> Iterator[pandas.DataFrame]:
@@ -169,11 +181,11 @@ class Scorer:
                 for batch in read(wanted=wanted):
                     faults += batch.faults
                     if len(batch.pixels):
-                        parts.append(self._look(batch, names))
+                        parts.append(self._read(batch, names))
                     progress.advance(len(batch.faults))
                 yield self._frame(parts, faults, names)
 
-    def _look(self, batch: Batch, names: Sequence[str]) -> dict[Any, Tensor]:
+    def _read(self, batch: PictureBatch, names: Sequence[str]) -> dict[Any, Tensor]:
         """Return the outputs of f for a batch: those that are read, and those of further passes.
 
         The latter are named by (detector, name).
@@ -182,21 +194,21 @@ class Scorer:
         ids = source_ids("pictures", "", size)
         images = ImageSet("the pictures", "", batch.pixels, np.zeros(size, np.int64), ids)
         wanted = {"logits", *(read for name in names for read in self._built[name].reads)}
-        outputs = self.kept.outputs.of_network(self.backbone, wanted)
+        outputs = self.saved.outputs.of_network(self.backbone, wanted)
         read = compute_outputs(self.backbone, images, slice(0, size), outputs)
         found = OutputValues(read.values, read.faults)
         for name in names:
-            with self._able(name):
+            with self._blame(name):
                 select_outputs(found, self._built[name].reads)
         pixels = to_float(batch.pixels)
         for name in names:
-            with self._able(name):
+            with self._blame(name):
                 for inner, what in self._built[name].perturbed_passes.items():
-                    look = partial(self._again, what)
+                    look = partial(self._perturb, what)
                     found[name, inner] = torch.cat(in_chunks(look, pixels, BATCH)[0])
         return found
 
-    def _again(self, what, pixels: Tensor) -> Tensor:
+    def _perturb(self, what, pixels: Tensor) -> Tensor:
         return what(self.backbone, pixels.to(self.backbone.device))
 
     def _frame(
@@ -229,17 +241,18 @@ class Scorer:
     def _scores(self, name: str, outputs: dict[Any, Tensor]) -> np.ndarray:
         """Return the scores of a detector from what `_look` found."""
         detector = self._built[name]
-        with self._able(name):
+        with self._blame(name):
             moved = {inner: outputs[name, inner] for inner in detector.perturbed_passes}
             return detector.score({**outputs, **moved}).double().numpy()
 
     @contextmanager
-    def _able(self, name: str) -> Iterator[None]:
+    def _blame(self, name: str) -> Iterator[None]:
         """Say which detector cannot work: what it learned may be another network's."""
         try:
             yield
-        except (Faulty, *DAMAGES) as fault:
+        except (Faulty, *WRONG_STATE) as fault:
             raise GradbenchError(
-                f"{name} of {printable(self.kept.folder)} cannot score these images "
-                f"({brief(fault)}): choose others with --detector (from Python detectors=[NAME])"
+                f"{name} of {printable(self.saved.folder)} cannot score these images "
+                f"({first_line(fault)}): choose others with --detector (from Python "
+                "detectors=[NAME])"
             ) from fault

@@ -1,9 +1,9 @@
-"""Reads the folder `model/` of a run: network and detectors as data, nothing that executes."""
+"""Opens a network of a finished run with its detectors: data alone, nothing that executes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,18 +23,21 @@ from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import OutputCatalogue
-from gradbench.predict import trust
-from gradbench.predict.model_json import ANEW, damaged
+from gradbench.predict import model_json, trust
+from gradbench.predict.model_json import HOW_TO_REPAIR, damaged
+from gradbench.report.manifest import check
+from gradbench.report.run_json import NAME, read_told
 from gradbench.store import file_digest
 from gradbench.support.code_keys import code_key
 from gradbench.support.instantiate import imported_targets, instantiate
+from gradbench.support.text import expand_home
 
-DAMAGES = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
+WRONG_STATE = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
 """What a detector raises on tensors that are not its own."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedNetwork:
     """One network of a finished run, as its folder tells of it.
 
     Attributes:
@@ -61,8 +64,8 @@ class Kept:
         """
         about, config = self.about, dict(self.about["network"])
         trust.check(config["_target_"], nn.Module, self.trusted)
-        path = self._whole("network.safetensors")
-        with self._somebodys("network", f"the arguments of {config['_target_']}"):
+        path = self._checked_path("network.safetensors")
+        with self._blame_field("network", f"the arguments of {config['_target_']}"):
             network = build_network(trust.without_downloads(config))
         target = config["_target_"]
         self._same_code(target, about.get("code"), *defining_classes(network, target))
@@ -70,7 +73,7 @@ class Kept:
         told = (about[name] for name in ("mean", "std", "classes", "shape"))
         backbone = Backbone(network, *told, config, about["feature_layers"] or None)
         backbone = backbone.eval().to(device)
-        with self._somebodys("shape", "the shape that the network takes"), torch.no_grad():
+        with self._blame_field("shape", "the shape that the network takes"), torch.no_grad():
             logits = backbone(torch.zeros(1, *backbone.shape, device=device))
         if not torch.is_tensor(logits) or logits.ndim != 2:
             raise GradbenchError(f"{printable(self.folder)}: {config['_target_']} is no classifier")
@@ -90,7 +93,7 @@ class Kept:
         """
         entry = self.entries[column]
         trust.check(entry["config"].get("_target_"), Detector, self.trusted)
-        with self._somebodys(f"detectors {column}", "its settings"):
+        with self._blame_field(f"detectors {column}", "its settings"):
             detector = instantiate("detector", entry["name"], entry["config"])
         if not isinstance(detector, Detector):
             raise GradbenchError(f"{entry['config']['_target_']} gives no detector")
@@ -103,12 +106,12 @@ class Kept:
         detector = checked(entry["name"], detector)
         if not entry["state"]:
             return detector
-        path = self._whole(entry["state"])
+        path = self._checked_path(entry["state"])
         try:
             detector.load(load_file(str(path)))
-        except (*DAMAGES, SafetensorError, OSError) as fault:
+        except (*WRONG_STATE, SafetensorError, OSError) as fault:
             raise GradbenchError(
-                f"{printable(path)} does not fit {column} ({brief(fault)}): {ANEW}"
+                f"{printable(path)} does not fit {column} ({first_line(fault)}): {HOW_TO_REPAIR}"
             ) from fault
         for name in detector.reads:
             self._check_output(name)
@@ -139,7 +142,7 @@ class Kept:
                 "run: carry out the run's command again"
             )
 
-    def _whole(self, name: str) -> Path:
+    def _checked_path(self, name: str) -> Path:
         """Return the path of a file whose content is that of the run.
 
         Raises:
@@ -148,19 +151,20 @@ class Kept:
         path = self.folder / name
         listed = self.about["sha256"].get(name)
         if listed is None or not os.path.isfile(path):
-            raise GradbenchError(f"{printable(path)} is missing: {ANEW}")
+            raise GradbenchError(f"{printable(path)} is missing: {HOW_TO_REPAIR}")
         try:
             same = file_digest(path) == listed
         except OSError as fault:
             raise GradbenchError(f"{printable(path)} cannot be read ({fault.strerror})") from fault
         if not same:
             raise GradbenchError(
-                f"{printable(path)} is damaged (its SHA-256 is not that of the run): {ANEW}"
+                f"{printable(path)} is damaged (its SHA-256 is not that of the run): "
+                f"{HOW_TO_REPAIR}"
             )
         return path
 
     @contextmanager
-    def _somebodys(self, field: str, what: str) -> Iterator[None]:
+    def _blame_field(self, field: str, what: str) -> Iterator[None]:
         """Tell which field is at fault where a class meets what it cannot work with."""
         try:
             yield
@@ -168,11 +172,11 @@ class Kept:
             raise
         except Exception as fault:  # a class may answer foreign settings with any
             raise damaged(
-                self.folder / "model.json", f"{field} must be {what} ({brief(fault)})"
+                self.folder / "model.json", f"{field} must be {what} ({first_line(fault)})"
             ) from fault
 
 
-def brief(fault: BaseException) -> str:
+def first_line(fault: BaseException) -> str:
     """Return the text of an exception on one line, or else its kind."""
     return printable(" ".join(str(fault).split()))[:120] or type(fault).__name__
 
@@ -183,3 +187,79 @@ def _same_version(what: str, kept: int | None, own: int, folder: Path) -> None:
             f"{printable(folder)}: {what} is of version {kept}, this gradbench has {own}: use the "
             "gradbench that made the run, or carry out the run's command again"
         )
+
+
+def open_run(run: str | Path, seed: int | None = None, trusted: Iterable[str] = ()) -> SavedNetwork:
+    """Open a network of a finished run.
+
+    Args:
+        run: the run's folder, or its name under `outputs/`.
+        seed: which network, of several; None for the first.
+        trusted: see `SavedNetwork`.
+
+    Raises:
+        GradbenchError: if there is no such run, or it has no whole `model/`.
+    """
+    trusted = names_of("trust", trusted)
+    folder = _folder(run)
+    kept = (path for path in folder.glob("model/s*/model.json") if os.path.isfile(path))
+    found = {path.parent.name[1:]: path.parent for path in kept}
+    if not found:
+        raise GradbenchError(
+            f"{printable(folder)} has no model/ with a network: name the folder of a finished run "
+            "(out=DIR of `gradbench run`; of a sweep one of its jobs)"
+        )
+    seeds = sorted(found, key=lambda text: (len(text), text))
+    chosen = seeds[0] if seed is None else str(seed)
+    if chosen not in found:
+        raise GradbenchError(
+            f"{printable(folder)} has no network of seed {printable(chosen)}: "
+            f"{printable(', '.join(seeds))}"
+        )
+    return SavedNetwork(
+        found[chosen], model_json.read_model_json(_as_written(folder, chosen)), trusted
+    )
+
+
+def _as_written(folder: Path, seed: str) -> Path:
+    """Return the `model.json` of a network, which must be as the run wrote it where that is told.
+
+    A `model/` that was copied without the run's `run.json`, or is of an older version, is taken
+    as it is: `model.json` holds the checksums of its own folder.
+    """
+    name = f"model/s{seed}/model.json"
+    if not os.path.lexists(folder / NAME):
+        return folder / name
+    files = read_told(folder).get("files")
+    return folder / name if files is None else check(folder, files, name)
+
+
+def names_of(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return names that are given as a list, or as one text.
+
+    Raises:
+        GradbenchError: if they are anything else.
+    """
+    if isinstance(given, str):
+        return (given,)
+    names = tuple(given) if isinstance(given, Iterable) else (given,)
+    for name in names:
+        if not isinstance(name, str):
+            raise GradbenchError(f"{what}: give a list of names, not {describe_type(name)}")
+    return names
+
+
+def _folder(run: str | Path) -> Path:
+    if not isinstance(run, str | os.PathLike):
+        raise GradbenchError(
+            f"{describe_type(run)} is no run: give the folder of one, or its name under outputs/"
+        )
+    for folder in (expand_home(run), Path("outputs") / run):
+        if os.path.isdir(folder):
+            return folder
+    raise GradbenchError(f"there is no run at {printable(run)}: name the folder of a finished run")
+
+
+def describe_type(value: Any) -> str:
+    """Say what was given in place of something else."""
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,211 @@
+"""A detector alone, for use in Python without a run: it reads f by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.challenges.counter import image_keys
+from gradbench.config import load_member
+from gradbench.data.imageset import ImageSet, source_ids, to_float
+from gradbench.errors import GradbenchError
+from gradbench.gradients.memory import in_chunks
+from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
+from gradbench.methods.checked import check_declared, checked
+from gradbench.methods.fold_scores import one_thread
+from gradbench.outputs.catalogue import OutputCatalogue
+from gradbench.outputs.extract import OutputValues, select_outputs
+from gradbench.outputs.layers import head_tensors
+from gradbench.outputs.perturbed import PerturbedPass
+from gradbench.outputs.read import BATCH, compute_outputs
+from gradbench.predict.pictures import as_array
+from gradbench.support.instantiate import instantiate
+
+Images = Tensor | np.ndarray | Iterable
+"""(N, C, H, W), floats in [0, 1] or uint8; or a loader that yields such, or (images, labels)."""
+
+
+class ImageDetector:
+    """A detector of images: `ImageDetector("knn").fit(model, clean_images).predict(images)`.
+
+    Args:
+        name: of a detector in `configs/detector/`, or in a folder of `dirs`.
+        dirs: folders of the user's own configuration files.
+        settings: in place of those of its file.
+
+    Raises:
+        GradbenchError: for an unknown name or setting.
+    """
+
+    def __init__(self, name: str, dirs: Sequence[str | Path] = (), **settings: Any):
+        dirs = [Path(folder) for folder in dirs]
+        content = load_member("detector", name, dirs) | settings
+        self.name, self._catalogue = name, OutputCatalogue(dirs)
+        detector = instantiate("detector", name, content, base=Detector)
+        check_declared(name, detector, self._catalogue)
+        self.detector = checked(name, detector)
+        self._backbone: Backbone | None = None
+
+    def fit(
+        self,
+        model: nn.Module,
+        clean: Images,
+        abnormal: Images | None = None,
+        *,
+        labels: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit the detector on images, and keep the model to predict with.
+
+        Detectors that see no challenge learn from the clean images alone. Of those that learn from
+        challenges, one half of each side fits them and the other half chooses their settings.
+
+        Args:
+            model: from images to logits, in evaluation mode.
+            clean: images that f knows or is to know: its training images, or a hold-out.
+            abnormal: for detectors that learn from challenges.
+            labels: of the clean images, for detectors that read them; a loader may yield them.
+            mean: of each channel, taken off the pixels before the model; None where the model
+                takes pixels in [0, 1]. A `Backbone` knows its own.
+            std: likewise, what they are divided by then.
+            seed: of whatever is random.
+
+        Raises:
+            GradbenchError: for images that f does not take, or where something is missing.
+        """
+        detector = self.detector
+        if detector.supervision == "synthetic":
+            raise GradbenchError(
+                f"{self.name} learns from challenges that a run makes: take gradient, with "
+                "abnormal=IMAGES"
+            )
+        if detector.learns_from_challenges and abnormal is None:
+            raise GradbenchError(f"{self.name} learns from challenges: give abnormal=IMAGES")
+        clean = _labelled_images("clean", clean, labels)
+        self._backbone = _as_backbone(model, clean.images.shape, mean, std)
+        bank = self._read(clean, detector.bank_reads)
+        if not detector.learns_from_challenges:
+            normal = Samples.normal(self._read(clean, detector.hold_out_reads))
+            parts = normal, normal
+        else:
+            aside = self._read(clean, detector.hold_out_reads)
+            bank |= {f"hold_out/{name}": values for name, values in aside.items()}
+            sides = clean.images, self._images("abnormal", abnormal)
+            fit, choose = (self._samples(sides, half, seed) for half in (0, 1))
+            parts = fit, choose if detector.drawn is None else choose.draw(detector.drawn)
+        with one_thread():
+            detector.fit(bank, *parts, seed)
+        return self
+
+    def predict(self, images: Images) -> Tensor:
+        """Return the scores (N,) of images, float64, higher = more abnormal.
+
+        Raises:
+            GradbenchError: before `fit`, or for images that f does not take.
+        """
+        if self._backbone is None:
+            raise GradbenchError(f"{self.name} is not fitted: call fit(model, clean_images) first")
+        images = self._images("images", images)
+        outputs = self._outputs(images, self.detector.reads)
+        for name, one in self.detector.perturbed_passes.items():
+            outputs[name] = self._perturb(one, to_float(images.images))
+        with one_thread():
+            return self.detector.predict(outputs).double()
+
+    def _images(self, name: str, images: Images) -> ImageSet:
+        found = _labelled_images(name, images).images
+        if found.shape != self._backbone.shape:
+            raise GradbenchError(
+                f"{name} are of shape {found.shape}: the model takes {self._backbone.shape}"
+            )
+        return found
+
+    def _read(self, clean: _LabelledImages, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return outputs of clean images, and whatever else may stand in `bank_reads`."""
+        if "labels" in names and not clean.has_labels:
+            raise GradbenchError(f"{self.name} reads labels: give labels=, or a loader of pairs")
+        found = self._outputs(clean.images, [n for n in names if n not in BANK_EXTRAS])
+        if any(name.startswith("head/") for name in names):
+            found |= head_tensors(self._backbone)
+        labels = {"labels": torch.from_numpy(clean.images.labels)}
+        return found | (labels if "labels" in names else {})
+
+    def _outputs(self, images: ImageSet, names: Sequence[str]) -> dict[str, Tensor]:
+        outputs = self._catalogue.of_network(self._backbone, names)
+        read = compute_outputs(self._backbone, images, slice(0, len(images)), outputs)
+        return select_outputs(OutputValues(read.values, read.faults), [o.name for o in outputs])
+
+    def _samples(self, sides: tuple[ImageSet, ImageSet], half: int, seed: int) -> Samples:
+        """Return every second image of both sides in a random order."""
+        rows, keys = [], []
+        for side in sides:
+            key = image_keys(seed, "drawn", side.sources)
+            if len(side) < 2:
+                raise GradbenchError(f"{side.name}: {self.name} needs at least 2 of these images")
+            rows.append(np.sort(np.argsort(key.numpy(), kind="stable")[half::2]))
+            keys.append(key[torch.from_numpy(rows[-1])])
+        parts = [side.select(r) for side, r in zip(sides, rows)]
+        outputs: list[Outputs] = [self._outputs(part, self.detector.reads) for part in parts]
+        pixels = torch.cat([to_float(part.images) for part in parts])
+        return replace(
+            Samples.join(*outputs),
+            order=torch.cat(keys),
+            passes=lambda one, chosen: self._perturb(one, pixels[chosen]),
+        )
+
+    def _perturb(self, one: PerturbedPass, pixels: Tensor) -> Tensor:
+        backbone = self._backbone
+        parts, _ = in_chunks(lambda p: one(backbone, p.to(backbone.device)), pixels, BATCH)
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class _LabelledImages:
+    images: ImageSet
+    has_labels: bool
+
+
+def _labelled_images(name: str, given: Images, labels=None) -> _LabelledImages:
+    """Return a tensor, an array or what a loader yields as an image set."""
+    batches = [given] if torch.is_tensor(given) or isinstance(given, np.ndarray) else given
+    pixels, known = [], []
+    for batch in batches:
+        part, label = batch[:2] if isinstance(batch, list | tuple) else (batch, None)
+        pixels.append(as_array(part, tuple(part.shape[1:])))
+        known += [] if label is None else torch.as_tensor(label).tolist()
+    if not pixels:
+        raise GradbenchError(f"{name}: there is no image")
+    array = np.concatenate(pixels)
+    known = known if labels is None else torch.as_tensor(labels).tolist()
+    if known and len(known) != len(array):
+        raise GradbenchError(f"{name}: {len(known)} labels for {len(array)} images")
+    values = np.array(known or [0] * len(array), np.int64)
+    ids = source_ids(name, "", len(array))
+    return _LabelledImages(ImageSet(name, "", array, values, ids), bool(known))
+
+
+def _as_backbone(model: nn.Module, shape: Sequence[int], mean, std) -> Backbone:
+    if not isinstance(model, nn.Module):
+        raise GradbenchError(f"model is a {type(model).__name__}: give a torch.nn.Module")
+    if any(module.training for module in model.modules()):
+        raise GradbenchError("the model is in training mode: call model.eval() first")
+    if isinstance(model, Backbone):
+        return model
+    channels = shape[0]
+    mean, std = mean or [0.0] * channels, std or [1.0] * channels
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        logits = model(torch.zeros(1, *shape, device=device))
+    if not torch.is_tensor(logits) or logits.ndim != 2:
+        raise GradbenchError("the model gives no logits (N, classes)")
+    classes = [str(number) for number in range(logits.shape[1])]
+    return Backbone(model, mean, std, classes, shape).eval().to(device)

@@ -1,0 +1,105 @@
+"""A detector alone: the scores that a run gives, on a model and a tensor, an array or a loader."""
+
+import numpy as np
+import pytest
+import torch
+from _dummies import images, network
+from torch.utils.data import DataLoader, TensorDataset
+
+import gradbench
+from gradbench.config import group_files, load_member
+from gradbench.errors import GradbenchError
+from gradbench.methods.base import Samples
+from gradbench.methods.knn import KNN
+from gradbench.outputs.read import read_outputs
+
+NAMES = [
+    name
+    for name in group_files("detector")
+    if "members" not in load_member("detector", name) and name != "gradient_synthetic"
+]
+
+
+@pytest.fixture(scope="module")
+def f():
+    return network(width=8)
+
+
+def pixels(count, seed=0):
+    return torch.from_numpy(images(count, seed).images).float() / 255
+
+
+def noise(count, seed=0):
+    return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_detector_fits_and_predicts(f, name):
+    detector = gradbench.detector(name)
+    learns = detector.detector.learns_from_challenges
+    labels = torch.arange(150) % 3
+    abnormal = noise(90) if learns else None
+    assert detector.fit(f, pixels(150), abnormal, labels=labels) is detector
+    scores = detector.predict(noise(20, 1))
+    assert scores.shape == (20,)
+    assert scores.dtype == torch.float64
+    assert scores.isfinite().all()
+
+
+def test_the_scores_are_those_of_the_outputs(f):
+    clean, new = pixels(150), noise(70)
+    found = gradbench.detector("knn", k=3).fit(f, clean).predict(new)
+    bank, empty = read_outputs(f, clean, ["features"]), Samples.normal({})
+    expected = KNN(3).fit(bank, empty, empty).score(read_outputs(f, new, ["features"]))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_arrays_loaders_and_plain_networks(f):
+    data = images(100)
+    labels = torch.from_numpy(data.labels)
+    loader = DataLoader(TensorDataset(pixels(100), labels), batch_size=32)
+    first = gradbench.detector("mahalanobis_v").fit(f, pixels(100), labels=labels)
+    scores = first.predict(noise(10))
+    for clean, given in ((data.images, labels), (loader, None)):
+        other = gradbench.detector("mahalanobis_v").fit(f, clean, labels=given)
+        torch.testing.assert_close(other.predict(noise(10).numpy()), scores)
+    plain = gradbench.detector("mahalanobis_v")
+    plain.fit(f.network, pixels(100), labels=labels, mean=[0.4], std=[0.3])
+    torch.testing.assert_close(plain.predict(DataLoader(noise(10), batch_size=3)), scores)
+
+
+def test_a_fit_on_one_seed_is_repeated(f):
+    def fitted(seed):
+        detector = gradbench.detector("gradient", epochs=3)
+        return detector.fit(f, pixels(60), noise(60), seed=seed).predict(noise(5, 1))
+
+    assert torch.equal(fitted(1), fitted(1))
+    assert not torch.equal(fitted(1), fitted(2))
+
+
+@pytest.mark.parametrize(
+    ("use", "text"),
+    [
+        (lambda f: gradbench.detector("kn"), "no detector named 'kn': did you mean knn"),
+        (lambda f: gradbench.detector("knn", j=3), "no setting of detector knn named 'j'"),
+        (lambda f: gradbench.detector("msp").predict(noise(3)), r"msp is not fitted: call fit\("),
+        (lambda f: gradbench.detector("lid").fit(f, noise(30)), "give abnormal=IMAGES"),
+        (lambda f: gradbench.detector("rmds").fit(f, noise(30)), "rmds reads labels: give labels="),
+        (lambda f: gradbench.detector("gradient_synthetic").fit(f, noise(30)), "take gradient"),
+        (lambda f: gradbench.detector("msp").fit(network().train(), noise(3)), "training mode"),
+        (lambda f: gradbench.detector("msp").fit("f", noise(3)), "model is a str"),
+        (lambda f: gradbench.detector("msp").fit(f, noise(3) * 2), r"give them in \[0, 1\]"),
+        (lambda f: gradbench.detector("msp").fit(f, []), "clean: there is no image"),
+        (
+            lambda f: gradbench.detector("msp").fit(f, noise(3)).predict(np.ones((2, 1, 9, 9))),
+            r"images are of shape \(1, 9, 9\): the model takes \(1, 8, 8\)",
+        ),
+        (
+            lambda f: gradbench.detector("rmds").fit(f, noise(3), labels=[1, 2]),
+            "clean: 2 labels for 3 images",
+        ),
+    ],
+)
+def test_refusals(f, use, text):
+    with pytest.raises(GradbenchError, match=text):
+        use(f)
