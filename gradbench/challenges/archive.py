@@ -208,7 +208,7 @@ def _is_published(challenge: CommonCorruption, dataset: str) -> bool:
     return dataset == DATASET and challenge.table == "cifar" and not challenge.own
 
 
-def published(
+def published_images(
     archive: Archive,
     challenge: CommonCorruption,
     level: int,

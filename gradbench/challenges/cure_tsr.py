@@ -17,7 +17,7 @@ from gradbench.errors import GradbenchError, unknown
 class CureChallenge(External):
     """One challenge type of CURE-TSR at its five levels, read from the published folders.
 
-    Images are brought to the in-distribution shape as the challenge-free ones are. Each keeps the
+    Images are resized to the in-distribution shape as the challenge-free ones are. Each keeps the
     source of its challenge-free twin, so that both stand on one side of a split; images without
     one among the measured images are left out.
 

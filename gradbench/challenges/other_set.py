@@ -1,4 +1,4 @@
-"""Images of another dataset, brought to the shape of the in-distribution images."""
+"""Images of another dataset, resized to the shape of the in-distribution images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OtherSet(Challenge):
         self.count = count
         self.settings = settings
 
-    def bring(self, images: ImageSet, shape: tuple[int, int, int], name: str) -> ImageSet:
+    def prepare(self, images: ImageSet, shape: tuple[int, int, int], name: str) -> ImageSet:
         """Return images of the other set at the in-distribution shape, under a name of their own.
 
         Where `count` takes a part of them, the note says so.

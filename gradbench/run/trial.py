@@ -11,7 +11,7 @@ import numpy as np
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges import checked
-from gradbench.challenges.archive import Archive, archive_of, published
+from gradbench.challenges.archive import Archive, archive_of, published_images
 from gradbench.challenges.base import Derived, External, ImageRequest
 from gradbench.challenges.produce import AttackOutcome, ChallengeSetup, produce
 from gradbench.data.checked import load
@@ -162,10 +162,10 @@ def archive_for(experiment: Experiment, cell: Cell) -> Archive | None:
 def from_archive(
     experiment: Experiment, cell: Cell, archive: Archive, images: InDistribution, store: Store
 ) -> ImageSet:
-    """Return the published images of a corruption; see `archive.published`."""
+    """Return the published images of a corruption; see `archive.published_images`."""
     grouped = experiment.protocol.split != "random"
     level = cell.level
-    return published(archive, cell.challenge, level, cell.title, images, grouped, store)
+    return published_images(archive, cell.challenge, level, cell.title, images, grouped, store)
 
 
 def brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings) -> Made:
@@ -197,7 +197,7 @@ def _brought(experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSett
         return Made(checked.find(challenge, asked))
     dataset = experiment.other_dataset(challenge)
     native = load(dataset, "challenge", data)
-    images = challenge.bring(native, clean.shape, cell.name)
+    images = challenge.prepare(native, clean.shape, cell.name)
     return Made(images, None, native.shape, dataset.processing_of(native))
 
 

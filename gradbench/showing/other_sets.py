@@ -27,7 +27,7 @@ def show_sets(experiment: Experiment, _: Store, choice: Choice, path: Path, aske
         whole = load(experiment.other_dataset(cell.challenge), experiment.data, ("challenge",))
         count = choice.count or (USUAL if len(names) == 1 else FEW)
         before = whole.select(spread(whole, count, choice.seed))
-        after = cell.challenge.bring(before, shape, cell.name)
+        after = cell.challenge.prepare(before, shape, cell.name)
         notes.append(
             f"{cell.name}: {join_notes(f'{len(whole):,} images', after.status, after.note)}"
         )

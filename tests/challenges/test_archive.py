@@ -10,7 +10,7 @@ from gradbench.challenges.archive import (
     archive_of,
     check_source,
     match_images,
-    published,
+    published_images,
 )
 from gradbench.challenges.controls import Identity
 from gradbench.challenges.corruptions.digital import Brightness, Contrast
@@ -71,7 +71,7 @@ def roles(test: ImageSet, limit: int | None = None) -> InDistribution:
 def read(folder, store, test, limit=None, challenge=None, level=3, grouped=True) -> ImageSet:
     challenge = challenge or Contrast()
     arguments = (challenge, level, f"contrast {level}", roles(test, limit), grouped, store)
-    return published(Archive(folder), *arguments)
+    return published_images(Archive(folder), *arguments)
 
 
 def config(source: str) -> dict:

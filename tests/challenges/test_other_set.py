@@ -19,26 +19,26 @@ def other(count: int = 200, status: str = "official", note: str = "") -> ImageSe
 
 def test_a_part_has_the_shares_of_the_classes_and_is_the_same_every_time():
     images = other()
-    found = OtherSet("other", count=40).bring(images, (3, 8, 8), "some")
+    found = OtherSet("other", count=40).prepare(images, (3, 8, 8), "some")
     assert np.bincount(found.labels).tolist() == [10, 30]
     rows = [images.sources.tolist().index(source) for source in found.sources]
     assert rows == sorted(rows)
     assert np.array_equal(found.images, images.images[rows])
-    again = OtherSet("other", count=40).bring(images, (3, 8, 8), "some")
+    again = OtherSet("other", count=40).prepare(images, (3, 8, 8), "some")
     assert again.fingerprint == found.fingerprint
 
 
 def test_a_part_is_said_to_be_one():
-    found = OtherSet("other", count=40).bring(other(note="made so"), (3, 8, 8), "some")
+    found = OtherSet("other", count=40).prepare(other(note="made so"), (3, 8, 8), "some")
     assert (found.name, found.status) == ("some", "part")
     assert found.note == "made so; 40 of 200 images"
-    kept = OtherSet("other", count=40).bring(other(status="stand_in"), (3, 8, 8), "some")
+    kept = OtherSet("other", count=40).prepare(other(status="stand_in"), (3, 8, 8), "some")
     assert kept.status == "stand_in"
 
 
 @pytest.mark.parametrize("count", [None, 200, 5000])
 def test_no_more_than_there_are(count):
-    found = OtherSet("other", count=count).bring(other(), (3, 8, 8), "all")
+    found = OtherSet("other", count=count).prepare(other(), (3, 8, 8), "all")
     assert (len(found), found.status, found.note) == (200, "official", "")
 
 

@@ -85,7 +85,7 @@ def test_regenerated_sets_say_how(tmp_path, offline, changes, words):
     originals(tmp_path)
     dataset = build("lsun", counts={"test": 1})
     challenge = OtherSet(**load_member("challenge", "lsun") | changes | {"_target_": None})
-    made = challenge.bring(dataset.load("challenge", offline), (3, 32, 32), "lsun")
+    made = challenge.prepare(dataset.load("challenge", offline), (3, 32, 32), "lsun")
     assert made.status == "regenerated"
     assert made.note == f"256x300 -> 32x32 {words}"
     assert dataset.processing_of(made) == [{"shape": [256, 218]}]

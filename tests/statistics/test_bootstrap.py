@@ -124,6 +124,7 @@ def test_parts_of_unequal_folds_have_their_value_in_common():
     assert mean.value == pytest.approx((parts[0].value + parts[1].value) / 2)
 
 
+@pytest.mark.slow
 def test_paired_intervals_hold_the_truth_about_as_often_as_they_say():
     # score = source + shift + noise of both kinds: AUROC is Phi(gap / sd) with these twins drawn
     # from one population, and sd^2 = 2 (1 + 1 + 0.25)

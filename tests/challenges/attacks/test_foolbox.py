@@ -89,6 +89,7 @@ def test_pgd_is_within_noise(norm, epsilon):
     assert min(rates) - 0.03 <= own.mean() <= max(rates) + 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constant", [0.1, 1.0])
 def test_cw_with_fixed_c_goes_as_far(constant):
     own = ours(CW(constant=constant, binary_steps=1, steps=100, rate=0.01, early_stop=False))
