@@ -106,8 +106,8 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
     """Load a checkpoint into a network and return its description.
 
     Containers, prefixes and wrappers are looked through. Where the file holds several sets of
-    weights that fit, the ordinary ones are taken; what was passed over is said, and stands under
-    `note` in the description.
+    weights that fit, the ordinary ones are taken; what was passed over is said, and is the
+    `note` of the description.
 
     Raises:
         GradbenchError: if the file cannot be read, names or shapes differ, the number of classes
@@ -170,8 +170,8 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
     names = _tensor_names(network)
     if different := names.missing(tensors) + names.left_over(tensors):
         raise GradbenchError(
-            f"{source} is of another network than the configured {kind}: {_listed(different)} "
-            "stands in one of them alone"
+            f"{source} is of another network than the configured {kind}: only one of "
+            f"them has {_listed(different)}"
         )
     loaded_as: dict[str, str] = {}
     for name, first in names.first.items():

@@ -196,7 +196,7 @@ STAND_INS: dict[str, type] = {
     **dict.fromkeys(_DICTIONARIES, DictStandIn),
     "collections.deque": ListStandIn,
 }
-"""What stands for a class, by its module and name."""
+"""The stand-in of a class, by its module and name."""
 
 
 def read_torch_file(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The layers of a network that stand for its depth: stem and stages, or its last blocks."""
+"""The layers whose means represent a network: stem and stages, or its last blocks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def feature_layers(
         if name not in valid:
             raise unknown("layer of the network", name, valid)
     if len(set(names)) < len(names):
-        raise GradbenchError(f"backbone.feature_layers={names}: a layer stands there twice")
+        raise GradbenchError(f"backbone.feature_layers={names}: a layer is listed twice")
     return tuple(names)
 
 

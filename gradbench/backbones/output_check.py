@@ -1,4 +1,4 @@
-"""Tries a network out: it must give finite logits for each image, whatever stands beside it."""
+"""Tries a network out: its logits must be finite and depend on the image alone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> 
         if together.shape != (len(pixels), classes):
             raise GradbenchError(
                 f"the backbone gives outputs of shape {tuple(together.shape)} for {len(pixels)} "
-                f"images, {(len(pixels), classes)} is due"
+                f"images instead of {(len(pixels), classes)}"
             )
     if not together.isfinite().all():
         raise GradbenchError(

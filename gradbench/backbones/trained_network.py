@@ -159,7 +159,10 @@ def load_or_train(
     else:
         fingerprints = {"train": train_images.fingerprint}
         fingerprints |= {"hold_out": hold_out.fingerprint} if hold_out is not None else {}
-        build = _builder(request, backbone, train_images, pool, fingerprints)
+
+        def build(folder: Path, scratch: Path) -> dict:
+            return _train(request, backbone, train_images, pool, fingerprints, folder, scratch)
+
         history = _load_product(backbone, store.make(request.key(train_images), build))
         origin, seed = "trained", request.seed
     backbone.to(request.device).eval()
@@ -198,30 +201,33 @@ def _load_product(backbone: Backbone, product: Product) -> dict[str, list[float]
     return json.loads(product.path("history.json").read_text())
 
 
-def _builder(request: NetworkRequest, backbone: Backbone, images, pool, fingerprints):
-    """Return the function that trains a network and writes it as a product of the store."""
-
-    def build(folder: Path, scratch: Path) -> dict:
-        width, narrow = request.config.get("width"), request.config.get("narrower")
-        narrower = f"backbone.width={narrow}" if width and narrow and width > narrow else ""
-        what = (backbone, images, request.recipe, request.seed, scratch)
-        with network_faults(backbone):
-            if pool:
-                history = train_distributed(pool, *what, narrower)
-            else:
-                history = train(*what, Worker(request.device), narrower)
-        about = {
-            "recipe": asdict(request.recipe),
-            "seed": request.seed,
-            "classes": backbone.classes,
-            "mean": list(request.mean),
-            "std": list(request.std),
-            "trained_on": fingerprints,
-        }
-        save_checkpoint(folder / "network.safetensors", backbone.network, about)
-        (folder / "history.json").write_text(json.dumps(history, indent=1))
-        epochs, seconds = len(history["loss"]), sum(history["seconds"])
-        devices = {"devices": len(pool)} if pool else {}
-        return {"epochs": epochs, "training_seconds": seconds} | devices
-
-    return build
+def _train(
+    request: NetworkRequest,
+    backbone: Backbone,
+    images: ImageSet,
+    pool: WorkerPool | None,
+    fingerprints: Mapping[str, str],
+    folder: Path,
+    scratch: Path,
+) -> dict[str, Any]:
+    """Train a network, write it into the folder of a product, and return what is noted of it."""
+    width, narrow = request.config.get("width"), request.config.get("narrower")
+    narrower = f"backbone.width={narrow}" if width and narrow and width > narrow else ""
+    what = (backbone, images, request.recipe, request.seed, scratch)
+    with network_faults(backbone):
+        if pool:
+            history = train_distributed(pool, *what, narrower)
+        else:
+            history = train(*what, Worker(request.device), narrower)
+    about = {
+        "recipe": asdict(request.recipe),
+        "seed": request.seed,
+        "classes": backbone.classes,
+        "mean": list(request.mean),
+        "std": list(request.std),
+        "trained_on": fingerprints,
+    }
+    save_checkpoint(folder / "network.safetensors", backbone.network, about)
+    (folder / "history.json").write_text(json.dumps(history, indent=1))
+    noted = {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}
+    return noted | ({"devices": len(pool)} if pool else {})

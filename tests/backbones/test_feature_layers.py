@@ -202,7 +202,7 @@ def test_the_user_names_others():
     ("named", "text"),
     [
         (["layer9"], "no layer of the network named 'layer9': did you mean layer"),
-        (["layer1", "layer1"], "a layer stands there twice"),
+        (["layer1", "layer1"], "a layer is listed twice"),
         ("layer1", r"write a list, for example backbone.feature_layers=\[layer3,layer4\]"),
         ([], "write a list"),
         (3, "write a list"),

@@ -133,73 +133,73 @@ def test_a_network_that_cannot_be_built_is_one_sentence(config, text):
 # step 1 as a whole
 
 
-def order(config=SMALL, **recipe) -> NetworkRequest:
+def request_for(config=SMALL, **recipe) -> NetworkRequest:
     settings = {"epochs": 2, "batch": 16, "pad": 0, "flip": False, "precision": "float32"}
     return NetworkRequest(config, Recipe(**settings | recipe), 0, (0.4,), (0.3,), CPU)
 
 
 def test_a_network_is_trained_once_and_found_again(store):
     train, test = images(60), images(30, seed=1)
-    assert find_network(order(), train, store) is None
-    first = load_or_train(order(), train, test, store)
+    assert find_network(request_for(), train, store) is None
+    first = load_or_train(request_for(), train, test, store)
     assert first.origin == "trained"
     assert len(first.history["loss"]) == 2
     assert not first.backbone.training
     assert first.weights == digest(first.backbone)
     assert [key.step for key in store.made] == ["network"]
     again = Store(store.root)
-    second = load_or_train(order(), train, test, again)
+    second = load_or_train(request_for(), train, test, again)
     assert again.made == []
     assert second.weights == first.weights
     assert second.history == first.history
-    assert digest(find_network(order(), train, again)) == first.weights
+    assert digest(find_network(request_for(), train, again)) == first.weights
 
 
 def test_a_checkpoint_takes_the_place_of_training(store, tmp_path):
     train, test = images(60), images(30, seed=1)
-    trained = load_or_train(order(), train, test, store)
+    trained = load_or_train(request_for(), train, test, store)
     (weights,) = store.root.rglob("network.safetensors")
     config = {**SMALL, "checkpoint": str(weights)}
-    loaded = load_or_train(order(config), train, test, Store(tmp_path / "other"))
+    loaded = load_or_train(request_for(config), train, test, Store(tmp_path / "other"))
     assert loaded.weights == trained.weights
     assert loaded.origin == "network.safetensors"
     assert loaded.history == {}
-    assert digest(find_network(order(config), train, store)) == trained.weights
+    assert digest(find_network(request_for(config), train, store)) == trained.weights
 
 
 @pytest.mark.parametrize(
     "change", [{"epochs": 3}, {"lr": 0.2}, {"pad": 1}, {"flip": True}, {"weight_decay": 0.0}]
 )
 def test_key_of_a_network_depends_on_the_recipe(change):
-    assert order(**change).key(images()).digest != order().key(images()).digest
+    assert request_for(**change).key(images()).digest != request_for().key(images()).digest
 
 
 def test_key_of_a_network_depends_on_images_seed_and_normalisation():
-    base = order()
+    base = request_for()
     keys = {
         base.key(images()).digest,
         base.key(images(seed=1)).digest,
         NetworkRequest(SMALL, base.recipe, 1, (0.4,), (0.3,), CPU).key(images()).digest,
         NetworkRequest(SMALL, base.recipe, 0, (0.5,), (0.3,), CPU).key(images()).digest,
-        order({**SMALL, "width": 5}).key(images()).digest,
+        request_for({**SMALL, "width": 5}).key(images()).digest,
     }
     assert len(keys) == 5
     described = {**SMALL, "description": "words", "name": "other", "narrower": "x"}
-    assert order(described).key(images()).digest in keys
+    assert request_for(described).key(images()).digest in keys
 
 
 def test_initial_weights_follow_the_seed():
-    first, same = initial_network(order(), images()), initial_network(order(), images())
+    first, same = initial_network(request_for(), images()), initial_network(request_for(), images())
     assert digest(first) == digest(same)
-    other = NetworkRequest(SMALL, order().recipe, 1, (0.4,), (0.3,), CPU)
+    other = NetworkRequest(SMALL, request_for().recipe, 1, (0.4,), (0.3,), CPU)
     assert digest(initial_network(other, images())) != digest(first)
 
 
 def test_images_that_do_not_fit_are_one_sentence(store):
     train = images(60)
-    load_or_train(order(), train, images(30), store)
+    load_or_train(request_for(), train, images(30), store)
     with pytest.raises(GradbenchError, match=r"cannot take images of shape \(2, 8, 8\) from toy"):
-        load_or_train(order(), train, images(30, channels=2), store)
+        load_or_train(request_for(), train, images(30, channels=2), store)
 
 
 def test_outputs_that_are_no_classes_are_one_sentence(store, tmp_path):
@@ -212,4 +212,4 @@ def test_outputs_that_are_no_classes_are_one_sentence(store, tmp_path):
         "checkpoint": str(path),
     }
     with pytest.raises(GradbenchError, match=r"outputs of shape \(5,\).*toy has 3 classes"):
-        load_or_train(order(config), images(30), images(30), store)
+        load_or_train(request_for(config), images(30), images(30), store)
