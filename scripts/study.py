@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gradbench.backbones.trained_network import load_or_train
-from gradbench.cli.words import braced
+from gradbench.cli.composing import for_hydra
 from gradbench.config import compose
 from gradbench.pipeline import order
 from gradbench.run.clean_images import clean_images
@@ -30,7 +30,7 @@ def write(
         words: settings of `gradbench run`, the detectors among them.
         measure: gives the rows of one network.
     """
-    experiment = read(compose(list(map(braced, words))))
+    experiment = read(compose(list(map(for_hydra, words))))
     images = clean_images(experiment)
     store = Store(Path(experiment.config["store"]).expanduser())
     rows = []

@@ -1,67 +1,58 @@
-"""Shell completion: Hydra's own, behind the first word of the command line."""
+"""Shell completion: Hydra's own for settings of runs, behind the first word of the command line."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from gradbench.cli.arguments import Parser
+
+HYDRA = ("run", "sweep", "plan")
+"""Commands that take the settings of a run alone."""
 
 
-def complete(words: list[str]) -> None:
-    """Answer `-sc install=bash`, `-sc uninstall=bash` and the shell's `-sc query=bash`."""
-    from gradbench.cli.words import COMMANDS
+def complete(words: list[str], build_parser: Callable[[Sequence[str]], Parser]) -> None:
+    """Answer `-sc install=bash`, `-sc uninstall=bash` and the shell's `-sc query=bash`.
 
+    Args:
+        words: the command line.
+        build_parser: makes the parser that knows the command of some words.
+    """
     line = os.environ.get("COMP_LINE", "")
-    asked = line.split()[1:]
-    if line and (not asked or (len(asked) == 1 and not line.endswith(" "))):
-        print(" ".join(name for name in COMMANDS if name.startswith("".join(asked))))
+    typed = line.split()[1:]
+    before, begun = (typed, "") if line.endswith(" ") else (typed[:-1], "".join(typed[-1:]))
+    if line and (not before or before[0] not in HYDRA):
+        print(
+            " ".join(word for word in _next(before, build_parser(before)) if word.startswith(begun))
+        )
         return
-    if asked and asked[0] not in ("run", "sweep", "plan"):
-        before, begun = (asked, "") if line.endswith(" ") else (asked[:-1], asked[-1])
-        print(" ".join(word for word in _next(before) if word.startswith(begun)))
-        return
-    if asked:
+    if before:
         # Hydra knows no commands: it sees the line without the first word
-        os.environ["COMP_LINE"] = line.replace(f" {asked[0]}", "", 1)
-    sys.argv = ["gradbench", *words]
-    import hydra
+        os.environ["COMP_LINE"] = line.replace(f" {before[0]}", "", 1)
+    from gradbench.config import hydra_here
 
-    from gradbench.config import builtin_dir
-
-    hydra.main(version_base="1.3", config_path=str(builtin_dir()), config_name="config")(_task)()
+    with hydra_here() as hydra:
+        hydra.shell_completion("config", words[1:])
 
 
-def _next(words: Sequence[str]) -> Sequence[str]:
-    """Return what may follow the words of a command that Hydra does not know."""
-    from gradbench.cli.data_command import ACTIONS
-    from gradbench.cli.list_command import KINDS
+def _next(before: Sequence[str], parser: Parser) -> Sequence[str]:
+    """Return the words that may follow those of a command which is not Hydra's."""
     from gradbench.config import group_files
 
-    if words[0] == "data" and len(words) > 1:
-        return [] if words[1] == "list" else [*group_files("dataset")]
-    if words[0] == "tables":
+    if not before:
+        return parser.candidates()
+    command, *rest = before
+    if command == "data" and rest:
+        return [] if rest[0] == "list" else [*group_files("dataset")]
+    if command in ("show", "report", "score") and not (command == "score" and rest):
+        from gradbench.cli.show_command import finished_runs
+
+        more = {"show": ["--all"], "report": ["results=", "out="]}.get(command, [])
+        return [*map(str, finished_runs()), *more]
+    if command == "list":
+        from gradbench.cli.list_command import KINDS
+
+        return [*KINDS]
+    if command == "tables":
         return ["list", *group_files("table"), "--all", "--plan", "--run"]
-    if words[0] == "score":
-        return _score(words[1:])
-    if words[0] in ("show", "report"):
-        return _runs(words[0])
-    return {"list": [*KINDS], "store": ["ls", "verify", "prune"], "data": ACTIONS}.get(words[0], [])
-
-
-def _score(before: Sequence[str]) -> Sequence[str]:
-    """Return runs for the first word of `score`, then its options; the shell adds files."""
-    from gradbench.cli.score_command import OPTIONS
-
-    return OPTIONS if before else _runs("score")
-
-
-def _runs(command: str) -> Sequence[str]:
-    """Return the finished runs here, and what else may follow the command."""
-    from gradbench.cli.show_command import runs
-
-    more = {"show": ["--all"], "report": ["results=", "out="]}.get(command, [])
-    return [*(str(folder) for folder in runs()), *more]
-
-
-def _task(cfg) -> None:
-    """Stand where Hydra wants a function; completion never calls it."""
+    return parser.candidates(command)

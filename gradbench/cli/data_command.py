@@ -3,95 +3,92 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gradbench.cli.words import config_dirs, data_root
+from gradbench.cli import data_show
+from gradbench.cli.arguments import Parser, add_config_dir, data_root, split_settings
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.progress import step
 
 if TYPE_CHECKING:
     from gradbench.data.settings import DataSettings
 
-ACTIONS = ("list", "fetch", "verify", "show")
-
-HELP = """\
-gradbench data list|fetch|verify|show [NAME ...] [data.root=DIR] [--config-dir DIR]
-
-  list             every data set: what is here, where the rest can be had, its size, its terms
-  fetch NAME ...   download what is missing; goes on where it stopped, compares checksums
-  verify NAME ...  read what is here (without a name: of every set) and check it: counts, form,
-                   labels, repeated images, train against test, published checksums; exit code 1
-                   if something is damaged
-  show NAME        a picture of a set, or of what a challenge makes of it: `data show --help`
-
-Your own images: `gradbench data verify folder dataset.path=DIR`.
-"""
+ACTIONS = {
+    "list": "every data set: what is here, where the rest can be had, its size, its terms",
+    "fetch": "download what is missing; goes on where it stopped, compares checksums",
+    "verify": "read what is here (without a name: of every set) and check it: counts, form, "
+    "labels, repeated images, train against test, published checksums; exit code 1 if something "
+    "is damaged",
+    "show": "a picture of a set, or of what a challenge makes of it",
+}
+KEYS = ("data.root", "data.download")
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP)
-        return
-    action, *rest = words
-    if action not in ACTIONS:
-        raise unknown("action of data", action, ACTIONS)
-    if action == "show":
-        from gradbench.cli.data_show import main as show
-
-        show(rest)
-        return
-    if any(word in ("-h", "--help") for word in rest):
-        print(HELP)
-        return
-    {"list": _list, "fetch": _fetch, "verify": _verify}[action](rest)
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.epilog = "Your own images: `gradbench data verify folder dataset.path=DIR`."
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, summary in ACTIONS.items():
+        action = actions.add_parser(name, help=summary, description=summary)
+        if name == "show":
+            data_show.configure(action)
+            continue
+        action.add_argument("words", nargs="*", metavar="NAME | data.root=DIR | dataset.KEY=value")
+        add_config_dir(action)
+        run = {"list": _list, "fetch": _fetch, "verify": _verify}[name]
+        action.set_defaults(main=run, parser=action)
 
 
-def _list(words: list[str]) -> None:
+def main(args: Namespace) -> None:
+    """Do nothing: every action has a function of its own."""
+
+
+def _list(args: Namespace) -> None:
     from gradbench.data.catalogue import list_datasets
 
-    names, changes, settings = _read(words)
+    names, changes, settings = _read(args.words)
     if names or changes:
         raise GradbenchError(f"data list takes data.root=DIR alone, not {(names or [*changes])[0]}")
     with step(f"looking for data sets under {settings.root}"):
-        entries = list_datasets(settings, config_dirs(words))
+        entries = list_datasets(settings, args.config_dir)
     off = "" if settings.online else ", downloads are off"
     print(f"data sets, looked for under {settings.root}{off} ({len(entries)})")
     rows = [("name", "here", "status", "published at", "size", "terms")]
     for entry in entries:
         hosts = ", ".join(entry.hosts)
-        rows.append((entry.name, entry.summary, entry.status, hosts, size(entry.size), entry.terms))
-    for line in aligned(rows):
+        rows.append(
+            (entry.name, entry.summary, entry.status, hosts, _size(entry.size), entry.terms)
+        )
+    for line in _aligned(rows):
         print(f"  {line}")
 
 
-def _fetch(words: list[str]) -> None:
+def _fetch(args: Namespace) -> None:
     from gradbench.data.catalogue import download_missing, missing_splits
 
-    names, changes, settings = _read(words)
+    names, changes, settings = _read(args.words)
     if not names:
         raise GradbenchError("data fetch: name a data set, `gradbench data list` tells all")
-    datasets = _datasets(names, changes, config_dirs(words))
+    datasets = _datasets(names, changes, args.config_dir)
     for dataset in datasets:
-        missing_splits(
-            dataset, settings
-        )  # what cannot be had is told before anything is downloaded
+        # what cannot be had is told before anything is downloaded
+        missing_splits(dataset, settings)
     for dataset in datasets:
         for line in download_missing(dataset, settings):
             print(line, flush=True)
 
 
-def _verify(words: list[str]) -> None:
+def _verify(args: Namespace) -> None:
     from gradbench.data.catalogue import list_datasets
     from gradbench.data.verify import verify
 
-    names, changes, settings = _read(words)
-    dirs = config_dirs(words)
-    names = names or [entry.name for entry in list_datasets(settings, dirs) if entry.local]
+    names, changes, settings = _read(args.words)
+    names = names or [e.name for e in list_datasets(settings, args.config_dir) if e.local]
     checks, differ = 0, 0
-    for dataset in _datasets(names, changes, dirs):
+    for dataset in _datasets(names, changes, args.config_dir):
         print(dataset.name)
         for check in verify(dataset, settings):
             print(f"  {check.split:<11} {check.subject:<9}{check.verdict:<8} {check.detail}")
@@ -102,7 +99,7 @@ def _verify(words: list[str]) -> None:
         sys.exit(1)
 
 
-def _datasets(names: list[str], changes: dict, dirs: list[Path]) -> list:
+def _datasets(names: list[str], changes: dict[str, Any], dirs: list[Path]) -> list:
     from gradbench.data.catalogue import build_dataset
 
     if changes and len(names) != 1:
@@ -110,44 +107,34 @@ def _datasets(names: list[str], changes: dict, dirs: list[Path]) -> list:
     return [build_dataset(name, dirs, changes) for name in names]
 
 
-def _read(words: list[str]) -> tuple[list[str], dict, DataSettings]:
+def _read(words: Sequence[str]) -> tuple[list[str], dict[str, Any], DataSettings]:
     """Return names, settings of the data set, and where data sets are."""
     import yaml
 
     from gradbench.data.settings import DataSettings
 
-    names, changes, download = [], {}, True
-    values = {str(folder) for folder in config_dirs(words)}
+    changes = {}
     for word in words:
-        key, is_setting, value = word.partition("=")
-        if word.startswith("-"):
-            if key not in ("--config-dir", "-cd"):
-                raise unknown("option", word, ("--config-dir", "--help"))
-        elif key.startswith("dataset.") and is_setting:
+        key, equals, value = word.partition("=")
+        if key.startswith("dataset.") and equals:
             changes[key.removeprefix("dataset.")] = yaml.safe_load(value)
-        elif key == "data.download" and value in ("true", "false"):
-            download = value == "true"
-        elif is_setting and key != "data.root":
-            choices = ("data.root", "data.download", "dataset.path")
-            raise unknown("setting of data", key, choices)
-        elif not is_setting and word not in values:
-            names.append(word)
-    return names, changes, DataSettings(data_root(words), download)
+    rest = [word for word in words if not (word.startswith("dataset.") and "=" in word)]
+    names, given = split_settings(rest, (*KEYS, "dataset.path"), "data")
+    download = given.get("data.download", "true")
+    if download not in ("true", "false"):
+        raise unknown("value of data.download", download, ("true", "false"))
+    return names, changes, DataSettings(data_root(given.get("data.root")), download == "true")
 
 
-def size(count: int | None) -> str:
-    """Return a number of bytes in words.
-
-    >>> size(170498071), size(None)
-    ('163 MiB', '')
-    """
+def _size(count: int | None) -> str:
+    """Return a number of bytes as text, "" for None."""
     if count is None:
         return ""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count / 2**20, 1):.0f} MiB"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
     """Return the rows of a table as lines with columns below each other."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()

@@ -5,14 +5,21 @@ Imports no torch, but for what one detector tells of itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gradbench.cli.words import config_dirs, data_root, tell_shadows
-from gradbench.config import builtin_dir, group_files, load_member
+from gradbench.cli.arguments import (
+    Parser,
+    add_config_dir,
+    data_root,
+    split_settings,
+    warn_of_replaced_members,
+)
+from gradbench.config import builtin_dir, expand, group_files, load_member
 from gradbench.errors import GradbenchError, printable, unknown
 
 KINDS = {
@@ -24,39 +31,38 @@ KINDS = {
     "outputs": "output",
     "protocols": "protocol",
 }
-
 NAMED = 3
 """So many missing members are named, more are counted."""
-
-HELP = f"""\
-gradbench list [{"|".join(KINDS)}] [data.root=DIR] [--config-dir DIR]
-gradbench list detector=NAME[,NAME…] [--config-dir DIR]
-
+DESCRIPTION = """\
 One line each: name, whether it is ready here, what it is. Of detectors by name, or of those of a
 suite: the paper to cite, its code, what the detector sees and reads, how many passes it takes.
 """
+KEYS = ("detector", "data.root")
 
-DETECTOR = "detector="
+
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "words", nargs="*", metavar="KIND | detector=NAME[,NAME] | data.root=DIR",
+        help=f"kinds are {', '.join(KINDS)}; all without any",
+    )  # fmt: skip
+    add_config_dir(parser)
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    if any(w in ("-h", "--help") for w in words):
-        print(HELP)
-        return
-    dirs = config_dirs(words)
-    tell_shadows(dirs)
-    root = data_root(words)
-    skip = {str(d) for d in dirs}
-    kinds = [w for w in words if not w.startswith(("-", "data.root=", DETECTOR)) and w not in skip]
-    named = [w.removeprefix(DETECTOR) for w in words if w.startswith(DETECTOR)]
+def main(args: Namespace) -> None:
+    """Print the lists."""
+    dirs = args.config_dir
+    warn_of_replaced_members(dirs)
+    named = [w.split("=", 1)[1] for w in args.words if w.startswith("detector=")]
+    kinds, given = split_settings(args.words, KEYS, "list")
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("list", kind, KINDS)
     if named:
-        from gradbench.cli.list_detector import describe
-
-        print("\n\n".join(describe([n for word in named for n in word.split(",")], dirs)))
+        names = [name for word in named for name in word.split(",")]
+        print("\n\n".join(_describe(names, dirs)))
+    root = data_root(given.get("data.root"))
     for kind in kinds or ([] if named else KINDS):
         rows = list(_rows(KINDS[kind], dirs, root))
         print(f"{kind} ({len(rows)})")
@@ -66,7 +72,7 @@ def main(words: list[str]) -> None:
             print(f"  {name:<{widths[0]}}  {ready:<{widths[1]}}  {what}")
 
 
-def _rows(group: str, dirs: list[Path], root: Path) -> Iterable[tuple[str, str, str]]:
+def _rows(group: str, dirs: list[Path], root: Path) -> Iterator[tuple[str, str, str]]:
     for name in group_files(group, dirs):
         try:
             content = load_member(group, name, dirs, resolve=False)
@@ -82,38 +88,29 @@ def _rows(group: str, dirs: list[Path], root: Path) -> Iterable[tuple[str, str, 
 def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
     """Return `ready`, or what is missing."""
     if group == "dataset":
-        return _roles(name, content, dirs, root)
+        return _ready_roles(name, content, dirs, root)
     if group == "challenge" and "members" in content:
-        return _all(content["members"], dirs, root)
+        return _ready_challenges(content["members"], dirs, root)
     if group == "challenge" and "dataset" in content:
         changes = {k: v for k, v in content.items() if k == "path"}
-        return _dataset(content["dataset"], "challenge", dirs, root, changes)
+        return _ready_dataset(content["dataset"], "challenge", dirs, root, changes)
     if group == "experiment":
-        inside = next(
-            (
-                d["override /dataset"]
-                for d in content.get("defaults") or []
-                if isinstance(d, dict) and "override /dataset" in d
-            ),
-            "cifar10",
-        )
+        main = yaml.safe_load((builtin_dir() / "config.yaml").read_text(encoding="utf-8"))
+        defaults: dict[str, Any] = {}
+        for entry in content.get("defaults") or []:
+            defaults |= entry if isinstance(entry, dict) else {}
+        dataset = defaults.get("override /dataset", "cifar10")
         for role in ("train", "test"):
-            state = _dataset(inside, role, dirs, root)
+            state = _ready_dataset(dataset, role, dirs, root)
             if state != "ready":
-                return f"{inside}: {role} images {state}"
-        return _all(content.get("challenges", _usual_challenges()), dirs, root)
+                return f"{dataset}: {role} images {state}"
+        return _ready_challenges(content.get("challenges", main["challenges"]), dirs, root)
     if group == "backbone" and not content.get("_target_"):
         return "set backbone._target_"
     return "ready"
 
 
-def _usual_challenges() -> list[Any]:
-    """Return the challenges of an experiment that names none."""
-    main = yaml.safe_load((builtin_dir() / "config.yaml").read_text(encoding="utf-8"))
-    return main["challenges"]
-
-
-def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
+def _ready_challenges(challenges: Any, dirs: list[Path], root: Path) -> str:
     entries = [challenges] if isinstance(challenges, str | dict) else challenges or []
     missing = []
     for entry in entries:
@@ -131,19 +128,18 @@ def _all(challenges: Any, dirs: list[Path], root: Path) -> str:
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
 
 
-def _roles(name: str, content: dict, dirs: list[Path], root: Path) -> str:
+def _ready_roles(name: str, content: dict, dirs: list[Path], root: Path) -> str:
     """Return what a data set can be used for here; a part of it, or why there is nothing."""
-    roles = content.get("roles", {})
-    states = {role: _dataset(name, role, dirs, root) for role in roles}
-    missing = [role for role in roles if states[role] != "ready"]
+    states = {role: _ready_dataset(name, role, dirs, root) for role in content.get("roles", {})}
+    missing = [role for role, state in states.items() if state != "ready"]
     if not missing:
         return "ready"
     if states.get("challenge") == "ready":
         return f"ready as challenge, no {' or '.join(missing)} images"
-    return states["train" if "train" in roles else "challenge"]
+    return states["train" if "train" in states else "challenge"]
 
 
-def _dataset(
+def _ready_dataset(
     name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None
 ) -> str:
     from gradbench.data.catalogue import build_dataset
@@ -153,3 +149,58 @@ def _dataset(
         return build_dataset(name, dirs, changes).ready(role, DataSettings(root)) or "ready"
     except GradbenchError as fault:
         return f"needs settings ({fault})"
+
+
+def _describe(names: Sequence[str], dirs: Sequence[Path]) -> Iterator[str]:
+    """Yield a paragraph for every detector, suites unfolded.
+
+    Raises:
+        GradbenchError: for an unknown one, or one that cannot be built.
+    """
+    from gradbench.methods.base import Detector
+    from gradbench.methods.checked import check_declared
+    from gradbench.outputs.catalogue import OutputCatalogue
+    from gradbench.support.instantiate import instantiate
+
+    for name, content in expand("detector", list(dict.fromkeys(names)), dirs):
+        detector = instantiate("detector", name, content, base=Detector)
+        check_declared(name, detector, OutputCatalogue(dirs))
+        facts = {"what": content.get("description"), **_origin(detector), **_needs(detector)}
+        lines = [printable(f"  {key:<12}  {value}") for key, value in facts.items() if value]
+        yield "\n".join([name, *lines])
+
+
+def _origin(detector: Any) -> dict[str, str]:
+    """Return the paper, and whether the method is its own."""
+    info = getattr(detector, "info", None)
+    if info is None:
+        return {"paper": "not named"}
+    own = {"method": "gradbench's own, not in the paper that it is built on"} if info.own else {}
+    return own | {
+        "built on" if info.own else "paper": info.title,
+        "venue": info.venue,
+        "url": info.url,
+        "code": info.code or "none public",
+    }
+
+
+def _needs(detector: Any) -> dict[str, str]:
+    """Return what a detector sees and reads, and how many passes through f an image takes."""
+    from gradbench.methods.base import PassCount
+    from gradbench.report.table import SUPERVISION
+
+    perturbed = [
+        f"{p.source} after a step of the pixels" for p in detector.perturbed_passes.values()
+    ]
+    passes = str(detector.pass_count)
+    planned = detector.planned_passes(("layer", "other"))
+    chosen = [p for p in planned if p.part == "measure" and p.chosen]
+    if chosen:
+        each = " for each feature layer" if len(chosen) > 1 else ""
+        passes += f"; where it chooses a step {PassCount(2, 1)}{each}"
+    return {
+        "supervision": f"{detector.supervision}: sees {SUPERVISION[detector.supervision]}",
+        "clean images": detector.clean_seen,
+        "reads": ", ".join([*detector.reads, *perturbed]),
+        "passes": passes,
+    }

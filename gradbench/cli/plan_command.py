@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from gradbench.cli.hydra_app import composed, composed_dirs, launch
-from gradbench.cli.words import tell_shadows
+from gradbench.cli.arguments import Parser, add_overrides, warn_of_replaced_members
 from gradbench.errors import printable
-
-HELP = """\
-gradbench plan [key=value ...]
-
-The steps of a run, how many of their products the store holds already, and an estimate of the
-time for the rest, from a few steps timed on this machine. Takes the settings of `gradbench run`
-and neither makes nor downloads anything.
-"""
+from gradbench.support.progress import duration, step
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    launch(task, words, HELP)
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.description = (
+        "The steps of a run, how many of their products the store holds already, and an estimate "
+        "of the\ntime for the rest, from a few steps timed on this machine. Takes the settings of "
+        "`gradbench run`\nand neither makes nor downloads anything."
+    )
+    add_overrides(parser)
 
 
-def task(cfg) -> None:
-    """Print the plan of a composed configuration."""
-    from gradbench.support.progress import duration, step
+def main(args: Namespace) -> None:
+    """Print the plan of a run."""
+    from gradbench.cli.composing import compose, look
 
+    if look(args):
+        return
+    config = compose(args.words, args.config_dir)
     with step("loading libraries"):
         from gradbench.planning.plan import plan
         from gradbench.run.experiment import read
         from gradbench.store import Store
 
-    experiment = read(composed(cfg), dirs := composed_dirs())
-    tell_shadows(dirs)
+    experiment = read(config, args.config_dir)
+    warn_of_replaced_members(args.config_dir)
     with step("planning"):
-        lines = plan(experiment, Store(Path(experiment.config["store"]).expanduser()))
-    print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {cfg.store}")
+        lines = plan(experiment, Store(Path(config["store"]).expanduser()))
+    print(f"{experiment.name}: {len(experiment.detectors)} detectors, store {config['store']}")
     width = max(len(line.what) for line in lines)
     counts = [f"{line.present} of {line.parts} there" if line.parts else "" for line in lines]
     wide = max(map(len, counts))
@@ -43,7 +44,6 @@ def task(cfg) -> None:
         takes = f"about {duration(line.seconds)}" if line.seconds else ""
         text = f"  {line.step:<10}{line.what:<{width}}  {there:<{wide}}  {takes:<15}{line.note}"
         print(printable(text.rstrip()))
-    if all(line.step == "images" for line in lines):
-        return
-    total = sum(line.seconds for line in lines)
-    print(f"about {duration(total)} in all, then fitting and measuring")
+    if any(line.step != "images" for line in lines):
+        total = sum(line.seconds for line in lines)
+        print(f"about {duration(total)} in all, then fitting and measuring")

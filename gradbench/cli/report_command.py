@@ -4,78 +4,59 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
-from gradbench.cli.tables_command import without_dirs
-from gradbench.cli.words import config_dirs
-from gradbench.errors import GradbenchError, unknown
+from gradbench.cli.arguments import Parser, add_config_dir, existing_folders, split_settings
+from gradbench.cli.show_command import places
+from gradbench.errors import GradbenchError
 from gradbench.support.progress import step
-from gradbench.support.text import expand_home
 
-HELP = """\
-gradbench report [RUN ...] [results=DIR,DIR] [out=FILE] [--config-dir DIR]
-
+DESCRIPTION = """\
 Writes one HTML file that needs nothing else: what was run, all tables with their conventions and
 intervals, the figures, the controls, the papers' tables that the runs fill, where everything came
 from and how to repeat it. It is light or dark as the reader's system is, and can be printed.
-
-  RUN             folder of a finished run or of a sweep, or its name under outputs/ (default:
-                  every run under results/, or in the folders of results=)
-  out=FILE        default: outputs/report.html
 """
 KEYS = ("results", "out")
-FOLDERS = ("results",)
+FOLDERS = "results"
 OUT = Path("outputs/report.html")
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    if any(word in ("-h", "--help") for word in words):
-        print(HELP)
-        return
-    names, folders, out = _read(without_dirs(words))
-    dirs = config_dirs(words)
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "words", nargs="*", metavar="RUN | results=DIR,DIR | out=FILE",
+        help="folder of a finished run or of a sweep, or its name under outputs/ (without any: "
+        "every run under results/, or in the folders of results=); out is outputs/report.html "
+        "where not given",
+    )  # fmt: skip
+    add_config_dir(parser)
+
+
+def main(args: Namespace) -> None:
+    """Write the report."""
+    names, given = split_settings(args.words, KEYS, "report")
+    if names and "results" in given:
+        raise GradbenchError(
+            f"either name runs ({names[0]}) or folders that hold them (results={given['results']})"
+        )
+    folders = existing_folders("results", given.get("results", "")) or [Path(FOLDERS)]
+    out = _out(given.get("out", ""))
     with step("loading libraries"):
         from gradbench.report.page.document import report
         from gradbench.report.page.source import find, read
 
     with step("reading the runs"):
+        dirs = args.config_dir
         sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)
+    words = [*(f"--config-dir={folder}" for folder in dirs), *args.words]
     text = report(sources, shlex.join(["gradbench", "report", *words]), dirs)
     try:
         out.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as fault:
         raise GradbenchError(f"cannot write out={out}: {fault.strerror}") from fault
     print(f"{out}: {len(sources)} run{'s' * (len(sources) > 1)}, {len(text) / 2**20:.1f} MiB")
-
-
-def _read(words: Sequence[str]) -> tuple[list[str], list[Path], Path]:
-    """Return names of runs, folders that hold runs, and the file to write.
-
-    Raises:
-        GradbenchError: for a word that means nothing here, before any work.
-    """
-    names, said = [], {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if word.startswith("-"):
-            raise unknown("option of report", word, ("--help", "--config-dir"))
-        if equals and key not in KEYS and not Path(word).exists():
-            raise unknown("setting of report", key, KEYS)
-        if equals and key in KEYS:
-            said[key] = value
-        else:
-            names.append(word)
-    if names and "results" in said:
-        raise GradbenchError(
-            f"either name runs ({names[0]}) or folders that hold them (results={said['results']})"
-        )
-    folders = [Path(f).expanduser() for f in said.get("results", "").split(",") if f]
-    for folder in folders:
-        if not folder.is_dir():
-            raise GradbenchError(f"results={folder}: there is no such folder")
-    return names, folders or [Path(name) for name in FOLDERS], _out(said.get("out", ""))
 
 
 def _out(given: str) -> Path:
@@ -92,5 +73,5 @@ def _out(given: str) -> Path:
 
 def _place(name: str) -> Path:
     """Return the folder of a run by its path or its name under outputs/."""
-    own, usual = expand_home(name), Path("outputs") / name
+    own, usual = places(name)
     return usual if not os.path.lexists(own) and os.path.isdir(usual) else own

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import shlex
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from gradbench.cli.hydra_app import composed, composed_dirs, launch
-from gradbench.cli.words import tell_shadows
+from gradbench.cli.arguments import Parser, add_overrides, warn_of_replaced_members
+from gradbench.support.progress import step
 
-HELP = """\
-gradbench run [key=value ...]
-
-Carries out one experiment and writes results.csv, costs.csv, table.md, run.json, figures/ and
+DESCRIPTION = """\
+Carries out one experiment and writes results.csv.gz, costs.csv, table.md, run.json, figures/ and
 model/ to out=DIR. What the store holds already is not computed again, so the same command after a
 kill goes on, and one more challenge, level or detector costs only itself. A folder that holds a run
 of another configuration, or files of yours where results would go, is refused before any work.
-
+"""
+EPILOG = """\
   experiment=NAME                   `gradbench list experiments` tells which
   backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
   'seeds=[0,1,2]' 'backbone.checkpoint=f-{seed}.safetensors'   (one file for each seed)
@@ -26,31 +27,37 @@ of another configuration, or files of yours where results would go, is refused b
   'challenges=[{use: fgsm, name: strong, epsilon: 0.1}]'
   'detectors=[msp,gradient]' protocol=grouped 'seeds=[0,1,2]'
   training.epochs=30 device=auto devices=1 out=DIR store=DIR
-
---cfg job prints the configuration, --info how it came about, --config-dir DIR adds your files.
 """
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    launch(task, words, HELP)
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    add_overrides(parser)
 
 
-def task(cfg) -> None:
-    """Carry out a composed configuration and print its table."""
-    carry_out(cfg, Path(composed(cfg)["out"]).expanduser())
+def main(args: Namespace) -> None:
+    """Carry out an experiment and print its table."""
+    from gradbench.cli.composing import compose, look
+
+    if look(args):
+        return
+    config = compose(args.words, args.config_dir)
+    words = [*(f"--config-dir={folder}" for folder in args.config_dir), *args.words]
+    carry_out(config, args.config_dir, Path(config["out"]).expanduser(), words)
 
 
-def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
+def carry_out(
+    config: Mapping[str, Any], dirs: Sequence[Path], out: Path, words: Sequence[str]
+) -> None:
     """Run a composed configuration and write its results to a folder.
 
     Args:
-        cfg: the configuration.
+        config: the configuration.
+        dirs: folders of the user's own configuration files.
         out: the folder.
-        words: behind `gradbench run`, noted as the command; those of this process where not given.
+        words: behind `gradbench run`, noted as the command.
     """
-    from gradbench.support.progress import step
-
     with step("loading libraries"):
         from gradbench.pipeline import run
         from gradbench.report import provenance
@@ -60,17 +67,10 @@ def carry_out(cfg, out: Path, words: Sequence[str] | None = None) -> None:
         from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
-    experiment = read(composed(cfg), dirs := composed_dirs())
-    tell_shadows(dirs)
+    experiment = read(config, dirs)
+    warn_of_replaced_members(dirs)
     folder = RunFolder(out, experiment.config)  # told before hours of work: unwritable, another run
-    store = Store(Path(experiment.config["store"]).expanduser(), provenance.code())
+    store = Store(Path(config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)
-    folder.write(results, store, command(sys.argv[1:] if words is None else words))
+    folder.write(results, store, shlex.join(["gradbench", "run", *words]))
     print(terminal(out))
-
-
-def command(words: Sequence[str]) -> str:
-    """Return the command line that makes a run, without this machine's paths to the program."""
-    import shlex
-
-    return shlex.join(["gradbench", "run", *words])

@@ -6,66 +6,63 @@ import os
 import shutil
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
-from gradbench.errors import GradbenchError, printable, unknown
+from gradbench.cli.arguments import Parser, split_settings
+from gradbench.errors import GradbenchError, printable
 from gradbench.store import MANIFEST, Store, find_damage
 from gradbench.support.locks import try_file_lock
 from gradbench.support.progress import step
 
-ACTIONS = ("ls", "verify", "prune")
-
 LEFT_ALONE = {".part": 3600, ".scratch": 7 * 86400}
 """Seconds for which unfinished work is not touched: another process may be at it."""
-
-HELP = """\
-gradbench store ls|verify|prune [store=DIR] [days=N]
-
+EPILOG = """\
   ls      products by step: how many, how large, how old
   verify  compare every file with its checksum; damaged products are named (exit code 1)
   prune   remove damaged products and what killed runs left (unfinished parts after an hour,
           checkpoints of unfinished training after 7 days); with days=N also products that were
           not used for N days; what another process is making is left alone
 """
+KEYS = ("store", "days")
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    if not words or any(w in ("-h", "--help") for w in words):
-        print(HELP)
-        return
-    action, *settings = words
-    if action not in ACTIONS:
-        raise unknown("action of store", action, ACTIONS)
-    given = dict(w.split("=", 1) if "=" in w else (w, "") for w in settings)
-    for key in given:
-        if key not in ("store", "days"):
-            raise unknown("setting of store", key, ("store", "days"))
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.epilog = EPILOG
+    parser.add_argument("action", choices=("ls", "verify", "prune"), metavar="ACTION")
+    parser.add_argument(
+        "words", nargs="*", metavar="store=DIR | days=N", help="where the store is; days unused"
+    )
+
+
+def main(args: Namespace) -> None:
+    """Look through the store."""
+    names, given = split_settings(args.words, KEYS, "store")
+    if names:
+        raise GradbenchError(f"store takes no {printable(names[0])}: store=DIR, days=N")
     root = Path(given.get("store") or os.environ.get("GRADBENCH_STORE") or "outputs/store")
     root = root.expanduser()
     if not root.is_dir():
         raise GradbenchError(f"there is no store at {root}: name one with store=DIR")
-    store = Store(root)
     days = _days(given.get("days"))
     with step(f"looking through {root}"):
-        if action == "ls":
-            _ls(store)
-        elif action == "verify":
-            _verify(store)
+        if args.action == "prune":
+            _prune(Store(root), days)
         else:
-            _prune(store, days)
+            {"ls": _list, "verify": _verify}[args.action](Store(root))
 
 
-def _ls(store: Store) -> None:
+def _list(store: Store) -> None:
     steps: dict[str, list[tuple[int, float]]] = {}
     for folder, manifest in store.products():
         size = sum(size for size, _ in manifest.get("files", {}).values())
         age = time.time() - (folder / MANIFEST).stat().st_mtime
         steps.setdefault(folder.parent.name, []).append((size, age))
-    for name, found in steps.items():
-        sizes, ages = zip(*found)
+    for name, products in steps.items():
+        sizes, ages = zip(*products)
         print(
-            f"{printable(name):<12}{len(found):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
+            f"{printable(name):<12}{len(products):>6} products {sum(sizes) / 2**20:>9.1f} MiB"
             f"   last used {min(ages) / 86400:.0f} to {max(ages) / 86400:.0f} days ago"
         )
     for path in store.leftovers():
@@ -73,17 +70,16 @@ def _ls(store: Store) -> None:
 
 
 def _verify(store: Store) -> None:
-    total, damaged = 0, []
+    total, damaged = 0, 0
     for folder, _ in store.products():
         total += 1
-        fault = find_damage(folder)
-        if fault:
-            damaged.append(folder)
+        if fault := find_damage(folder):
+            damaged += 1
             print(printable(f"{folder}: {fault}"))
-    print(f"{total} products, {len(damaged)} damaged")
+    print(f"{total} products, {damaged} damaged")
     if damaged:
         print(
-            f"gradbench: {len(damaged)} of {total} products are damaged; the next run that needs "
+            f"gradbench: {damaged} of {total} products are damaged; the next run that needs "
             "them makes them anew, `gradbench store prune` removes them",
             file=sys.stderr,
         )
@@ -92,16 +88,15 @@ def _verify(store: Store) -> None:
 
 def _prune(store: Store, days: float | None) -> None:
     removed, freed, busy = 0, 0, 0
-    candidates = [*store.leftovers(), *(folder for folder, _ in store.products())]
-    for path in candidates:
-        if not _old(path, days):
+    for path in [*store.leftovers(), *(folder for folder, _ in store.products())]:
+        if not _is_unneeded(path, days):
             continue
         name = f"{path.parent.name}-{path.stem}"
         try:
-            with try_file_lock(store.root / "locks" / f"{name}.lock") as ours:
-                if not ours:
+            with try_file_lock(store.root / "locks" / f"{name}.lock") as is_ours:
+                if not is_ours:
                     busy += 1
-                elif _old(path, days):  # still: another process may have mended it
+                elif _is_unneeded(path, days):  # still: another process may have mended it
                     freed += sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
                     shutil.rmtree(path)
                     removed += 1
@@ -112,7 +107,7 @@ def _prune(store: Store, days: float | None) -> None:
         print(f"left {busy} that another process is making")
 
 
-def _old(path: Path, days: float | None) -> bool:
+def _is_unneeded(path: Path, days: float | None) -> bool:
     """Tell whether nobody needs a folder of the store any more."""
     try:
         if path.suffix in LEFT_ALONE:

@@ -4,80 +4,91 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
-from gradbench.cli.complaints import in_a_sentence
-from gradbench.cli.hydra_app import launch
-from gradbench.cli.overrides import at_home, check_overrides
-from gradbench.cli.words import config_dirs
-from gradbench.config import check_settings, compose
+from gradbench.cli.arguments import Parser, add_overrides
 from gradbench.errors import GradbenchError, printable
-from gradbench.report import sweep_json
-from gradbench.report.claim import locked
 from gradbench.support.progress import step
 
 JOBS = ".gradbench-jobs"
 """Folder in which every finished job leaves its name: jobs may run in other processes. What Hydra
 writes of a sweep goes there too (`hydra.sweep.dir`), and with it in the end."""
-SHOWN = (
+COLUMNS = (
     *("seed", "seeds", "level", "levels", "challenges", "detectors", "backbone", "backbone.width"),
     *("dataset", "protocol", "experiment", "name", "challenge.seed", "detector.seed"),
     "evaluation.seed",
 )
 """Settings that stand in a column of their own."""
-
-HELP = """\
-gradbench sweep [key=a,b,c ...]
-
+DESCRIPTION = """\
 Runs every combination of the comma lists (Hydra multirun). Each job writes to <out>/<job>; rows of
-all jobs go to <out>/results.csv (of several levels, their picture to <out>/levels.png), settings
+all jobs go to <out>/results.csv.gz (of several levels, their picture to <out>/levels.png), settings
 and names of the jobs to <out>/sweep.json. All jobs share one store. A job that fails leaves the
 others running and is told at the end; the same command again does only what is missing.
 
   gradbench sweep experiment=quickstart seed=0,1,2
   gradbench sweep experiment=quickstart level=1,2,3,4,5 launcher=joblib
-
+"""
+EPILOG = """\
 launcher=joblib runs jobs side by side on this machine (hydra.launcher.n_jobs=2), launcher=slurm and
 launcher=ray on a cluster; each needs an extra of gradbench, and all of them give the same rows.
 """
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    if any(w in ("-h", "--help", "--cfg", "-c", "--info", "-i") for w in words):
-        launch(task, words, HELP)
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    add_overrides(parser)
+
+
+def main(args: Namespace) -> None:
+    """Run all jobs and join their rows."""
+    from gradbench.cli.composing import compose, is_sweep, look, prepare_overrides
+    from gradbench.report import sweep_json
+
+    if look(args):
         return
-    words = [at_home(word) for word in words]
-    check_overrides(words, multirun=True)
-    fixed = _fixed(words)
-    with in_a_sentence(words):
-        config = compose(fixed, config_dirs(words))
-    check_settings(config)
+    words = prepare_overrides(args.words, args.config_dir, for_sweep=True)
+    own = [word for word in words if not word.startswith("hydra")]
+    fixed = [word for word in own if not is_sweep(word)]
+    config = compose(fixed, args.config_dir, for_sweep=True)
     base = Path(config["out"]).expanduser()
     sweep_json.check(base, config)  # before any work
     # jobs are named after what differs between them
-    keys = ["out", *(w.split("=", 1)[0].lstrip("+~") for w in fixed)]
+    keys = ["out", *map(_key, fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
-    swept = {w.split("=", 1)[0].lstrip("+~") for w in words if "=" in w and w[:1] != "-"}
-    swept = {key for key in swept - set(keys) if not key.startswith("hydra")}
+    swept = {_key(word) for word in own} - set(keys)
     with _alone(base):
         try:
             with _deaths(base):
-                launch(task, [*words, f"out={_quoted(base)}", naming], HELP, multirun=True)
+                _launch([*words, f"out={_quoted(base)}", naming], args.config_dir)
             if not any((base / JOBS).glob("*.json")):
                 over = ", ".join(sorted(swept))
                 raise GradbenchError(f"a sweep over {over} has no values to run")
         finally:
             with _writing(base), step("joining the rows of the jobs"):
-                merge(base, config, named=not swept <= set(SHOWN))
+                merge(base, config, named=not swept <= set(COLUMNS))
+
+
+def _key(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~")
+
+
+def _launch(words: Sequence[str], dirs: Sequence[Path]) -> None:
+    """Have Hydra run every combination."""
+    from gradbench.cli.composing import hydra_faults
+    from gradbench.config import hydra_here, with_searchpath
+
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
+    with hydra_faults(words, dirs), hydra_here() as hydra:
+        hydra.multirun("config", task, with_searchpath(words, dirs))
 
 
 @contextlib.contextmanager
@@ -88,6 +99,8 @@ def _alone(base: Path) -> Iterator[None]:
         GradbenchError: if it cannot be written.
     """
     with contextlib.ExitStack() as stack:
+        from gradbench.report.claim import locked
+
         with _writing(base):
             stack.callback(_remove_if_empty, base)
             stack.enter_context(locked(base))
@@ -135,24 +148,17 @@ def _deaths(base: Path) -> Iterator[None]:
         ) from fault
 
 
-def _fixed(words: list[str]) -> list[str]:
-    """Return the overrides that are the same in every job."""
-    parser = OverridesParser.create()
-    settings = [w for w in words if "=" in w and not w.startswith(("-", "hydra"))]
-    return [w for w in settings if not parser.parse_override(w).is_sweep_override()]
-
-
 def _quoted(path: Path) -> str:
     """Return a path as Hydra reads it back, commas and spaces included."""
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
-def task(cfg) -> None:
+def task(cfg: Any) -> None:
     """Carry out one job of a sweep, in whatever process and on whatever machine."""
     from hydra.core.hydra_config import HydraConfig
 
-    from gradbench.cli.hydra_app import composed_dirs
     from gradbench.cli.run_command import carry_out
+    from gradbench.config import builtin_dir, check_settings, resolve_references
 
     hydra = HydraConfig.get()
     name = re.sub(r"[^\w.=,-]+", "_", hydra.job.override_dirname) or str(hydra.job.num)
@@ -160,10 +166,14 @@ def task(cfg) -> None:
         name = f"{name.encode()[:140].decode(errors='ignore')}-{hydra.job.num}"
     with _where_the_sweep_began(hydra.runtime.cwd):
         # workers that a launcher starts know nothing of the folders that the command line named
-        dirs = composed_dirs()
+        sources = [s.path for s in hydra.runtime.config_sources if s.schema == "file" and s.path]
+        dirs = [Path(path) for path in sources if Path(path) != builtin_dir()]
         sys.path += [str(p.absolute()) for p in dirs if str(p.absolute()) not in sys.path]
-        out = Path(cfg.out).expanduser()
-        carry_out(cfg, out / name, alone(hydra.overrides.task, out / name, dirs))
+        config = resolve_references(cfg)
+        check_settings(config)
+        out = Path(config["out"]).expanduser()
+        words = alone(hydra.overrides.task, out / name, dirs)
+        carry_out(config, dirs, out / name, words)
         (out / JOBS).mkdir(parents=True, exist_ok=True)
         (out / JOBS / f"{hydra.job.num}.json").write_text(json.dumps(name))
 
@@ -201,6 +211,7 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     """
     import pandas
 
+    from gradbench.report import sweep_json
     from gradbench.run.rows import NAMING, frame, read_csv, write_csv
 
     names = sorted({json.loads(path.read_text()) for path in (base / JOBS).glob("*.json")})

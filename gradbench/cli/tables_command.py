@@ -2,71 +2,105 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradbench.cli.tables_asked import Asked
-from gradbench.cli.words import config_dirs
-from gradbench.errors import GradbenchError, unknown
-from gradbench.support.progress import step
+from gradbench.cli.arguments import Parser, add_config_dir, existing_folders
+from gradbench.cli.faults import as_error
+from gradbench.errors import GradbenchError, printable, unknown
+from gradbench.support.progress import duration, say, step
 
 if TYPE_CHECKING:
     from gradbench.report.papers.fill import FilledTable
+    from gradbench.report.papers.missing import MissingRun
 
-HELP = """\
-gradbench tables [list]
-gradbench tables NAME ... | --all  [results=DIR,DIR] [format=FORMAT] [out=DIR]
-gradbench tables NAME ... | --all  --plan | --run  [key=value ...]
-
+DESCRIPTION = """\
 Each table of the papers, cell by cell: published, measured with interval, difference. Numbers are
 those of finished runs under outputs/ and results/, or in the folders of results=; of the published
 size of the network the run that fills most cells wins, of several the newest, and each table says
 which it was made from. A cell that is not measured says why.
 
-  list            the tables, and what they hold (also without any word)
+  gradbench tables [list]                  the tables, and what they hold
+  gradbench tables NAME ... | --all        [results=DIR,DIR] [format=FORMAT] [out=DIR]
+  gradbench tables NAME ... | --all        --plan | --run  [key=value ...]
+"""
+EPILOG = """\
   format=         terminal (default), markdown, csv, latex, html
   out=DIR         writes NAME.md, .csv, .tex and .html there, or the one of format=; .html is a
                   page of its own, where format=html alone prints a part to put into one
-  --plan          what is missing, why, the runs that would fill it, and the time they would take
-  --run           first makes those runs, into outputs/tables/ or the first folder of results=;
-                  what is kept in the store is not computed again, so it goes on after a kill
   experiment=NAME backbone=NAME   only the runs of that experiment, of that network
 
 Settings of `gradbench run` (data.root=DIR backbone.width=32 backbone.checkpoint=FILE limit=N) go
 to the runs of --plan and --run. --config-dir DIR adds your own table/NAME.yaml.
 """
 FORMATS = {"terminal": "", "markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
-OPTIONS = ("--all", "--plan", "--run", "--help", "--config-dir")
+FOLDERS = (Path("outputs"), Path("results"))
+OWN = ("results", "format", "out")
+"""Settings of the command itself."""
+ONLY = ("experiment", "backbone")
+"""Settings that choose among the runs."""
 
 
-def main(words: list[str]) -> None:
-    """Run the command."""
-    if any(word in ("-h", "--help") for word in words):
-        print(HELP)
-        return
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("words", nargs="*", metavar="list | NAME | key=value", help="see below")
+    parser.add_argument("--all", action="store_true", help="all tables")
+    parser.add_argument(
+        "--plan", action="store_true",
+        help="what is missing, why, the runs that would fill it, and the time they would take",
+    )  # fmt: skip
+    parser.add_argument(
+        "--run", action="store_true",
+        help="first make those runs, into outputs/tables/ or the first folder of results=; what is "
+        "kept in the store is not computed again, so it goes on after a kill",
+    )  # fmt: skip
+    add_config_dir(parser)
+
+
+def main(args: Namespace) -> None:
+    """Print, write or plan tables."""
     with step("loading libraries"):
         from gradbench.report.papers.table import read_table, table_files
 
-    rest = without_dirs(words)
-    if rest[:1] in ([], ["list"]):
-        _list(rest[1:], config_dirs(words))
+    if args.words[:1] == ["list"] or not (args.words or args.all or args.plan or args.run):
+        _list(args.words[1:], args.config_dir)
         return
-    asked = _read(words, table_files(config_dirs(words)))
-    tables = [read_table(name, asked.dirs) for name in asked.names]
-    if asked.plan:
-        from gradbench.cli.tables_runs import plan
-
-        plan(asked, fill_all(asked, tables, needed=False))
-        return
+    known = table_files(args.config_dir)
+    names = [word for word in args.words if "=" not in word]
+    pairs = [word.split("=", 1) for word in args.words if "=" in word]
+    own = {key: value for key, value in pairs if key in OWN}
+    only = {key: value for key, value in pairs if key in ONLY}
+    given = ["=".join(pair) for pair in pairs if pair[0] not in (*OWN, *ONLY)]
+    for name in names:
+        if name not in known:
+            raise unknown("table", name, known)
+    names = list(known) if args.all else list(dict.fromkeys(names))
+    if not names:
+        raise GradbenchError(f"name a table, or --all for all: {', '.join(sorted(known))}")
+    if (given or only) and not (args.plan or args.run):
+        word = [*given, *("=".join(pair) for pair in only.items())][0]
+        raise GradbenchError(f"{word} is a setting of runs, and none is made: add --plan or --run")
+    out = Path(own["out"]).expanduser() if own.get("out") else None
+    form = own.get("format", "" if out else "terminal")
+    if form and form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    places = [Path(name).expanduser() for name in own.get("results", "").split(",") if name]
+    if not args.run:
+        existing_folders("results", own.get("results", ""))
+    places = places or list(FOLDERS)
+    tables = [read_table(name, args.config_dir) for name in names]
     failed = []
-    if asked.run:
-        from gradbench.cli.tables_runs import make
-
-        failed = make(asked, fill_all(asked, tables, needed=False))
-    filled = fill_all(asked, tables, needed=not asked.run)
-    _write(asked, filled)
+    if args.plan or args.run:
+        filled = _fill(tables, places, args.config_dir, needed=False)
+        runs = _missing(filled, given, only, args.config_dir)
+        if args.plan:
+            _plan(filled, runs, given, args.config_dir)
+            return
+        failed = _make(runs, given, places[0], args.config_dir)
+    _write(_fill(tables, places, args.config_dir, needed=not args.run), form, out)
     if failed:
         raise GradbenchError(f"these runs failed, as said above: {', '.join(failed)}")
 
@@ -86,66 +120,9 @@ def _list(extra: Sequence[str], dirs: Sequence[Path]) -> None:
         print(f"  {table.name:<{wide}}  {len(table.printed):>4}  {built:>4}  {table.description}")
 
 
-def without_dirs(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line without --config-dir DIR."""
-    names = ("--config-dir", "-cd")
-    pairs = pairwise(["", *words])
-    return [w for before, w in pairs if before not in names and w.split("=", 1)[0] not in names]
-
-
-def _read(words: list[str], there: Sequence[str]) -> Asked:
-    """Read a command line.
-
-    Raises:
-        GradbenchError: for a word that means nothing here.
-    """
-    dirs = config_dirs(words)
-    names, given, only, said = [], [], {}, {}
-    for word in without_dirs(words):
-        key, equals, value = word.partition("=")
-        if word.startswith("-"):
-            if word not in OPTIONS:
-                raise unknown("option of tables", word, OPTIONS)
-            said[word] = True
-        elif not equals:
-            names.append(word)
-        elif key in ("results", "format", "out"):
-            said[key] = value
-        elif key in ("experiment", "backbone"):
-            only[key] = value
-        else:
-            given.append(word)
-    for name in names:
-        if name not in there:
-            raise unknown("table", name, there)
-    names = list(there) if "--all" in said else list(dict.fromkeys(names))
-    if not names:
-        raise GradbenchError(f"name a table, or --all for all: {', '.join(sorted(there))}")
-    runs = "--plan" in said or "--run" in said
-    if not runs and (given or only):
-        word = [*given, *(f"{k}={v}" for k, v in only.items())][0]
-        raise GradbenchError(f"{word} is a setting of runs, and none is made: add --plan or --run")
-    if said.get("format", "terminal") not in FORMATS:
-        raise unknown("format", said["format"], FORMATS)
-    folders = [Path(f).expanduser() for f in said.get("results", "").split(",") if f]
-    for folder in folders:
-        if not folder.is_dir() and "--run" not in said:
-            raise GradbenchError(f"results={folder}: there is no such folder")
-    out = Path(said["out"]).expanduser() if said.get("out") else None
-    return Asked(
-        names,
-        folders,
-        said.get("format", "" if out else "terminal"),
-        out,
-        given,
-        only,
-        dirs,
-        "--plan" in said,
-        "--run" in said,
-    )
-
-
-def fill_all(asked: Asked, tables, needed: bool) -> list[FilledTable]:
+def _fill(
+    tables: Sequence, places: Sequence[Path], dirs: Sequence[Path], needed: bool
+) -> list[FilledTable]:
     """Fill tables from finished runs.
 
     Raises:
@@ -154,23 +131,104 @@ def fill_all(asked: Asked, tables, needed: bool) -> list[FilledTable]:
     from gradbench.report.papers.fill import fill
     from gradbench.report.papers.runs import find_runs
 
-    with step(f"reading the runs under {' and '.join(map(str, asked.places))}"):
-        runs = find_runs(asked.places)
+    with step(f"reading the runs under {' and '.join(map(str, places))}"):
+        runs = find_runs(places)
     wants = [table.name for table in tables if len(table.places)]
     if needed and not runs and wants:
         raise GradbenchError(
-            f"no finished run under {' or '.join(map(str, asked.places))}: `gradbench tables "
+            f"no finished run under {' or '.join(map(str, places))}: `gradbench tables "
             f"{wants[0]} --run` makes them, results=DIR names other folders"
         )
-    found = []
+    filled = []
     for table in tables:
         with step(f"filling the table {table.name}"):
-            found.append(fill(table, runs, asked.dirs))
-    return found
+            filled.append(fill(table, runs, dirs))
+    return filled
 
 
-def _write(asked: Asked, filled: list[FilledTable]) -> None:
-    """Print tables, or write them to a folder.
+def _missing(
+    filled: Sequence[FilledTable], given: Sequence[str], only: dict[str, str], dirs: Sequence[Path]
+) -> list[MissingRun]:
+    """Return the runs that are missing, of those that the user wants."""
+    from gradbench.cli.composing import compose, prepare_overrides
+    from gradbench.data.settings import DataSettings
+    from gradbench.report.papers.missing import missing_runs
+
+    prepare_overrides(given, dirs)
+    data = compose([word for word in given if word.startswith("data.")], dirs)["data"]
+    found = missing_runs(filled, dirs, DataSettings(Path(data["root"]), data["download"]))
+    return [run for run in found if all(getattr(run, key) == value for key, value in only.items())]
+
+
+def _make(
+    runs: Sequence[MissingRun], given: Sequence[str], root: Path, dirs: Sequence[Path]
+) -> list[str]:
+    """Make the runs that are missing; return the folders of those that failed."""
+    from gradbench.cli.composing import compose, hydra_faults
+    from gradbench.cli.run_command import carry_out
+    from gradbench.report.claim import free
+
+    failed = []
+    for run in runs:
+        if not run.cells:
+            for reason, count in run.absent.items():
+                say(f"{run.experiment}, {run.backbone}: {count} cells without images: {reason}")
+            continue
+        words = run.arguments(given)
+        with hydra_faults(words, dirs):
+            usual = run.folder(root, given, dirs)
+        out = free(usual, compose(words, dirs))
+        words = [*(f"--config-dir={folder}" for folder in dirs), *words, f"out={out}"]
+        say(f"gradbench run {' '.join(words)}")
+        try:
+            carry_out(compose(words[len(dirs) :], dirs), dirs, out, words)
+        except Exception as fault:  # the other runs are made nevertheless
+            say(f"gradbench: {printable(str(as_error(fault)))}")
+            failed.append(str(out))
+    return failed
+
+
+def _plan(
+    filled: Sequence[FilledTable],
+    runs: Sequence[MissingRun],
+    given: Sequence[str],
+    dirs: Sequence[Path],
+) -> None:
+    """Print what is missing, why, and what the runs would take."""
+    from gradbench.cli.composing import hydra_faults
+    from gradbench.planning.forecast import forecast
+    from gradbench.report.papers.missing import summary
+
+    for one in filled:
+        print("\n".join(summary(one)), end="\n\n")
+    whole, made, refused = 0.0, 0, []
+    for run in runs:
+        words = run.arguments(given)
+        print(f"gradbench run {' '.join([*words, *(f'--config-dir={d}' for d in dirs)])}")
+        try:
+            with hydra_faults(words, dirs), step(f"planning {run.experiment}"):
+                seconds, notes = forecast(words, dirs)
+        except GradbenchError as fault:
+            # a setting that this network has not, for example its width
+            print(f"  will not be made: {fault}")
+            refused.append(fault)
+            continue
+        if not run.cells:  # the reasons of the run itself say how to get the images
+            reasons = notes or [f"will not be made: {reason}" for reason in run.absent]
+            print(f"  {'; '.join(reasons)} ({sum(run.absent.values())} cells)")
+            continue
+        made, whole = made + 1, whole + seconds
+        print(f"  fills {run.cells} cells in about {duration(seconds)}, then fits detectors")
+        for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in run.absent.items())]:
+            print(f"  {note}")
+    if refused and not made:
+        raise refused[0]
+    count = f"{made} run{'s' * (made != 1)}"
+    print(f"{count}, about {duration(whole)} in all, then fitting and measuring")
+
+
+def _write(filled: Sequence[FilledTable], form: str, out: Path | None) -> None:
+    """Print tables, or write them to a folder in one format, or in all.
 
     Raises:
         GradbenchError: if the folder cannot be written.
@@ -182,26 +240,25 @@ def _write(asked: Asked, filled: list[FilledTable]) -> None:
     render = {
         "terminal": document.terminal,
         "markdown": document.markdown,
-        "csv": lambda filled: to_csv([filled]),
+        "csv": lambda one: to_csv([one]),
         "latex": document.latex_document,
         "html": document.html_fragment,
     }
-    if asked.out is None:
-        if asked.format == "csv":
+    if out is None:
+        if form == "csv":
             print(to_csv(filled), end="")
         else:
-            print("\n\n".join(render[asked.format](one).rstrip("\n") for one in filled))
+            print("\n\n".join(render[form](one).rstrip("\n") for one in filled))
         return
-    formats = [asked.format] if asked.format else [name for name in FORMATS if FORMATS[name]]
     try:
-        asked.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         for one in filled:
-            for name in formats:
-                path = asked.out / f"{one.table.name}{FORMATS[name] or '.txt'}"
+            for name in [form] if form else [name for name in FORMATS if FORMATS[name]]:
+                path = out / f"{one.table.name}{FORMATS[name] or '.txt'}"
                 text = render[name](one).rstrip("\n")
                 if name == "html":
                     text = page(one.table.title, text).rstrip("\n")
                 path.write_text(text + "\n", encoding="utf-8")
                 print(path)
     except OSError as fault:
-        raise GradbenchError(f"cannot write to out={asked.out}: {fault.strerror}") from fault
+        raise GradbenchError(f"cannot write to out={out}: {fault.strerror}") from fault

@@ -119,7 +119,7 @@ def _near(path: Path) -> Path:
 
 
 def seed_process(seed: int) -> None:
-    """Set the random states of the process, inside `settings_kept`."""
+    """Set the random states of the process, inside `preserve_process_state`."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     # torch.manual_seed notes a traceback for each accelerator that is not in use: 10 ms

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from gradbench.support.typed import split_complaint
+
 LARGEST = 2**24
 """Bytes of a JSON file, at most: those of runs and networks hold some kilobytes."""
 DEEPEST = 50
@@ -42,7 +44,7 @@ def read_json(path: Path, schema: Any, largest: int = LARGEST) -> Any:
         _check(found)
         msgspec.convert(found, schema)
     except msgspec.ValidationError as fault:
-        raise _told(str(fault)) from fault
+        raise _damaged(fault) from fault
     except Damaged:
         raise
     except RecursionError as fault:
@@ -106,15 +108,16 @@ def _check_text(text: str) -> None:
         raise Damaged(f"'{text[:40]}' holds half a sign, a lone surrogate") from fault
 
 
-def _told(text: str) -> Damaged:
-    """Return the error for a message of msgspec, with the field in front, written a.0.b."""
-    reason, _, where = text.partition(" - at ")
-    place = re.sub(r"\[(\d+)\]", r".\1", where.strip("`").removeprefix("$")).lstrip(".")
+def _damaged(fault: msgspec.ValidationError) -> Damaged:
+    """Return the error for msgspec's complaint, with the field in front, written a.0.b."""
+    reason, steps, _ = split_complaint(fault)
+    place = ".".join(name or number for name, number in steps)
     absent = re.search(r"missing required field `(.+)`", reason)
     if absent:
-        fault = Damaged(f"{'.'.join(filter(None, (place, absent[1])))} is missing")
-        fault.missing = ".".join(filter(None, (place, absent[1])))
-        return fault
+        name = ".".join(filter(None, (place, absent[1])))
+        damaged = Damaged(f"{name} is missing")
+        damaged.missing = name
+        return damaged
     reason = reason.replace("`", "").replace("array", "list").replace("object", "mapping")
     due, expected, found = reason.removeprefix("Expected ").partition(", got ")
     if due != reason:

@@ -53,7 +53,7 @@ def check_type(
     try:
         msgspec.convert(value, due)
     except msgspec.ValidationError as fault:
-        raise _refused(str(fault), value, due, key, kind, also) from None
+        raise _refused(fault, value, due, key, kind, also) from None
     except UnicodeEncodeError as fault:  # which a path may hold, and no other setting
         raise GradbenchError(
             f"{key or 'a setting'}: {format_value(fault.object)} is no text"
@@ -99,7 +99,7 @@ def setting_names(struct: type[msgspec.Struct], prefix: str = "") -> list[str]:
 def describe_type(due: Any) -> str:
     """Return what a type asks for in words.
 
-    >>> wording(Annotated[int, msgspec.Meta(ge=1)] | None)
+    >>> describe_type(Annotated[int, msgspec.Meta(ge=1)] | None)
     'a whole number, at least 1, or null'
     """
     *parts, last = (part for option in _options(due) for part in _choices(option) or [_one(option)])
@@ -138,13 +138,24 @@ def _is_struct(due: Any) -> bool:
     return isinstance(due, type) and issubclass(due, msgspec.Struct)
 
 
+def split_complaint(fault: msgspec.ValidationError) -> tuple[str, list[tuple[str, str]], bool]:
+    """Return msgspec's complaint, the way to its culprit, and whether that is a mapping's key.
+
+    Returns:
+        The reason; pairs of a field's name and "", or of "" and a place in a list (`...` stands
+        for any value of a mapping); whether the complaint is about a key.
+    """
+    text, _, path = str(fault).partition(" - at ")
+    steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", path)
+    return text, steps, path.startswith("`key` in ")
+
+
 def _refused(
-    text: str, value: Any, due: Any, key: str, kind: str, also: Sequence[str]
+    fault: msgspec.ValidationError, value: Any, due: Any, key: str, kind: str, also: Sequence[str]
 ) -> GradbenchError:
-    """Return the error for msgspec's complaint: its path leads to the culprit."""
-    text, _, path = text.partition(" - at ")
-    strange = path.startswith("`key` in ")
-    for name, place in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", path):
+    """Return the error for msgspec's complaint, with what was given and what is due."""
+    text, steps, strange = split_complaint(fault)
+    for name, place in steps:
         step: Any = name or place
         due = _inside(due, name, step)
         if step == "...":

@@ -5,6 +5,8 @@ import pytest
 import torch
 from _runs import TINY, about, gradbench, kept, one_sentence, rows
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "my_parts.py": '''
 import torch

@@ -223,7 +223,7 @@ def test_embedded_images_need_no_fetching(tmp_path):
         (("verify", "arrays", "dataset.pth=x"), "no setting of dataset arrays named 'pth'"),
         (("verify", "digits", "svhn", "dataset.path=x"), "dataset.KEY=value changes one set"),
         (("verify", "digits", "limit=3"), "no setting of data named 'limit'"),
-        (("verify", "digits", "--all"), "no option named '--all'"),
+        (("verify", "digits", "--all"), "no option of data verify named '--all'"),
         (("list", "digits"), "data list takes data.root=DIR alone"),
         (("list", "--config-dir", "nowhere"), "--config-dir nowhere: there is no such folder"),
     ],

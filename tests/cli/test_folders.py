@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _runs import copy_of, reference
 
-from gradbench.cli.folders import leave_out_here
+from gradbench.cli import leave_out_working_folder
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
@@ -65,6 +65,7 @@ def seen(here, command, lines=()):
     return log.read_text().split(), ran
 
 
+@pytest.mark.slow
 def test_commands_that_read_strangers_files_import_none_of_them(downloaded):
     lines = (
         *("show run", "show run --all", "report run out=r.html", "tables ood results=."),
@@ -79,6 +80,7 @@ def test_commands_that_read_strangers_files_import_none_of_them(downloaded):
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_python_m_leaves_the_folder_out_too(downloaded):
     words = ["-m", "gradbench", "score", "run", "pictures", "--out", "m.csv"]
     imported, ran = seen(downloaded, words)
@@ -87,6 +89,7 @@ def test_python_m_leaves_the_folder_out_too(downloaded):
     assert "1 pictures" in ran.stdout
 
 
+@pytest.mark.slow
 def test_the_folder_of_settings_that_is_named_is_imported_from(downloaded, tmp_path):
     (tmp_path / "own/detector").mkdir(parents=True)
     (tmp_path / "own/own_parts.py").write_text(
@@ -113,7 +116,7 @@ def test_where_the_working_folder_stays(tmp_path, monkeypatch, path, named, kept
     monkeypatch.setenv("PYTHONPATH", named.format(here=tmp_path))
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     monkeypatch.setattr(sys, "path", [entry.format(here=tmp_path) for entry in path])
-    leave_out_here()
+    leave_out_working_folder()
     assert "" not in sys.path
     assert (str(tmp_path) in sys.path) == kept
     assert "/usr/lib" in sys.path

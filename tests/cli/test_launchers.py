@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, kept, one_sentence, reference
 
-from gradbench.cli import complaints
+from gradbench.cli import composing
 from gradbench.cli.sweep_command import _deaths
 from gradbench.config import group_files
 from gradbench.errors import GradbenchError
 from gradbench.store import MANIFEST
+
+pytestmark = pytest.mark.slow
 
 JOBS = ("level=1,3", "out=jobs")
 LAUNCHERS = {
@@ -147,9 +149,9 @@ def test_a_launcher_that_is_not_there_is_one_sentence(tmp_path, words, told):
 def test_each_launcher_names_the_extra_of_pyproject():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    for name, (package, extra) in complaints.LAUNCHERS.items():
+    for name, (package, extra) in composing.LAUNCHERS.items():
         assert any(one.startswith(package) for one in extras[extra])
-        assert f"pip install 'gradbench[{extra}]'" in complaints.missing_launcher(name)
+        assert f"pip install 'gradbench[{extra}]'" in str(composing.missing_launcher(name))
 
 
 def test_a_run_takes_no_launcher(tmp_path):

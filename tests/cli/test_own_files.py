@@ -114,6 +114,7 @@ def test_names_lead_nowhere(tmp_path, words):
 
 
 @pytest.mark.parametrize("words", [["plan", "experiment=quickstart"], ["score", "run", "a.png"]])
+@pytest.mark.slow
 def test_a_machine_short_of_memory_is_told_in_one_sentence(tmp_path, words):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").touch()

@@ -11,6 +11,8 @@ from PIL import Image
 from gradbench import load
 from gradbench.errors import GradbenchError
 
+pytestmark = pytest.mark.slow
+
 NET = """
 import torch
 

@@ -17,6 +17,8 @@ from gradbench.cli import main
 from gradbench.data.files import SUFFIXES
 from gradbench.predict.run_scorer import RunScorer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

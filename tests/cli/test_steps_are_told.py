@@ -20,6 +20,7 @@ def steps(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_steps_of_a_run(tmp_path, steps):
     words = [w for w in TINY if "memorisation" not in w]
     ran = gradbench(
@@ -57,6 +58,7 @@ def test_steps_of_a_run(tmp_path, steps):
         assert what in steps, what
 
 
+@pytest.mark.slow
 def test_steps_of_a_plan(finished, tmp_path, steps):
     cw = "challenges=[{use: cw, steps: 5, binary_steps: 4}]"
     detectors = "detectors=[msp,odin_fixed]"
@@ -89,6 +91,7 @@ def test_steps_of_a_plan(finished, tmp_path, steps):
     ],
     ids=lambda words: words[0] if len(words) < 9 else None,
 )
+@pytest.mark.slow
 def test_steps_of_other_commands(finished, tmp_path, steps, words, wanted):
     from PIL import Image
 

@@ -5,6 +5,8 @@ import csv
 import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, kept, one_sentence, reference
 
+pytestmark = pytest.mark.slow
+
 JOBS = ("level=1", "level=3")
 MERGED = ("results.csv", "levels.png")
 

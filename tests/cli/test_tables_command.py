@@ -177,6 +177,7 @@ def test_plan_says_where_images_go_that_are_not_here(tmp_path):
     assert "0 runs, about" in ran.out
 
 
+@pytest.mark.slow
 def test_run_makes_what_is_missing_and_then_nothing(tmp_path):
     dirs = own_table(tmp_path / "own", QUICK, PRINTED)
     words = ("tables", "made", "--run", f"--config-dir={dirs}", *SMALL)
@@ -197,6 +198,7 @@ def test_run_makes_what_is_missing_and_then_nothing(tmp_path):
     assert "4 of 5 cells measured" in again.out
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_after_the_tables(tmp_path):
     dirs = own_table(tmp_path / "own", QUICK, PRINTED)
     ran = gradbench("tables", "made", "--run", f"--config-dir={dirs}", *SMALL,

@@ -19,7 +19,10 @@ from gradbench.cli import main
 with redirect_stdout(io.StringIO()):
     for words in (["--help"], ["--version"], ["list"], ["data", "list"], ["data", "--help"],
                   ["run", "--help"], ["store", "--help"], ["score", "--help"]):
-        main(words)
+        try:
+            main(words)
+        except SystemExit:
+            pass
     for line in ("gradbench ru", "gradbench list ", "gradbench run backbone=sm"):
         os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line)))
         try:
@@ -37,6 +40,7 @@ def python(code: str, *words: str, **env: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_help_list_and_completion_import_nothing_heavy():
     ran = python(LIGHT)
     assert ran.stdout == "[]\n", ran.stderr
@@ -55,14 +59,14 @@ def test_help_names_every_command():
         ran = gradbench(*words)
         assert ran.code == 0
         for command in COMMANDS:
-            assert f"  {command}" in ran.out
+            assert f"    {command} " in ran.out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command):
     ran = gradbench(command, "--help")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.startswith(f"gradbench {command}")
+    assert ran.out.startswith(f"usage: gradbench {command}")
 
 
 def test_version():
@@ -82,7 +86,7 @@ def test_a_command_that_there_is_not():
         ("gradbench run backbone=sm", {"backbone=small_cnn"}),
         ("gradbench run experiment=qu", {"experiment=quickstart"}),
         ("gradbench list ", {"experiments", "backbones", "datasets", "challenges", "detectors",
-                             "protocols"}),
+                             "outputs", "protocols"}),
         ("gradbench store ", {"ls", "verify", "prune"}),
         ("gradbench store v", {"verify"}),
         ("gradbench data ", {*ACTIONS}),
@@ -107,10 +111,10 @@ def test_completion(monkeypatch, line, expected):
         ("out={a", """"out='{a'\""""),
         ("--resolve", "change what --cfg job prints"),
         ("--cfg", "--cfg: job or hydra or all must follow"),
-        ("--cfg=jobs", "--cfg jobs: job or hydra or all must follow"),
-        ("--info=everything", "--info everything: all or config or"),
-        ("--config-name=other", "no option named '--config-name=other'"),
-        ("--experimental-rerun=x", "no option named"),
+        ("--cfg=jobs", "no --cfg of plan named 'jobs': did you mean job?"),
+        ("--info=everything", "no --info named 'everything': valid choices are all, config, d"),
+        ("--config-name=other", "no option of plan named '--config-name'"),
+        ("--experimental-rerun=x", "no option of plan named"),
         ("experiment=null", "leave it out for no experiment"),
         ("challenges=" + 400 * "[" + 400 * "]", "more than 30 brackets in each other"),
         ("backbone=[small_cnn]", "no backbone named '[small_cnn]'"),
@@ -121,8 +125,7 @@ def test_completion(monkeypatch, line, expected):
     ],
 )
 def test_words_that_a_library_would_answer(tmp_path, word, text):
-    last = word if word != "--cfg" else "--cfg="
-    assert text in one_sentence(gradbench("plan", "experiment=quickstart", last, cwd=tmp_path))
+    assert text in one_sentence(gradbench("plan", "experiment=quickstart", word, cwd=tmp_path))
 
 
 UNQUOTED = re.compile(r"(?<![\w'\".\[])\+?[a-z_]+(?:\.[a-z_]+)*=[^\sA-Z'\"`|]*[\[{(*][^\s`]*")
