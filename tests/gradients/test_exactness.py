@@ -29,7 +29,10 @@ def test_squared_norms(name):
         assert singly == [n for n in found.names if n.startswith(alone)]
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+SLOW = pytest.param("windows", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [SLOW if name == "windows" else name for name in SETTINGS])
 def test_every_parameter_by_itself(name):
     """The graph of a pass depends on who requires a gradient; the numbers must not."""
     model, images, _, _ = case(name)
