@@ -24,19 +24,12 @@ WORLDS = ("real", "unreal")
 SIGNS = 14
 FREE = "ChallengeFree"
 FOLDERS = {
-    "decolorization": "Decolorization",
-    "lens_blur": "LensBlur",
-    "codec_error": "CodecError",
-    "darkening": "Darkening",
-    "dirty_lens": "DirtyLens",
-    "exposure": "Exposure",
-    "gaussian_blur": "GaussianBlur",
-    "noise": "Noise",
-    "rain": "Rain",
-    "shadow": "Shadow",
-    "snow": "Snow",
-    "haze": "Haze",
-}
+    name: name.title().replace("_", "")
+    for name in (
+        "decolorization", "lens_blur", "codec_error", "darkening", "dirty_lens", "exposure",
+        "gaussian_blur", "noise", "rain", "shadow", "snow", "haze",
+    )
+}  # fmt: skip
 """Challenge types 01 to 12, and how their folders begin."""
 LEVELS = (1, 2, 3, 4, 5)
 GRAMMAR = "sequenceType_signType_challengeType_challengeLevel_Index.bmp"

@@ -16,11 +16,8 @@ from PIL import ExifTags, Image, ImageOps
 from gradbench.errors import GradbenchError, unknown
 
 FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "box", "bilinear", "bicubic", "lanczos")
 }
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 SUFFIXES = (

@@ -31,31 +31,22 @@ def test_fetches_checks_and_does_not_fetch_again(server, tmp_path):
     assert server["ranges"] == [None]
 
 
-def test_goes_on_from_a_part(server, tmp_path):
-    (tmp_path / "x.bin.part").write_bytes(CONTENT[:1000])
+@pytest.mark.parametrize(
+    ("part", "ranged", "requests"),
+    [
+        (CONTENT[:1000], True, ["bytes=1000-"]),
+        (CONTENT, True, [f"bytes={len(CONTENT)}-"]),
+        (b"begin", False, ["bytes=5-"]),
+        (b"another" * 100, True, ["bytes=700-", None]),
+    ],
+    ids=["goes on", "complete", "server without ranges", "part of another file"],
+)
+def test_a_part_is_completed_or_replaced(server, tmp_path, part, ranged, requests):
+    server["ranged"] = ranged
+    (tmp_path / "x.bin.part").write_bytes(part)
     download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
-    assert server["ranges"] == ["bytes=1000-"]
-
-
-def test_a_complete_part_is_taken(server, tmp_path):
-    (tmp_path / "x.bin.part").write_bytes(CONTENT)
-    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT
-
-
-def test_a_server_without_ranges_begins_anew(server, tmp_path):
-    server["ranged"] = False
-    (tmp_path / "x.bin.part").write_bytes(b"begin")
-    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT
-
-
-def test_a_part_of_another_file_is_replaced(server, tmp_path):
-    (tmp_path / "x.bin.part").write_bytes(b"another" * 100)
-    download_file(server["url"] + "/x.bin", tmp_path / "x.bin", md5=MD5)
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT
-    assert server["ranges"] == ["bytes=700-", None]
+    assert server["ranges"] == requests
 
 
 def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path):

@@ -33,12 +33,5 @@ def test_patches_are_tiles_in_regions(tmp_path):
     assert images.groups[260 + 20 + 2] == "patches/all/flower/0-0"
     assert len(set(images.groups)) == 2 * 4 * 5
     assert len(set(images.sources)) == 520
-
-
-def test_patches_take_other_tiles(tmp_path):
-    patches = Patches(name="patches", roles={"challenge": "all"}, tile=100, block=1)
-    images = patches.load("challenge", DataSettings(tmp_path))
-    assert images.images.shape == (2 * 4 * 6, 3, 100, 100)
-    assert len(set(images.groups)) == 48
     with pytest.raises(GradbenchError, match="1 to 427"):
         Patches(name="patches", tile=500)
