@@ -110,6 +110,16 @@ def fitted(name, parts, seed=0) -> Detector:
     return detector.fit(bank, fit, choose, seed)
 
 
+_FITTED: dict[str, Detector] = {}
+
+
+def fitted_once(name, parts) -> Detector:
+    """Return a detector that tests share which only read it."""
+    if name not in _FITTED:
+        _FITTED[name] = fitted(name, parts)
+    return _FITTED[name]
+
+
 def test_there_are_detectors():
     assert {"msp", "gradient", "gradient_logistic"} <= set(NAMES)
 
@@ -138,7 +148,7 @@ def test_declarations(name):
 
 @each
 def test_scores_have_one_finite_number_per_image(name, parts):
-    detector = fitted(name, parts)
+    detector = fitted_once(name, parts)
     *_, normal, abnormal = parts(detector)
     for side, count in ((normal, 150), (abnormal, 90)):
         scores = detector.score(side)
@@ -151,7 +161,7 @@ def test_scores_have_one_finite_number_per_image(name, parts):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in RAW])
 def test_higher_is_more_abnormal(name, parts):
-    detector = fitted(name, parts)
+    detector = fitted_once(name, parts)
     *_, normal, abnormal = parts(detector)
     scores = torch.cat([detector.score(normal), detector.score(abnormal)]).numpy()
     assert rank_auroc(scores, np.arange(240) >= 150) > 0.9
@@ -159,7 +169,7 @@ def test_higher_is_more_abnormal(name, parts):
 
 @each
 def test_scoring_does_not_depend_on_the_batch(name, parts):
-    detector = fitted(name, parts)
+    detector = fitted_once(name, parts)
     *_, normal, _ = parts(detector)
     whole = detector.score(normal)
     assert torch.equal(detector.score(normal), whole)
@@ -174,7 +184,7 @@ def test_scoring_does_not_depend_on_the_batch(name, parts):
 
 @each
 def test_scoring_changes_neither_outputs_nor_state(name, parts):
-    detector = fitted(name, parts)
+    detector = fitted_once(name, parts)
     *_, normal, _ = parts(detector)
     before = {k: v.clone() for k, v in normal.items()}
     state = {k: v.clone() for k, v in detector.state().items()}
@@ -185,7 +195,7 @@ def test_scoring_changes_neither_outputs_nor_state(name, parts):
 
 @each
 def test_fits_with_one_seed_are_equal_and_leave_the_random_state(name, parts):
-    first, second = fitted(name, parts), fitted(name, parts)
+    first, second = fitted_once(name, parts), fitted(name, parts)
     *_, normal, _ = parts(first)
     assert torch.equal(first.score(normal), second.score(normal))
     detector = build(name)
@@ -202,7 +212,7 @@ def test_fit_returns_the_detector_and_can_be_repeated(name, parts):
     assert detector.fit(bank, choose, fit, 1) is detector
     detector.fit(bank, fit, choose, 0)
     *_, normal, _ = parts(detector)
-    assert torch.equal(detector.score(normal), fitted(name, parts).score(normal))
+    assert torch.equal(detector.score(normal), fitted_once(name, parts).score(normal))
 
 
 @each
@@ -210,7 +220,7 @@ def test_state_can_be_kept_and_taken_over(name, parts, tmp_path):
     from safetensors.torch import load_file, save_file
 
     assert not any(tensor.numel() for tensor in build(name).state().values())
-    detector = fitted(name, parts)
+    detector = fitted_once(name, parts)
     *_, normal, _ = parts(detector)
     state = {k: v.contiguous() for k, v in detector.state().items()}
     if detector.learns_from_challenges:
@@ -233,7 +243,7 @@ def test_without_supervision_abnormal_samples_are_not_looked_at(name, parts):
 
     blind = build(name).fit(bank, blinded(fit), blinded(choose), 0)
     *_, normal, _ = parts(blind)
-    assert torch.equal(blind.score(normal), fitted(name, parts).score(normal))
+    assert torch.equal(blind.score(normal), fitted_once(name, parts).score(normal))
 
 
 @each
@@ -244,7 +254,7 @@ def test_unknown_settings_are_refused(name):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_fifty_fifty_point_lies_among_the_scores_of_a_supervised_detector(name, parts):
-    detector = fitted(name, parts)
+    detector = fitted_once(name, parts)
     *_, normal, abnormal = parts(detector)
     wrong = (detector.score(normal) > detector.half).double().mean()
     missed = (detector.score(abnormal) <= detector.half).double().mean()

@@ -8,7 +8,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from gradbench.errors import GradbenchError
-from gradbench.methods import gradient as gradient_module
 from gradbench.methods import gradient_logistic as logistic_module
 from gradbench.methods.base import Samples
 from gradbench.methods.gradient import Gradient
@@ -148,25 +147,6 @@ def test_the_label_and_loss_are_in_what_is_read():
 def test_gradient_differs_between_seeds():
     first, other = (Gradient(epochs=3).fit({}, samples(0), samples(10), seed) for seed in (0, 1))
     assert not torch.equal(first.score(norms(5, 0, 3)), other.score(norms(5, 0, 3)))
-
-
-def test_gradient_keeps_the_epoch_with_the_best_auroc_on_choose(monkeypatch):
-    """A longer fit whose later epochs look worse on choose ends in the shorter fit's weights."""
-    fit, choose, held = samples(0), samples(10), norms(20, 0, 3)
-    told = []
-
-    def falling(scores, abnormal):
-        told.append(len(scores))
-        return [0.5, 0.6, 0.9, 0.7, 0.9, 0.8][len(told) - 1]
-
-    monkeypatch.setattr(gradient_module, "rank_auroc", falling)
-    long = Gradient(epochs=6).fit({}, fit, choose)
-    assert told == [450] * 6
-    last = Gradient(epochs=3)
-    told.clear()
-    monkeypatch.setattr(gradient_module, "rank_auroc", lambda s, a: told.append(0) or len(told))
-    last.fit({}, fit, choose)
-    assert torch.equal(long.score(held), last.score(held))
 
 
 def test_gradient_logistic_keeps_the_strength_with_the_best_auroc_on_choose(monkeypatch):

@@ -34,7 +34,7 @@ def files(store: Store) -> dict[str, bytes]:
 
 
 # 1,070 images are two shards; the second has two passes, the last of 6 images
-@pytest.mark.parametrize("count", [1070, 30])
+@pytest.mark.parametrize("count", [pytest.param(1070, marks=pytest.mark.slow), 30])
 def test_outputs_and_products_are_those_of_one_process(pool, f, tmp_path, monkeypatch, count):
     data, one, two = images(count), Store(tmp_path / "one"), Store(tmp_path / "two")
     alone = extract(f, digest(f), data, NAMES, one)

@@ -20,6 +20,8 @@ from gradbench.run.experiment import instantiate
 from gradbench.run.fitting import image_scores, score
 from gradbench.run.thresholds import FEWER, keeping
 
+pytestmark = pytest.mark.slow  # all look at one finished run
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

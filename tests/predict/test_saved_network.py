@@ -19,6 +19,8 @@ from gradbench.methods.base import Detector
 from gradbench.predict import trust
 from gradbench.store import file_digest
 
+pytestmark = pytest.mark.slow  # all look at one finished run
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
