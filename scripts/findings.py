@@ -1,8 +1,8 @@
-"""Fills the tables of results/FINDINGS.md from the rows of the runs that it speaks of.
+"""Writes the tables of results/appendix/ from the rows of the runs that results/FINDINGS.md cites.
 
-A table stands between `<!-- findings: NAME -->` and `<!-- /findings -->`; everything else is
-written by hand. `--check` writes nothing: it exits with 1 where a table is not what the rows give,
-or where a number with a decimal in the text stands in none of the tables above or below it.
+findings.yaml lists them. `--check` writes nothing: it exits with 1 where an appendix is not what
+the rows give, or where a number with a decimal in FINDINGS.md stands in no table of an appendix or
+of results/tables/.
 
     python scripts/findings.py [--check]
 """
@@ -11,365 +11,307 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import yaml
 
-from gradbench.run.rows import NETWORKS, NO_LEVEL, is_mean, read_csv, rows_file
+from gradbench.run.rows import NETWORKS, NO_LEVEL, is_mean, rows_file
 
-BLOCK = re.compile(r"(<!-- findings: (\S+) -->\n)(.*?)(<!-- /findings -->)", re.DOTALL)
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")
-OURS = ("gradient_fused", "gradient_fused_knn", "gradient_oneclass")
-PAIRS = (
-    *((ours, other) for ours in OURS for other in ("knn", "vim", "rmds", "energy")),
-    *((f"activation_{kind}", f"gradient_{kind}") for kind in ("fused", "oneclass")),
-    ("activation_fused", "vim"),
-)
-"""Those of the hypotheses, and the controls that take no gradient."""
-STRONG = ("knn", "vim", "rmds", "energy")
-HYPOTHESES = (
-    *(("H1", "ood_cifar10_far", "gradient_fused", other) for other in STRONG),
-    *(("H1", "ood_gtsrb", "gradient_fused", other) for other in STRONG),
-    ("H2", "ood_cifar10_far", "gradient_oneclass", "energy"),
-    ("H2", "ood_gtsrb", "gradient_oneclass", "energy"),
-    ("H3", "ood_cifar10_near", "gradient_oneclass", "energy"),
-    *(("H4", "ood_cifar10_fresh", "gradient_fused", other) for other in STRONG),
-    ("H5", "corruption_cifar10", "gradient_fused", "energy"),
-    *(("H7", name, "gradient_synthetic", "msp")
-      for name in ("ood_cifar10_far", "ood_cifar10_near", "ood_gtsrb")),
-    ("H8", "ood_cifar10_far", "gradient_uncertainty", "msp"),
-)  # fmt: skip
-"""Hypothesis of PLAN.md, run in folds (without: RUN_unsupervised), and the pair it is about."""
+FACTS = Path(__file__).with_suffix(".yaml")
+FEW = 8
+"""Challenges that have columns of their own."""
 
 
-def main(root: Path, check: bool) -> int:
-    """Fill or check the tables, and return the exit status."""
-    path = root / "results" / "FINDINGS.md"
-    text = path.read_text(encoding="utf-8")
-
-    def fill(block: re.Match) -> str:
-        kind, _, name = block[2].partition(":")
-        return block[1] + "\n".join(TABLES[kind](root / "results", name)) + "\n" + block[4]
-
-    filled = BLOCK.sub(fill, text)
-    if not check:
-        path.write_text(filled, encoding="utf-8")
-        return 0
-    faults = [] if filled == text else ["results/FINDINGS.md: a table is not what the rows give"]
-    known = set(DECIMAL.findall("".join(block[3] for block in BLOCK.finditer(filled))))
-    prose = BLOCK.sub("", filled)
-    faults += [f"results/FINDINGS.md: {n} stands in none of its tables"
-               for n in dict.fromkeys(DECIMAL.findall(prose)) if n not in known]  # fmt: skip
-    print("\n".join(faults) or "results/FINDINGS.md: its tables and numbers are those of the rows",
-          file=sys.stderr if faults else sys.stdout)  # fmt: skip
-    return bool(faults)
-
-
-def means(results: Path, name: str) -> list[str]:
-    """Return the mean AUROC of every detector over the challenges of a run, highest first."""
-    rows = _auroc(_rows(results / name))
-    line = rows[rows["challenge"].map(is_mean)]
-    seeds = sorted(line["train_seed"].dropna().unique())
-    head = ["detector", "mean", "interval over images", *(f"network {s}" for s in seeds)]
-    found = []
-    for method, own in line.groupby("method", sort=False):
-        several = own[own["fold"] == NETWORKS] if len(seeds) > 1 else own
-        if len(several) != 1:
-            continue
-        whole = several.iloc[0]
-        each = [_one(own[(own["train_seed"] == s) & (own["fold"] == "all")]) for s in seeds]
-        interval = "" if pd.isna(whole["lo"]) else f"{whole['lo']:.1f} to {whole['hi']:.1f}"
-        found.append((whole["value"], [f"`{method}`", f"{whole['value']:.1f}", interval, *each]))
-    return _table(head, [cells for _, cells in sorted(found, key=lambda one: -one[0])])
-
-
-def overview(results: Path, names: str) -> list[str]:
-    """Return the mean AUROC of every detector in several runs, the best of each in bold.
+class Tables:
+    """The kinds of tables, each from the rows of one run; AUROC in percent.
 
     Args:
-        results: where the folders of the runs lie.
-        names: `title=folder`, joined by commas.
+        results: the folder of the runs.
+        facts: what findings.yaml says.
     """
-    columns = dict(one.split("=") for one in names.split(","))
-    wide = pd.DataFrame({title: _means(results, name) for title, name in columns.items()})
-    best = wide.round(1).max()
-    order = wide.mean(axis=1, skipna=False).sort_values(ascending=False).index
-    return _table(["detector", *columns], [
-        [f"`{method}`", *(_bold(wide.loc[method, title], best[title]) for title in columns)]
-        for method in order
-    ])  # fmt: skip
+
+    def __init__(self, results: Path, facts: dict[str, Any]):
+        self.results, self.facts = results, facts
+        self.rows = cache(lambda run: self._read(run))
+
+    def _read(self, run: str) -> pd.DataFrame:
+        rows = pd.read_csv(rows_file(self.results / run), dtype={"level": str}, low_memory=False)
+        return rows.fillna(dict.fromkeys(rows.select_dtypes(exclude="number").columns, ""))
+
+    def auroc(self, run: str, *roles: str) -> pd.DataFrame:
+        """Return the AUROCs of a run, over all folds and networks, by role (default: main)."""
+        rows = self.rows(run)
+        rows = rows[(rows["metric"] == "auroc") & rows["value"].notna()]
+        return rows[rows["role"].isin(roles or ("main",)) & rows["fold"].isin(["all", NETWORKS])]
+
+    def each(self, run: str, *roles: str) -> pd.DataFrame:
+        """Return the AUROCs of single networks, without means over challenges."""
+        rows = self.auroc(run, *roles)
+        rows = rows[(rows["fold"] == "all") & ~rows["challenge"].map(is_mean)]
+        place = (rows["challenge"] + " " + rows["level"].replace(NO_LEVEL, "")).str.strip()
+        return rows.assign(place=place)
+
+    def of_means(self, run: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the AUROCs on the mean over challenges: of all networks together, and of each."""
+        rows = self.auroc(run)
+        rows = rows[rows["challenge"].map(is_mean)]
+        single = rows[rows["fold"] == "all"].pivot(
+            index="method", columns="train_seed", values="value"
+        )
+        whole = rows[rows["fold"] == (NETWORKS if len(single.columns) > 1 else "all")]
+        return whole.set_index("method"), single
+
+    def detectors(self, run: str) -> pd.DataFrame:
+        """Return the mean AUROC of every detector, and that on each of a few challenges."""
+        whole, single = self.of_means(run)
+        order = whole["value"].sort_values(ascending=False).index
+        interval = whole["lo"].map("{:.1f}".format) + " to " + whole["hi"].map("{:.1f}".format)
+        interval = interval.where(whole["lo"].notna(), "")
+        found = pd.DataFrame({"mean": whole["value"].map(one), "interval over images": interval})
+        cells = self.each(run).pivot_table("value", "method", "place", "mean").map(one)
+        single = single.map(one).add_prefix("network ")
+        return named(found.join(cells if len(cells.columns) <= FEW else cells.iloc[:, :0])
+                     .join(single).loc[order])  # fmt: skip
+
+    def overview(self, which: str) -> pd.DataFrame:
+        """Return the mean AUROC of every detector in several runs, the best of each in bold."""
+        runs = self.facts["overviews"][which]
+        wide = pd.DataFrame({title: self.of_means(run)[0]["value"] for title, run in runs.items()})
+        wide = wide.loc[wide.mean(axis=1, skipna=False).sort_values(ascending=False).index]
+        best = wide.round(1).max()
+        found = wide.apply(lambda column: column.map(one))
+        found = found.where(wide.round(1) != best, "**" + found + "**")
+        return named(found)
+
+    def gaps(self, run: str) -> pd.DataFrame:
+        """Return the gaps on the mean over challenges, by pair in both orders."""
+        rows = self.rows(run)
+        rows = rows[(rows["metric"] == "auroc_gap") & (rows["role"] == "main")]
+        turned = rows.assign(
+            method=rows["compared_with"], compared_with=rows["method"],
+            value=-rows["value"], lo=-rows["hi"], hi=-rows["lo"],
+        )  # fmt: skip
+        both = pd.concat([rows, turned]).drop_duplicates(["method", "compared_with"])
+        return both.set_index(["method", "compared_with"])
+
+    def pairs(self, run: str) -> pd.DataFrame:
+        """Return the gaps that the hypotheses speak of and those to the controls."""
+        gaps = self.gaps(run)
+        found = gaps.loc[[pair for pair in map(tuple, self.facts["pairs"]) if pair in gaps.index]]
+        return pd.DataFrame({
+            "pair": [f"`{ours}` minus `{other}`" for ours, other in found.index],
+            "points": found["value"].map(signed),
+            "interval after Holm": found["lo"].map(signed) + " to " + found["hi"].map(signed),
+            "p after Holm": found["p_holm"].map(chance),
+        })  # fmt: skip
+
+    def hypotheses(self, _run: str) -> pd.DataFrame:
+        """Return the gaps of the hypotheses, without folds and in folds."""
+        found = []
+        for hypothesis, run, *pair in self.facts["hypotheses"]:
+            whole = self.gaps(f"{run}_unsupervised").loc[tuple(pair)]
+            folds = self.gaps(run).loc[tuple(pair)]
+            found.append({
+                "hypothesis and run": f"{hypothesis}, `{run}`",
+                "pair": "`{}` minus `{}`".format(*pair),
+                "points": signed(whole["value"]),
+                "interval": f"{signed(whole['lo'])} to {signed(whole['hi'])}",
+                "p": chance(whole["p_holm"]), "p, run in folds": chance(folds["p_holm"]),
+                "t-test": chance(folds["p_folds"]),
+            })  # fmt: skip
+        return pd.DataFrame(found)
+
+    def transfer(self, run: str) -> pd.DataFrame:
+        """Return the AUROC of detectors on the challenge they were fitted on and on the others.
+
+        The loss is what detectors fitted on those others have there, less what this one has.
+        """
+        rows = self.each(run, "transfer")
+        wide = rows.pivot_table("value", "method", "place", "mean", sort=False)
+        found = []
+        for method, line in wide.iterrows():
+            detector, _, seen = method.partition("@")
+            others = line.drop(seen)
+            theirs = sum(wide.loc[f"{detector}@{place}", place] for place in others.index)
+            theirs /= len(others)
+            found.append([f"`{method}`", one(line[seen]), one(others.mean()), one(theirs),
+                          one(theirs - others.mean()),
+                          f"{one(others.min())} ({others.idxmin()})"])  # fmt: skip
+        head = ["fitted on", "on it", "mean of the others", "fitted on them", "loss",
+                "lowest of them"]  # fmt: skip
+        return pd.DataFrame(found, columns=head)
+
+    def unseen(self, run: str) -> pd.DataFrame:
+        """Return what every detector has on the challenge it was fitted on, and on all others."""
+        rows = self.each(run, "main", "transfer")
+        parts = rows["method"].str.partition("@")
+        seen = (parts[2] == rows["place"]).map({True: "seen", False: "unseen"})
+        wide = rows.assign(detector=parts[0], kind=seen).pivot_table(
+            "value", ["detector", "train_seed"], "kind", "mean"
+        )
+        loss = (wide["seen"] - wide["unseen"]).groupby("detector")
+        found = wide.groupby("detector").mean().sort_values("unseen", ascending=False)
+        spread = loss.min().map(one) + " to " + loss.max().map(one)
+        return named(pd.DataFrame({
+            "on what it saw": found["seen"].map(one),
+            "on what it did not": found["unseen"].map(one),
+            "loss": loss.mean().reindex(found.index).map(one),
+            "of the networks": spread.reindex(found.index).where(found["seen"].notna(), ""),
+        }))  # fmt: skip
+
+    def roundtrips(self, run: str) -> pd.DataFrame:
+        """Return how far detectors on gradients lie above the round trip of each set, where ahead.
+
+        A detector is ahead where none of its supervision (fitted on the challenge, or not) is.
+        """
+        columns = ["supervision", "challenge", "method"]
+        sets = self.each(run).groupby(columns)["value"].mean()
+        trips = self.each(run, "round_trip")
+        trips = trips.assign(challenge=trips["challenge"].str.partition(":")[2])
+        both = pd.DataFrame({"set": sets, "trip": trips.groupby(columns)["value"].mean()}).dropna()
+        both = both.reset_index().sort_values("set", ascending=False, kind="stable")
+        first = both.drop_duplicates(["challenge", "supervision"])
+        first = first[first["method"].str.startswith("gradient")
+                      & first["supervision"].isin(["none", "training"])]  # fmt: skip
+        first = first.sort_values(["challenge", "supervision"])
+        return pd.DataFrame({
+            "set": first["challenge"],
+            "challenge seen": first["supervision"].map({"none": "no", "training": "yes"}),
+            "first is": first["method"].map("`{}`".format), "on the set": first["set"].map(one),
+            "round trip": first["trip"].map(one),
+            "above it": (first["set"] - first["trip"]).map(one),
+        })  # fmt: skip
+
+    def unrelated(self, run: str) -> pd.DataFrame:
+        """Return the mean AUROC over the challenges that are no relatives of its own."""
+        rows = self.each(run)
+        related = rows[rows["note"].str.contains("gradient_synthetic: fitted on")]["challenge"]
+        rows = rows[~rows["challenge"].isin(related)]
+        wide = rows.pivot_table("value", "method", "train_seed", "mean")
+        wide.insert(0, "mean", wide.mean(axis=1))
+        wide = wide.loc[wide.index.isin(["gradient_synthetic", "gradient_fused", "energy", "msp"])]
+        wide = wide.sort_values("mean", ascending=False).map(one)
+        wide.columns = ["mean", *(f"network {seed}" for seed in wide.columns[1:])]
+        return named(wide)
+
+    def costs(self, run: str) -> pd.DataFrame:
+        """Return passes, images per second and memory of every detector, quickest first."""
+        text = (self.results / run / "costs.md").read_text(encoding="utf-8")
+        lines = [line.strip("|").split("|") for line in text.splitlines() if line[:1] == "|"]
+        head, _, *rows = ([cell.strip() for cell in line] for line in lines)
+        found = pd.DataFrame(rows, columns=head)
+        found = found[found["with passes, images/s"] != ""]
+        speed = found["with passes, images/s"].str.replace(",", "").astype(float)
+        times = speed[found["detector"] == "msp"].iloc[0] / speed
+        return pd.DataFrame({
+            "detector": found["detector"].map("`{}`".format), "forward": found["forward"],
+            "backward": found["backward"], "images/s": found["with passes, images/s"],
+            "time, `msp` = 1": times.map(one), "peak memory, MiB": found["peak memory, MiB"],
+        }).loc[speed.sort_values(ascending=False, kind="stable").index]  # fmt: skip
+
+    def study(self, name: str, experiment: str, index: str, alone: str) -> pd.DataFrame:
+        """Return the AUROC by challenge of each score of a study, mean over the networks."""
+        rows = pd.read_csv(self.results / f"{name}.csv", keep_default_na=False)
+        rows = rows[rows["experiment"] == experiment]
+        rows = rows.assign(alone=pd.to_numeric(rows[alone]))
+        wide = rows.pivot_table("auroc", index, "challenge", "mean", sort=False)
+        wide["mean"] = wide.mean(axis=1)
+        wide["alone"] = rows.groupby(index)["alone"].mean()
+        return wide
+
+    def layers(self, experiment: str) -> pd.DataFrame:
+        """Return the AUROC of the one-class detector on each part of the network."""
+        wide = self.study("layers", experiment, "part", "auroc_without").map(one)
+        wide = wide.rename_axis("gradients of").reset_index()
+        return wide.rename(columns={"alone": "mean of all others"})
+
+    def fusions(self, experiment: str) -> pd.DataFrame:
+        """Return the AUROC of energy joined with each distance, best first."""
+        wide = self.study("fusions", experiment, "distance", "auroc_alone")
+        wide = wide.sort_values("mean", ascending=False).map(one)
+        names = [f"energy and `{name}`" if name else "energy" for name in wide.index]
+        wide.insert(0, "score", names)
+        return wide.rename(columns={"alone": "mean of the distance alone"})
+
+    def simulation(self, _run: str) -> pd.DataFrame:
+        """Return what the comparison does where the truth is known, in percent."""
+        rows = pd.read_csv(self.results / "simulation_comparison.csv")
+        shares = rows.loc[:, "coverage":].map(one)
+        shares.columns = [
+            *("interval holds the difference", "of all fits", "two equal ones differ", "of 10"),
+            *("of 20", "20 with one named before", "two, t-test over folds"),
+        ]
+        head = pd.DataFrame({
+            "design": rows["design"], "AUROC": rows["auroc"].map("{:.0f}".format),
+            "images a side": rows["images"].map("{:,}".format),
+        })  # fmt: skip
+        return pd.concat([head, shares], axis=1)
 
 
-def _means(results: Path, name: str) -> pd.Series:
-    """Return the mean AUROC of every detector of a run, over its networks."""
-    rows = _auroc(_rows(results / name))
-    line = rows[rows["challenge"].map(is_mean)]
-    whole = line[line["fold"] == (NETWORKS if line["train_seed"].nunique() > 1 else "all")]
-    return whole.set_index("method")["value"]
+def one(value: float) -> str:
+    """Return a number with one decimal, "" where it is missing."""
+    return "" if pd.isna(value) else f"{value:.1f}"
 
 
-def _bold(value: float, best: float) -> str:
-    """Return a number for a table, bold where it is the best shown."""
-    if pd.isna(value):
-        return ""
-    shown = f"{value:.1f}"
-    return f"**{shown}**" if round(value, 1) == best else shown
+def signed(value: float) -> str:
+    """Return a difference with its sign."""
+    return f"{value:+.1f}"
 
 
-def cells(results: Path, name: str) -> list[str]:
-    """Return the AUROC of every detector on every challenge of a run, mean over its networks."""
-    rows = _auroc(_rows(results / name))
-    rows = rows[(rows["fold"] == "all") & (rows["protocol"] != "random")]
-    rows = rows[rows["challenge_set"].isin(["ood", "corruption", "adversarial"])]
-    wide = rows.pivot_table("value", "method", ["challenge", "level"], "mean", sort=False)
-    head = ["detector", *(" ".join(w for w in c if w != NO_LEVEL) for c in wide.columns)]
-    return _table(
-        head, [[f"`{method}`", *(f"{v:.1f}" for v in line)] for method, line in wide.iterrows()]
-    )
-
-
-def pairs(results: Path, name: str) -> list[str]:
-    """Return the gaps that the hypotheses speak of and those to the controls.
-
-    The interval is at the level at which Holm's procedure over all pairs of the mean decided.
-    """
-    rows = _rows(results / name)
-    rows = rows[rows["metric"] == "auroc_gap"]
-    found = []
-    for ours, other in PAIRS:
-        own = rows[(rows["method"] == ours) & (rows["compared_with"] == other)]
-        for row in own.itertuples():
-            found.append([f"`{ours}` minus `{other}`", f"{row.value:+.1f}",
-                          f"{row.lo:+.1f} to {row.hi:+.1f}", _p(row.p_holm)])  # fmt: skip
-    return _table(["pair", "points", "interval after Holm", "p after Holm"], found)
-
-
-def hypotheses(results: Path, _name: str) -> list[str]:
-    """Return the gaps of the hypotheses, without folds and in folds, see `HYPOTHESES`."""
-    found = []
-    for hypothesis, run, ours, other in HYPOTHESES:
-        whole = _gap(results, f"{run}_unsupervised", ours, other)
-        folds = _gap(results, run, ours, other)
-        found.append([f"{hypothesis}, `{run}`", f"`{ours}` minus `{other}`",
-                      f"{whole.value:+.1f}", f"{whole.lo:+.1f} to {whole.hi:+.1f}",
-                      _p(whole.p_holm), _p(folds.p_holm), _p(folds.p_folds)])  # fmt: skip
-    head = ["hypothesis and run", "pair", "points", "interval", "p", "p, run in folds", "t-test"]
-    return _table(head, found)
-
-
-def _gap(results: Path, name: str, ours: str, other: str):
-    """Return the row of a gap on means, turned round where it stands the other way."""
-    rows = _rows(results / name)
-    rows = rows[rows["metric"] == "auroc_gap"]
-    for a, b, sign in ((ours, other, 1), (other, ours, -1)):
-        own = rows[(rows["method"] == a) & (rows["compared_with"] == b)]
-        if len(own):
-            row = own.iloc[0].copy()
-            row["lo"], row["value"], row["hi"] = sorted(
-                sign * row[name] for name in ("lo", "value", "hi")
-            )
-            return row
-    raise SystemExit(f"{name} does not compare {ours} with {other}")
-
-
-def _p(p: float) -> str:
+def chance(p: float) -> str:
+    """Return a probability in words."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def transfer(results: Path, name: str) -> list[str]:
-    """Return the AUROC of supervised detectors on the challenge they saw and on the others."""
-    rows = _auroc(_rows(results / name))
-    rows = rows[rows["method"].str.contains("@") & (rows["fold"] == "all")]
-    rows = rows[~rows["challenge"].map(is_mean) & ~rows["challenge_set"].isin(["control", "clean"])]
-    rows = rows.assign(place=_titles(rows))
-    head = ["fitted on", "on it", "mean of the others", "fitted on them", "loss", "lowest of them"]
-    each = rows.groupby(["method", "place"], sort=False)["value"].mean()
-    found = []
-    for method in dict.fromkeys(rows["method"]):
-        detector, _, seen = method.partition("@")
-        others = each[method].drop(seen)
-        theirs = each.reindex([(f"{detector}@{place}", place) for place in others.index]).mean()
-        found.append([f"`{method}`", f"{each[method, seen]:.1f}", f"{others.mean():.1f}",
-                      f"{theirs:.1f}", f"{theirs - others.mean():.1f}",
-                      f"{others.min():.1f} ({others.idxmin()})"])  # fmt: skip
-    return _table(head, found)
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of texts whose index, names of detectors, has become its first column."""
+    return table.fillna("").rename("`{}`".format).rename_axis("detector").reset_index()
 
 
-def roundtrips(results: Path, name: str) -> list[str]:
-    """Return how far detectors on gradients lie above the round trip of each set, where ahead.
-
-    A detector is ahead where none of its supervision (fitted on the challenge, or not) is better.
-    """
-    rows = _auroc(_rows(results / name))
-    rows = rows[(rows["fold"] == "all") & (rows["protocol"] != "random")]
-    each = rows.groupby(["supervision", "challenge", "method"])["value"].mean()
-    trips = sorted(c for c in rows["challenge"].unique() if c.startswith("round_trip:"))
-    found = []
-    for trip in trips:
-        place = trip.partition(":")[2]
-        for supervision in ("none", "training"):
-            if (supervision, place) not in each.index.droplevel(2):
-                continue
-            values = each[supervision, place]
-            method = values.idxmax()
-            if not method.startswith("gradient"):
-                continue
-            gap = values[method] - each[supervision, trip, method]
-            what = "no" if supervision == "none" else "yes"
-            found.append([place, what, f"`{method}`", f"{values[method]:.1f}",
-                          f"{values[method] - gap:.1f}", f"{gap:.1f}"])  # fmt: skip
-    head = ["set", "challenge seen", "first is", "on the set", "round trip", "above it"]
-    return _table(head, found)
+def appendix(tables: Tables, title: str, parts: list[dict[str, str]]) -> str:
+    """Return the text of an appendix."""
+    blocks = [f"# {title}", "Written by `python scripts/findings.py` from the rows of the runs; "
+              "AUROC in percent. [FINDINGS.md](../FINDINGS.md) says what it means."]  # fmt: skip
+    for kind, run in (item for part in parts for item in part.items()):
+        if kind in tables.facts["kinds"]:
+            there = (tables.results / run / "table.md").is_file()
+            name = f"[{run}](../{run}/table.md)" if there else run
+            blocks.append(f"## {name}: {tables.facts['kinds'][kind]}")
+        table = getattr(tables, kind)(run)
+        lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.to_numpy()]
+        blocks.append("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+    return "\n\n".join(blocks) + "\n"
 
 
-def unseen(results: Path, name: str) -> list[str]:
-    """Return what every detector of a transfer has on the challenge it saw, and on all others."""
-    rows = _auroc(_rows(results / name))
-    rows = rows[(rows["fold"] == "all") & ~rows["challenge"].map(is_mean)]
-    rows = rows[~rows["challenge_set"].isin(["control", "clean"])]
-    place = _titles(rows)
-    parts = rows["method"].str.partition("@")
-    own = (parts[2] == place) & (parts[1] == "@")
-    values = rows.assign(detector=parts[0], kind=own.map({True: "own", False: "other"}))
-    wide = values.pivot_table("value", ["detector", "train_seed"], "kind", "mean")
-    found = []
-    for detector, lines in wide.groupby("detector"):
-        others, losses = lines["other"].mean(), lines["own"] - lines["other"]
-        fitted = losses.notna().all()
-        spread = f"{losses.min():.1f} to {losses.max():.1f}" if fitted else ""
-        mean = f"{lines['own'].mean():.1f}" if fitted else ""
-        loss = f"{losses.mean():.1f}" if fitted else ""
-        found.append((others, [f"`{detector}`", mean, f"{others:.1f}", loss, spread]))
-    head = ["detector", "on what it saw", "on what it did not", "loss", "of the networks"]
-    return _table(head, [line for _, line in sorted(found, key=lambda one: -one[0])])
-
-
-def unrelated(results: Path, name: str) -> list[str]:
-    """Return the mean AUROC over the challenges that are no relatives of `gradient_synthetic`'s."""
-    rows = _auroc(_rows(results / name))
-    rows = rows[(rows["fold"] == "all") & ~rows["challenge"].map(is_mean)]
-    rows = rows[rows["challenge_set"].isin(["ood", "corruption", "adversarial"])]
-    rows = rows[rows["protocol"] != "random"]
-    notes = rows["note"].str.contains("gradient_synthetic: fitted on")
-    related = set(rows[notes]["challenge"])
-    rows = rows[~rows["challenge"].isin(related)]
-    means = rows.groupby(["method", "train_seed"])["value"].mean().unstack()
-    head = ["detector", "mean", *(f"network {seed}" for seed in means.columns)]
-    means.insert(0, "mean", means.mean(axis=1))
-    return _table(head, [
-        [f"`{method}`", *(f"{value:.1f}" for value in line)]
-        for method, line in means.sort_values("mean", ascending=False).iterrows()
-        if method in ("gradient_synthetic", "gradient_fused", "energy", "msp")
-    ])  # fmt: skip
-
-
-def costs(results: Path, name: str) -> list[str]:
-    """Return passes, images per second and memory of every detector of a run, quickest first."""
-    rows = _costs_md(results / name / "costs.md")
-    rows = [row for row in rows if row["with passes, images/s"]]
-    each = {row["detector"]: float(row["with passes, images/s"].replace(",", "")) for row in rows}
-    found = [
-        [f"`{row['detector']}`", row["forward"], row["backward"], row["with passes, images/s"],
-         f"{each['msp'] / each[row['detector']]:.1f}", row["peak memory, MiB"]]
-        for row in sorted(rows, key=lambda row: -each[row["detector"]])
-    ]  # fmt: skip
-    head = ["detector", "forward", "backward", "images/s", "time, `msp` = 1", "peak memory, MiB"]
-    return _table(head, found)
-
-
-def _costs_md(path: Path) -> list[dict[str, str]]:
-    """Return the lines of the table of a costs.md, by column."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
-    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    return [dict(zip(header, row)) for row in rows]
-
-
-def layers(results: Path, name: str) -> list[str]:
-    """Return the AUROC of the one-class detector on each part of the network, by challenge."""
-    rows = pd.read_csv(results / f"{name}.csv", keep_default_na=False)
-    rows["auroc_without"] = pd.to_numeric(rows["auroc_without"])
-    challenges = list(dict.fromkeys(rows["challenge"]))
-    found = []
-    for part, own in rows.groupby("part", sort=False):
-        each = own.groupby("challenge")["auroc"].mean()
-        without = "" if part == "all" else f"{own['auroc_without'].mean():.1f}"
-        found.append([part, *(f"{each[c]:.1f}" for c in challenges), f"{each.mean():.1f}", without])
-    return _table(["gradients of", *challenges, "mean", "mean of all others"], found)
-
-
-def fusions(results: Path, name: str) -> list[str]:
-    """Return the AUROC of energy joined with each distance, by challenge, best first."""
-    rows = pd.read_csv(results / f"{name}.csv", keep_default_na=False)
-    rows["auroc_alone"] = pd.to_numeric(rows["auroc_alone"])
-    challenges = list(dict.fromkeys(rows["challenge"]))
-    shown = challenges if len(challenges) <= 6 else []
-    found = []
-    for distance, own in rows.groupby("distance", sort=False):
-        each = own.groupby("challenge")["auroc"].mean()
-        joined = f"energy and `{distance}`" if distance else "energy"
-        alone = f"{own['auroc_alone'].mean():.1f}" if distance else ""
-        line = [joined, *(f"{each[c]:.1f}" for c in shown), f"{each.mean():.1f}", alone]
-        found.append((each.mean(), line))
-    head = ["score", *shown, "mean", "mean of the distance alone"]
-    return _table(head, [line for _, line in sorted(found, key=lambda one: -one[0])])
-
-
-def simulation(results: Path, name: str) -> list[str]:
-    """Return what the comparison of detectors does where the truth is known, in percent."""
-    rows = pd.read_csv(results / f"{name}.csv", dtype=str, keep_default_na=False)
-    head = ["design", "AUROC", "images a side", "interval holds the difference", "of all fits",
-            "two equal ones differ", "of 10", "of 20", "20 with one named before",
-            "two, t-test over folds"]  # fmt: skip
-    shown = [c for c in rows.columns if c not in ("repetitions", "replicates")]
-    found = []
-    for line in rows[shown].to_numpy():
-        design, level, images, *shares = line
-        shares = [f"{float(share):.1f}" if share else "" for share in shares]
-        found.append([design, f"{float(level):.0f}", f"{int(images):,}", *shares])
-    return _table(head, found)
-
-
-TABLES: dict[str, Callable[[Path, str], list[str]]] = {
-    "overview": overview,
-    "means": means,
-    "cells": cells,
-    "pairs": pairs,
-    "hypotheses": hypotheses,
-    "transfer": transfer,
-    "roundtrips": roundtrips,
-    "unseen": unseen,
-    "unrelated": unrelated,
-    "costs": costs,
-    "layers": layers,
-    "fusions": fusions,
-    "simulation": simulation,
-}
-
-
-@cache
-def _rows(folder: Path) -> pd.DataFrame:
-    """Return the rows of a run, read once."""
-    return read_csv(rows_file(folder))
-
-
-def _titles(rows: pd.DataFrame) -> pd.Series:
-    """Return challenge and level of every row in words."""
-    return (rows["challenge"] + " " + rows["level"].replace(NO_LEVEL, "")).str.strip()
-
-
-def _auroc(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows["metric"] == "auroc") & rows["value"].notna()]
-
-
-def _one(rows: pd.DataFrame) -> str:
-    return f"{rows['value'].iloc[0]:.1f}" if len(rows) == 1 else ""
-
-
-def _table(head: list[str], lines: list[list[str]]) -> list[str]:
-    every = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
-    return [f"| {' | '.join(line)} |" for line in every]
+def main(root: Path, check: bool, facts: Path = FACTS) -> int:
+    """Write or check the appendices, and return the exit status."""
+    folder = root / "results" / "appendix"
+    tables = Tables(root / "results", yaml.safe_load(facts.read_text(encoding="utf-8")))
+    faults, known = [], set()
+    for name, one_of in tables.facts["appendices"].items():
+        path = folder / f"{name}.md"
+        text = appendix(tables, one_of["title"], one_of["tables"])
+        known |= set(DECIMAL.findall(text))
+        if not check:
+            folder.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            faults.append(f"{path.relative_to(root)}: it is not what the rows give")
+    for path in (root / "results" / "tables").glob("*.md"):
+        known |= set(DECIMAL.findall(path.read_text(encoding="utf-8")))
+    prose = (root / "results" / "FINDINGS.md").read_text(encoding="utf-8")
+    unknown = [number for number in dict.fromkeys(DECIMAL.findall(prose)) if number not in known]
+    faults += [
+        f"results/FINDINGS.md: {number} stands in no table of an appendix or of the papers"
+        for number in unknown
+    ]
+    print("\n".join(faults) or "results/FINDINGS.md and its appendices: what the rows give",
+          file=sys.stderr if faults else sys.stdout)  # fmt: skip
+    return bool(faults)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-import csv
 import hashlib
 import importlib.util
 import json
 from pathlib import Path
 
+import pandas
 import pytest
 
+from gradbench.report.manifest import seal
 from gradbench.report.table import markdown
 from gradbench.run.rows import frame, read_csv, row, write_csv
 
@@ -24,6 +25,13 @@ ABOUT = {
     },
     "remark": "",
     "command": "gradbench run",
+}
+RUN = {
+    "config": {"backbone": {}, "evaluation": {"seed": 0}, "challenge": {}},
+    "data": {},
+    "time": {"begun": ""},
+    "code": {"version": "0"},
+    "networks": {},
 }
 
 
@@ -75,60 +83,34 @@ def write(folder, seeds=(0,)):
     write_csv(table, folder / "results.csv")
     about = ABOUT | {"accuracy": {str(seed): 0.97 for seed in seeds}}
     (folder / "table.md").write_text(markdown(table, about))
+    (folder / "run.json").write_text(json.dumps(RUN | {"about": about}))
     return folder / "table.md"
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_the_table_of_a_run_passes(check, tmp_path, capsys, seeds):
-    table = write(tmp_path / "results" / "run", seeds)
-    for text in ("4.6e-05 (!)", "0.813", "900", "round_trip:patches", "random"):
-        assert text in table.read_text()
+    write(tmp_path / "results" / "run", seeds)
     assert check(tmp_path) == 0
-    numbers = int(capsys.readouterr().out.split()[0])
-    assert numbers > 50
+    assert "1 runs" in capsys.readouterr().out
 
 
-def test_a_column_of_an_attack_is_its_challenge(check, tmp_path, capsys):
-    """What an attack did stands in rows whose method is the attack's name."""
-    common = {"challenge_set": "adversarial", "challenge": "fgsm", "protocol": "grouped"}
-    common |= {"fold": "all"}
-    found = [
-        row(**common, method="msp", metric="auroc", value=71.2),
-        row(**common, method="fgsm", metric="attack_success", value=90.0),
-    ]
-    folder = tmp_path / "results" / "run"
-    folder.mkdir(parents=True)
-    write_csv(frame(found), folder / "results.csv")
-    table = "| detector | supervision | fgsm |\n| --- | --- | --- |\n| msp | none | {} |\n"
-    (folder / "table.md").write_text(table.format("71.2"))
-    assert check(tmp_path) == 0
-    (folder / "table.md").write_text(table.format("90.0"))
-    assert check(tmp_path) == 1
-    assert "90.0 (msp, fgsm)" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("67.1", "67.2"),  # rounded wrongly
-        ("67.1", "70.1"),  # another detector's
-        ("67.1", "74.1"),  # another level's
-        ("0.813", "0.814"),
-        ("0.0123", "0.0124"),
-        ("4.6e-05", "4.7e-05"),
-        ("| 901 ", "| 902 "),
-        (" 33.6 ", " 30.1 "),  # another challenge's FPR95
-        ("83.1 73.0–75.3", "74.1 73.0–75.3"),  # the number of the other split
-    ],
-)
-def test_a_number_that_is_not_in_its_rows_is_named(check, tmp_path, capsys, right, wrong):
+@pytest.mark.parametrize(("right", "wrong"), [("67.1", "67.2"), ("4.6e-05", "4.7e-05")])
+def test_a_table_that_its_rows_do_not_give_is_named(check, tmp_path, capsys, right, wrong):
     table = write(tmp_path / "results" / "run")
-    text = table.read_text()
-    assert right in text
-    table.write_text(text.replace(right, wrong, 1))
+    table.write_text(table.read_text().replace(right, wrong, 1))
     assert check(tmp_path) == 1
-    number = wrong.strip("| ").split(" ")[0]
-    assert f"results/run/table.md: {number} (" in capsys.readouterr().err
+    assert "results/run/table.md: not what the rows give" in capsys.readouterr().err
+
+
+def test_a_file_that_was_edited_is_named(check, tmp_path, capsys):
+    folder = write(tmp_path / "results" / "run").parent
+    assert seal(folder)
+    assert check(tmp_path) == 0
+    rows = read_csv(folder / "results.csv")
+    rows.loc[0, "value"] += 0.000001
+    write_csv(rows, folder / "results.csv")
+    assert check(tmp_path) == 1
+    assert "results.csv was edited" in capsys.readouterr().err
 
 
 def readme(tmp_path, table, path="results/run/results.csv"):
@@ -140,13 +122,12 @@ HEAD = "| challenge | level | msp | gradient |\n| --- | --- | ---: | ---: |\n"
 
 
 def test_marked_tables_of_the_readme_are_checked_and_others_are_not(check, tmp_path, capsys):
-    write(tmp_path / "results" / "run").unlink()
+    write(tmp_path / "results" / "run")
     readme(tmp_path, HEAD + "| `fog` | 3 | 74.1 73.0–75.3 | **77.1** |")
     assert check(tmp_path) == 0
-    assert capsys.readouterr().out.startswith("4 numbers in 1 tables")
     readme(tmp_path, HEAD + "| `fog` | 3 | 77.1 73.0–75.3 | **77.1** |")
     assert check(tmp_path) == 1
-    assert "README.md: 77.1 (fog, 3, msp) is in no row" in capsys.readouterr().err
+    assert "README.md: 77.1 (fog, msp) is in no row" in capsys.readouterr().err
 
 
 def test_a_mark_without_end_or_without_rows_is_a_fault(check, tmp_path, capsys):
@@ -166,7 +147,7 @@ def test_tables_of_the_papers_are_checked(check, tmp_path, capsys):
     path.parent.mkdir(parents=True)
     path.write_text(to_csv([fill(read_table("saliency"), [])]))
     assert check(tmp_path) == 0
-    assert capsys.readouterr().out.startswith("24 numbers in 1 tables")
+    assert "1 papers' tables" in capsys.readouterr().out
     path.write_text(path.read_text().replace("0.7657", "0.7567", 1))
     assert check(tmp_path) == 1
     assert "0.7567 was not published" in capsys.readouterr().err
@@ -189,45 +170,36 @@ def test_weights_must_have_their_checksum(check, tmp_path, capsys):
     assert "not there" in capsys.readouterr().err
 
 
-RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/results.csv"))
+RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/results.csv.gz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
 def test_no_mark_of_the_committed_results_contradicts_an_interval(folder):
     """The interval of a difference holds zero where Holm's procedure found none, and only there.
 
     Detectors whose own intervals do not meet differ whatever it found.
     """
-    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
-        rows = [r for r in csv.DictReader(file) if r["challenge_set"] not in ("clean", "control")]
-    several = any(row["fold"] == "networks" for row in rows)
-    own = {
-        (row["challenge"], row["level"], row["method"]): tuple(
-            float(row[end] or "nan") for end in ("lo", "hi")
-        )
-        for row in rows
-        if row["metric"] == "auroc" and row["fold"] == ("networks" if several else "all")
-        and row["protocol"] != "random"
-    }  # fmt: skip
-    gaps = [row for row in rows if row["metric"] in ("auroc_difference", "auroc_gap")]
-    assert gaps
-    for gap in gaps:
-        place = gap["challenge"], gap["level"]
-        one, other = own[*place, gap["method"]], own[*place, gap["compared_with"]]
-        apart = one[0] < one[1] < other[0] < other[1] or other[0] < other[1] < one[0] < one[1]
-        alike = float(gap["lo"]) <= 0 <= float(gap["hi"])
-        assert alike == (float(gap["p_holm"]) >= 0.05 and not apart), gap
-        assert float(gap["lo"]) <= float(gap["value"]) <= float(gap["hi"])
-        assert gap["test"] == "paired bootstrap over sources"
+    rows = pandas.read_csv(folder / "results.csv.gz", dtype={"level": str}, low_memory=False)
+    rows = rows[rows["role"].isin(["main", "transfer"])]
+    several = (rows["fold"] == "networks").any()
+    own = rows[(rows["metric"] == "auroc") & (rows["fold"] == ("networks" if several else "all"))]
+    own = own.set_index(["challenge", "level", "method"])[["lo", "hi"]]
+    gaps = rows[rows["metric"].isin(["auroc_difference", "auroc_gap"])]
+    assert len(gaps)
+    one = own.reindex(pandas.MultiIndex.from_frame(gaps[["challenge", "level", "method"]]))
+    names = ["challenge", "level", "compared_with"]
+    other = own.reindex(pandas.MultiIndex.from_frame(gaps[names]))
+    lo, hi = (pandas.concat([x.reset_index(drop=True) for x in (one[end], other[end])], axis=1)
+              for end in ("lo", "hi"))  # fmt: skip
+    apart = (lo < hi).all(axis=1) & (hi.min(axis=1) < lo.max(axis=1))
+    gaps = gaps.reset_index(drop=True)
+    alike = (gaps["lo"] <= 0) & (gaps["hi"] >= 0)
+    assert (alike == ((gaps["p_holm"] >= 0.05) & ~apart)).all()
+    assert ((gaps["lo"] <= gaps["value"]) & (gaps["value"] <= gaps["hi"])).all()
+    assert (gaps["test"] == "paired bootstrap over sources").all()
 
 
-@pytest.mark.parametrize("name", ["quickstart", "ood_cifar10", "ood_cifar10_near"])
-def test_committed_tables_are_what_their_rows_give(name):
-    folder = ROOT / "results" / name
-    about = json.loads((folder / "run.json").read_text())["about"]
-    table = markdown(read_csv(folder / "results.csv"), about)
-    assert table == (folder / "table.md").read_text(encoding="utf-8")
-
-
+@pytest.mark.slow
 def test_what_is_committed_here_passes(check, capsys):
     assert check(ROOT) == 0, capsys.readouterr().err

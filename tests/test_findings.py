@@ -8,24 +8,21 @@ import pytest
 from gradbench.run.rows import frame, row, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = """\
-Fused reaches {shown}, level 3 of 40 cells.
-<!-- findings: means:far -->
-<!-- /findings -->
-<!-- findings: pairs:far -->
-<!-- /findings -->
-<!-- findings: transfer:across -->
-<!-- /findings -->
-<!-- findings: unseen:across -->
-<!-- /findings -->
-<!-- findings: unrelated:own -->
-<!-- /findings -->
-<!-- findings: overview:far=far,own=own -->
-<!-- /findings -->
-<!-- findings: roundtrips:trips -->
-<!-- /findings -->
-<!-- findings: costs:far -->
-<!-- /findings -->
+FACTS = """
+appendices:
+  one:
+    title: One
+    tables:
+      - {detectors: far}
+      - {pairs: far}
+      - {transfer: across}
+      - {unseen: across}
+      - {unrelated: own}
+  two: {title: Two, tables: [{roundtrips: trips}, {costs: far}, {overview: both}]}
+kinds: {detectors: mean AUROC}
+overviews: {both: {far: far, own: own}}
+pairs: [[gradient_fused, knn], [gradient_fused, vim]]
+hypotheses: []
 """
 COSTS = """\
 # Costs
@@ -43,11 +40,18 @@ def main():
     spec = importlib.util.spec_from_file_location("findings", ROOT / "scripts" / "findings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return lambda root, check: module.main(root, check, root / "facts.yaml")
 
 
 def auroc(challenge, method, value, seed=0, fold="all", **more):
-    given = {"challenge_set": "ood", "metric": "auroc", "lo": value - 1, "hi": value + 1, **more}
+    given = {
+        "challenge_set": "ood",
+        "metric": "auroc",
+        "role": "main",
+        "lo": value - 1,
+        "hi": value + 1,
+        **more,
+    }
     return row(challenge=challenge, method=method, value=value, train_seed=seed, fold=fold, **given)
 
 
@@ -59,9 +63,9 @@ def root(tmp_path):
             (("gradient_fused", 95.1), ("knn", 94.5))]  # fmt: skip
     far += [auroc("mean:ood", "gradient_fused", 0.6, None, metric="auroc_gap",
                   compared_with="knn", p=0.0123, p_holm=0.0246)]  # fmt: skip
-    across = [auroc(c, f"gradient@{s}", v) for s, c, v in
+    across = [auroc(c, f"gradient@{s}", v, role="transfer") for s, c, v in
               (("svhn", "svhn", 99.0), ("svhn", "fgsm", 61.0), ("svhn", "fog", 70.2))]  # fmt: skip
-    across += [auroc(c, f"gradient@{s}", v) for s, c, v in
+    across += [auroc(c, f"gradient@{s}", v, role="transfer") for s, c, v in
                (("fgsm", "fgsm", 91.0), ("fgsm", "svhn", 80.0), ("fgsm", "fog", 60.0),
                 ("fog", "fog", 80.2), ("fog", "svhn", 70.0), ("fog", "fgsm", 50.0))]  # fmt: skip
     across += [auroc(c, "msp", v) for c, v in (("svhn", 70.0), ("fgsm", 66.0), ("mean:ood", 68.0))]
@@ -72,46 +76,47 @@ def root(tmp_path):
            auroc("mean:ood", "msp", 57.0)]  # fmt: skip
     trips = [auroc(c, m, v, supervision=s) for c, m, v, s in
              (("svhn", "gradient_fused", 96.0, "none"), ("svhn", "knn", 95.0, "none"),
-              ("svhn", "gradient", 99.0, "training"), ("svhn", "lid", 99.5, "training"),
-              ("round_trip:svhn", "gradient_fused", 60.5, "none"),
-              ("round_trip:svhn", "knn", 50.0, "none"),
-              ("round_trip:svhn", "gradient", 95.0, "training"))]  # fmt: skip
+              ("svhn", "gradient", 99.0, "training"), ("svhn", "lid", 99.5, "training"))
+             ]  # fmt: skip
+    trips += [auroc("round_trip:svhn", m, v, supervision=s, role="round_trip") for m, v, s in
+              (("gradient_fused", 60.5, "none"), ("knn", 50.0, "none"),
+               ("gradient", 95.0, "training"), ("lid", 90.0, "training"))]  # fmt: skip
     for name, rows in (("far", far), ("across", across), ("own", own), ("trips", trips)):
         (tmp_path / "results" / name).mkdir(parents=True)
         write_csv(frame(rows), tmp_path / "results" / name / "results.csv")
     (tmp_path / "results" / "far" / "costs.md").write_text(COSTS)
-    (tmp_path / "results" / "FINDINGS.md").write_text(TEXT.format(shown="95.1"))
+    (tmp_path / "facts.yaml").write_text(FACTS)
+    (tmp_path / "results" / "FINDINGS.md").write_text("Fused reaches 95.1 in 40 cells.\n")
     return tmp_path
 
 
-def test_tables_are_filled_and_agree_afterwards(main, root, capsys):
-    assert main(root, check=True) == 1  # empty tables are not what the rows give
+def test_appendices_are_written_and_agree_afterwards(main, root):
+    assert main(root, check=True) == 1  # there are none
     assert main(root, check=False) == 0
-    text = (root / "results" / "FINDINGS.md").read_text()
+    text = (root / "results" / "appendix" / "one.md").read_text()
     assert "| `gradient_fused` | 95.1 | 94.1 to 96.1 | 96.0 | 94.2 |" in text
     assert text.index("`gradient_fused` | 95.1") < text.index("`knn` | 94.5")
     assert "| `gradient_fused` minus `knn` | +0.6 | -0.4 to +1.6 | p = 0.025 |" in text
     assert "| `gradient@svhn` | 99.0 | 65.6 | 85.6 | 20.0 | 61.0 (fgsm) |" in text
     assert "| `msp` |  | 68.0 |  |  |\n| `gradient` | 90.1 | 65.2 | 24.9 | 24.9 to 24.9 |" in text
     assert "| `gradient_synthetic` | 62.0 | 62.0 |\n| `msp` | 61.5 | 61.5 |" in text
-    assert (
-        "| `gradient_fused` | **95.1** |  |\n| `knn` | 94.5 |  |\n| `msp` |  | **57.0** |" in text
-    )
-    trips = text.partition("roundtrips:trips -->")[2].partition("<!--")[0]
-    assert "| svhn | no | `gradient_fused` | 96.0 | 60.5 | 35.5 |" in trips
-    assert "yes" not in trips  # there lid is first, which is no detector of gradients
+    text = (root / "results" / "appendix" / "two.md").read_text()
+    assert "| `gradient_fused` | **95.1** |  |" in text
+    assert "| `msp` |  | **57.0** |" in text
+    assert "| svhn | no | `gradient_fused` | 96.0 | 60.5 | 35.5 |" in text
+    assert "yes" not in text  # there lid is first, which does not read gradients
     assert "| `msp` | 1 | 0 | 1,200 | 1.0 | 3.2 |\n| `odin` | 2 | 1 | 300 | 4.0 | 90.0 |" in text
     assert main(root, check=True) == 0
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
-    [("| 95.1 |", "| 95.2 |", "not what the rows give"),
-     ("reaches 95.1", "reaches 98.7", "98.7 stands in none")],
+    ("file", "old", "new", "says"),
+    [("appendix/one.md", "| 95.1 |", "| 95.2 |", "not what the rows give"),
+     ("FINDINGS.md", "reaches 95.1", "reaches 98.7", "98.7 stands in no")],
 )  # fmt: skip
-def test_a_wrong_number_is_found(main, root, capsys, old, new, says):
+def test_a_wrong_number_is_found(main, root, capsys, file, old, new, says):
     main(root, check=False)
-    path = root / "results" / "FINDINGS.md"
+    path = root / "results" / file
     path.write_text(path.read_text().replace(old, new))
     assert main(root, check=True) == 1
     assert says in capsys.readouterr().err

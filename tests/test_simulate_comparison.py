@@ -60,10 +60,10 @@ def test_the_rows_kept_are_those_of_the_settings(script):
 
 
 def test_what_is_said_of_the_shares_is_what_was_measured():
-    """Ranges over all settings stand in FOOTGUNS.md, rounded outwards."""
+    """Ranges over all settings stand in docs/FOOTGUNS.md, rounded outwards."""
     with open(ROOT / "results" / "simulation_comparison.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    text = " ".join((ROOT / "FOOTGUNS.md").read_text(encoding="utf-8").split())
+    text = " ".join((ROOT / "docs/FOOTGUNS.md").read_text(encoding="utf-8").split())
     for name, words in {
         "row_2": "in {} of rows of two",
         "row_10": "in {} of ten",

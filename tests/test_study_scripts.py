@@ -31,8 +31,7 @@ def carried_out(folder: Path, name: str) -> list[dict[str, str]]:
     """Run a script on the store of the run, and return the rows that it wrote."""
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.syspath_prepend(SCRIPTS)
-        module = importlib.import_module(name)
-        module.main(Path(f"{name}.csv"), list(WORDS))
+        importlib.import_module("studies").main(name, Path(f"{name}.csv"), list(WORDS))
     with open(folder / f"{name}.csv", newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 

@@ -18,8 +18,8 @@ def keep_freed_memory() -> bool:
     """Keep freed memory for the next tensor instead of giving it back to the system at once.
 
     Every pass over a batch asks for the same large blocks again; fetching them anew, page by page,
-    took a third of a forward pass on the CPU (`scripts/freed_memory.py`). Results do not change.
-    Settings of the user (`MALLOC_…`, `GLIBC_TUNABLES`) stay as they are.
+    took a third of a forward pass on the CPU (`scripts/benchmarks/freed_memory.py`). Results do not
+    change. Settings of the user (`MALLOC_…`, `GLIBC_TUNABLES`) stay as they are.
 
     Returns:
         Whether the C library knows how and took the settings.

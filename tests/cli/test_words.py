@@ -132,7 +132,9 @@ UNQUOTED = re.compile(r"(?<![\w'\".\[])\+?[a-z_]+(?:\.[a-z_]+)*=[^\sA-Z'\"`|]*[\
 """A setting with a bracket or brace that bash or zsh would read themselves."""
 
 
-@pytest.mark.parametrize("name", ["README.md", "FOOTGUNS.md", "CONTRIBUTING.md", *COMMANDS, ""])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/FOOTGUNS.md", "CONTRIBUTING.md", *COMMANDS, ""]
+)
 def test_what_is_written_to_be_pasted_stands_in_quotes(name):
     if name.endswith(".md"):
         text = (Path(__file__).parents[2] / name).read_text(encoding="utf-8")
