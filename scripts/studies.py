@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from gradbench.backbones.trained_network import load_or_train
-from gradbench.cli.words import braced
+from gradbench.cli.composing import for_hydra
 from gradbench.config import compose
 from gradbench.data.dataset import MissingData
 from gradbench.methods.base import Samples
@@ -112,7 +112,7 @@ def auroc(scores: np.ndarray | pd.Series, abnormal: np.ndarray) -> float:
 def main(study: str, path: Path, words: list[str]) -> None:
     """Carry out a study on every network of an experiment and write its rows."""
     rows_of, detectors = STUDIES[study]
-    experiment = read(compose([*map(braced, words), f"detectors=[{','.join(detectors)}]"]))
+    experiment = read(compose([*map(for_hydra, words), f"detectors=[{','.join(detectors)}]"]))
     images = clean_images(experiment)
     store = Store(Path(experiment.config["store"]).expanduser())
     found = []
