@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
 GROUPS = (
-    *("backbone", "dataset", "challenge", "output", "detector", "protocol", "experiment"),
+    *("backbone", "dataset", "challenge", "output", "detector", "protocol", "task", "experiment"),
     "launcher",
 )
-CHOSEN = ("backbone", "dataset", "protocol", "experiment", "launcher")
+CHOSEN = ("backbone", "dataset", "protocol", "task", "experiment", "launcher")
 """Groups of which a run takes one member, by `group=NAME`."""
-INSIDE = ("backbone", "dataset", "protocol")
+INSIDE = ("backbone", "dataset", "protocol", "task")
 """Groups whose chosen member is a section of the configuration."""
 
 From0 = Annotated[int, Meta(ge=0)]
@@ -219,6 +219,7 @@ class Settings(Section):
     backbone: BackboneFile = ABSENT
     dataset: DatasetFile = ABSENT
     protocol: MemberFile = ABSENT
+    task: MemberFile = ABSENT
 
 
 def every_setting() -> list[str]:

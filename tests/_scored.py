@@ -10,9 +10,8 @@ from PIL import Image
 from gradbench.backbones.trained_network import load_or_train
 from gradbench.config import compose
 from gradbench.data.in_distribution import load_in_distribution
-from gradbench.pipeline import order
-from gradbench.run.experiment import read
-from gradbench.run.trial import Trial
+from gradbench.run.context import NetworkContext, network_request
+from gradbench.run.experiment import build_experiment
 from gradbench.store import Store
 
 UNSUPERVISED = ("msp", "knn", "gradient_oneclass", "odin_fixed")
@@ -35,11 +34,11 @@ def finished(base: Path) -> Path:
     return folder
 
 
-def world(folder: Path) -> Trial:
+def world(folder: Path) -> NetworkContext:
     """Return network, images and store of the run."""
     torch.set_num_threads(1)
-    experiment = read(compose(WORDS))
+    experiment = build_experiment(compose(WORDS))
     store = Store(folder / "store")
     images = load_in_distribution(experiment.dataset, experiment.data, experiment.config["limit"])
-    f = load_or_train(order(experiment, images, 0), images.train, images.test, store)
-    return Trial(experiment, images, f, 0, store)
+    f = load_or_train(network_request(experiment, images, 0), images.train, images.test, store)
+    return NetworkContext(experiment, images, f, 0, store)

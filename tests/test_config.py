@@ -11,7 +11,7 @@ from gradbench.challenges.corruptions.noise import GaussianNoise
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import GROUPS, compose, expand, group_files, load_member
 from gradbench.errors import GradbenchError
-from gradbench.run.experiment import read
+from gradbench.run.experiment import build_experiment
 from gradbench.support.instantiate import instantiate
 
 NOISE = "gradbench.challenges.corruptions.noise.GaussianNoise"
@@ -189,12 +189,12 @@ def test_compose_with_overrides_and_a_folder_of_the_user(tmp_path):
     config = compose(["experiment=own", "backbone=small_cnn", "seeds=[1,2]"], [tmp_path])
     assert config["name"] == "own"
     assert config["backbone"]["name"] == "small_cnn"
-    assert read(config, [tmp_path]).seeds == (1, 2)
+    assert build_experiment(config, [tmp_path]).seeds == (1, 2)
 
 
 @pytest.mark.parametrize("name", sorted(group_files("experiment")))
 def test_every_experiment_can_be_read(name):
-    experiment = read(compose([f"experiment={name}"]))
+    experiment = build_experiment(compose([f"experiment={name}"]))
     assert experiment.name == name
     assert experiment.cells
     assert "logits" in experiment.reads
@@ -207,7 +207,7 @@ def test_every_experiment_can_be_read(name):
 
 
 def test_an_experiment_as_objects(config):
-    experiment = read(config)
+    experiment = build_experiment(config)
     assert [cell.title for cell in experiment.cells] == [
         "patches",
         *(f"gaussian_noise {level}" for level in range(1, 6)),
@@ -229,14 +229,14 @@ def test_an_experiment_as_objects(config):
     [({"levels": [1, 3]}, [1, 3]), ({"level": 2}, [2]), ({"level": 4, "levels": [1]}, [4])],
 )
 def test_levels_choose_among_those_of_challenges_that_have_some(config, keys, levels):
-    cells = read(config | keys).cells
+    cells = build_experiment(config | keys).cells
     assert [c.level for c in cells if c.name == "gaussian_noise"] == levels
     assert [c.level for c in cells if c.name != "gaussian_noise"] == [None, None]
 
 
 def test_seeds(config):
-    assert read(config | {"seed": 3}).seeds == (3,)
-    assert read(config | {"seed": 3, "seeds": [0, 5]}).seeds == (0, 5)
+    assert build_experiment(config | {"seed": 3}).seeds == (3,)
+    assert build_experiment(config | {"seed": 3, "seeds": [0, 5]}).seeds == (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -304,11 +304,13 @@ def test_what_is_refused_before_any_work(config, key, value, text):
         place = place[group]
     assert last in place
     place[last] = value
-    assert text in error(read, config)
+    assert text in error(build_experiment, config)
 
 
 def test_a_detector_of_the_user_that_cannot_be_imported(config, mine):
-    assert "cannot be imported" in error(read, config | {"detectors": ["nowhere"]}, [mine])
+    assert "cannot be imported" in error(
+        build_experiment, config | {"detectors": ["nowhere"]}, [mine]
+    )
 
 
 def test_device():
@@ -319,8 +321,8 @@ def test_device():
 
 def test_a_checkpoint_of_every_seed():
     words = ["experiment=quickstart", "seeds=[3,4]", "backbone.checkpoint='f-{seed}.pt'"]
-    experiment = read(compose(words))
+    experiment = build_experiment(compose(words))
     assert [experiment.backbone(s)["checkpoint"] for s in (3, 4)] == ["f-3.pt", "f-4.pt"]
     assert "write {seed} where its seed stands" in error(
-        read, compose([*words[:2], "backbone.checkpoint=f.pt"])
+        build_experiment, compose([*words[:2], "backbone.checkpoint=f.pt"])
     )

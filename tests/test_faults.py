@@ -219,7 +219,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gradbench.pipeline.run", stop)
+    monkeypatch.setattr("gradbench.run.run.run", stop)
     ran = gradbench("run", *TINY, cwd=tmp_path)
     assert ran.code == 130
     assert ran.err == "gradbench: stopped; the same command goes on from here\n"

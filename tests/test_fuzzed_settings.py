@@ -24,7 +24,7 @@ from gradbench.config import (
     resolve_references,
 )
 from gradbench.errors import GradbenchError, printable
-from gradbench.run.experiment import read
+from gradbench.run.experiment import build_experiment
 
 VALUES = (
     *("true", "1", "-1", "0", "1e3", "2.5", "null", "[]", "[[]]", "[[1]]", "{}", "{a: 1}", "x"),
@@ -94,7 +94,7 @@ def sentence(cfg, line: str) -> str | None:
             ConfigLoaderImpl._apply_overrides_to_config(overrides, changed)
         config = resolve_references(changed)
         check_settings(config)
-        read(config)
+        build_experiment(config)
     except GradbenchError as fault:
         return str(fault)
     return None

@@ -14,10 +14,9 @@ from gradbench.backbones.trained_network import load_or_train
 from gradbench.config import compose
 from gradbench.data.in_distribution import load_in_distribution
 from gradbench.outputs.read import compute_outputs
-from gradbench.pipeline import order
-from gradbench.run.experiment import read
-from gradbench.run.judging import judge
-from gradbench.run.trial import Trial
+from gradbench.run.context import NetworkContext, network_request
+from gradbench.run.experiment import build_experiment
+from gradbench.run.fitting import fold_scores
 from gradbench.store import Store
 from gradbench.support.instantiate import instantiate
 
@@ -46,11 +45,11 @@ def rebuilt(finished, told):
 def world(finished):
     """Return experiment, store, network and clean images of the run; nothing is made for them."""
     torch.set_num_threads(1)
-    experiment = read(compose(SMALL))
+    experiment = build_experiment(compose(SMALL))
     store = Store(finished / "store")
     images = load_in_distribution(experiment.dataset, experiment.data, experiment.config["limit"])
-    f = load_or_train(order(experiment, images, 0), images.train, images.test, store)
-    return Trial(experiment, images, f, 0, store)
+    f = load_or_train(network_request(experiment, images, 0), images.train, images.test, store)
+    return NetworkContext(experiment, images, f, 0, store)
 
 
 def test_the_network_gives_the_logits_of_the_run(told, rebuilt, world):
@@ -85,14 +84,14 @@ def test_a_kept_detector_gives_the_scores_of_the_first_fold(finished, told, worl
     detector = instantiate("detector", entry["name"], entry["config"]).load(state)
 
     (cell,) = (c for c in world.experiment.cells if c.title == title)
-    sides = [world.normal, world.look(world.challenge(cell).images)]
-    judged = judge(world, entry["name"], *sides)
+    sides = [world.normal, world.read_outputs(world.challenge(cell).images)]
+    kept = fold_scores(world, entry["name"], *sides, world.experiment.protocol)
+    first = kept.folds()[0]
     assert world.store.made == []
-    groups = [side.images.groups for side in sides]
-    fold = world.experiment.protocol.folds(*groups, 0)[0].measure
+    fold = kept.parts[0]
     for side, index, scores in (
-        (sides[0], fold.normal, judged.scores[0].normal),
-        (sides[1], fold.abnormal, judged.scores[0].abnormal),
+        (sides[0], fold.normal, first.normal),
+        (sides[1], fold.abnormal, first.abnormal),
     ):
         again = detector.score({n: v[torch.from_numpy(index)] for n, v in side.outputs.items()})
         assert again.double().tolist() == scores.tolist()

@@ -18,7 +18,7 @@ def processes():
     """Return a maker of processes that have the heavy libraries loaded, and no threads yet."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gradbench.pipeline", "gradbench.report.run_folder"])
+    context.set_forkserver_preload(["gradbench.run.run", "gradbench.report.run_folder"])
     return context
 
 

@@ -6,9 +6,9 @@ import threading
 import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, one_sentence, reference, same_results
 
-from gradbench import pipeline
 from gradbench.report import claim
 from gradbench.report.manifest import listed
+from gradbench.run.run import run as carry_out
 from gradbench.support.locks import file_lock
 
 
@@ -81,16 +81,15 @@ def test_another_configuration_is_refused_and_one_more_detector_is_not(finished,
 def test_a_folder_that_became_another_runs_meanwhile(finished, tmp_path, monkeypatch):
     here = copy_of(finished, tmp_path)
     (here / "run").rename(here / "first")
-    work = pipeline.run
 
     def slow(experiment, store):
         copy_of(here / "first", here / "run")
         told = json.loads((here / "run/run.json").read_text())
         told["config"]["name"] = "theirs"
         (here / "run/run.json").write_text(json.dumps(told))
-        return work(experiment, store)
+        return carry_out(experiment, store)
 
-    monkeypatch.setattr("gradbench.pipeline.run", slow)
+    monkeypatch.setattr("gradbench.run.run.run", slow)
     sentence = one_sentence(gradbench("run", *TINY, cwd=here))
     assert sentence.startswith("run holds the run theirs, and this run, quickstart, is another")
     assert not (here / "run/.gradbench-part").exists()

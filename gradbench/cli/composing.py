@@ -141,7 +141,7 @@ def _check_override(text: str, words: Sequence[str], dirs: Sequence[Path], sweep
         _check_choice(override, text, dirs)
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP and key not in CHOSEN:
         raise GradbenchError(
-            f"{text}: glob chooses among the members of {', '.join(CHOSEN[:4])}; write the "
+            f"{text}: glob chooses among the members of {', '.join(CHOSEN[:5])}; write the "
             f"values of {key} one by one"
         )
     if key in FOLDERS and override.value() in (None, ""):

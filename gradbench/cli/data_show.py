@@ -61,12 +61,12 @@ def main(args: Namespace) -> None:
         return
     config = compose(args.words, args.config_dir)
     with step("loading libraries"):
-        from gradbench.run.experiment import read
+        from gradbench.run.experiment import build_experiment
         from gradbench.showing.challenges import show_challenge
         from gradbench.showing.sets import show_set
         from gradbench.store import Store
 
-    experiment = read(config, args.config_dir)
+    experiment = build_experiment(config, args.config_dir)
     _make_folder(out)
     store = Store(Path(config["store"]).expanduser())
     with step(f"drawing {out.name}"):

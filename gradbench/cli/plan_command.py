@@ -28,11 +28,11 @@ def main(args: Namespace) -> None:
         return
     config = compose(args.words, args.config_dir)
     with step("loading libraries"):
-        from gradbench.planning.plan import plan
-        from gradbench.run.experiment import read
+        from gradbench.run.experiment import build_experiment
+        from gradbench.run.plan import plan
         from gradbench.store import Store
 
-    experiment = read(config, args.config_dir)
+    experiment = build_experiment(config, args.config_dir)
     warn_of_replaced_members(args.config_dir)
     with step("planning"):
         lines = plan(experiment, Store(Path(config["store"]).expanduser()))

@@ -59,15 +59,15 @@ def carry_out(
         words: behind `gradbench run`, noted as the command.
     """
     with step("loading libraries"):
-        from gradbench.pipeline import run
         from gradbench.report import provenance
         from gradbench.report.run_folder import RunFolder, terminal
-        from gradbench.run.experiment import read
+        from gradbench.run.experiment import build_experiment
+        from gradbench.run.run import run
         from gradbench.store import Store
         from gradbench.support.memory import keep_freed_memory
 
     keep_freed_memory()
-    experiment = read(config, dirs)
+    experiment = build_experiment(config, dirs)
     warn_of_replaced_members(dirs)
     folder = RunFolder(out, experiment.config)  # told before hours of work: unwritable, another run
     store = Store(Path(config["store"]).expanduser(), provenance.code())

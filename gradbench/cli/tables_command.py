@@ -196,8 +196,8 @@ def _plan(
 ) -> None:
     """Print what is missing, why, and what the runs would take."""
     from gradbench.cli.composing import hydra_faults
-    from gradbench.planning.forecast import forecast
     from gradbench.report.papers.missing import summary
+    from gradbench.run.plan import forecast
 
     for one in filled:
         print("\n".join(summary(one)), end="\n\n")

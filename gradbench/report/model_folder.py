@@ -14,9 +14,9 @@ from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.data.picture import Resampling
 from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import built_in
+from gradbench.run.controls import KEPT
 from gradbench.run.fitting import learns
 from gradbench.run.results import Results
-from gradbench.run.thresholds import KEPT
 from gradbench.store import file_digest
 from gradbench.support.code_keys import UNREAD, code_key
 from gradbench.support.instantiate import imported_targets

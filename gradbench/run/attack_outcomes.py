@@ -1,8 +1,11 @@
-"""What an attack did, as numbers for rows."""
+"""The outcome of an attack as rows: counts, success, and the size of its perturbations."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gradbench.run.rows import row
 
 if TYPE_CHECKING:
     from gradbench.challenges.produce import AttackOutcome
@@ -10,8 +13,8 @@ if TYPE_CHECKING:
 FOOLED = "of those, taken for another class after"
 
 
-class Deed(NamedTuple):
-    """One number: what it is, its value and unit, of how many images, and a note."""
+class AttackNumber(NamedTuple):
+    """One number of an attack, with its unit, the count of images behind it, and a note."""
 
     metric: str
     value: float
@@ -20,7 +23,7 @@ class Deed(NamedTuple):
     note: str
 
 
-def deeds(attack: AttackOutcome) -> list[Deed]:
+def attack_numbers(attack: AttackOutcome) -> list[AttackNumber]:
     """Return counts, success in percent, and the size of the perturbations.
 
     Sizes are those of all images and of the successful ones, none of the latter without success.
@@ -29,10 +32,12 @@ def deeds(attack: AttackOutcome) -> list[Deed]:
     successful = int(attack.success.sum())
     rate = 100 * successful / correct if correct else float("nan")
     found = [
-        Deed("attempted", attempted, "images", attempted, ""),
-        Deed("correct", correct, "images", attempted, "classified correctly before"),
-        Deed("successful", successful, "images", correct, FOOLED),
-        Deed("attack_success", rate, "percent", correct, "of images classified correctly before"),
+        AttackNumber("attempted", attempted, "images", attempted, ""),
+        AttackNumber("correct", correct, "images", attempted, "classified correctly before"),
+        AttackNumber("successful", successful, "images", correct, FOOLED),
+        AttackNumber(
+            "attack_success", rate, "percent", correct, "of images classified correctly before"
+        ),
     ]
     unit = "pixels in [0, 1]"
     for end, of, rows, count in (
@@ -41,6 +46,26 @@ def deeds(attack: AttackOutcome) -> list[Deed]:
     ):
         if count:
             l2, linf = float(attack.l2[rows].mean()), float(attack.linf[rows].max())
-            found.append(Deed(f"l2{end}", l2, unit, count, f"mean over {of}"))
-            found.append(Deed(f"linf{end}", linf, unit, count, f"largest of all {of}"))
+            found.append(AttackNumber(f"l2{end}", l2, unit, count, f"mean over {of}"))
+            found.append(AttackNumber(f"linf{end}", linf, unit, count, f"largest of all {of}"))
     return found
+
+
+def attack_rows(numbers: Iterable[AttackNumber], common: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of an attack's numbers; `common` names network and challenge."""
+    return [
+        row(
+            **common,
+            role="attack",
+            challenge_set="adversarial",
+            source="generated",
+            method=common["challenge"],
+            fold="all",
+            metric=number.metric,
+            value=float(number.value),
+            n_abnormal=number.count,
+            unit=number.unit,
+            note=number.note,
+        )
+        for number in numbers
+    ]

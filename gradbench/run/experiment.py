@@ -19,22 +19,24 @@ from gradbench.challenges.checked import UnusableChallenge, checked_challenge
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import check_settings, expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.in_distribution import ALL, TRAINED_ON, WITHOUT_HOLD_OUT
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.protocols.base import Protocol, random_name
 from gradbench.run.rows import is_mean
-from gradbench.run.settings import check_trained_on, levels, seeds
 from gradbench.support.code_keys import is_external
 from gradbench.support.instantiate import instantiate
 from gradbench.support.text import format_value
+from gradbench.tasks.base import Task
+from gradbench.tasks.detection import Detection
 
 SEED = "{seed}"
 """Stands in `backbone.checkpoint` for each of several seeds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One challenge at one level.
 
@@ -70,6 +72,7 @@ class Experiment:
         devices: to train and extract on; all else is done on the first.
         left_out: supervision of each detector that the protocol does not measure.
         refused: why a detector whose class is from outside cannot be measured at all.
+        task: the targets of predictions, and their measures.
     """
 
     config: Mapping[str, Any]
@@ -83,6 +86,7 @@ class Experiment:
     devices: tuple[torch.device, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    task: Task = field(default_factory=Detection)
 
     @property
     def name(self) -> str:
@@ -152,19 +156,19 @@ class Experiment:
         return sorted({name for d in self.detectors for name in self.detector(d).reads})
 
 
-def read(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
+def build_experiment(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Experiment:
     """Turn a resolved configuration into an experiment.
 
     Raises:
         GradbenchError: for an unknown name, a wrong type or a value out of range.
     """
     try:
-        return _read(config, dirs)
+        return _build(config, dirs)
     except OSError as fault:  # of a path that no file can have
         raise GradbenchError(f"{format_value(fault.filename)}: {fault.strerror}") from fault
 
 
-def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
+def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
     dirs = tuple(Path(folder) for folder in dirs)
     check_settings(config)
     name = config["dataset"].get("name") or "dataset"
@@ -189,17 +193,18 @@ def _read(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
             "another name"
         )
     check_network(config["backbone"])
-    check_trained_on(config["backbone"])
+    _check_trained_on(config["backbone"])
     experiment = Experiment(
         config=config,
         dirs=dirs,
         dataset=dataset,
-        cells=tuple(_cells(challenges, levels(config))),
+        cells=tuple(_cells(challenges, _levels(config))),
         detectors={name: what for name, what in detectors.items() if name not in left_out},
         protocol=protocol,
+        task=instantiate("task", config["task"].get("name") or "task", config["task"], base=Task),
         left_out=left_out,
         refused=refused,
-        seeds=tuple(seeds(config)),
+        seeds=tuple(_seeds(config)),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
         devices=find_devices(config["device"], config["devices"]),
     )
@@ -283,3 +288,53 @@ def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):
         for level in challenge.levels if levels is None else levels:
             challenge.check_level(level)
             yield Cell(name, challenge, level)
+
+
+def _levels(config: Mapping[str, Any]) -> list[int] | None:
+    """Return the levels that are asked for, None for all.
+
+    Raises:
+        GradbenchError: unless each of them stands there once.
+    """
+    key = "levels" if config["level"] is None else "level"
+    return None if config[key] is None else _each_once(key, config[key])
+
+
+def _seeds(config: Mapping[str, Any]) -> list[int]:
+    """Return the seeds of the networks.
+
+    Raises:
+        GradbenchError: unless each of them stands there once.
+    """
+    key = "seed" if config["seeds"] is None else "seeds"
+    return _each_once(key, config[key])
+
+
+def _each_once(key: str, value: int | list[int]) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise GradbenchError(f"{key}=[]: write whole numbers from 0, for example '{key}=[1,3,5]'")
+    if len(set(values)) < len(values):
+        raise GradbenchError(f"{key}={value}: a number stands there twice")
+    return values
+
+
+def _check_trained_on(backbone: Mapping[str, Any]) -> None:
+    """Refuse a `backbone.trained_on` that says nothing, or nothing that can be meant.
+
+    Raises:
+        GradbenchError: naming the valid choices.
+    """
+    said = backbone.get("trained_on")
+    if said is None:
+        return
+    if not isinstance(said, str) or not said:
+        raise GradbenchError(
+            f"{TRAINED_ON}={said}: choose {ALL}, {WITHOUT_HOLD_OUT}, or a file that lists the "
+            "names of the images"
+        )
+    if not backbone.get("checkpoint"):
+        raise GradbenchError(
+            f"{TRAINED_ON}={said} is said of a network from backbone.checkpoint=FILE, and there is "
+            "none: gradbench trains its own without the hold-out"
+        )

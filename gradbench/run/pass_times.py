@@ -13,33 +13,33 @@ from gradbench.gradients.memory import in_chunks
 from gradbench.methods.base import BANK_EXTRAS, Detector
 from gradbench.outputs.base import Output
 from gradbench.outputs.read import BATCH, compute_outputs
+from gradbench.run.context import NetworkContext
 from gradbench.run.results import Results
-from gradbench.run.trial import Trial
 from gradbench.store import Key
 from gradbench.support.progress import step
 
 VERSION = 1
 
 
-def measure(trial: Trial, results: Results) -> None:
+def time_passes(context: NetworkContext, results: Results) -> None:
     """Time the passes of one batch for every detector of the run, once it is fitted.
 
     Detectors that take the same passes share one product.
     """
-    batch = trial.images.normal.select(range(min(BATCH, len(trial.images.normal))))
-    inputs = {"weights": trial.f.weights, "images": batch.fingerprint}
-    for name in trial.experiment.detectors:
-        detector = costliest(results, name, trial.seed)
+    batch = context.images.normal.select(range(min(BATCH, len(context.images.normal))))
+    inputs = {"weights": context.f.weights, "images": batch.fingerprint}
+    for name in context.experiment.detectors:
+        detector = costliest(results, name, context.seed)
         if detector is None or not (settings := passes_settings(detector)):
             continue
 
         def build(_folder: Path, _: Path, detector: Detector = detector) -> dict:
-            reads = trial.outputs_of(passes_settings(detector)["reads"])
-            spent = seconds(trial.f.backbone, batch, detector, reads)
+            reads = context.outputs_of(passes_settings(detector)["reads"])
+            spent = seconds(context.f.backbone, batch, detector, reads)
             return {"images": len(batch), "pass_seconds": spent}
 
         with step(f"{name}: timing the passes of {len(batch)} images"):
-            trial.store.make(Key("passes", VERSION, settings, inputs), build)
+            context.store.make(Key("passes", VERSION, settings, inputs), build)
 
 
 def costliest(results: Results, name: str, seed: int | None = None) -> Detector | None:

@@ -1,293 +1,238 @@
-"""What a run found: rows, curves, profiles, networks and fitted detectors, gathered on the way."""
+"""The results of a run, and the rows that are derived from them."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors.numpy import load_file
 from scipy.stats import binomtest
 
 from gradbench.backbones.trained_network import TrainedNetwork
-from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.in_distribution import InDistribution
-from gradbench.run.attack_outcomes import deeds
-from gradbench.run.experiment import Cell, Experiment, protocol_name
-from gradbench.run.judging import Judged, kept_scores, kept_state
+from gradbench.data.settings import MissingData
+from gradbench.errors import Faulty, GradbenchError
+from gradbench.run.attack_outcomes import AttackNumber, attack_numbers, attack_rows
+from gradbench.run.context import ImagesWithOutputs, NetworkContext
+from gradbench.run.experiment import Cell, Experiment
+from gradbench.run.measurement import CaseResult, Threshold
 from gradbench.run.rows import frame, hole, measured_row, row
-from gradbench.run.synthetic import relation
-from gradbench.run.trial import Seen
-from gradbench.run.verdict import CellName, Threshold, Verdict
-from gradbench.statistics.bootstrap import BootstrapSamples
 from gradbench.statistics.comparison import holm
-from gradbench.statistics.controls import LEVEL
+from gradbench.store import Product
 from gradbench.support.on_demand import OnDemand
-from gradbench.support.progress import say
 
 if TYPE_CHECKING:
     import pandas
 
-SIDES = ("normal", "abnormal")
-Curves = dict[str, OnDemand]
-"""Challenge -> detector -> fold -> (scores of normal, scores of abnormal images), on demand."""
+WITHOUT_ROWS = ("threshold", "random_split")
+"""Roles whose faults leave no hole in a table: the main case of the challenge tells them."""
+StateKey = tuple[int, str, str]
+"""Seed of the network, title of the challenge fitted on ("" for none), detector."""
+
+
+@dataclass(frozen=True)
+class ChallengeFacts:
+    """The facts of one challenge for one network, whatever detectors make of it.
+
+    Attributes:
+        cell: the challenge.
+        seed: that the experiment names for the network.
+        missing: why it cannot be measured, "" where it can.
+        attack: numbers of an attack, none for other challenges.
+        images: size, fingerprint and provenance of the abnormal images.
+        profile: mean squared norm of each parameter tensor, (d,), where detectors read them.
+    """
+
+    cell: Cell
+    seed: int
+    missing: str = ""
+    attack: Sequence[AttackNumber] = ()
+    images: Mapping[str, Any] = field(default_factory=dict)
+    profile: np.ndarray | None = None
+
+
+def challenge_facts(context: NetworkContext, cell: Cell) -> ChallengeFacts:
+    """Make the images of a challenge and read f for them."""
+    attack = ()
+    try:
+        outcome = context.challenge(cell).attack
+        attack = () if outcome is None else attack_numbers(outcome)
+        abnormal = context.sides(cell).abnormal
+    except (MissingData, Faulty) as reason:
+        return ChallengeFacts(cell, context.seed, str(reason), attack)
+    images = _image_facts(abnormal.images)
+    return ChallengeFacts(cell, context.seed, "", attack, images, _profile(abnormal))
+
+
+def _image_facts(images: ImageSet) -> dict[str, Any]:
+    return {
+        "title": f"{images.name} {images.split}",
+        "name": images.name,
+        "images": len(images),
+        "fingerprint": images.fingerprint,
+        "status": images.status,
+        "note": images.note,
+    }
+
+
+def _profile(images: ImagesWithOutputs) -> np.ndarray | None:
+    norms = next((n for n in images.outputs if n.startswith("squared_norms")), None)
+    return None if norms is None else images.outputs[norms].double().mean(0).numpy()
 
 
 @dataclass
 class Results:
-    """Everything that a run hands to `reporting`.
+    """Everything that a run hands to `report`.
 
-    What grows with the images of a challenge stays on disk, so that a run of any number of
-    challenges takes the memory of one.
+    Scores and fitted states stay in the store and are read when they are asked for, so that a run
+    of any number of challenges takes the memory of one.
 
     Attributes:
-        experiment: what was asked for.
+        experiment: the settings.
         images: the clean images.
-        rows: tidy rows, see `evaluation.rows`.
         networks: by seed.
         accuracy: of the networks on the normal images, by seed, in [0, 1].
-        curves: by seed.
-        profiles: by seed and set: mean squared norm of each parameter tensor, (d,).
-        states: fitted on the first fold: (seed, challenge, detector) -> tensors; the challenge is
-            empty where none was seen.
-        thresholds: of detectors on the hold-out, by the same keys, see `thresholds`.
-        verdicts: of the main table: (challenge_set, challenge, level) -> detector -> seed.
-        sets: fingerprint, size and provenance of every set of images that was looked at.
-        faults: the last fault of a detector from outside that was left out somewhere, by the name
-            of its rows.
+        challenges: facts of every challenge and network.
+        cases: results of all cases that could be evaluated.
+        clean_profiles: profile of the normal images by seed.
+        rows: tidy rows derived from all of it, once the run is finished.
     """
 
     experiment: Experiment
     images: InDistribution
-    rows: list[dict[str, Any]] = field(default_factory=list)
     networks: dict[int, TrainedNetwork] = field(default_factory=dict)
     accuracy: dict[int, float] = field(default_factory=dict)
-    curves: dict[int, Curves] = field(default_factory=dict)
-    profiles: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
-    states: OnDemand = field(default_factory=OnDemand)
-    thresholds: dict[tuple[int, str, str], Threshold] = field(default_factory=dict)
-    verdicts: dict[CellName, dict[str, dict[int, Verdict]]] = field(default_factory=dict)
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
+    challenges: list[ChallengeFacts] = field(default_factory=list)
+    cases: list[CaseResult] = field(default_factory=list)
+    clean_profiles: dict[int, np.ndarray | None] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_network(self, context: NetworkContext) -> None:
+        """Add a network, its accuracy and the profile of the clean images."""
+        self.networks[context.seed] = context.f
+        self.accuracy[context.seed] = context.accuracy
+        self.clean_profiles[context.seed] = _profile(context.normal)
 
     @property
     def hold_out(self) -> str:
-        """What is known of the hold-out, as a sentence without a full stop."""
-        return self.images.provenance.describe_hold_out(self.images.hold_out, self.images.test)
+        """Size and origin of the hold-out, as a sentence without a full stop."""
+        images = self.images
+        return images.provenance.describe_hold_out(images.hold_out, images.test)
+
+    def case_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of networks, challenges and cases, see `rows`."""
+        found = [
+            *self._network_rows(),
+            *self._challenge_rows(),
+            *(one for result in self.cases for one in self._case_rows(result)),
+        ]
+        return list({tuple(one.items()): one for one in found}.values())  # shared faults once
 
     def frame(self) -> pandas.DataFrame:
         """Return the rows as a table in their own order."""
         return frame(self.rows)
 
-    def add_network(self, seed: int, f: TrainedNetwork, accuracy: float) -> None:
-        """Note a network and its accuracy on the clean test images that are measured."""
-        self.networks[seed], self.accuracy[seed] = f, accuracy
-        self.curves[seed], self.profiles[seed] = {}, {}
-        test, known = self.images.normal, self.images.provenance
-        right = round(accuracy * len(test))
-        held = f"hold-out: {self.hold_out}" if known.reason else ""
-        interval = binomtest(right, len(test)).proportion_ci()
-        self.rows.append(
-            row(
-                **self.common(seed),
-                role="network",
-                challenge_set="clean",
-                challenge=test.name,
-                source=test.status,
-                method="f",
-                fold="all",
-                metric="accuracy",
-                value=100 * accuracy,
-                lo=100 * interval.low,
-                hi=100 * interval.high,
-                n_normal=len(test),
-                unit="percent",
-                note=join_notes(f"network: {f.origin}", held),
-            )
-        )
-        self._note_set("train", self.images.train)
-        self._note_set("hold-out", self.images.hold_out)
+    @property
+    def states(self) -> OnDemand:
+        """Tensors of detectors fitted on the first fold, by (seed, challenge, detector).
 
-    def add_outputs(self, seed: int, seen: Seen) -> None:
-        """Note a set of images and its gradient profile."""
-        images, outputs = seen.images, seen.outputs
-        several = len(self.experiment.seeds) > 1 and images.name != self.experiment.dataset.name
-        title = f"{images.name} {images.split}" + (f", seed {seed}" if several else "")
-        self._note_set(title, images)
-        norms = next((n for n in outputs if n.startswith("squared_norms")), None)
-        if norms is not None:
-            self.profiles[seed][images.name] = outputs[norms].double().mean(0).numpy()
-
-    def add(
-        self,
-        seed: int,
-        cell: Cell,
-        images: ImageSet,
-        method: str,
-        judged: Judged,
-        kind: str | None = None,
-        note: str = "",
-        role: str = "main",
-        tested: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Add the rows of a detector on a challenge; `NAME@CHALLENGE` was fitted elsewhere.
-
-        `tested` goes into the row of AUROC: the columns `p`, `p_holm` and `test`.
+        The challenge is empty for a detector that sees none.
         """
-        name = method.partition("@")[0]
-        detector = self.experiment.detector(name)
-        common = self.common(seed) | {
-            "role": role,
-            "challenge_set": kind or cell.challenge.kind,
-            "challenge": cell.name,
-            "level": cell.level,
-            "source": images.status,
-            "method": method,
-            "supervision": detector.supervision,
-            "clean_seen": self.images.provenance.describe_clean_seen(detector.clean_seen),
-            "protocol": judged.protocol,
+        found = OnDemand()
+        for result in self.cases:
+            case = result.case
+            if result.state is None or case.role not in ("main", "transfer", "threshold"):
+                continue
+            learns = self.experiment.detector(case.method).learns_from_challenges
+            if case.role == "threshold" and learns:
+                continue  # of the challenge's own case
+            key = (result.seed, case.cell.title if learns else "", case.method)
+            if key not in found:
+                found.add(key, result.state)
+        return found
+
+    @property
+    def thresholds(self) -> dict[StateKey, Threshold]:
+        """Thresholds of detectors on the hold-out, by the keys of `states`."""
+        return {
+            (r.seed, r.case.fitted_on.title if r.case.fitted_on else "", r.case.method): r.threshold
+            for r in self.cases
+            if r.threshold is not None
         }
-        related = relation(self.experiment.own_cells(name), cell)
-        related = related and f"{method}: {related}"
-        note = join_notes(images.note, note, related)
-        for measured in judged.measured:
-            more = tested if tested and measured.metric == "auroc" else {}
-            self.rows.append(measured_row(measured, **common, **more, fold="all", note=note))
-            if len(measured.per_fold) == 1 or measured.metric != "auroc":
-                continue  # a single fold is all of them; others than AUROC are never compared
-            for fold, value in enumerate(measured.per_fold):
-                self.rows.append(
-                    row(
-                        **common,
-                        n_normal=len(judged.scores[fold].normal),
-                        n_abnormal=len(judged.scores[fold].abnormal),
-                        fold=fold,
-                        metric=measured.metric,
-                        side=measured.side,
-                        threshold_rule=measured.threshold_rule,
-                        value=100 * value,
-                        unit="percent",
-                    )
-                )
-        if kind is None and judged.protocol == protocol_name(self.experiment.protocol):
-            of_cell = self.curves[seed].setdefault(cell.title, OnDemand())
-            of_cell.add(method, partial(kept_scores, judged.product))
-            if judged.state and detector.learns_from_challenges:
-                read = partial(kept_state, judged.product)
-                self.states.add((seed, cell.title, method), read)
-            elif judged.state:
-                self.states.add((seed, "", method), partial(dict, judged.state))
 
-    def add_verdict(
-        self, seed: int, cell: Cell, method: str, judged: Judged, sampled: BootstrapSamples
-    ) -> None:
-        """Note what is compared and averaged at the end, see `summary`."""
-        counts = (sum(len(getattr(s, side)) for s in judged.scores) for side in SIDES)
-        (auroc,) = (m for m in judged.measured if m.metric == "auroc")
-        of_cell = self.verdicts.setdefault((cell.challenge.kind, cell.name, cell.level), {})
-        related = relation(self.experiment.own_cells(method.partition("@")[0]), cell)
-        interval, folds = (auroc.lo, auroc.hi), _digest(judged.groups)
-        verdict = Verdict(sampled, tuple(counts), interval, folds, related)
-        of_cell.setdefault(method, {})[seed] = verdict
+    @property
+    def curves(self) -> dict[int, dict[str, OnDemand]]:
+        """Seed -> challenge -> detector -> fold -> (scores of normal, of abnormal images)."""
+        found: dict[int, dict[str, OnDemand]] = {seed: {} for seed in self.networks}
+        for result in self.cases:
+            if result.case.role == "main" and result.scores is not None:
+                of_cell = found[result.seed].setdefault(result.case.cell.title, OnDemand())
+                of_cell.add(result.case.title, partial(kept_scores, result.scores))
+        return found
 
-    def add_attack(self, seed: int, cell: Cell, attack: AttackOutcome) -> None:
-        """Add what an attack did: counts, its success and the size of its perturbations."""
-        for metric, value, unit, n, note in deeds(attack):
-            self.rows.append(
-                row(
-                    **self.common(seed),
-                    role="attack",
-                    challenge_set="adversarial",
-                    challenge=cell.name,
-                    level=cell.level,
-                    source="generated",
-                    method=cell.name,
-                    fold="all",
-                    metric=metric,
-                    value=float(value),
-                    n_abnormal=n,
-                    unit=unit,
-                    note=note,
-                )
-            )
+    @property
+    def profiles(self) -> dict[int, dict[str, np.ndarray]]:
+        """By seed and set: mean squared norm of each parameter tensor, (d,)."""
+        found: dict[int, dict[str, np.ndarray]] = {seed: {} for seed in self.networks}
+        for seed, profile in self.clean_profiles.items():
+            if profile is not None:
+                found[seed][self.images.normal.name] = profile
+        for facts in self.challenges:
+            if facts.profile is not None:
+                found[facts.seed][facts.images["name"]] = facts.profile
+        return found
 
-    def add_random_labels(
-        self,
-        seed: int,
-        cell: Cell,
-        images: ImageSet,
-        judged: Mapping[str, Judged],
-        p_values: Sequence[float],
-    ) -> None:
-        """Add the control with arbitrary labels, and warn where a detector beats chance."""
-        for (name, judgement), p, corrected in zip(judged.items(), p_values, holm(p_values)):
-            tested = {"p": p, "p_holm": corrected, "test": "Mann-Whitney over sources"}
-            control = {"kind": "control", "role": "random_labels", "tested": tested}
-            self.add(seed, cell, images, name, judgement, **control)
-            if corrected < LEVEL:
-                say(
-                    f"warning: {name} tells clean images with arbitrary labels apart "
-                    f"(p = {p:.3g}, {corrected:.3g} after Holm); its other numbers are in doubt"
-                )
+    @property
+    def sets(self) -> dict[str, dict[str, Any]]:
+        """Size, fingerprint and provenance of every set of images that was measured."""
+        clean = self.images
+        found = {"train": _image_facts(clean.train), "hold-out": _image_facts(clean.hold_out)}
+        found[f"{clean.normal.name} {clean.normal.split}"] = _image_facts(clean.normal)
+        several = len(self.experiment.seeds) > 1
+        for facts in self.challenges:
+            if facts.images:
+                seed = ""
+                if several and facts.images["name"] != self.experiment.dataset.name:
+                    seed = f", seed {facts.seed}"
+                found[f"{facts.images['title']}{seed}"] = dict(facts.images)
+        hidden = ("title", "name")
+        return {t: {k: v for k, v in one.items() if k not in hidden} for t, one in found.items()}
 
-    def add_memorisation(
-        self,
-        seed: int,
-        cell: Cell,
-        method: str,
-        value: float,
-        counts: tuple[int, int],
-        note: str,
-    ) -> None:
-        """Add the AUROC (a fraction) of a detector for training images against the hold-out."""
-        detector = self.experiment.detector(method)
-        self.rows.append(
-            row(
-                **self.common(seed),
-                role="memorisation",
-                challenge_set="control",
-                challenge=cell.name,
-                method=method,
-                supervision=detector.supervision,
-                clean_seen=self.images.provenance.describe_clean_seen(detector.clean_seen),
-                protocol=protocol_name(self.experiment.protocol),
-                fold="all",
-                metric="auroc",
-                value=100 * value,
-                n_normal=counts[0],
-                n_abnormal=counts[1],
-                unit="percent",
-                note=note,
-            )
-        )
+    @property
+    def faults(self) -> dict[str, str]:
+        """The last fault of a detector that was left out somewhere, by its name in rows."""
+        refused = self.experiment.refused
+        return {
+            result.case.title: result.fault
+            for result in self.cases
+            if result.fault and not result.shared and result.case.method not in refused
+        }
 
-    def add_hole(
-        self,
-        seed: int,
-        cell: Cell,
-        reason: str,
-        kind: str | None = None,
-        method: str = "",
-        role: str = "main",
-    ) -> None:
-        """Add a row that says why a challenge was not measured, by any detector or by one."""
-        self.rows.append(
-            hole(
-                reason,
-                **self.common(seed),
-                role=role,
-                challenge_set=kind or cell.challenge.kind,
-                challenge=cell.name,
-                level=cell.level,
-                method=method,
-            )
-        )
+    def check_measured(self) -> None:
+        """Refuse a run in which faults left no number of any detector.
+
+        Raises:
+            GradbenchError: with the faults.
+        """
+        measured = any(result.estimates for result in self.cases)
+        if self.faults and not measured:
+            raise GradbenchError("; ".join(dict.fromkeys(self.faults.values())))
+
+    def holm(self, result: CaseResult) -> float:
+        """Return the p of a rank test after Holm's correction over the detectors of the network."""
+        alike = [
+            one
+            for one in self.cases
+            if one.p is not None and (one.seed, one.case.role) == (result.seed, result.case.role)
+        ]
+        return float(holm([one.p for one in alike])[alike.index(result)])
 
     def common(self, seed: int | None) -> dict[str, Any]:
-        """Return what all rows of a network share; of all networks for None."""
+        """Return the columns that all rows of a network share; of all networks for None."""
         config = self.experiment.config
         return {
             "experiment": self.experiment.name,
@@ -300,18 +245,99 @@ class Results:
             "challenge_seed": config["challenge"]["seed"],
         }
 
-    def _note_set(self, title: str, images: ImageSet) -> None:
-        self.sets[title] = {
-            "images": len(images),
-            "fingerprint": images.fingerprint,
-            "status": images.status,
-            "note": images.note,
+    def method_columns(self, name: str) -> dict[str, Any]:
+        """Return the columns that tell what a detector saw."""
+        detector = self.experiment.detector(name)
+        clean_seen = self.images.provenance.describe_clean_seen(detector.clean_seen)
+        return {"supervision": detector.supervision, "clean_seen": clean_seen}
+
+    def _network_rows(self) -> Iterator[dict[str, Any]]:
+        test, provenance = self.images.normal, self.images.provenance
+        for seed, f in self.networks.items():
+            right = round(self.accuracy[seed] * len(test))
+            interval = binomtest(right, len(test)).proportion_ci()
+            held = f"hold-out: {self.hold_out}" if provenance.reason else ""
+            yield row(
+                **self.common(seed),
+                role="network",
+                challenge_set="clean",
+                challenge=test.name,
+                source=test.status,
+                method="f",
+                fold="all",
+                metric="accuracy",
+                value=100 * self.accuracy[seed],
+                lo=100 * interval.low,
+                hi=100 * interval.high,
+                n_normal=len(test),
+                unit="percent",
+                note=join_notes(f"network: {f.origin}", held),
+            )
+
+    def _challenge_rows(self) -> Iterator[dict[str, Any]]:
+        for facts in self.challenges:
+            cell = facts.cell
+            place = {"challenge": cell.name, "level": cell.level}
+            if facts.attack:
+                yield from attack_rows(facts.attack, {**self.common(facts.seed), **place})
+            if facts.missing:
+                common = {**self.common(facts.seed), **place, "role": "main"}
+                yield hole(facts.missing, **common, challenge_set=cell.challenge.kind)
+
+    def _case_rows(self, result: CaseResult) -> Iterator[dict[str, Any]]:
+        case, cell = result.case, result.case.cell
+        round_trip = case.role == "round_trip"
+        place = {
+            **self.common(result.seed),
+            "role": case.role,
+            "challenge_set": "control" if round_trip else cell.challenge.kind,
+            "challenge": f"round_trip:{cell.name}" if round_trip else cell.name,
+            "level": cell.level,
         }
+        if result.fault:
+            if case.role not in WITHOUT_ROWS:
+                method = "" if result.shared else case.title
+                yield hole(result.fault, **place, method=method)
+            return
+        common = {
+            **place,
+            "source": result.source,
+            "method": case.title,
+            **self.method_columns(case.method),
+            "protocol": result.protocol,
+        }
+        for estimate in result.estimates:
+            tested = {}
+            headline = estimate is result.headline
+            if result.p is not None and headline:
+                p_holm = self.holm(result)
+                tested = {"p": result.p, "p_holm": p_holm, "test": "Mann-Whitney over sources"}
+            yield measured_row(
+                estimate,
+                case.role != "memorisation",
+                **common,
+                **tested,
+                fold="all",
+                note=result.note,
+            )
+            if len(estimate.per_fold) == 1 or not headline:
+                continue  # a single fold is all of them; the others are never compared by fold
+            for fold, (value, counts) in enumerate(zip(estimate.per_fold, result.fold_counts)):
+                yield row(
+                    **common,
+                    n_normal=counts[0],
+                    n_abnormal=counts[1],
+                    fold=fold,
+                    metric=estimate.metric,
+                    side=estimate.side,
+                    threshold_rule=estimate.threshold_rule,
+                    value=100 * value,
+                    unit="percent",
+                )
 
 
-def _digest(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
-    """Return a digest of the groups of all measured images, fold by fold and side by side."""
-    found = hashlib.sha256()
-    for groups in (side for fold in folds for side in fold):
-        found.update("\n".join([*map(str, groups), ""]).encode() + b"\0")
-    return found.hexdigest()
+def kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the kept scores of the measured images of every fold, (normal, abnormal)."""
+    kept = load_file(str(product.path("scores.safetensors")))
+    count = len({name.split("/")[0] for name in kept})
+    return [tuple(kept[f"{i}/{side}"] for side in ("normal", "abnormal")) for i in range(count)]

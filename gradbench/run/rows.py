@@ -92,16 +92,16 @@ def row(**values: Any) -> dict[str, Any]:
     return {name: values.get(name) for name in COLUMNS}
 
 
-def measured_row(measured: MetricEstimate, **values: Any) -> dict[str, Any]:
+def measured_row(measured: MetricEstimate, few_noted: bool = True, **values: Any) -> dict[str, Any]:
     """Return the row of a measured number in percent; a `note` in `values` stands before its own.
 
-    Fewer than 500 abnormal images are said in the note: such a number is indicative.
+    The note says that a number from fewer than 500 abnormal images is indicative, if `few_noted`.
 
     Raises:
         GradbenchError: for an unknown column.
     """
-    few = INDICATIVE if measured.n_abnormal < FEW and not math.isnan(measured.value) else ""
-    notes = (values.pop("note", None), few, measured.note)
+    few = few_noted and measured.n_abnormal < FEW and not math.isnan(measured.value)
+    notes = (values.pop("note", None), INDICATIVE if few else "", measured.note)
     names = ("metric", "side", "threshold_rule", "n_normal", "n_abnormal")
     return row(
         **values,

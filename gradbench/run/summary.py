@@ -1,178 +1,257 @@
-"""What is said of several numbers at once: means over challenges, networks, and differences.
+"""Rows that speak of several results at once: means over challenges, networks, and differences.
 
 Rows of `metric` auroc with the challenge `mean:SET`: the mean over the challenges and levels of a
 challenge_set. With several networks, rows of `fold` networks and no train_seed: their mean with the
 interval over images (auroc), and their range (auroc_range; lo and hi are the extremes). Rows of
-auroc_difference: what separates a detector from the best one of its challenge (compared_with), with
-p that nothing does; Holm's correction counts the other detectors of that challenge. Rows of
-auroc_gap: the same of every pair of detectors, on means alone; Holm's counts all pairs of the mean.
+auroc_difference: the difference between a detector and the best one of its challenge
+(compared_with), with p that there is none; Holm's correction counts the other detectors of that
+challenge. Rows of auroc_gap: the same of every pair of detectors, on means alone; Holm's counts all
+pairs of the mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from gradbench.data.imageset import join_notes
-from gradbench.run.differences import behind, cells_of, compared
 from gradbench.run.experiment import protocol_name
+from gradbench.run.measurement import CaseResult
 from gradbench.run.results import Results
 from gradbench.run.rows import NETWORKS, is_mean, mean_of, row
-from gradbench.run.verdict import CellName, Verdict
 from gradbench.statistics.bootstrap import BootstrapSamples, combine
+from gradbench.statistics.comparison import BOOTSTRAP, compare, corrected_t_p
 
-Line = dict[str, dict[int, BootstrapSamples]]
-"""Detector -> seed of the network."""
-Sources = dict[CellName, str]
-"""Where the images of a challenge come from: the column `source`."""
-
-
-def add(results: Results) -> None:
-    """Add the rows of means, of networks and of differences to the results of a run."""
-    lines: dict[CellName, Line] = {
-        cell: {m: {s: v.sampled for s, v in seeds.items()} for m, seeds in methods.items()}
-        for cell, methods in results.verdicts.items()
-    }
-    sources: Sources = {(r["challenge_set"], r["challenge"], r["level"]): r["source"]
-                        for r in results.rows if r["source"]}  # fmt: skip
-    lines |= _means(results, lines, sources)
-    if len(results.experiment.seeds) > 1:
-        for cell, line in lines.items():
-            for method, seeds in line.items():
-                _add_networks(results, sources, cell, method, list(seeds.values()))
-    _add_differences(results, lines, sources)
+Place = tuple[str, str, int | None]
+"""Challenge_set, challenge and level of a row."""
+Samples = dict[str, dict[int, BootstrapSamples]]
+"""Method -> seed of the network -> the headline measure in its resamples."""
 
 
-def _means(
-    results: Results, lines: Mapping[CellName, Line], sources: Sources
-) -> dict[CellName, Line]:
-    """Add the rows of means over the challenges of a kind, and return what they are made of.
-
-    A mean has a source where its challenges have the same.
-    """
-    found: dict[CellName, Line] = {}
-    for kind in dict.fromkeys(kind for kind, _, _ in lines):
-        cells = [cell for cell in lines if cell[0] == kind]
-        if len(cells) < 2:
-            continue
-        mean = (kind, mean_of(kind), None)
-        (*others, first) = {sources.get(cell, "") for cell in cells}
-        sources[mean] = "" if others else first
-        for method in dict.fromkeys(m for cell in cells for m in lines[cell]):
-            for seed in results.experiment.seeds:
-                own = [cell for cell in cells if seed in lines[cell].get(method, {})]
-                if len(own) < 2:
-                    continue
-                of_seed = combine([lines[cell][method][seed] for cell in own])
-                found.setdefault(mean, {}).setdefault(method, {})[seed] = of_seed
-                counts = _counts([results.verdicts[cell][method][seed] for cell in own], results)
-                note = join_notes(f"mean of {len(own)} cells: {_named(own)}",
-                               _related(results, mean, method))  # fmt: skip
-                _add(results, sources, mean, method, seed, of_seed, **counts, note=note)
-    return found
+def all_rows(results: Results) -> list[dict[str, Any]]:
+    """Return the rows of a run: those of its cases, and of means, networks and differences."""
+    rows = results.case_rows()
+    return rows + _Summary(results, rows).rows()
 
 
-def _add_networks(
-    results: Results, sources: Sources, cell: CellName, method: str, each: list[BootstrapSamples]
-) -> None:
-    values = [100 * sampled.value for sampled in each]
-    related = _related(results, cell, method)
-    note = join_notes(f"mean of {len(each)} networks", related)
-    _add(results, sources, cell, method, None, combine(each), fold=NETWORKS, note=note)
-    ends = {"lo": min(values), "hi": max(values), "value": max(values) - min(values)}
-    ends |= {
-        "metric": "auroc_range",
-        "note": join_notes(f"range of {len(each)} networks, not an interval", related),
-    }
-    _add(results, sources, cell, method, None, None, fold=NETWORKS, **ends)
+class _Summary:
+    """The compared results of a run by place, method and network."""
 
+    def __init__(self, results: Results, rows: Sequence[Mapping[str, Any]]):
+        self.results, self.experiment = results, results.experiment
+        self.metric = self.experiment.task.headline.metric
+        self.by_place: dict[Place, dict[str, dict[int, CaseResult]]] = {}
+        for result in results.cases:
+            if result.samples is not None:
+                cell = result.case.cell
+                place = (cell.challenge.kind, cell.name, cell.level)
+                of_place = self.by_place.setdefault(place, {})
+                of_place.setdefault(result.case.title, {})[result.seed] = result
+        self.sources = {
+            (r["challenge_set"], r["challenge"], r["level"]): r["source"]
+            for r in rows
+            if r["source"]
+        }
+        self.found: list[dict[str, Any]] = []
 
-def _add_differences(results: Results, lines: Mapping[CellName, Line], sources: Sources) -> None:
-    """Compare the detectors of every challenge with the best one, and of means all pairs."""
-    seeds = results.experiment.seeds
-    for cell, line in lines.items():
-        whole = {m: combine(list(of.values())) for m, of in line.items() if len(of) == len(seeds)}
-        if is_mean(cell[1]) and len({cells_of(results, cell[0], m) for m in whole}) > 1:
-            continue  # means over different challenges are not compared
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of means, of networks and of differences."""
+        samples: dict[Place, Samples] = {
+            place: {m: {s: r.samples for s, r in seeds.items()} for m, seeds in methods.items()}
+            for place, methods in self.by_place.items()
+        }
+        samples |= self._means(samples)
+        if len(self.experiment.seeds) > 1:
+            for place, of_place in samples.items():
+                for method, seeds in of_place.items():
+                    self._add_networks(place, method, list(seeds.values()))
+        for place, of_place in samples.items():
+            self._add_differences(place, of_place)
+        return self.found
+
+    def _means(self, samples: Mapping[Place, Samples]) -> dict[Place, Samples]:
+        """Add the rows of means over the challenges of a set, and return their resamples.
+
+        A mean has a source where its challenges have the same.
+        """
+        means: dict[Place, Samples] = {}
+        for kind in dict.fromkeys(kind for kind, _, _ in samples):
+            places = [place for place in samples if place[0] == kind]
+            if len(places) < 2:
+                continue
+            mean = (kind, mean_of(kind), None)
+            (*others, first) = {self.sources.get(place, "") for place in places}
+            self.sources[mean] = "" if others else first
+            for method in dict.fromkeys(m for place in places for m in samples[place]):
+                for seed in self.experiment.seeds:
+                    own = [place for place in places if seed in samples[place].get(method, {})]
+                    if len(own) < 2:
+                        continue
+                    whole = combine([samples[place][method][seed] for place in own])
+                    means.setdefault(mean, {}).setdefault(method, {})[seed] = whole
+                    counts = self._counts([self.by_place[place][method][seed] for place in own])
+                    note = f"mean of {len(own)} cells: {_in_words(own)}"
+                    note = join_notes(note, self._related(mean, method))
+                    self._add(mean, method, seed, whole, **counts, note=note)
+        return means
+
+    def _add_networks(self, place: Place, method: str, each: list[BootstrapSamples]) -> None:
+        values = [100 * samples.value for samples in each]
+        related = self._related(place, method)
+        note = join_notes(f"mean of {len(each)} networks", related)
+        self._add(place, method, None, combine(each), fold=NETWORKS, note=note)
+        ends = {"lo": min(values), "hi": max(values), "value": max(values) - min(values)}
+        note = join_notes(f"range of {len(each)} networks, not an interval", related)
+        metric = f"{self.metric}_range"
+        self._add(place, method, None, None, fold=NETWORKS, metric=metric, **ends, note=note)
+
+    def _add_differences(self, place: Place, samples: Samples) -> None:
+        """Compare the methods of a place with the best one, and of means all pairs."""
+        seeds = self.experiment.seeds
+        whole = {m: combine([*of.values()]) for m, of in samples.items() if len(of) == len(seeds)}
+        if is_mean(place[1]) and len({self._behind(place, method) for method in whole}) > 1:
+            return  # means over different challenges are not compared
         if len(whole) < 2:
-            continue
+            return
         best = max(whole, key=lambda name: round(whole[name].value, 9))
-        asked = {"auroc_difference": [(name, best) for name in whole if name != best]}
-        if is_mean(cell[1]):
-            asked["auroc_gap"] = [(b, a) for a, b in combinations(whole, 2)]
-        for metric, pairs in asked.items():
-            for pair, said in zip(pairs, compared(results, cell, whole, pairs)):
-                note = join_notes(*(_related(results, cell, name) for name in pair))
+        wanted = {"difference": [(name, best) for name in whole if name != best]}
+        if is_mean(place[1]):
+            wanted["gap"] = [(b, a) for a, b in combinations(whole, 2)]
+        for end, pairs in wanted.items():
+            for pair, columns in zip(pairs, self._compare(place, whole, pairs)):
+                note = join_notes(*(self._related(place, name) for name in pair))
                 seed = seeds[0] if len(seeds) == 1 else None
-                _add(results, sources, cell, pair[0], seed, None, metric=metric, note=note, **said)
+                metric = f"{self.metric}_{end}"
+                self._add(place, pair[0], seed, None, metric=metric, note=note, **columns)
+
+    def _compare(
+        self,
+        place: Place,
+        whole: Mapping[str, BootstrapSamples],
+        pairs: Sequence[tuple[str, str]],
+    ) -> list[dict[str, Any]]:
+        """Return the columns of some pairs of methods, in percentage points.
+
+        The pairs given together are those that Holm's correction counts. `p_folds` is that of the
+        corrected t-test, where a protocol has folds and both methods measure the same images in
+        each.
+        """
+        confidence = self.experiment.config["evaluation"]["confidence"]
+        own = {name: self._interval(place, name, of, confidence) for name, of in whole.items()}
+        both = [(whole[a], whole[b]) for a, b in pairs]
+        found = compare(both, [(own[a], own[b]) for a, b in pairs], confidence)
+        return [
+            {
+                "compared_with": other,
+                "value": 100 * one.value,
+                "lo": 100 * one.lo,
+                "hi": 100 * one.hi,
+                "p": one.p,
+                "p_holm": one.p_holm,
+                "p_folds": self._p_folds(place, whole, name, other),
+                "test": BOOTSTRAP,
+                "unit": "percentage points",
+            }
+            for (name, other), one in zip(pairs, found)
+        ]
+
+    def _interval(
+        self, place: Place, method: str, whole: BootstrapSamples, confidence: float
+    ) -> tuple[float, float]:
+        """Return the interval that the row of a method prints."""
+        results = list(self.by_place.get(place, {}).get(method, {}).values())
+        if len(results) == 1:
+            return results[0].headline.lo, results[0].headline.hi
+        return whole.interval(confidence)
+
+    def _p_folds(
+        self, place: Place, whole: Mapping[str, BootstrapSamples], a: str, b: str
+    ) -> float | None:
+        """Return p of the t-test over folds, each the mean of the networks."""
+        ratio, count = self.experiment.protocol.ratio, len(whole[a].per_fold)
+        if ratio is None or count < 2 or len(whole[b].per_fold) != count:
+            return None
+        digests = [
+            [r.fold_digest for p in self._behind(place, m) for r in self.by_place[p][m].values()]
+            for m in (a, b)
+        ]
+        if digests[0] != digests[1]:
+            return None  # as where detectors fitted on different attacks measure other images
+        return corrected_t_p(combine([whole[a], whole[b]], [1, -1]).per_fold, ratio)
+
+    def _behind(self, place: Place, method: str) -> tuple[Place, ...]:
+        """Return the places that a row speaks of: itself, or for a mean all that were averaged."""
+        if not is_mean(place[1]):
+            return (place,)
+        return tuple(p for p, of in self.by_place.items() if p[0] == place[0] and method in of)
+
+    def _related(self, place: Place, method: str) -> str:
+        """Return which challenges of a row are like those that the method makes for itself."""
+        found = {}
+        for name in self._behind(place, method):
+            first = next(iter(self.by_place[name][method].values()))
+            if first.related:
+                found[name[1]] = first.related
+        if not found:
+            return ""
+        if not is_mean(place[1]):
+            return f"{method}: {next(iter(found.values()))}"
+        return f"{method}: fitted on {', '.join(found)}, or on what is like them"
+
+    def _counts(self, results: Sequence[CaseResult]) -> dict[str, int | None]:
+        """Return the abnormal images of several places, and the normal ones where all agree."""
+        repeats = self.experiment.protocol.repeats
+        sides = (
+            [sum(fold[side] for fold in r.fold_counts) // repeats for r in results]
+            for side in (0, 1)
+        )
+        normal, abnormal = sides
+        same = len(set(normal)) == 1
+        return {"n_normal": normal[0] if same else None, "n_abnormal": sum(abnormal)}
+
+    def _add(
+        self,
+        place: Place,
+        method: str,
+        seed: int | None,
+        samples: BootstrapSamples | None,
+        **values: Any,
+    ) -> None:
+        """Add one row; samples give value and interval in percent where they are given."""
+        kind, challenge, level = place
+        numbers = {}
+        if samples is not None:
+            lo, hi = samples.interval(self.experiment.config["evaluation"]["confidence"])
+            numbers = {"value": 100 * samples.value}
+            if lo < hi:
+                numbers |= {"lo": 100 * lo, "hi": 100 * hi}
+        results = next(iter(self.by_place[self._behind(place, method)[0]][method].values()))
+        columns = {
+            **self.results.common(seed),
+            "role": results.case.role,
+            "challenge_set": kind,
+            "challenge": challenge,
+            "level": level,
+            "source": self.sources.get(place, ""),
+            "method": method,
+            **self.results.method_columns(results.case.method),
+            "protocol": protocol_name(self.experiment.protocol),
+            "fold": "all",
+            "metric": self.metric,
+            "unit": "percent",
+            **numbers,
+        }
+        self.found.append(row(**{**columns, **values}))
 
 
-def _related(results: Results, cell: CellName, method: str) -> str:
-    """Return which of the challenges of a row the detector's own are alike, in words."""
-    found = [
-        (name, verdict.related)
-        for name in behind(results, cell, method)
-        for verdict in list(results.verdicts[name][method].values())[:1]
-        if verdict.related
-    ]
-    if not found:
-        return ""
-    if not is_mean(cell[1]):
-        return f"{method}: {found[0][1]}"
-    names = dict.fromkeys(name for (_, name, _), _ in found)
-    return f"{method}: fitted on {', '.join(names)}, or on what is like them"
+def _in_words(places: Sequence[Place]) -> str:
+    """Return places in words, the levels of a challenge together.
 
-
-def _counts(verdicts: Sequence[Verdict], results: Results) -> dict[str, int | None]:
-    """Return the abnormal images of several cells together, the normal ones where all agree."""
-    repeats = results.experiment.protocol.repeats
-    normal, abnormal = ([n // repeats for n in side] for side in zip(*(v.counts for v in verdicts)))
-    same = len(set(normal)) == 1
-    return {"n_normal": normal[0] if same else None, "n_abnormal": sum(abnormal)}
-
-
-def _named(cells: Sequence[CellName]) -> str:
-    """Return cells in words, the levels of a challenge together.
-
-    >>> _named([("corruption", "fog", 1), ("corruption", "fog", 3), ("corruption", "snow", 1)])
+    >>> _in_words([("corruption", "fog", 1), ("corruption", "fog", 3), ("corruption", "snow", 1)])
     'fog 1 3, snow 1'
     """
     levels: dict[str, list[str]] = {}
-    for _, name, level in cells:
+    for _, name, level in places:
         levels.setdefault(name, []).extend([] if level is None else [str(level)])
     return ", ".join(" ".join([name, *own]) for name, own in levels.items())
-
-
-def _add(results: Results, sources: Sources, cell: CellName, method: str, seed: int | None,
-         what: BootstrapSamples | None, **values) -> None:  # fmt: skip
-    """Add one row; `what` gives value and interval in percent where it is given."""
-    kind, challenge, level = cell
-    base = method.partition("@")[0]
-    detector = results.experiment.detector(base)
-    numbers = {}
-    if what is not None:
-        lo, hi = what.interval(results.experiment.config["evaluation"]["confidence"])
-        numbers = {"value": 100 * what.value}
-        if lo < hi:
-            numbers |= {"lo": 100 * lo, "hi": 100 * hi}
-    results.rows.append(
-        row(
-            **{
-                **results.common(seed),
-                "role": "transfer" if "@" in method else "main",
-                "challenge_set": kind,
-                "challenge": challenge,
-                "level": level,
-                "source": sources.get(cell, ""),
-                "method": method,
-                "supervision": detector.supervision,
-                "clean_seen": results.images.provenance.describe_clean_seen(detector.clean_seen),
-                "protocol": protocol_name(results.experiment.protocol),
-                "fold": "all",
-                "metric": "auroc",
-                "unit": "percent",
-                **numbers,
-                **values,
-            }
-        )
-    )

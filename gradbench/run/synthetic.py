@@ -14,8 +14,9 @@ from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import draw_hold_out, stratified_subset
 from gradbench.methods.base import Samples
 from gradbench.outputs.extract import select_outputs
+from gradbench.run.challenge_images import setup
+from gradbench.run.context import NetworkContext
 from gradbench.run.experiment import Cell
-from gradbench.run.trial import Trial
 
 RELATIVES = (
     ("gaussian_noise", "shot_noise", "speckle_noise", "impulse_noise", "noise"),
@@ -44,24 +45,25 @@ class Synthetic:
         return " ".join(images.fingerprint for images in (self.clean, *self.made))
 
 
-def make(trial: Trial, name: str) -> Synthetic:
+def make(context: NetworkContext, name: str) -> Synthetic:
     """Make a detector's own challenges; what the store holds is not made again."""
-    experiment = trial.experiment
-    clean = stratified_subset(trial.images.hold_out, experiment.detector(name).synthetic_images)
+    experiment = context.experiment
+    clean = stratified_subset(context.images.hold_out, experiment.detector(name).synthetic_images)
     made = (
-        produce(trial.source(cell), clean, trial.store)[0] for cell in experiment.own_cells(name)
+        produce(setup(experiment, cell, context.f), clean, context.store)[0]
+        for cell in experiment.own_cells(name)
     )
     return Synthetic(clean, tuple(made))
 
 
-def samples(trial: Trial, name: str) -> tuple[Samples, Samples]:
+def samples(context: NetworkContext, name: str) -> tuple[Samples, Samples]:
     """Return the two halves that a detector fits and chooses on.
 
     Class-stratified; an image, its group and all that was made of them are on one side.
     """
-    images, reads = make(trial, name), trial.experiment.detector(name).reads
+    images, reads = make(context, name), context.experiment.detector(name).reads
     clean, *made = (
-        select_outputs(trial.look(one, reads).outputs, reads)
+        select_outputs(context.read_outputs(one, reads).outputs, reads)
         for one in (images.clean, *images.made)
     )
     first = draw_hold_out(images.clean.labels, images.clean.groups, len(images.clean) // 2)

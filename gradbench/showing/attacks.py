@@ -15,8 +15,8 @@ from gradbench.backbones.trained_network import TrainedNetwork, find_network
 from gradbench.data.imageset import to_float
 from gradbench.data.in_distribution import InDistribution, load_in_distribution
 from gradbench.errors import GradbenchError
-from gradbench.pipeline import order
 from gradbench.report.sheet import Panel, Row, sheet
+from gradbench.run.context import network_request
 from gradbench.run.experiment import Experiment
 from gradbench.showing.choice import WORDNET, Choice, label_name, load, uint8
 from gradbench.showing.made import USUAL, described, how_many, made_from, named, trial
@@ -82,10 +82,12 @@ def network(experiment: Experiment, store: Store) -> TrainedNetwork:
         if "train" not in missing:
             train = train.select(np.flatnonzero(~dataset.held_out(train)))
         images = InDistribution(train, train, train, train)
-        f = find_network(order(experiment, images, experiment.seeds[0]), train, store)
+        f = find_network(network_request(experiment, images, experiment.seeds[0]), train, store)
     elif not missing:
         images = load_in_distribution(dataset, data)
-        f = find_network(order(experiment, images, experiment.seeds[0]), images.train, store)
+        f = find_network(
+            network_request(experiment, images, experiment.seeds[0]), images.train, store
+        )
     if f is None:
         raise GradbenchError(
             f"{experiment.cells[0].name} needs a trained network and the store has no "

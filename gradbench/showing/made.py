@@ -13,8 +13,8 @@ from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet
 from gradbench.data.in_distribution import InDistribution
+from gradbench.run.context import NetworkContext
 from gradbench.run.experiment import Cell, Experiment
-from gradbench.run.trial import Trial
 from gradbench.showing.choice import Choice, drawn_as, load, spread
 from gradbench.store import Store
 
@@ -25,7 +25,7 @@ USUAL = 8
 @contextlib.contextmanager
 def trial(
     experiment: Experiment, count: int, choice: Choice, f: TrainedNetwork | None = None
-) -> Iterator[Trial]:
+) -> Iterator[NetworkContext]:
     """Give a trial that measures some clean images alone, and leaves nothing in the store of runs.
 
     Args:
@@ -39,10 +39,10 @@ def trial(
     part = replace(part, images=np.asarray(part.images[:]))
     with tempfile.TemporaryDirectory() as folder:
         images = InDistribution(whole, whole, whole, part)
-        yield Trial(experiment, images, f, experiment.seeds[0], Store(folder))
+        yield NetworkContext(experiment, images, f, experiment.seeds[0], Store(folder))
 
 
-def made_from(tried: Trial, cell: Cell) -> ImageSet:
+def made_from(tried: NetworkContext, cell: Cell) -> ImageSet:
     """Return the images of a challenge, in memory."""
     made = tried.challenge(cell).images
     return replace(made, images=np.asarray(made.images[:]))

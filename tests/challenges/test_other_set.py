@@ -7,7 +7,7 @@ from gradbench.challenges.other_set import OtherSet
 from gradbench.config import compose
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
-from gradbench.run.experiment import read
+from gradbench.run.experiment import build_experiment
 
 
 def other(count: int = 200, status: str = "official", note: str = "") -> ImageSet:
@@ -53,5 +53,5 @@ def test_a_slip_of_the_pen_is_told_the_settings_of_set_and_challenge():
     with pytest.raises(
         GradbenchError, match=r"named 'cuont': did you mean count or counts"
     ) as told:
-        read(compose(words))
+        build_experiment(compose(words))
     assert "antialias" in str(told.value)

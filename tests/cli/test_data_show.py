@@ -17,8 +17,8 @@ from gradbench.data.catalogue import build_dataset
 from gradbench.data.dataset import DataSettings
 from gradbench.report.sheet import enlarged
 from gradbench.report.style import FAINT
-from gradbench.run.experiment import read
-from gradbench.run.trial import source
+from gradbench.run.challenge_images import setup
+from gradbench.run.experiment import build_experiment
 from gradbench.showing.attacks import amplification, amplified
 
 
@@ -114,11 +114,11 @@ def test_own_images_keep_their_size(tmp_path):
 
 def of_digits(*overrides: str, rows):
     """Return test digits, and a function from (cell number, network) to their challenge."""
-    experiment = read(compose(["dataset=digits", "device=cpu", *overrides]))
+    experiment = build_experiment(compose(["dataset=digits", "device=cpu", *overrides]))
     clean = build_dataset("digits").load("test", DataSettings("data")).select(rows)
 
     def made(number, f=None):
-        return source(experiment, experiment.cells[number], f).make(clean, np.arange(len(clean)))
+        return setup(experiment, experiment.cells[number], f).make(clean, np.arange(len(clean)))
 
     return clean, made
 

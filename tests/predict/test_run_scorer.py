@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 import gradbench as package
 from gradbench.errors import GradbenchError
 from gradbench.predict.pictures import batches
+from gradbench.run.controls import FEWER, keeping
 from gradbench.run.experiment import instantiate
 from gradbench.run.fitting import image_scores, score
-from gradbench.run.thresholds import FEWER, keeping
 
 pytestmark = pytest.mark.slow  # all look at one finished run
 

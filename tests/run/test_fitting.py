@@ -14,11 +14,15 @@ from gradbench.config import load_member
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
-from gradbench.run import memorisation
+from gradbench.protocols.base import Grouped
+from gradbench.run import controls
+from gradbench.run.cases import MEMORISATION, Case
+from gradbench.run.context import NetworkContext
+from gradbench.run.evaluate import evaluate
 from gradbench.run.experiment import Cell, Experiment
-from gradbench.run.fitting import clean, fitted, image_scores
+from gradbench.run.fitting import clean_outputs, fitted, image_scores
+from gradbench.run.measurement import CaseResult
 from gradbench.run.synthetic import make, relation
-from gradbench.run.trial import Trial
 from gradbench.support.instantiate import instantiate
 
 
@@ -112,13 +116,15 @@ def trial(store):
     config = {"detector": {"seed": 7}, "challenge": {"seed": 0, "quantise": True}}
     config |= {"controls": {"limit": 2000}, "evaluation": {"seed": 0}}
     experiment = Experiment(
-        config, (), None, (), detectors, None, (0,), None, (torch.device("cpu"),)
+        config, (), None, (), detectors, Grouped(), (0,), None, (torch.device("cpu"),)
     )
-    return Trial(experiment, world, SimpleNamespace(backbone=f, weights=digest(f)), 0, store)
+    return NetworkContext(
+        experiment, world, SimpleNamespace(backbone=f, weights=digest(f)), 0, store
+    )
 
 
 def test_labels_and_the_last_layer_are_handed_over(trial):
-    given = clean(trial, "asking")
+    given = clean_outputs(trial, "asking")
     assert sorted(given.bank) == ["features", "head/bias", "head/weight", "labels"]
     assert given.bank["labels"].tolist() == trial.images.train.labels.tolist()
     assert sorted(given.hold_out) == ["labels", "logits"]
@@ -130,27 +136,29 @@ def test_labels_and_the_last_layer_are_handed_over(trial):
 
 
 def test_one_pass_over_the_training_images_serves_all_detectors(trial):
-    clean(trial, "asking")
+    clean_outputs(trial, "asking")
     made = len(trial.store.made)
-    given = clean(trial, "knows")  # its logits were kept when the features of the other were read
+    given = clean_outputs(
+        trial, "knows"
+    )  # its logits were kept when the features of the other were read
     assert sorted(given.bank) == ["logits"]
     assert len(trial.store.made) == made
 
 
 def test_what_is_not_asked_for_is_not_computed(trial):
-    given = clean(trial, "blind")
+    given = clean_outputs(trial, "blind")
     assert given.bank == given.hold_out == {}
     assert trial.store.made == []
 
 
 def test_a_detector_without_challenges_is_fitted_once_on_the_hold_out(trial):
-    sides = [trial.look(images(9, seed=s), ["logits"]) for s in (40, 41)]
+    sides = [trial.read_outputs(images(9, seed=s), ["logits"]) for s in (40, 41)]
     first = [image_scores(trial, "oneclass", side) for side in sides]
     again = [image_scores(trial, "oneclass", side) for side in sides]
     assert [a.tolist() for a in again] == [f.tolist() for f in first]
     ((fit, choose, seed),) = OneClass.seen
     assert seed == 7
-    hold_out = trial.look(trial.images.hold_out, ["logits"]).outputs["logits"]
+    hold_out = trial.read_outputs(trial.images.hold_out, ["logits"]).outputs["logits"]
     for part in (fit, choose):
         assert not part.abnormal.any()
         assert torch.equal(part.outputs["logits"], hold_out)
@@ -160,9 +168,9 @@ def test_a_detector_without_challenges_is_fitted_once_on_the_hold_out(trial):
 
 
 def test_another_hold_out_is_another_fit(trial):
-    image_scores(trial, "oneclass", trial.look(images(9, seed=40), ["logits"]))
+    image_scores(trial, "oneclass", trial.read_outputs(images(9, seed=40), ["logits"]))
     other = replace(trial, images=replace(trial.images, hold_out=images(24, seed=5)))
-    image_scores(other, "oneclass", other.look(images(9, seed=40), ["logits"]))
+    image_scores(other, "oneclass", other.read_outputs(images(9, seed=40), ["logits"]))
     assert [len(fit.abnormal) for fit, _, _ in OneClass.seen] == [21, 24]
 
 
@@ -174,7 +182,9 @@ def test_own_challenges_are_made_of_halves_of_the_hold_out(trial):
     assert len(made.clean) == 18
     assert {*made.clean.sources} <= {*trial.images.hold_out.sources}
     assert [one.name for one in made.made] == ["gaussian_noise 5", "fgsm"]
-    sets = [trial.look(one, ["logits"]).outputs["logits"] for one in (made.clean, *made.made)]
+    sets = [
+        trial.read_outputs(one, ["logits"]).outputs["logits"] for one in (made.clean, *made.made)
+    ]
     rows = []
     for half in halves:
         parts = half.outputs["logits"].chunk(3)
@@ -229,30 +239,21 @@ def test_own_challenges_are_checked(trial, monkeypatch, own, text):
         trial.experiment.own_cells("own")
 
 
-def test_memorisation_of_a_score_that_knows_the_training_images_and_of_others(trial):
+def test_memorisation_of_a_score_that_knows_the_training_images_and_of_others(trial, monkeypatch):
     """A supervised detector is taken from the first challenge; one without a state has no row."""
+    bank = trial.read_outputs(trial.images.hold_out, ["logits"]).outputs["logits"]
+    svhn = Cell("svhn", Identity())
+    first = CaseResult(Case("main", svhn, "supervised"), 0, state=lambda: {"bank": bank})
+    monkeypatch.setattr(controls, "_first_fit", lambda *_: first)
     found = {}
-
-    class Gathered:
-        states: ClassVar = {
-            (1, "svhn", "supervised"): {"bank": torch.zeros(1, 3)},
-            (0, "svhn", "supervised"): trial.look(trial.images.hold_out, ["logits"]).outputs,
-            (0, "fgsm", "supervised"): {"bank": torch.zeros(1, 3)},
-        }
-
-        def add_memorisation(self, seed, cell, method, value, counts, note):
-            assert (seed, cell.name, counts) == (0, "memorisation", (30, 21))
-            found[method] = value, note
-
-    states = Gathered.states
-    states[0, "svhn", "supervised"] = {"bank": states[0, "svhn", "supervised"]["logits"]}
-    memorisation.measure(trial, Gathered())
-    assert {*found} == {"asking", "blind", "oneclass", "own", "knows", "supervised"}
-    assert found["knows"][0] == 1
-    assert found["supervised"][0] == 0
-    assert "fitted on svhn" in found["supervised"][1]
-    assert "fitted on these training images" in found["knows"][1]
-    assert "fitted on these hold-out images" in found["oneclass"][1]
-    del states[0, "svhn", "supervised"], states[0, "fgsm", "supervised"], found["supervised"]
-    memorisation.measure(trial, Gathered())
-    assert "supervised" not in found
+    for name in trial.experiment.detectors:
+        found[name] = result = evaluate(Case("memorisation", MEMORISATION, name), trial)
+        assert (result.headline.n_normal, result.headline.n_abnormal) == (30, 21)
+    assert found["knows"].headline.value == 1
+    assert found["supervised"].headline.value == 0
+    assert "fitted on svhn" in found["supervised"].note
+    assert "fitted on these training images" in found["knows"].note
+    assert "fitted on these hold-out images" in found["oneclass"].note
+    monkeypatch.setattr(controls, "_first_fit", lambda *_: None)
+    trial.evaluated.clear()
+    assert evaluate(Case("memorisation", MEMORISATION, "supervised"), trial) is None

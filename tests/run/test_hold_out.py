@@ -18,10 +18,9 @@ from gradbench.config import compose
 from gradbench.data import in_distribution
 from gradbench.data.imageset import to_float
 from gradbench.data.in_distribution import load_in_distribution
-from gradbench.pipeline import order
 from gradbench.report.manifest import seal
-from gradbench.run.clean_images import clean_images
-from gradbench.run.experiment import read
+from gradbench.run.context import clean_images, network_request
+from gradbench.run.experiment import build_experiment
 
 WORDS = (
     *(word for word in TINY if not word.startswith(("detectors", "controls.memorisation"))),
@@ -35,12 +34,13 @@ WEIGHTS = Path(__file__).parents[2] / "results" / "weights"
 def home(tmp_path_factory):
     """Return a folder with a network that knows all 1,200 training digits by heart."""
     folder = tmp_path_factory.mktemp("over")
-    experiment = read(compose(WORDS))
+    experiment = build_experiment(compose(WORDS))
     whole = experiment.dataset.load("train", experiment.data)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     f = initial_network(
-        order(experiment, load_in_distribution(experiment.dataset, experiment.data), 0), whole
+        network_request(experiment, load_in_distribution(experiment.dataset, experiment.data), 0),
+        whole,
     ).train()
     pixels, labels = to_float(whole.images[slice(None)]), torch.from_numpy(whole.labels)
     adam = torch.optim.Adam(f.parameters(), 3e-3)
@@ -78,7 +78,9 @@ def header(folder):
 
 def false_alarms(folder, name="msp"):
     """Return the share of clean test images, of which none set a threshold, called abnormal."""
-    experiment = read(compose([*WORDS, f"backbone.checkpoint={folder.parent / 'f.pt'}"]))
+    experiment = build_experiment(
+        compose([*WORDS, f"backbone.checkpoint={folder.parent / 'f.pt'}"])
+    )
     images = clean_images(experiment)
     new = np.flatnonzero(~np.isin(images.test.sources, images.hold_out.sources))
     assert len(new) == 398
@@ -176,29 +178,29 @@ def test_a_plan_speaks_of_the_same_hold_out(home, done):
 
 
 def test_a_list_of_training_images(home, tmp_path):
-    experiment = read(compose(WORDS))
+    experiment = build_experiment(compose(WORDS))
     own = load_in_distribution(experiment.dataset, experiment.data)
     (tmp_path / "names-0.txt").write_text("\n".join(own.train.sources[:400]))
     (tmp_path / "names-1.txt").write_text("\n".join(own.train.sources[200:600]))
     words = [*WORDS, f"backbone.checkpoint={home / 'f.pt'}", "seeds=[0,1]"]
     words[-2:] = ["seeds=[0,1]", f"backbone.checkpoint='{tmp_path}/f-{{seed}}.pt'"]
     names = f"backbone.trained_on='{tmp_path}/names-{{seed}}.txt'"
-    images = clean_images(read(compose([*words, names])))
+    images = clean_images(build_experiment(compose([*words, names])))
     assert set(images.train.sources) == set(own.train.sources[200:400])
     assert images.hold_out.fingerprint == own.hold_out.fingerprint
 
 
 def test_checkpoints_of_one_run_are_asked_one_by_one(home, done, tmp_path):
-    experiment = read(compose(WORDS))
+    experiment = build_experiment(compose(WORDS))
     own = load_in_distribution(experiment.dataset, experiment.data)
     prints = {"train": own.train.fingerprint, "hold_out": own.hold_out.fingerprint}
-    net = initial_network(order(experiment, own, 0), own.train).network
+    net = initial_network(network_request(experiment, own, 0), own.train).network
     for seed, more in enumerate(({"trained_on": prints}, {"trained_on": prints}, {})):
         save_checkpoint(tmp_path / f"f-{seed}.safetensors", net, more)
     file = f"backbone.checkpoint='{tmp_path}/f-{{seed}}.safetensors'"
-    both = clean_images(read(compose([*WORDS, "seeds=[0,1]", file])))
+    both = clean_images(build_experiment(compose([*WORDS, "seeds=[0,1]", file])))
     assert (both.provenance.role, both.provenance.trained) == ("train", True)
-    mixed = clean_images(read(compose([*WORDS, "seeds=[0,2]", file])))
+    mixed = clean_images(build_experiment(compose([*WORDS, "seeds=[0,2]", file])))
     assert (mixed.provenance.role, mixed.provenance.trained) == ("test", False)
 
 

@@ -19,10 +19,9 @@ from gradbench.challenges.produce import ChallengeSetup
 from gradbench.config import compose, expand, group_files, load_member
 from gradbench.data.in_distribution import InDistribution
 from gradbench.outputs.cached_passes import CachedPasses
-from gradbench.run.experiment import read
-from gradbench.run.fitting import fit_key
-from gradbench.run.judging import scores_key
-from gradbench.run.trial import Trial
+from gradbench.run.context import NetworkContext
+from gradbench.run.experiment import build_experiment
+from gradbench.run.fitting import fit_key, scores_key
 from gradbench.store import Store
 from gradbench.support.code_keys import stable_name
 from gradbench.support.instantiate import instantiate
@@ -54,7 +53,7 @@ WEIGHTS = "11ff4b42e0b97a1bd04dce8743488fc95e2f1e03081c293d44dcce71fc85758c"
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory):
     words = ["experiment=quickstart", f"detectors=[{','.join(DETECTORS)}]"]
-    experiment = read(compose(words))
+    experiment = build_experiment(compose(words))
     network = SmallCNN(3, 1, 4)
     with torch.no_grad():
         for tensor in network.state_dict().values():
@@ -62,7 +61,9 @@ def trial(tmp_path_factory):
     f = Backbone(network, [0.4], [0.3], ("a", "b", "c"), (1, 8, 8), {"_target_": "x.SmallCNN"})
     world = InDistribution(*(images(30, seed) for seed in range(4)))
     store = Store(tmp_path_factory.mktemp("store"))
-    return Trial(experiment, world, SimpleNamespace(backbone=f.eval(), weights="w"), 0, store)
+    return NetworkContext(
+        experiment, world, SimpleNamespace(backbone=f.eval(), weights="w"), 0, store
+    )
 
 
 def keys(trial) -> dict[str, str]:

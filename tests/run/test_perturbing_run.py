@@ -12,8 +12,8 @@ from _runs import TINY, copy_of, gradbench, kept, same_results, steps
 
 from gradbench.config import compose
 from gradbench.outputs.perturbed import PerturbedPass
-from gradbench.planning.plan import plan
-from gradbench.run.experiment import read
+from gradbench.run.experiment import build_experiment
+from gradbench.run.plan import plan
 from gradbench.store import Store
 
 SUPERVISED = ("odin", "mahalanobis_p", "mahalanobis_pfe")
@@ -38,7 +38,7 @@ def finished(tmp_path_factory) -> Path:
 
 def passes(folder: Path, *words: str) -> dict[str, list[float]]:
     """Return parts, present and seconds of the planned passes by what they are for."""
-    lines = plan(read(compose([*WORDS, *words])), Store(folder / "store"))
+    lines = plan(build_experiment(compose([*WORDS, *words])), Store(folder / "store"))
     return {line.what.replace(",", ""): [line.parts, line.present, line.seconds]
             for line in lines if line.step == "perturbed"}  # fmt: skip
 

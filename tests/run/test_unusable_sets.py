@@ -62,7 +62,7 @@ def test_a_plan_says_the_same_and_goes_on(world):
 
 def test_images_that_cannot_be_decoded_are_a_row_where_they_are_met_late(world, monkeypatch):
     folder, _ = world
-    monkeypatch.setattr("gradbench.pipeline.LOOKED_AT", 2)
+    monkeypatch.setattr("gradbench.run.run.LOOKED_AT", 2)
     words = [word for word in TINY if not word.startswith("challenges")]
     use = "challenges=[gaussian_noise,{use: folder, name: broken, path: broken}]"
     ran = gradbench("run", *words, use, cwd=folder)

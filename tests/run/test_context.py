@@ -14,17 +14,18 @@ from gradbench.outputs import extract
 from gradbench.outputs.catalogue import built_in
 from gradbench.protocols.base import Grouped
 from gradbench.protocols.presets import Access2023, Icip2020
-from gradbench.run import trial
+from gradbench.run import challenge_images
+from gradbench.run.context import NetworkContext
 from gradbench.store import Store
 
 
 @pytest.mark.parametrize("kind", [Grouped, Icip2020, Access2023])
 @pytest.mark.parametrize("split", ["grouped", "random"])
 def test_a_random_split_of_any_protocol_needs_no_twins(kind, split, monkeypatch):
-    monkeypatch.setattr(trial, "published", lambda *given: given)
+    monkeypatch.setattr(challenge_images, "published_images", lambda *given: given)
     cell = SimpleNamespace(challenge=None, level=1, title="fog 1")
     experiment = SimpleNamespace(protocol=kind(split=split))
-    given = trial.from_archive(experiment, cell, None, "images", None)
+    given = challenge_images.from_archive(experiment, cell, None, "images", None)
     assert given[given.index("images") + 1] is (split == "grouped")
 
 
@@ -35,7 +36,7 @@ class Stopped(Exception):
 def world(store, limit=None, reads=("logits",)):
     data = images(150, seed=3)
     roles = InDistribution(data, data, data, stratified_subset(data, limit))
-    return trial.Trial(
+    return NetworkContext(
         SimpleNamespace(reads=list(reads), outputs=built_in()),
         roles,
         TrainedNetwork(network(), "w", "f.pt", 0, {}),

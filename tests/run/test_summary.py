@@ -6,11 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gradbench.run.differences import compared
+from gradbench.run.cases import Case
+from gradbench.run.experiment import Cell
+from gradbench.run.measurement import CaseResult
 from gradbench.run.rows import mean_of
-from gradbench.run.verdict import Verdict
+from gradbench.run.summary import _Summary
 from gradbench.statistics.bootstrap import BootstrapSamples, combine
 from gradbench.statistics.comparison import corrected_t_p, normal_p
+from gradbench.statistics.intervals import MetricEstimate
+from gradbench.tasks.detection import Detection
 
 CELL = ("adversarial", "fgsm", None)
 OTHER = ("adversarial", "bim", None)
@@ -24,18 +28,22 @@ def drawn(seed: int, value: float = 0.8) -> BootstrapSamples:
     return BootstrapSamples(folds, folds.mean() + 0.02 * rng.standard_normal(REPLICATES))
 
 
-def results(folds: dict, ratio: float | None = RATIO):
-    """Return results of detectors; `folds` tells by challenge which images theirs measure."""
-    verdicts = {
-        cell: {
-            name: {0: Verdict(drawn(i), (50, 50), drawn(i).interval(0.95), digest)}
-            for i, (name, digest) in enumerate(of.items())
-        }
-        for cell, of in folds.items()
-    }
-    protocol = SimpleNamespace(ratio=ratio)
-    experiment = SimpleNamespace(protocol=protocol, config={"evaluation": {"confidence": 0.95}})
-    return SimpleNamespace(verdicts=verdicts, experiment=experiment)
+def summary(folds: dict, ratio: float | None = RATIO):
+    """Return the summary of detectors; `folds` tells by challenge which images theirs measure."""
+    cases = []
+    for (kind, challenge, level), of in folds.items():
+        cell = Cell(challenge, SimpleNamespace(kind=kind), level)
+        for i, (name, digest) in enumerate(of.items()):
+            lo, hi = drawn(i).interval(0.95)
+            estimate = MetricEstimate("auroc", "", "", drawn(i).value, lo, hi, (), 50, 50)
+            cases.append(CaseResult(Case("main", cell, name), 0, estimates=[estimate],
+                                    samples=drawn(i), fold_digest=digest))  # fmt: skip
+    experiment = SimpleNamespace(
+        protocol=SimpleNamespace(ratio=ratio),
+        config={"evaluation": {"confidence": 0.95}},
+        task=Detection(),
+    )
+    return _Summary(SimpleNamespace(cases=cases, experiment=experiment), [])
 
 
 WHOLE = {"a": drawn(0), "b": drawn(1)}
@@ -45,7 +53,7 @@ PAIR = [("a", "b")]
 
 @pytest.mark.parametrize("ratio", [RATIO, None])
 def test_every_protocol_has_the_paired_bootstrap(ratio):
-    (said,) = compared(results({CELL: {"a": "x", "b": "x"}}, ratio), CELL, WHOLE, PAIR)
+    (said,) = summary({CELL: {"a": "x", "b": "x"}}, ratio)._compare(CELL, WHOLE, PAIR)
     assert said["test"] == "paired bootstrap over sources"
     assert said["compared_with"] == "b"
     assert said["p"] == said["p_holm"] == normal_p(GAP.value, float(GAP.samples.std(ddof=1)))
@@ -57,7 +65,7 @@ def test_every_protocol_has_the_paired_bootstrap(ratio):
 def test_folds_of_other_images_are_not_compared_fold_by_fold(cell):
     """Of a mean, one challenge with other images is enough."""
     folds = {CELL: {"a": "x", "b": "y"}, OTHER: {"a": "z", "b": "z"}}
-    (said,) = compared(results(folds), cell, WHOLE, PAIR)
+    (said,) = summary(folds)._compare(cell, WHOLE, PAIR)
     assert said["p_folds"] is None
     assert said["p"] == normal_p(GAP.value, float(GAP.samples.std(ddof=1)))
 
@@ -65,10 +73,10 @@ def test_folds_of_other_images_are_not_compared_fold_by_fold(cell):
 def test_holm_counts_the_pairs_given_together():
     """So those with the best of a row by themselves, and not those of other challenges."""
     whole = {str(i): drawn(i, 0.8 + 0.02 * i) for i in range(4)}
-    run = results({CELL: dict.fromkeys(whole, "x")})
+    run = summary({CELL: dict.fromkeys(whole, "x")})
     with_best = [(name, "3") for name in "012"]
     every = [*combinations(whole, 2)]
-    of_row, of_all = (compared(run, CELL, whole, pairs) for pairs in (with_best, every))
+    of_row, of_all = (run._compare(CELL, whole, pairs) for pairs in (with_best, every))
     least = min(of_row, key=lambda said: said["p"])
     assert least["p_holm"] == pytest.approx(3 * least["p"])
     same = next(x for x, pair in zip(of_all, every) if pair == ("0", "3"))

@@ -10,9 +10,8 @@ from _runs import SMALL, copy_of, gradbench, kept, one_sentence, reference
 from gradbench.challenges.attacks.cw import CW as CarliniWagner
 from gradbench.config import compose
 from gradbench.data.dataset import Dataset
-from gradbench.planning.plan import plan
-from gradbench.planning.planned import each
-from gradbench.run.experiment import read
+from gradbench.run.experiment import build_experiment
+from gradbench.run.plan import plan, seconds_each
 from gradbench.store import Store
 
 
@@ -23,7 +22,7 @@ def finished(tmp_path_factory):
 
 def planned(folder, *words):
     """Return the lines of a plan by step and subject."""
-    lines = plan(read(compose([*SMALL, *words])), Store(folder / "store"))
+    lines = plan(build_experiment(compose([*SMALL, *words])), Store(folder / "store"))
     return {(line.step, line.what): line for line in lines}
 
 
@@ -92,13 +91,13 @@ def test_the_command(finished, tmp_path):
 )
 def test_what_is_timed_grows_while_it_is_quick(monkeypatch, seconds, tried):
     now, asked = [0.0], []
-    monkeypatch.setattr("gradbench.planning.planned.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gradbench.run.plan.time.monotonic", lambda: now[0])
 
     def work(count):
         asked.append(count)
         now[0] += count * seconds
 
-    assert each(work, 64, torch.device("cpu")) == pytest.approx(seconds)
+    assert seconds_each(work, 64, torch.device("cpu")) == pytest.approx(seconds)
     assert asked == tried
 
 
@@ -164,16 +163,16 @@ def test_attacks_whose_images_leave_early_are_timed_on_a_few(finished, tmp_path,
         return 3
 
     monkeypatch.setattr(CarliniWagner, "attack", noted)
-    monkeypatch.setattr("gradbench.planning.challenges.timed", three_seconds)
-    monkeypatch.setattr("gradbench.planning.plan.seconds_an_image", lambda *_: 0.001)
+    monkeypatch.setattr("gradbench.run.plan._timed", three_seconds)
+    monkeypatch.setattr("gradbench.run.plan._NetworkPlan._seconds_an_image", lambda *_: 0.001)
     line = planned(finished, CW)["challenge", "cw"]
     assert (line.note, attacked) == ("from 10 images", [10])
     assert line.seconds == pytest.approx(200 * 3 / 10)
     # a network that takes a second for an image is not attacked for minutes: 20 passes at most
-    monkeypatch.setattr("gradbench.planning.plan.seconds_an_image", lambda *_: 0.1)
+    monkeypatch.setattr("gradbench.run.plan._NetworkPlan._seconds_an_image", lambda *_: 0.1)
     line = planned(finished, CW)["challenge", "cw"]
     assert (line.note, attacked) == ("from 2 images", [10, 2])
-    monkeypatch.setattr("gradbench.planning.plan.seconds_an_image", lambda *_: 1.0)
+    monkeypatch.setattr("gradbench.run.plan._NetworkPlan._seconds_an_image", lambda *_: 1.0)
     line = planned(finished, CW)["challenge", "cw"]
     assert (line.note, attacked) == ("at most", [10, 2])
     assert (line.parts, line.present) == (1, 0)

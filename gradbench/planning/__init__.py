@@ -1,1 +1,0 @@
-"""What a run would have to do, and for how long."""

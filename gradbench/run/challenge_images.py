@@ -1,0 +1,135 @@
+"""The images of a challenge, and which of an attack's images are kept.
+
+keep=successful: only images that f classified correctly before and takes for another class after
+the attack, and on the normal side their clean sources alone. noisy_negatives=true: noisy copies
+stand on the normal side too, two normal images for each abnormal one; with keep=successful f must
+also be right on the noisy copy. Copies have the source of their originals, so all three stay on
+one side of a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradbench.backbones.backbone import Backbone
+from gradbench.challenges import checked
+from gradbench.challenges.archive import Archive, archive_of, published_images
+from gradbench.challenges.base import External, ImageRequest
+from gradbench.challenges.controls import NoisyCopy
+from gradbench.challenges.produce import AttackOutcome, ChallengeSetup
+from gradbench.data.checked import load
+from gradbench.data.imageset import ImageSet
+from gradbench.data.in_distribution import InDistribution
+from gradbench.data.settings import DataSettings, MissingData
+from gradbench.errors import Faulty, GradbenchError
+from gradbench.run.experiment import Cell, Experiment
+from gradbench.store import Store
+
+
+@dataclass(frozen=True)
+class ChallengeImages:
+    """The images of a challenge.
+
+    Attributes:
+        images: at the in-distribution shape.
+        attack: its outcome, None for other challenges.
+        native_shape: (C, H, W) of another set before it was brought to shape.
+        processing: the steps that set went through before, see `data.resample.round_trip`.
+    """
+
+    images: ImageSet
+    attack: AttackOutcome | None = None
+    native_shape: Sequence[int] | None = None
+    processing: Sequence | None = None
+
+
+def archive_for(experiment: Experiment, cell: Cell) -> Archive | None:
+    """Return the published archive that a challenge is taken from; see `archive.archive_of`."""
+    name, root = experiment.dataset.name, experiment.data.root
+    return archive_of(cell.challenge, experiment.config, name, root)
+
+
+def from_archive(
+    experiment: Experiment, cell: Cell, archive: Archive, images: InDistribution, store: Store
+) -> ImageSet:
+    """Return the published images of a corruption; see `archive.published_images`."""
+    grouped = experiment.protocol.split != "random"
+    return published_images(archive, cell.challenge, cell.level, cell.title, images, grouped, store)
+
+
+def load_challenge(
+    experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings
+) -> ChallengeImages:
+    """Return the images of a challenge that is not made from the clean ones.
+
+    Args:
+        experiment: with the settings of all challenges.
+        cell: challenge and level.
+        clean: the normal side of the measurement.
+        data: where images are looked for.
+
+    Raises:
+        MissingData: if they are not at hand or cannot be read: one such set is a row without
+            numbers and does not end the run.
+    """
+    challenge = cell.challenge
+    try:
+        if isinstance(challenge, External):
+            seed = experiment.config["challenge"]["seed"]
+            request = ImageRequest(cell.title, cell.level, clean, experiment.dataset, data, seed)
+            return ChallengeImages(checked.find(challenge, request))
+        dataset = experiment.other_dataset(challenge)
+        native = load(dataset, "challenge", data)
+        images = challenge.prepare(native, clean.shape, cell.name)
+        return ChallengeImages(images, None, native.shape, dataset.processing_of(native))
+    except (MissingData, Faulty):
+        raise
+    except GradbenchError as fault:
+        raise MissingData(str(fault)) from fault
+
+
+def setup(experiment: Experiment, cell: Cell, f, strength: float | None = None) -> ChallengeSetup:
+    """Return the setup of a challenge that is made from clean images.
+
+    Args:
+        experiment: with the settings of all challenges.
+        cell: challenge and level.
+        f: with `backbone` and `weights`.
+        strength: in place of that of the level.
+    """
+    challenge, settings = cell.challenge, experiment.config["challenge"]
+    return ChallengeSetup(
+        challenge,
+        cell.title,
+        challenge.strength_at(cell.level) if strength is None else strength,
+        settings["seed"],
+        settings["quantise"],
+        f.backbone if challenge.uses_network else None,
+        f.weights if challenge.uses_network else "",
+    )
+
+
+def attack_policy(experiment: Experiment, cell: Cell) -> tuple[str, bool]:
+    """Return which images are kept, and whether noisy ones count as normal.
+
+    What the run says of all attacks goes before what an attack says itself.
+    """
+    settings, challenge = experiment.config["challenge"], cell.challenge
+    keep, noisy = settings["keep"], settings["noisy_negatives"]
+    return (
+        getattr(challenge, "keep", "all") if keep is None else keep,
+        getattr(challenge, "noisy_negatives", False) if noisy is None else noisy,
+    )
+
+
+def noisy_copies(
+    experiment: Experiment, cell: Cell, clean: ImageSet, f: Backbone
+) -> ChallengeSetup:
+    """Return the setup of the noisy copies of clean images, beside an attack."""
+    settings = experiment.config["challenge"]
+    copy = NoisyCopy(cell.challenge.noise, f.std.flatten().tolist())
+    name = f"{clean.name} with noise"
+    return ChallengeSetup(
+        copy, name, copy.strength_at(None), settings["seed"], settings["quantise"]
+    )

@@ -1,0 +1,306 @@
+"""One network with the images that it is measured on, and the outputs that are read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradbench.backbones.checkpoint import read_checkpoint
+from gradbench.backbones.recipe import resolve_precision
+from gradbench.backbones.trained_network import (
+    NetworkRequest,
+    TrainedNetwork,
+    trained_fingerprints,
+)
+from gradbench.backbones.workers import WorkerPool
+from gradbench.challenges.base import Derived
+from gradbench.challenges.produce import produce
+from gradbench.data.imageset import ImageSet, join
+from gradbench.data.in_distribution import (
+    ALL,
+    WITHOUT_HOLD_OUT,
+    InDistribution,
+    TrainingRecord,
+    load_in_distribution,
+    read_source_ids,
+)
+from gradbench.data.settings import DataSettings, MissingData
+from gradbench.errors import Faulty, GradbenchError
+from gradbench.outputs.base import Output
+from gradbench.outputs.cached_passes import CachedPasses
+from gradbench.outputs.distributed import DistributedReader
+from gradbench.outputs.extract import OutputValues, extract
+from gradbench.run.challenge_images import (
+    ChallengeImages,
+    archive_for,
+    attack_policy,
+    from_archive,
+    load_challenge,
+    noisy_copies,
+    setup,
+)
+from gradbench.run.experiment import Cell, Experiment
+from gradbench.store import Store
+from gradbench.support.progress import step
+
+
+@dataclass(frozen=True)
+class ImagesWithOutputs:
+    """Images together with the outputs of f for them.
+
+    Attributes:
+        images: the images.
+        outputs: by name, each (N, ...).
+    """
+
+    images: ImageSet
+    outputs: OutputValues
+
+    def select(self, rows: np.ndarray) -> ImagesWithOutputs:
+        """Return the given rows of both."""
+        return ImagesWithOutputs(self.images.select(rows), self.outputs.select(rows))
+
+    def join(self, other: ImagesWithOutputs) -> ImagesWithOutputs:
+        """Return both, these first."""
+        outputs = self.outputs.join(other.outputs)
+        return ImagesWithOutputs(join(self.images, other.images), outputs)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a measurement, and the whole challenge that the abnormal one is taken of."""
+
+    normal: ImagesWithOutputs
+    abnormal: ImagesWithOutputs
+    challenge: ChallengeImages
+
+
+@dataclass(eq=False)
+class NetworkContext:
+    """One network of an experiment, and all that is read off it.
+
+    It keeps what several cases need (images of one challenge, outputs, fits that failed); none of
+    that depends on which case asked first.
+
+    Attributes:
+        experiment: the settings.
+        images: the clean images by role.
+        f: the network.
+        seed: that the experiment names for it.
+        store: holds the products.
+        pool: workers that read f; None to do it in this process.
+        faults: why challenges from outside cannot be measured, by name: they failed the identity
+            control.
+        failed_fits: why detectors from outside that see no challenge cannot be fitted, by name.
+        evaluated: results of cases, so that one that others need is evaluated once.
+        fits: detectors fitted in every fold of a challenge, by name and challenge, for a transfer.
+    """
+
+    experiment: Experiment
+    images: InDistribution
+    f: TrainedNetwork
+    seed: int
+    store: Store
+    pool: WorkerPool | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
+    failed_fits: dict[str, str] = field(default_factory=dict)
+    evaluated: dict[Any, Any] = field(default_factory=dict)
+    fits: dict[Any, Any] = field(default_factory=dict)
+    _challenges: dict[Cell, ChallengeImages] = field(default_factory=dict)
+    _sides: dict[Cell, Sides] = field(default_factory=dict)
+
+    @cached_property
+    def reader(self) -> DistributedReader | None:
+        """The workers, as readers of f."""
+        return self.pool and DistributedReader(self.pool, self.f.backbone, self.f.weights)
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of the normal images whose class f names, in [0, 1].
+
+        Its logits are those that detectors read, kept by shards; where they are not there yet, all
+        else that detectors score is read in the same passes.
+        """
+        images = self.images.normal
+        logits = self.read_outputs(images, ["logits"], self.experiment.reads).outputs["logits"]
+        return float((logits.argmax(1).numpy() == images.labels).mean())
+
+    @cached_property
+    def normal(self) -> ImagesWithOutputs:
+        """The normal side of every measurement."""
+        return self.read_outputs(self.images.normal)
+
+    def read_outputs(
+        self, images: ImageSet, names: Iterable[str] | None = None, also: Iterable[str] = ()
+    ) -> ImagesWithOutputs:
+        """Read outputs of f for images: all that the detectors score, or those named.
+
+        Where that takes a pass, the outputs `also` are kept of it for those who ask later.
+        """
+        wanted = self.outputs_of(self.experiment.reads if names is None else names)
+        f, store, also = self.f, self.store, self.outputs_of(also)
+        values = extract(f.backbone, f.weights, images, wanted, store, also, self.reader)
+        return ImagesWithOutputs(images, values)
+
+    def outputs_of(self, names: Iterable[str]) -> list[Output]:
+        """Return the outputs of f with these names, one for each layer of `layer_means`."""
+        return self.experiment.outputs.of_network(self.f.backbone, names)
+
+    def passes(self, images: ImageSet) -> CachedPasses:
+        """Return the perturbed passes over images, for detectors that ask for them."""
+        seed = self.experiment.config["evaluation"]["seed"]
+        return CachedPasses(self.f.backbone, self.f.weights, images, self.store, seed, self.reader)
+
+    def challenge(self, cell: Cell) -> ChallengeImages:
+        """Return the images of a challenge.
+
+        Raises:
+            MissingData: if images of another dataset are not at hand.
+            Faulty: if its class is from outside and does not do what a challenge must.
+        """
+        return self._latest(self._challenges, cell, self._challenge_images)
+
+    def _challenge_images(self, cell: Cell) -> ChallengeImages:
+        experiment, images = self.experiment, self.images
+        if cell.name in self.faults:
+            raise Faulty(self.faults[cell.name])
+        archive = archive_for(experiment, cell)
+        if archive is not None:
+            return ChallengeImages(from_archive(experiment, cell, archive, images, self.store))
+        if isinstance(cell.challenge, Derived):
+            made = setup(experiment, cell, self.f)
+            return ChallengeImages(*produce(made, images.normal, self.store))
+        return load_challenge(experiment, cell, images.normal, experiment.data)
+
+    def sides(self, cell: Cell) -> Sides:
+        """Return both sides of a challenge with their outputs; see `challenge_images`.
+
+        The last two challenges are kept: a transfer needs the images of both at once.
+
+        Raises:
+            MissingData: if there are too few images to be measured, or too few of an attack kept.
+            Faulty: see `challenge`.
+        """
+        return self._latest(self._sides, cell, self._both_sides)
+
+    def _latest(self, kept: dict[Cell, Any], cell: Cell, make: Callable[[Cell], Any]) -> Any:
+        if cell not in kept:
+            value = make(cell)
+            while len(kept) > 1:  # images of all challenges at once would not fit into memory
+                del kept[next(iter(kept))]
+            kept[cell] = value
+        return kept[cell]
+
+    def _both_sides(self, cell: Cell) -> Sides:
+        experiment, made = self.experiment, self.challenge(cell)
+        keep, noisy = attack_policy(experiment, cell)
+        if made.attack is None or (keep == "all" and not noisy):
+            if not isinstance(cell.challenge, Derived):
+                check_enough(experiment, self.images.normal.groups, made.images.groups)
+            return Sides(self.normal, self.read_outputs(made.images), made)
+        attack = made.attack
+        kept = attack.success if keep == "successful" else np.ones(len(made.images), bool)
+        copies = self._noisy_copies(cell) if noisy else None
+        if copies is not None and keep == "successful":
+            right = copies.outputs["logits"].argmax(1).numpy() == copies.images.labels
+            kept = kept & right
+        rows, remarks = np.flatnonzero(kept), []
+        if keep == "successful":
+            also = " and is right on their noisy copies" if noisy else ""
+            remarks.append(
+                f"{len(rows)} images that f errs on only after the attack{also} are kept, of "
+                f"{int(attack.correct.sum())} classified correctly and {len(attack.correct)} "
+                "attempted"
+            )
+        if noisy:
+            remarks.append(
+                "normal images are clean ones and their noisy copies (deviation "
+                f"{cell.challenge.noise:g} in normalised space)"
+            )
+        groups = self.images.normal.groups[rows]
+        check_enough(experiment, groups, groups, *remarks[:1])
+        normal, abnormal = self.normal.select(rows), self.read_outputs(made.images).select(rows)
+        if copies is not None:
+            normal = normal.join(copies.select(rows))
+        note = "; ".join(filter(None, [abnormal.images.note, *remarks]))
+        abnormal = replace(abnormal, images=replace(abnormal.images, note=note))
+        return Sides(normal, abnormal, made)
+
+    def _noisy_copies(self, cell: Cell) -> ImagesWithOutputs:
+        clean = self.images.normal
+        copies = noisy_copies(self.experiment, cell, clean, self.f.backbone)
+        images, _ = produce(copies, clean, self.store)
+        return self.read_outputs(images, {*self.experiment.reads, "logits"})
+
+
+def check_enough(
+    experiment: Experiment, normal: np.ndarray, abnormal: np.ndarray, note: str = ""
+) -> None:
+    """Refuse a measurement for which there are too few images.
+
+    Args:
+        experiment: with the protocol.
+        normal: (N,) groups of the normal images.
+        abnormal: (M,) groups of the abnormal images.
+        note: why there are so few; without it, the protocol says what it needs.
+
+    Raises:
+        MissingData: with the counts.
+    """
+    try:
+        experiment.protocol.folds(normal, abnormal, experiment.config["evaluation"]["seed"])
+    except GradbenchError as reason:
+        text = f"too few images for the folds; {note}" if note else str(reason)
+        raise MissingData(text) from reason
+
+
+def clean_images(experiment: Experiment, data: DataSettings | None = None) -> InDistribution:
+    """Load the in-distribution images; no network of the run was trained on the hold-out.
+
+    Where that cannot be had, `provenance` says so; see `load_in_distribution`.
+
+    Args:
+        experiment: the settings.
+        data: where images are looked for, if elsewhere than the experiment says.
+
+    Raises:
+        GradbenchError: if images, a checkpoint or a list of training images cannot be read.
+    """
+    records, limit = tuple(_training_records(experiment)), experiment.config["limit"]
+    return load_in_distribution(experiment.dataset, data or experiment.data, limit, records)
+
+
+def _training_records(experiment: Experiment) -> Iterator[TrainingRecord]:
+    """Yield the facts that are known of the training images of every network."""
+    for seed in experiment.seeds:
+        config = experiment.backbone(seed)
+        path, extent = config.get("checkpoint"), config.get("trained_on")
+        if not path:
+            yield TrainingRecord()
+        elif extent == ALL:
+            yield TrainingRecord(extent)
+        elif extent not in (None, WITHOUT_HOLD_OUT):
+            yield TrainingRecord(sources=read_source_ids(extent), file=extent)
+        else:  # the checkpoint's own fingerprints go before what the user says of it
+            with step(f"reading {path}"):
+                recorded = trained_fingerprints(read_checkpoint(path)[1])
+            assumed = TrainingRecord(ALL, certain=False)
+            record = TrainingRecord(WITHOUT_HOLD_OUT) if extent else assumed
+            yield replace(record, fingerprints=recorded or None)
+
+
+def network_request(experiment: Experiment, images: InDistribution, seed: int) -> NetworkRequest:
+    """Return the request for the network of a seed."""
+    mean, std = experiment.dataset.normalisation(images.train)
+    return NetworkRequest(
+        experiment.backbone(seed),
+        resolve_precision(experiment.recipe, experiment.device),
+        seed,
+        tuple(mean),
+        tuple(std),
+        experiment.device,
+    )

@@ -1,0 +1,228 @@
+"""A run: train or load f, challenge it, and evaluate every case of the experiment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from gradbench.backbones.checkpoint import existing_checkpoint
+from gradbench.backbones.devices import set_exact_arithmetic
+from gradbench.backbones.trained_network import class_names, load_or_train
+from gradbench.backbones.workers import WorkerPool
+from gradbench.challenges.attacks.base import Adversarial
+from gradbench.challenges.base import Derived
+from gradbench.data.imageset import to_float
+from gradbench.data.in_distribution import (
+    OTHER_FINGERPRINTS,
+    TRAINED_ON,
+    WITHOUT_HOLD_OUT,
+    InDistribution,
+)
+from gradbench.data.settings import MissingData
+from gradbench.errors import Faulty
+from gradbench.outputs.read import compute_outputs
+from gradbench.run.cases import Case, cases
+from gradbench.run.challenge_images import archive_for, from_archive, load_challenge, setup
+from gradbench.run.context import (
+    NetworkContext,
+    check_enough,
+    clean_images,
+    network_request,
+)
+from gradbench.run.evaluate import evaluate
+from gradbench.run.experiment import Experiment
+from gradbench.run.pass_times import time_passes
+from gradbench.run.results import Results, challenge_facts
+from gradbench.run.summary import all_rows
+from gradbench.statistics.controls import LEVEL, assert_identical
+from gradbench.store import Key, Store
+from gradbench.support.progress import say, step
+
+LOOKED_AT = 20
+"""Images of another set that are decoded before a run begins; its files may be any number."""
+TRIED = 200
+"""Images on which a challenge of strength zero is tried."""
+
+
+def run(experiment: Experiment, store: Store) -> Results:
+    """Carry out an experiment: evaluate every case for every network, and derive the rows.
+
+    Args:
+        experiment: the settings.
+        store: holds the products of the steps; those that are there are not computed again.
+
+    Raises:
+        GradbenchError: if in-distribution images are missing, a network does not fit, or the
+            identity control fails.
+    """
+    set_exact_arithmetic()
+    for reason in experiment.refused.values():
+        say(f"left out: {reason}")
+    check_checkpoints(experiment)
+    images = clean_images(experiment)
+    check_challenges(experiment, images, store)
+    results = Results(experiment, images)
+    several = len(experiment.devices) > 1
+    with WorkerPool(experiment.devices) if several else contextlib.nullcontext() as pool:
+        for seed in experiment.seeds:
+            request = network_request(experiment, images, seed)
+            f = load_or_train(request, images.train, images.test, store, pool, images.hold_out)
+            context = NetworkContext(experiment, images, f, seed, store, pool)
+            if seed == experiment.seeds[0]:
+                _tell_hold_out(experiment, images)
+            evaluate_network(context, results)
+    results.check_measured()
+    with step("means and differences of the detectors"):
+        results.rows = all_rows(results)
+    return results
+
+
+def evaluate_network(context: NetworkContext, results: Results) -> None:
+    """Evaluate all cases of one network, and add their results.
+
+    Raises:
+        GradbenchError: if the identity control fails.
+    """
+    experiment, todo = context.experiment, cases(context.experiment)
+    results.add_network(context)
+    context = replace(context, faults=identity_control(context))
+    for cell in experiment.cells:
+        with step(f"measuring {cell.title}"):
+            facts = challenge_facts(context, cell)
+            results.challenges.append(facts)
+            if facts.missing:
+                say(f"{cell.title}: not measured: {facts.missing}")
+            own = [c for c in todo if c.cell == cell and c.fitted_on in (None, cell)]
+            _evaluate_all(own, context, results)
+            todo = [case for case in todo if case not in own]
+    _evaluate_all(todo, context, results)
+    for result in results.cases:
+        ranked = result.p is not None and result.seed == context.seed
+        if ranked and (p_holm := results.holm(result)) < LEVEL:
+            say(
+                f"warning: {result.case.title} tells clean images with arbitrary labels apart "
+                f"(p = {result.p:.3g}, {p_holm:.3g} after Holm); its other numbers are in doubt"
+            )
+    time_passes(context, results)
+
+
+def _evaluate_all(todo: Sequence[Case], context: NetworkContext, results: Results) -> None:
+    for (role, title), group in groupby(todo, lambda case: (case.role, case.cell.title)):
+        label = {"main": f"detectors on {title}", "transfer": f"transfer to {title}"}
+        controlled = role if role == title else f"{role} of {title}"
+        with step(label.get(role, f"control {controlled}")):
+            for case in group:
+                result = evaluate(case, context)
+                if result is None:
+                    continue
+                if result.fault and not result.shared and case.title not in results.faults:
+                    refused = case.method in context.experiment.refused
+                    if not refused:  # which was said before the first network
+                        say(f"{case.title} is left out on {title}: {result.fault}")
+                results.cases.append(result)
+
+
+def identity_control(context: NetworkContext) -> dict[str, str]:
+    """Stop the run unless every derived challenge of strength zero changes nothing.
+
+    Pixels must be equal bit for bit, and so must the outputs of f, computed afresh for both.
+
+    Returns:
+        Why challenges from outside are left out, by name: they make no images, or other ones each
+        time.
+
+    Raises:
+        GradbenchError: naming the challenge that changes something.
+    """
+    experiment, clean = context.experiment, context.images.normal
+    if not experiment.config["controls"]["identity"]:
+        return {}
+    tried = {cell.name: cell for cell in experiment.cells if isinstance(cell.challenge, Derived)}
+    first, faults = clean.select(np.arange(min(TRIED, len(clean)))), {}
+    reads = context.outputs_of(experiment.reads)
+    for name, cell in tried.items():
+        zero = setup(experiment, cell, context.f, strength=0.0)
+
+        def build(_folder: Path, _: Path, zero=zero, name: str = name) -> dict:
+            made = zero.make(first, np.arange(len(first)), compare=True)
+            pixels = (to_float(images).numpy() for images in (first.images[slice(None)], made))
+            assert_identical(*pixels, f"identity control: pixels of {name}")
+            before, after = (
+                compute_outputs(context.f.backbone, images, slice(0, len(first)), reads).values
+                for images in (first, replace(first, images=made))
+            )
+            for output in before:
+                both = before[output].numpy(), after[output].numpy()
+                assert_identical(*both, f"identity control: {output} of {name}")
+            return {"images": len(first)}
+
+        (made_of,) = zero.keys(first)
+        inputs = {"challenge": made_of.digest, "weights": context.f.weights}
+        key = Key("identity", 1, {"reads": experiment.reads}, inputs)
+        try:
+            with step(f"identity control: {name} of strength zero on {len(first)} images"):
+                context.store.make(key, build)
+        except Faulty as fault:
+            faults[name] = str(fault)  # which is said where it would be measured
+    return faults
+
+
+def check_checkpoints(experiment: Experiment) -> None:
+    """Refuse a checkpoint that is not there, of any seed, before the first network is measured.
+
+    Raises:
+        GradbenchError: naming the file.
+    """
+    for seed in experiment.seeds:
+        path = experiment.backbone(seed).get("checkpoint")
+        if path:
+            existing_checkpoint(path)
+
+
+def check_challenges(experiment: Experiment, images: InDistribution, store: Store) -> None:
+    """Look at every challenge before the first long pass, and say which cannot be measured.
+
+    Raises:
+        GradbenchError: for an attack on a network of one class, a damaged archive, or a protocol
+            that cannot even divide the clean images.
+    """
+    for cell in experiment.cells:
+        if isinstance(cell.challenge, Adversarial):
+            cell.challenge.check_classes(len(class_names(images.train)))
+    with step("looking at the published archives"):
+        for cell in {cell.name: cell for cell in reversed(experiment.cells)}.values():
+            with contextlib.suppress(MissingData):  # which becomes a row without numbers
+                archive = archive_for(experiment, cell)
+                if archive is not None:
+                    from_archive(experiment, cell, archive, images, store)
+    groups = images.normal.groups
+    experiment.protocol.folds(groups, groups, experiment.config["evaluation"]["seed"])
+    with step("looking at the other sets"):
+        for cell in experiment.cells:
+            if isinstance(cell.challenge, Derived):
+                continue
+            try:
+                found = load_challenge(experiment, cell, images.normal, experiment.data).images
+                some = np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int)
+                found.images[np.unique(some)]
+                check_enough(experiment, groups, found.groups)
+            except (MissingData, Faulty) as reason:
+                say(f"{cell.title} will not be measured: {reason}")
+
+
+def _tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
+    """Say where the hold-out is from if it is not what gradbench keeps from its own networks."""
+    provenance = images.provenance
+    if not provenance.reason:
+        return
+    more = ""
+    if experiment.config["backbone"].get("trained_on") is None:
+        listed = OTHER_FINGERPRINTS in provenance.reason
+        ways = "a file of names" if listed else f"{WITHOUT_HOLD_OUT} or a file of names"
+        more = f"; {TRAINED_ON}={ways} tells otherwise"
+    say(f"hold-out: {provenance.describe_hold_out(images.hold_out, images.test)}{more}")

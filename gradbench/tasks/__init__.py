@@ -1,0 +1,1 @@
+"""Tasks: the targets that predictions are compared with, and the measures of the comparison."""
