@@ -28,13 +28,10 @@ from gradbench.data.dataset import MissingData
 from gradbench.methods.base import Samples
 from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.methods.tuning import rank_auroc
-from gradbench.pipeline import order
 from gradbench.report.stages import stages
-from gradbench.run.clean_images import clean_images
-from gradbench.run.experiment import read
+from gradbench.run.context import ImagesWithOutputs, NetworkContext, clean_images, network_request
+from gradbench.run.experiment import build_experiment
 from gradbench.run.fitting import image_scores
-from gradbench.run.sides import sides
-from gradbench.run.trial import Seen, Trial
 from gradbench.store import Store
 
 LOGS = ("gradient_oneclass", "activation_oneclass")
@@ -42,17 +39,17 @@ LOGS = ("gradient_oneclass", "activation_oneclass")
 DISTANCES = (*LOGS, "knn", "vim", "rmds", "mahalanobis_v")
 
 
-def fusions(trial: Trial) -> Iterator[dict]:
+def fusions(context: NetworkContext) -> Iterator[dict]:
     """Yield the rows of one network."""
 
-    def parts(seen: Seen) -> pd.DataFrame:
-        scores = {name: image_scores(trial, name, seen) for name in ("energy", *DISTANCES)}
+    def parts(seen: ImagesWithOutputs) -> pd.DataFrame:
+        scores = {name: image_scores(context, name, seen) for name in ("energy", *DISTANCES)}
         return pd.DataFrame(
             {n: np.log(s.clip(min=1e-12)) if n in LOGS else s for n, s in scores.items()}
         )
 
-    held = parts(trial.look(trial.images.hold_out))
-    for challenge, both in measured(trial):
+    held = parts(context.read_outputs(context.images.hold_out))
+    for challenge, both in measured(context):
         scores = [parts(side) for side in both]
         abnormal = np.repeat([False, True], list(map(len, scores)))
         alone = pd.concat(scores)
@@ -64,13 +61,13 @@ def fusions(trial: Trial) -> Iterator[dict]:
                    "auroc_alone": auroc(alone[name], abnormal)}  # fmt: skip
 
 
-def layers(trial: Trial) -> Iterator[dict]:
+def layers(context: NetworkContext) -> Iterator[dict]:
     """Yield the rows of one network."""
-    names = [name for name, _ in trial.f.backbone.network.named_parameters()]
+    names = [name for name, _ in context.f.backbone.network.named_parameters()]
     every = list(range(len(names)))
     parts = {"all": every} | {s.name: every[s.first : s.last + 1] for s in stages(names)}
-    held = trial.look(trial.images.hold_out).outputs
-    for challenge, both in measured(trial):
+    held = context.read_outputs(context.images.hold_out).outputs
+    for challenge, both in measured(context):
         normal, abnormal = (side.outputs for side in both)
 
         def of(places: list[int], normal=normal, abnormal=abnormal) -> float:
@@ -95,11 +92,14 @@ def layers(trial: Trial) -> Iterator[dict]:
 STUDIES = {"fusions": (fusions, ("energy", *DISTANCES)), "layers": (layers, ("gradient_oneclass",))}
 
 
-def measured(trial: Trial) -> Iterator[tuple[str, tuple[Seen, Seen]]]:
+def measured(
+    context: NetworkContext,
+) -> Iterator[tuple[str, tuple[ImagesWithOutputs, ImagesWithOutputs]]]:
     """Yield the title of each challenge whose images are here, and its two sides."""
-    for cell in trial.experiment.cells:
+    for cell in context.experiment.cells:
         try:
-            yield cell.title, sides(trial, cell, trial.challenge(cell))
+            sides = context.sides(cell)
+            yield cell.title, (sides.normal, sides.abnormal)
         except MissingData as reason:
             print(f"{cell.title}: {reason}", file=sys.stderr)
 
@@ -112,14 +112,16 @@ def auroc(scores: np.ndarray | pd.Series, abnormal: np.ndarray) -> float:
 def main(study: str, path: Path, words: list[str]) -> None:
     """Carry out a study on every network of an experiment and write its rows."""
     rows_of, detectors = STUDIES[study]
-    experiment = read(compose([*map(for_hydra, words), f"detectors=[{','.join(detectors)}]"]))
+    experiment = build_experiment(
+        compose([*map(for_hydra, words), f"detectors=[{','.join(detectors)}]"])
+    )
     images = clean_images(experiment)
     store = Store(Path(experiment.config["store"]).expanduser())
     found = []
     for seed in experiment.seeds:
-        wanted = order(experiment, images, seed)
+        wanted = network_request(experiment, images, seed)
         f = load_or_train(wanted, images.train, images.test, store, hold_out=images.hold_out)
-        rows = pd.DataFrame(rows_of(Trial(experiment, images, f, seed, store)))
+        rows = pd.DataFrame(rows_of(NetworkContext(experiment, images, f, seed, store)))
         rows.insert(0, "experiment", experiment.name)
         rows.insert(1, "train_seed", seed)
         found.append(rows)

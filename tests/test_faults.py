@@ -205,7 +205,7 @@ def test_a_full_disk_in_the_store_keeps_what_is_finished(tmp_path, monkeypatch):
         raise FULL
 
     with monkeypatch.context() as context:
-        context.setattr("gradbench.run.judging.save_arrays", full)
+        context.setattr("gradbench.run.fitting.save_arrays", full)
         ran = gradbench("run", *TINY, cwd=tmp_path)
     assert ran.code == 2
     assert "the store at store cannot be written (No space left on device)" in ran.err

@@ -140,7 +140,7 @@ MOMENTS = {
     "in the second epoch": ("gradbench.backbones.training.save_progress", 1, ""),
     "with a half-written network": ("gradbench.backbones.checkpoint.save_tensors", 0, "half"),
     "in the middle of a shard": ("gradbench.outputs.extract.save_file", 3, "half"),
-    "between two fits": ("gradbench.run.judging.score_folds", 4, ""),
+    "between two fits": ("gradbench.run.fitting.score_folds", 4, ""),
     "with a product sealed and not renamed": ("gradbench.store.Store._seal", 20, ""),
     "with the rows written and no table": ("gradbench.report.table.markdown", 0, ""),
     "in the middle of moving the results": (
