@@ -18,9 +18,9 @@ from pathlib import Path
 import pandas as pd
 
 from gradbench.errors import GradbenchError
-from gradbench.report import manifest
+from gradbench.report import finished_run
 from gradbench.report.papers import check as papers
-from gradbench.report.table import markdown
+from gradbench.report.run_tables import write_markdown
 from gradbench.run.rows import CHANCES, read_csv, rows_file
 from gradbench.store import file_digest
 
@@ -80,10 +80,10 @@ def check_run(folder: Path) -> Iterator[str]:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for name in run.get("files", {}):
         try:
-            manifest.check(folder, run["files"], name)
+            finished_run.check_file(folder, run["files"], name)
         except GradbenchError as fault:
             yield str(fault)
-    due = markdown(read_csv(rows_file(folder)), run["about"]).splitlines()
+    due = write_markdown(read_csv(rows_file(folder)), run["about"]).splitlines()
     shown = (folder / "table.md").read_text(encoding="utf-8").splitlines()
     wrong = [line for line in shown if line not in set(due)]
     if wrong or len(due) != len(shown):

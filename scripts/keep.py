@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from gradbench.config import compose
-from gradbench.report.manifest import seal
+from gradbench.report.finished_run import seal
 from gradbench.run.rows import FILES, read_csv, rows_file, write_csv
 from gradbench.store import file_digest
 
@@ -124,12 +124,12 @@ def keep_weights(folder: Path, weights: Path = RESULTS / "weights") -> list[Path
 
 def write_tables(results: Path = RESULTS) -> list[Path]:
     """Write table.md of every kept run anew from its rows, and return those that changed."""
-    from gradbench.report.table import markdown
+    from gradbench.report.run_tables import write_markdown
 
     changed = []
     for path in sorted(results.glob("*/table.md")):
         about = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["about"]
-        text = markdown(read_csv(rows_file(path.parent)), about)
+        text = write_markdown(read_csv(rows_file(path.parent)), about)
         if text != path.read_text(encoding="utf-8"):
             path.write_text(text, encoding="utf-8")
             seal(path.parent)

@@ -28,7 +28,7 @@ from gradbench.data.dataset import MissingData
 from gradbench.methods.base import Samples
 from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.methods.tuning import rank_auroc
-from gradbench.report.stages import stages
+from gradbench.report.figures import stages
 from gradbench.run.context import ImagesWithOutputs, NetworkContext, clean_images, network_request
 from gradbench.run.experiment import build_experiment
 from gradbench.run.fitting import image_scores

@@ -2,7 +2,7 @@
 
 import json
 
-from gradbench.report.manifest import seal
+from gradbench.report.finished_run import seal
 from gradbench.run.rows import frame, hole, row, write_csv
 
 TABLE = """

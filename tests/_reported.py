@@ -3,7 +3,7 @@
 import json
 from html.parser import HTMLParser
 
-from gradbench.report.manifest import seal
+from gradbench.report.finished_run import seal
 from gradbench.run.rows import frame, write_csv
 
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
@@ -21,14 +21,12 @@ ABOUT = {
 }
 SAW = {"msp": "none", "gradient": "training"}
 COSTS = """\
-step,what,images,seconds,images_per_second,peak_mib,peak_device_mib,forward_passes,backward_passes,made_by_this_run
-passes,logits,1000,2.000,500,,,,,yes
-passes,squared_norms/ones/bce,1000,8.000,125,,,,,yes
-scores,msp,1000,0.500,2000,,,1,0,yes
-scores,gradient,1000,2.000,500,,,1,1,yes
+step,what,images,seconds,images_per_second,with_passes_per_second,peak_mib,peak_device_mib,forward_passes,backward_passes,made_by_this_run
+passes,logits,1000,2.000,500,,,,,,yes
+passes,squared_norms/ones/bce,1000,8.000,125,,,,,,yes
+scores,msp,1000,0.500,2000,400,,,1,0,yes
+scores,gradient,1000,2.000,500,100,,,1,1,yes
 """
-MS = {"msp": 2.5, "gradient": 10.0}
-"""Milliseconds for an image that these costs make: of its pass, and of the detector's own work."""
 
 
 def write(folder, rows, costs=COSTS, seeds=("0",), **more):

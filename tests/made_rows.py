@@ -60,7 +60,16 @@ def auroc(challenge_set, challenge, method, value, lo=None, hi=None, *, seed=0, 
         "unit": "percent",
     } | more
     names = {"challenge_set": challenge_set, "challenge": challenge, "method": method}
+    role = role_of(challenge_set, challenge, method, given["protocol"])
+    given = {"role": role} | given
     return row(**common(seed, value=value, **names), **given)
+
+
+def role_of(challenge_set, challenge, method, protocol):
+    """Return what a made row is there for."""
+    if challenge_set == "control":
+        return challenge.partition(":")[0]
+    return "random_split" if protocol == "random" else "transfer" if "@" in method else "main"
 
 
 def everything(challenge_set, challenge, method, value, *args, **more):
@@ -75,7 +84,9 @@ def everything(challenge_set, challenge, method, value, *args, **more):
 
 
 def missing(challenge_set, challenge, reason, seed=0):
-    return hole(reason, **common(seed, challenge_set=challenge_set, challenge=challenge))
+    role = role_of(challenge_set, challenge, "", "")
+    names = {"role": role, "challenge_set": challenge_set, "challenge": challenge}
+    return hole(reason, **common(seed, **names))
 
 
 def whole_run():
@@ -101,7 +112,7 @@ def whole_run():
         rows += everything("adversarial", "fgsm", method, value, source="generated")
     for metric, value, unit in (("attack_success", 83.31, "percent"), ("l2", 0.8126, "pixels")):
         named = {"challenge_set": "adversarial", "challenge": "fgsm", "method": "f"}
-        numbers = {"fold": "all", "metric": metric, "value": value, "unit": unit}
+        numbers = {"role": "attack", "fold": "all", "metric": metric, "value": value, "unit": unit}
         rows.append(row(**common(**named, **numbers)))
     return rows
 

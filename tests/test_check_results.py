@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from gradbench.report.manifest import seal
-from gradbench.report.table import markdown
+from gradbench.report.finished_run import seal
+from gradbench.report.run_tables import write_markdown
 from gradbench.run.rows import frame, read_csv, row, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def write(folder, seeds=(0,)):
     table = frame(rows(seeds))
     write_csv(table, folder / "results.csv")
     about = ABOUT | {"accuracy": {str(seed): 0.97 for seed in seeds}}
-    (folder / "table.md").write_text(markdown(table, about))
+    (folder / "table.md").write_text(write_markdown(table, about))
     (folder / "run.json").write_text(json.dumps(RUN | {"about": about}))
     return folder / "table.md"
 

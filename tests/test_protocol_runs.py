@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from _runs import TINY, gradbench, one_sentence
 
-from gradbench.report.view import AUROC, COLUMNS
+from gradbench.report.run_rows import AUROC, MEASURES
 
 WORDS = (*TINY, "levels=[1,5]", "challenges=[gaussian_noise,patches]")
 MANY = "detectors=[msp,max_logit,energy,gradient_logistic]"
@@ -190,7 +190,7 @@ def test_several_networks_have_an_interval_and_a_range(base):
 
 
 def test_every_number_of_these_tables_is_in_a_row(base):
-    assert AUROC not in COLUMNS.values()
+    assert AUROC not in MEASURES.values()
     assert check_results(base) == 0
 
 

@@ -142,7 +142,7 @@ MOMENTS = {
     "in the middle of a shard": ("gradbench.outputs.extract.save_file", 3, "half"),
     "between two fits": ("gradbench.run.fitting.score_folds", 4, ""),
     "with a product sealed and not renamed": ("gradbench.store.Store._seal", 20, ""),
-    "with the rows written and no table": ("gradbench.report.table.markdown", 0, ""),
+    "with the rows written and no table": ("gradbench.report.run_tables.write_markdown", 0, ""),
     "in the middle of moving the results": (
         *("gradbench.report.run_folder.os.replace", 5, "", "run/.gradbench-part/"),
     ),

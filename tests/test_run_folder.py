@@ -7,7 +7,7 @@ import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, one_sentence, reference, same_results
 
 from gradbench.report import claim
-from gradbench.report.manifest import listed
+from gradbench.report.finished_run import list_files
 from gradbench.run.run import run as carry_out
 from gradbench.support.locks import file_lock
 
@@ -26,7 +26,7 @@ def test_every_file_is_listed(finished):
     told = json.loads((finished / "run/run.json").read_text())["files"]
     there = {p.relative_to(finished / "run").as_posix() for p in (finished / "run").rglob("*.*")}
     assert set(told) == there - {"run.json"}
-    assert told == listed(finished / "run")
+    assert told == list_files(finished / "run")
 
 
 def test_files_of_others_are_refused_before_any_work_and_left_alone(finished, tmp_path):

@@ -41,7 +41,7 @@ def configure(parser: Parser) -> None:
 def main(args: Namespace) -> None:
     """Draw the picture."""
     from gradbench.cli.composing import compose, look
-    from gradbench.showing.choice import Choice
+    from gradbench.report.gallery import Choice
 
     names = [word for word in args.words if "=" not in word]
     if len(names) != 1:
@@ -61,9 +61,8 @@ def main(args: Namespace) -> None:
         return
     config = compose(args.words, args.config_dir)
     with step("loading libraries"):
+        from gradbench.report.gallery import show_challenge, show_set
         from gradbench.run.experiment import build_experiment
-        from gradbench.showing.challenges import show_challenge
-        from gradbench.showing.sets import show_set
         from gradbench.store import Store
 
     experiment = build_experiment(config, args.config_dir)

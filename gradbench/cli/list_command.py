@@ -187,7 +187,7 @@ def _origin(detector: Any) -> dict[str, str]:
 def _needs(detector: Any) -> dict[str, str]:
     """Return what a detector sees and reads, and how many passes through f an image takes."""
     from gradbench.methods.base import PassCount
-    from gradbench.report.table import SUPERVISION
+    from gradbench.report.run_tables import SUPERVISION
 
     perturbed = [
         f"{p.source} after a step of the pixels" for p in detector.perturbed_passes.values()

@@ -44,19 +44,18 @@ def main(args: Namespace) -> None:
     folders = existing_folders("results", given.get("results", "")) or [Path(FOLDERS)]
     out = _out(given.get("out", ""))
     with step("loading libraries"):
-        from gradbench.report.page.document import report
-        from gradbench.report.page.source import find, read
+        from gradbench.report.page import open_runs, report, runs_below
 
     with step("reading the runs"):
         dirs = args.config_dir
-        sources = read([_place(name) for name in names], dirs) if names else find(folders, dirs)
+        runs = open_runs([_place(name) for name in names]) if names else runs_below(folders)
     words = [*(f"--config-dir={folder}" for folder in dirs), *args.words]
-    text = report(sources, shlex.join(["gradbench", "report", *words]), dirs)
+    text = report(runs, shlex.join(["gradbench", "report", *words]), dirs)
     try:
         out.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as fault:
         raise GradbenchError(f"cannot write out={out}: {fault.strerror}") from fault
-    print(f"{out}: {len(sources)} run{'s' * (len(sources) > 1)}, {len(text) / 2**20:.1f} MiB")
+    print(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(text) / 2**20:.1f} MiB")
 
 
 def _out(given: str) -> Path:

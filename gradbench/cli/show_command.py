@@ -31,7 +31,7 @@ def configure(parser: Parser) -> None:
 
 def main(args: Namespace) -> None:
     """Print the table of a run."""
-    from gradbench.report.finished import Finished
+    from gradbench.report.finished_run import FinishedRun
     from gradbench.report.papers.runs import is_run, jobs
 
     for folder in places(args.run) if args.run else ():
@@ -43,7 +43,7 @@ def main(args: Namespace) -> None:
             return
     folder = find_run(args.run) if args.run else _latest()
     if args.all:
-        print(Finished(folder).text("table.md"), end="")
+        print(FinishedRun(folder).text("table.md"), end="")
         return
     with step(f"reading {printable(folder)}"):
         from gradbench.report.run_folder import terminal

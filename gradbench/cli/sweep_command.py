@@ -51,7 +51,7 @@ def configure(parser: Parser) -> None:
 def main(args: Namespace) -> None:
     """Run all jobs and join their rows."""
     from gradbench.cli.composing import compose, is_sweep, look, prepare_overrides
-    from gradbench.report import sweep_json
+    from gradbench.report.claim import check_sweep_claim
 
     if look(args):
         return
@@ -60,7 +60,7 @@ def main(args: Namespace) -> None:
     fixed = [word for word in own if not is_sweep(word)]
     config = compose(fixed, args.config_dir, for_sweep=True)
     base = Path(config["out"]).expanduser()
-    sweep_json.check(base, config)  # before any work
+    check_sweep_claim(base, config)  # before any work
     # jobs are named after what differs between them
     keys = ["out", *map(_key, fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
@@ -211,7 +211,7 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     """
     import pandas
 
-    from gradbench.report import sweep_json
+    from gradbench.report.claim import move_sweep_into_place
     from gradbench.run.rows import NAMING, frame, read_csv, write_csv
 
     names = sorted({json.loads(path.read_text()) for path in (base / JOBS).glob("*.json")})
@@ -229,7 +229,7 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     if merged["level"].nunique() > 2:  # no level and at least two of them
         from gradbench.report import figures
 
-        figures.levels(base / JOBS / "levels.png", "AUROC against level", merged)
-        told += f", picture: {base / 'levels.png'}"
-    sweep_json.place(base, base / JOBS, config, names)
+        if figures.levels(base / JOBS / "levels.png", "AUROC against level", merged):
+            told += f", picture: {base / 'levels.png'}"
+    move_sweep_into_place(base, base / JOBS, config, names)
     print(told, file=sys.stderr)

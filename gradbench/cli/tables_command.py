@@ -166,7 +166,7 @@ def _make(
     """Make the runs that are missing; return the folders of those that failed."""
     from gradbench.cli.composing import compose, hydra_faults
     from gradbench.cli.run_command import carry_out
-    from gradbench.report.claim import free
+    from gradbench.report.claim import unclaimed_folder
 
     failed = []
     for run in runs:
@@ -177,7 +177,7 @@ def _make(
         words = run.arguments(given)
         with hydra_faults(words, dirs):
             usual = run.folder(root, given, dirs)
-        out = free(usual, compose(words, dirs))
+        out = unclaimed_folder(usual, compose(words, dirs))
         words = [*(f"--config-dir={folder}" for folder in dirs), *words, f"out={out}"]
         say(f"gradbench run {' '.join(words)}")
         try:
@@ -233,7 +233,7 @@ def _write(filled: Sequence[FilledTable], form: str, out: Path | None) -> None:
     Raises:
         GradbenchError: if the folder cannot be written.
     """
-    from gradbench.report.page.page import page
+    from gradbench.report.page import page
     from gradbench.report.papers import document
     from gradbench.report.papers.fill import to_csv
 

@@ -25,8 +25,7 @@ from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.predict import model_json, trust
 from gradbench.predict.model_json import HOW_TO_REPAIR, damaged
-from gradbench.report.manifest import check
-from gradbench.report.run_json import NAME, read_told
+from gradbench.report.finished_run import RUN_JSON, check_file, read_record
 from gradbench.store import file_digest
 from gradbench.support.code_keys import code_key
 from gradbench.support.instantiate import imported_targets, instantiate
@@ -228,10 +227,10 @@ def _as_written(folder: Path, seed: str) -> Path:
     as it is: `model.json` holds the checksums of its own folder.
     """
     name = f"model/s{seed}/model.json"
-    if not os.path.lexists(folder / NAME):
+    if not os.path.lexists(folder / RUN_JSON):
         return folder / name
-    files = read_told(folder).get("files")
-    return folder / name if files is None else check(folder, files, name)
+    files = read_record(folder).get("files")
+    return folder / name if files is None else check_file(folder, files, name)
 
 
 def names_of(what: str, given: str | Iterable[str]) -> tuple[str, ...]:

@@ -1,25 +1,30 @@
-"""What the steps of a run took, from the notes of their products."""
+"""What the steps of a run took, from the manifests of their products."""
 
 from __future__ import annotations
 
-import csv
+import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradbench.methods.base import Detector
-from gradbench.report.grid import Grid, markdown
-from gradbench.run.pass_times import passes_settings
-from gradbench.store import Key, Product, Store
+import pandas as pd
 
+from gradbench.errors import GradbenchError, printable
+from gradbench.methods.base import Detector
+from gradbench.report.table import TextTable, markdown
+from gradbench.run.pass_times import passes_settings
+from gradbench.run.rows import LARGEST
+from gradbench.store import Key, Product, Store
+from gradbench.support.files import read_bytes
+
+SCORING = ("image_scores", "scores", "transfer")
+"""Steps that score images: the first one that a detector has tells its speed."""
+OF_DETECTORS = (*SCORING, "fits", "fit")
+MEMORY = ("peak_mib", "peak_device_mib")
 COLUMNS = (
     *("step", "what", "images", "seconds", "images_per_second", "with_passes_per_second"),
     *("peak_mib", "peak_device_mib", "forward_passes", "backward_passes", "made_by_this_run"),
 )
-SCORING = ("image_scores", "scores", "transfer")
-"""Steps that score images: the first one that a detector has tells its speed."""
-MEMORY = ("peak_mib", "peak_device_mib")
 HEAD = """# Costs
 
 Times are of the run that made a product, whenever that was, on the hardware that its manifest in
@@ -30,178 +35,143 @@ perturbed images among them, made for it alone: one batch is timed for that, sin
 run serve many detectors at once. Where the fits of a detector differ, passes are those of the fit
 that takes the most. Peak memory is what fitting, scoring or that batch of passes adds to what was
 in use before, whichever adds the most; empty where the system does not tell."""
-
-
-@dataclass
-class Cost:
-    """What was spent on one thing in one step."""
-
-    images: int = 0
-    seconds: float = 0.0
-    made: bool = False
-    peak_mib: float | None = None
-    peak_device_mib: float | None = None
-    with_passes: float | None = None
-    """Images per second of scoring with the passes that give what a detector reads."""
-
-    def add(self, images: int, seconds: float, made: bool, about: Mapping) -> None:
-        """Add a product; memory is that of the hungriest."""
-        self.images, self.seconds = self.images + images, self.seconds + seconds
-        self.made |= made
-        for name in MEMORY:
-            known = [v for v in (getattr(self, name), about.get(name)) if v is not None]
-            setattr(self, name, max(known, default=None))
-
-    @property
-    def rate(self) -> float | None:
-        """Images per second."""
-        return self.images / self.seconds if self.images and self.seconds > 0 else None
-
-
-Costs = dict[tuple[str, str], Cost]
-"""By step and thing made."""
-
-
 Detectors = Mapping[str, Detector | None]
 """As they were fitted, see `pass_times.costliest`; None for one that never was."""
 
 
-def gathered(store: Store, detectors: Detectors) -> Costs:
-    """Return what was spent on everything that a run used, whoever made it."""
-    costs: Costs = {}
-    for key, (product, made) in store.used.items():
-        for what, images, seconds in _cost(key, product):
-            costs.setdefault((key.step, what), Cost()).add(images, seconds, made, product.about)
-    for (step, what), cost in costs.items():
-        if step in SCORING:
-            passes = passes_of(costs, detectors.get(_detector(what)))
-            cost.with_passes = one_after_another(cost, passes)
-    return costs
-
-
-def write_costs(store: Store, path: Path, detectors: Detectors) -> None:
-    """Write one line per step and thing made: images, seconds, memory, and who made it.
-
-    Args:
-        store: with the products that the run used.
-        path: of the CSV.
-        detectors: of the run, fitted.
-    """
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for (step, what), cost in gathered(store, detectors).items():
-            detector = detectors.get(_detector(what)) if step in SCORING else None
-            rates = [f"{rate:.4g}" if rate else "" for rate in (cost.rate, cost.with_passes)]
-            memory = ["" if (v := getattr(cost, name)) is None else f"{v:.1f}" for name in MEMORY]
-            made = "yes" if cost.made else "no"
-            line = [step, what, cost.images or "", f"{cost.seconds:.3f}", *rates, *memory]
-            writer.writerow([*line, *_counts(detector), made])
-
-
-def costs_table(store: Store, detectors: Detectors) -> str:
-    """Return `costs.md`: speed, memory and passes of each detector.
+def collect_costs(store: Store, detectors: Detectors) -> pd.DataFrame:
+    """Return what was spent on everything that a run used, whoever made it.
 
     Args:
         store: with the products that the run used.
         detectors: of the run, fitted.
+
+    Returns:
+        A row for each step and thing made, with `COLUMNS` and `detector`; memory is the largest.
     """
-    costs = gathered(store, detectors)
+    found = [
+        (key.step, what, images, seconds, made, *(product.about.get(name) for name in MEMORY))
+        for key, (product, made) in store.used.items()
+        for what, images, seconds in _entries(key, product)
+    ]
+    names = ["step", "what", "images", "seconds", "made_by_this_run", *MEMORY]
+    costs = pd.DataFrame(found, columns=names).astype(dict.fromkeys(MEMORY, float))
+    how = {"images": "sum", "seconds": "sum", "made_by_this_run": "any"} | dict.fromkeys(
+        MEMORY, "max"
+    )
+    costs = costs.groupby(["step", "what"], sort=False, as_index=False).agg(how)
+    known = (costs["images"] > 0) & (costs["seconds"] > 0)
+    costs["images_per_second"] = (costs["images"] / costs["seconds"]).where(known)
+    rows = costs["step"].isin(OF_DETECTORS)
+    costs["detector"] = costs["what"].str.partition("@")[0].where(rows, "")
+    passes = costs[costs["step"] == "passes"].set_index("what")["images_per_second"]
+    for name, detector in detectors.items():
+        scoring = (costs["detector"] == name) & costs["step"].isin(SCORING)
+        if detector is None or not scoring.any():
+            continue
+        rate = passes.get(passes_name(passes_settings(detector)))
+        alone = costs.loc[scoring, "images_per_second"]
+        costs.loc[scoring, "with_passes_per_second"] = 1 / (1 / alone + 1 / rate) if rate else None
+        if count := detector.pass_count:
+            costs.loc[scoring, "forward_passes"] = count.forward
+            costs.loc[scoring, "backward_passes"] = count.backward
+    return costs.reindex(columns=[*COLUMNS, "detector"])
+
+
+def write_costs(costs: pd.DataFrame, path: Path) -> None:
+    """Write `costs.csv`: images, seconds, speed, memory, passes, and who made it."""
+    shapes = {
+        **dict.fromkeys(("images", "forward_passes", "backward_passes"), "{:.0f}"),
+        **dict.fromkeys(("images_per_second", "with_passes_per_second"), "{:.4g}"),
+        **dict.fromkeys(MEMORY, "{:.1f}"),
+        "seconds": "{:.3f}",
+    }
+    text = costs[list(COLUMNS)].assign(images=costs["images"].where(costs["images"] > 0))
+    for name, shape in shapes.items():
+        text[name] = ["" if pd.isna(value) else shape.format(value) for value in text[name]]
+    text["made_by_this_run"] = text["made_by_this_run"].map({True: "yes", False: "no"})
+    text.to_csv(path, index=False, lineterminator="\n")
+
+
+def costs_table(costs: pd.DataFrame, detectors: Detectors) -> str:
+    """Return `costs.md`: speed, memory and passes of each detector; arguments as above."""
+    found = []
+    for name, detector in detectors.items():
+        own = costs[costs["detector"] == name]
+        if detector is not None:
+            passes = passes_name(passes_settings(detector))
+            timed = costs[(costs["step"] == "passes") & (costs["what"] == passes)]
+            memory = pd.concat([own, timed])[list(MEMORY)].max()
+        else:
+            memory = own[list(MEMORY)].max()
+        scoring = own[own["step"].isin(SCORING)]
+        order = scoring["step"].map(SCORING.index).sort_values(kind="stable").index
+        speed = ("images_per_second", "with_passes_per_second")
+        rates = [scoring.loc[order[0], column] if len(order) else None for column in speed]
+        count = detector and detector.pass_count
+        found.append((
+            name,
+            *((str(count.forward), str(count.backward)) if count else ("", "")),
+            *("" if pd.isna(rate) else f"{rate:,.0f}" for rate in rates),
+            *("" if pd.isna(peak) else f"{peak:.1f}" for peak in memory),
+        ))  # fmt: skip
     header = (
         *("detector", "forward", "backward", "scoring, images/s", "with passes, images/s"),
         *("peak memory, MiB", "on the device, MiB"),
     )
-    rows = []
-    for name, detector in detectors.items():
-        spent = [
-            cost
-            for (step, what), cost in costs.items()
-            if step in (*SCORING, "fits", "fit") and _detector(what) == name
-        ]
-        spent.append(passes_of(costs, detector))
-        memory = [max((m for c in spent if (m := getattr(c, n)) is not None), default=None)
-                  for n in MEMORY]  # fmt: skip
-        scoring = scoring_of(costs, name)
-        rates = (scoring.rate, scoring.with_passes)
-        rows.append((
-            name,
-            *map(str, _counts(detector)),
-            *(f"{rate:,.0f}" if rate else "" for rate in rates),
-            *("" if m is None else f"{m:.1f}" for m in memory),
-        ))  # fmt: skip
-    return f"{HEAD}\n\n{markdown(Grid(header, tuple(rows)).without_empty_columns())}\n"
+    return f"{HEAD}\n\n{markdown(TextTable(header, tuple(found)).without_empty_columns())}\n"
 
 
-def scoring_of(costs: Costs, name: str) -> Cost:
-    """Return what a detector's own scoring took, in the first of the steps that score."""
-    places = [
-        (SCORING.index(step), cost)
-        for (step, what), cost in costs.items()
-        if step in SCORING and _detector(what) == name
-    ]
-    return min(places, key=lambda one: one[0], default=(0, Cost()))[1]
+def read_milliseconds(path: Path) -> dict[str, float]:
+    """Return what an image takes with all passes, by detector, from a `costs.csv`.
+
+    Raises:
+        GradbenchError: if it cannot be read.
+    """
+    try:
+        text = io.StringIO(read_bytes(path, LARGEST).decode("utf-8"))
+        costs = pd.read_csv(text, dtype=str, keep_default_na=False)
+        costs = costs[costs["step"].isin(SCORING) & (costs["with_passes_per_second"] != "")]
+        rate = costs["with_passes_per_second"].astype(float)
+        if not rate.between(1e-9, 1e15).all():
+            raise ValueError("a speed that is no number of images per second")
+        name = costs["what"].str.partition("@")[0]
+    except (ValueError, KeyError, AttributeError) as fault:  # pandas' own faults are ValueErrors
+        raise GradbenchError(f"{printable(path)} cannot be read: {printable(fault)}") from fault
+    order = costs["step"].map(SCORING.index).sort_values(kind="stable").index
+    return {name[i]: 1000 / rate[i] for i in reversed(order)}
 
 
-def one_after_another(scoring: Cost, passes: Cost) -> float | None:
-    """Return images per second of both together, None where one is unknown."""
-    if not scoring.rate or not passes.rate:
-        return None
-    return 1 / (1 / scoring.rate + 1 / passes.rate)
-
-
-def passes_of(costs: Costs, detector: Detector | None) -> Cost:
-    """Return what the passes of a detector took, those of one batch made for it alone."""
-    settings = passes_settings(detector) if detector else {}
-    return costs.get(("passes", together(settings)), Cost())
-
-
-def together(settings: Mapping[str, Any]) -> str:
+def passes_name(settings: Mapping[str, Any]) -> str:
     """Return the passes of a detector as one name among the costs.
 
-    >>> together({"reads": ["logits"], "perturbed": [["logits", {}, [0.1]]]})
+    >>> passes_name({"reads": ["logits"], "perturbed": [["logits", {}, [0.1]]]})
     'logits + logits after 1 step'
     """
-    moved = [
+    perturbed = [
         f"{source} after {len(magnitudes)} step{'s' * (len(magnitudes) > 1)}"
         for source, _, magnitudes in settings.get("perturbed", ())
     ]
-    return " + ".join([*sorted(settings.get("reads", ())), *moved])
+    return " + ".join([*sorted(settings.get("reads", ())), *perturbed])
 
 
-def _detector(what: str) -> str:
-    """Return the detector in the name of a thing made: `gradient` of `gradient@svhn`."""
-    return what.partition("@")[0]
-
-
-def _counts(detector: Detector | None) -> tuple[int | str, int | str]:
-    """Return the numbers of forward and backward passes for an image."""
-    of = detector and detector.pass_count
-    return (of.forward, of.backward) if of else ("", "")
-
-
-def _group(read: str) -> str:
-    """Return what an output is called among the costs: layers of one kind together."""
-    return read if "norms" in read else read.split("/")[0]
-
-
-def _cost(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
+def _entries(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
     """Yield what was made, from how many images, in how many seconds; nothing for a shared pass."""
-    about = product.about
-    if key.step == "outputs":
-        # outputs of one pass share its time, which is counted with the first of them
-        if key.config["output"] == about["pass"][0]:
-            read = dict.fromkeys(_group(name) for name in about["pass"])
-            yield " + ".join(read), about["images"], about["pass_seconds"]
-        return
+    about, config = product.about, key.config
     if key.step == "passes":
-        yield together(key.config), about["images"], about["pass_seconds"]
-        return
-    what = {
-        "network": lambda: f"{key.config['network']['_target_'].rpartition('.')[2]} seed "
-        f"{key.config['seed']}",
-        "challenge": lambda: key.config["family"],
-        **{step: lambda: about["detector"] for step in (*SCORING, "fits", "fit")},
-        "perturbed": lambda: key.config["source"],
-    }.get(key.step, lambda: "")()
-    seconds = about.get("training_seconds", about["seconds"]) - about.get("seconds_of_passes", 0)
-    yield what, about.get("images", 0), seconds
+        yield passes_name(config), about["images"], about["pass_seconds"]
+    elif key.step == "outputs":
+        # Outputs of one pass share its time, which is counted with the first of them.
+        if config["output"] == about["pass"][0]:
+            kinds = (n if "norms" in n else n.split("/")[0] for n in about["pass"])
+            yield " + ".join(dict.fromkeys(kinds)), about["images"], about["pass_seconds"]
+    else:
+        what = ""
+        if key.step == "network":
+            what = f"{config['network']['_target_'].rpartition('.')[2]} seed {config['seed']}"
+        elif key.step in OF_DETECTORS:
+            what = about["detector"]
+        elif key.step in ("challenge", "perturbed"):
+            what = config["family" if key.step == "challenge" else "source"]
+        seconds = about.get("training_seconds", about["seconds"])
+        yield what, about.get("images", 0), seconds - about.get("seconds_of_passes", 0)

@@ -11,12 +11,12 @@ EXACT = "exact"
 """Word in a row's note that tells of an exact bound instead of a bootstrap."""
 
 
-def number(value: float) -> str:
+def percent(value: float) -> str:
     """Return a percentage with one decimal, and with more where it would read as 0 or 100.
 
     Only what is 0 or 100 is written as such.
 
-    >>> number(87.449), number(99.96), number(100.0), number(0.04)
+    >>> percent(87.449), percent(99.96), percent(100.0), percent(0.04)
     ('87.4', '99.96', '100', '0.04')
     """
     value = round(value, 6)
@@ -35,15 +35,15 @@ def accuracies(about: Mapping[str, Any]) -> str:
     >>> accuracies({"accuracy": {"0": 0.92, "1": 0.934}, "n_accuracy": 2000})
     '92.0, 93.4 % of 2,000 images'
     """
-    values = ", ".join(number(100 * value) for value in about["accuracy"].values())
+    values = ", ".join(percent(100 * value) for value in about["accuracy"].values())
     count = about.get("n_accuracy")
     return f"{values} %" + (f" of {count:,} images" if count else "")
 
 
-def size(value: float) -> str:
+def significant(value: float) -> str:
     """Return a number that is no percentage with three significant digits.
 
-    >>> size(0.05), size(1.23456), size(0)
+    >>> significant(0.05), significant(1.23456), significant(0)
     ('0.05', '1.23', '0')
     """
     places = 0 if value == 0 else max(0, 2 - int(f"{value:.2e}".split("e")[1]))
@@ -67,13 +67,13 @@ def with_interval(value: float, lo: float, hi: float, note: str = "") -> str:
     ('98.1 97.6–98.5', '100 (≥ 98.7)')
     """
     if isnan(lo) or isnan(hi) or lo == hi:
-        return number(value)
+        return percent(value)
     if hi == 100 and EXACT in note:
-        return f"{number(value)} (≥ {number(lo)})"
-    return f"{number(value)} {number(lo)}{DASH}{number(hi)}"
+        return f"{percent(value)} (≥ {percent(lo)})"
+    return f"{percent(value)} {percent(lo)}{DASH}{percent(hi)}"
 
 
-def with_range(values: Sequence[float], show=number) -> str:
+def with_range(values: Sequence[float], show=percent) -> str:
     """Return the mean of several networks' values, and their range in parentheses.
 
     >>> with_range([97.0, 98.0]), with_range([97.0])

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,18 @@ from safetensors import SafetensorError
 
 from gradbench.config import replaced_members
 from gradbench.errors import GradbenchError, printable
-from gradbench.report import claim, figures, provenance, selection, table
-from gradbench.report.costs import Detectors, costs_table, write_costs
-from gradbench.report.finished import PART, Finished
-from gradbench.report.manifest import listed, write_told
+from gradbench.report import claim, figures, provenance, run_tables
+from gradbench.report.costs import Detectors, collect_costs, costs_table, write_costs
+from gradbench.report.finished_run import (
+    PARTIAL,
+    RUN_JSON,
+    FinishedRun,
+    list_files,
+    write_record,
+)
 from gradbench.report.model_folder import write_models
-from gradbench.report.run_json import NAME
-from gradbench.report.view import View
-from gradbench.run.experiment import protocol_name
+from gradbench.report.run_rows import RunRows, best_detectors
+from gradbench.run.experiment import Cell, protocol_name
 from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.run.rows import write_csv
@@ -30,6 +34,11 @@ from gradbench.store import Store
 from gradbench.support.on_demand import OnDemand
 from gradbench.support.progress import say, step
 from gradbench.support.text import file_name
+
+PANELS, LINES, CURVES = 20, 12, 8
+"""Panels that are looked at one by one; lines of sets, and curves that cross, told apart."""
+BASELINE = "msp"
+"""Detector that is always drawn."""
 
 
 class RunFolder:
@@ -47,18 +56,17 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Mapping[str, Any]):
         self.path, self._config = Path(path), config
+        self._part = self.path / PARTIAL
         self.begun = time.time()
-        claim.check(self.path, config)
-        trial = self.path / f".trial-{os.getpid()}"
-        try:
+        claim.check_claim(self.path, config)
+        with self._writing():
             absent = [one for one in (self.path, *self.path.parents) if not one.exists()]
+            trial = self.path / f".trial-{os.getpid()}"
             trial.mkdir(parents=True)
             trial.rmdir()
             with contextlib.suppress(OSError):
                 for one in absent:  # a run that stops early leaves no empty folder
                     one.rmdir()
-        except OSError as fault:
-            raise self._refused(fault.strerror or str(fault)) from fault
 
     def write(self, results: Results, store: Store, command: str) -> None:
         """Write everything that the run found.
@@ -67,55 +75,42 @@ class RunFolder:
             GradbenchError: if the folder cannot be written, or has become that of another run
                 meanwhile; what was there before stays.
         """
-        try:
-            with claim.locked(self.path), step(f"writing results to {printable(self.path)}"):
-                if (self._part / NAME).is_file():  # whole, of a call that was killed moving it
-                    claim.place(self.path)
-                try:
-                    dropped = self._write(results, store, command)
-                    claim.place(self.path)
-                finally:
-                    if not (self._part / NAME).is_file():
-                        shutil.rmtree(self._part, ignore_errors=True)
-        except OSError as fault:
-            raise self._refused(fault.strerror or str(fault)) from fault
-        except SafetensorError as fault:  # safetensors' word for a full disk
-            raise self._refused(str(fault)) from fault
-
-        if dropped:
-            say(
-                f"{printable(self.path)}: no longer holds {'; '.join(dropped)}, as a former call "
-                "did"
-            )
+        writing = step(f"writing results to {printable(self.path)}")
+        with self._writing(), claim.locked(self.path), writing:
+            if (self._part / RUN_JSON).is_file():  # whole, of a call that was killed moving it
+                claim.move_into_place(self.path)
+            try:
+                lost = self._write(results, store, command)
+                claim.move_into_place(self.path)
+            finally:
+                if not (self._part / RUN_JSON).is_file():
+                    shutil.rmtree(self._part, ignore_errors=True)
+        if lost:
+            say(f"{printable(self.path)}: no longer holds {'; '.join(lost)}, as a former call did")
 
     def _write(self, results: Results, store: Store, command: str) -> list[str]:
-        """Write all beside its place; return what `claim.check` does."""
+        """Write all beside its place; return what the folder no longer holds."""
         detectors = {name: costliest(results, name) for name in results.experiment.detectors}
-        about = describe(results, command, detectors)
-        rows = results.frame()
-        part = self._part
+        about = describe_run(results, command, detectors)
+        rows, part = results.frame(), self._part
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         write_csv(rows, part / "results.csv")
-        write_costs(store, part / "costs.csv", detectors)
-        text = costs_table(store, detectors)
-        (part / "costs.md").write_text(text, encoding="utf-8")
-        (part / "table.md").write_text(table.markdown(rows, about), encoding="utf-8")
+        costs = collect_costs(store, detectors)
+        write_costs(costs, part / "costs.csv")
+        (part / "costs.md").write_text(costs_table(costs, detectors), encoding="utf-8")
+        (part / "table.md").write_text(run_tables.write_markdown(rows, about), encoding="utf-8")
         (part / "figures").mkdir()
         with step("drawing figures"):
             _draw(results, rows, part / "figures")
         write_models(results, part / "model")
-        made = (path for path in sorted(part.rglob("*")) if path.is_file())
-        files = listed(part, [path.relative_to(part).as_posix() for path in made])
-        dropped = claim.check(self.path, self._config, files)
-        write_told(part, self._provenance(results, store, about) | {"files": files})
-        return dropped
+        written = (path for path in sorted(part.rglob("*")) if path.is_file())
+        files = list_files(part, [path.relative_to(part).as_posix() for path in written])
+        lost = claim.check_claim(self.path, self._config, files)
+        write_record(part, self._record(results, store, about) | {"files": files})
+        return lost
 
-    @property
-    def _part(self) -> Path:
-        return self.path / PART
-
-    def _provenance(self, results: Results, store: Store, about: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, results: Results, store: Store, about: dict[str, Any]) -> dict[str, Any]:
         return {
             "about": about,
             "config": dict(results.experiment.config),
@@ -140,11 +135,17 @@ class RunFolder:
             },
         }
 
-    def _refused(self, reason: str) -> GradbenchError:
-        return GradbenchError(
-            f"the results cannot be written to {self.path} ({reason}): make room "
-            "or rights there, or name another folder with out=DIR; products in the store are kept"
-        )
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Put into one sentence that the folder cannot be written."""
+        try:
+            yield
+        except (OSError, SafetensorError) as fault:  # safetensors' word for a full disk
+            reason = getattr(fault, "strerror", None) or str(fault)
+            raise GradbenchError(
+                f"the results cannot be written to {self.path} ({reason}): make room or rights "
+                "there, or name another folder with out=DIR; products in the store are kept"
+            ) from fault
 
 
 def terminal(folder: Path) -> str:
@@ -153,14 +154,14 @@ def terminal(folder: Path) -> str:
     Raises:
         GradbenchError: if the folder holds no finished run, or a file is broken off or edited.
     """
-    run = Finished(folder)
-    text = table.terminal(run.frame, run.told["about"])
+    run = FinishedRun(folder)
+    text = run_tables.write_terminal(run.frame, run.record["about"])
     all_tables, pictures = (printable(run.path / name) for name in ("table.md", "figures"))
     return f"{text}\n\nall tables: {all_tables}, pictures: {pictures}"
 
 
-def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any]:
-    """Return what a table must say besides its numbers, JSON-able.
+def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str, Any]:
+    """Return what a table says besides its numbers, JSON-able.
 
     Args:
         results: of the run.
@@ -198,46 +199,67 @@ def describe(results: Results, command: str, fitted: Detectors) -> dict[str, Any
     }
 
 
-def _draw(results: Results, rows, folder: Path) -> None:
+def _draw(results: Results, rows: Any, folder: Path) -> None:
     """Draw the pictures of every network; of many cells, some levels of every challenge."""
-    in_dist = results.experiment.dataset.name
-    view = View(rows, protocol_name(results.experiment.protocol))
+    in_dist, cells = results.experiment.dataset.name, results.experiment.cells
+    found = RunRows(rows, protocol_name(results.experiment.protocol))
     drawn = {name for curves in results.curves.values() for own in curves.values() for name in own}
-    named = [name for name in view.methods(results.experiment.detectors) if name in drawn]
-    methods, of = selection.detectors(view, named)
+    named = [name for name in found.methods(results.experiment.detectors) if name in drawn]
+    methods, best = best_detectors(found, named, CURVES, BASELINE)
+    best = f"; {best}" if best else ""
     for seed, curves in results.curves.items():
         end = "" if len(results.curves) == 1 else f"_s{seed}"
-        shown, which = selection.panels(results.experiment.cells, curves)
-        if shown:
-            title = f"ROC: {in_dist} in{which}{of}"
-            lines = {one: _of(curves[one], methods) for one in shown}
-            figures.roc(folder / f"roc{end}.png", title, lines)
+        titles, which = fewer_levels(cells, curves, PANELS)
+        if titles:
+            of_title = {one: _part(curves[one], methods) for one in titles}
+            figures.roc(folder / f"roc{end}.png", f"ROC: {in_dist} in{which}{best}", of_title)
         for method in results.experiment.detectors:
-            titles = [title for title in shown if method in curves[title]]
-            if titles:
-                name = file_name(method)
-                title = f"Scores of {method}: {in_dist} in{which}"
-                scores = OnDemand()
-                for one in titles:
+            scores = OnDemand()
+            for one in titles:
+                if method in curves[one]:
                     scores.add(one, partial(curves[one].__getitem__, method))
-                figures.histograms(folder / f"scores_{name}{end}.png", title, scores)
-        means = results.profiles[seed]
-        if means:
+            if len(scores):
+                path = folder / f"scores_{file_name(method)}{end}.png"
+                figures.histograms(path, f"Scores of {method}: {in_dist} in{which}", scores)
+        if means := results.profiles[seed]:
             names = [n for n, _ in results.networks[seed].backbone.network.named_parameters()]
-            shown, which = selection.lines(results.experiment.cells, means)
+            titles, which = fewer_levels(cells, means, LINES)
             title = f"Mean squared gradient norm of every parameter tensor{which}"
-            kept = {name: means[name] for name in shown}
+            kept = {name: means[name] for name in titles}
             figures.profile(folder / f"gradient_profile{end}.png", title, names, kept)
-    found = rows[rows["value"].notna()]
-    if results.curves and found["level"].nunique() > 2:  # none, and more than one point on a curve
-        title = f"AUROC against level: {in_dist} in{of}"
-        figures.levels(folder / "levels.png", title, found[found["method"].isin(methods)])
+    title = f"AUROC against level: {in_dist} in{best}"
+    figures.levels(folder / "levels.png", title, rows[rows["method"].isin(methods)])
 
 
-def _of(curves: OnDemand, methods: Sequence[str]) -> OnDemand:
+def _part(curves: OnDemand, methods: Sequence[str]) -> OnDemand:
     """Return the curves of some methods, read from the store when they are wanted."""
     kept = OnDemand()
     for method in methods:
         if method in curves:
             kept.add(method, partial(curves.__getitem__, method))
     return kept
+
+
+def fewer_levels(cells: Sequence[Cell], titles: Iterable[str], most: int) -> tuple[list, str]:
+    """Return all titles; of many, those of the first and last levels, or of the last alone.
+
+    Args:
+        cells: of the experiment.
+        titles: of all sets of images, cells or not; sets without levels are always kept.
+        most: titles that a figure shows.
+
+    Returns:
+        The titles, and what the title of the figure says of the choice.
+    """
+    titles = list(titles)
+    levels: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.level is not None and cell.title in titles:
+            levels.setdefault(cell.name, []).append(cell.title)
+    kept, which = titles, ""
+    for words, places in (("first and last level", (0, -1)), ("last level", (-1,))):
+        if len(kept) > most:
+            left = {one for own in levels.values() for one in own}
+            left -= {own[place] for own in levels.values() for place in places}
+            kept, which = [title for title in titles if title not in left], f"; {words}"
+    return kept, which if len(kept) < len(titles) else ""

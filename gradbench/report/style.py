@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation
 
 from gradbench.errors import GradbenchError, printable
 
@@ -21,10 +20,10 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 """Okabe and Ito (2008), told apart with any colour vision, and one more."""
 DASHES = ((None, None), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-WIDTH = 7.2
-"""Inches: the text width of a page."""
-NARROWEST = 3.4
-"""Inches: the width of a column."""
+WIDTH, NARROWEST = 7.2, 3.4
+"""Inches: the text width of a page, and the width of a column."""
+LETTER = 0.053
+"""Inches that a letter of a legend takes, about."""
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
@@ -39,16 +38,13 @@ RC = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "text.color": INK,
+    "text.parse_math": False,  # a name is no formula
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
     "ytick.minor.size": 0,
     "grid.color": FAINT,
     "grid.linewidth": 0.5,
@@ -56,7 +52,6 @@ RC = {
     "legend.frameon": False,
     "legend.fontsize": 7.5,
     "legend.handlelength": 2.4,
-    "text.parse_math": False,  # a name is no formula
     "figure.titlesize": 9.5,
     "figure.titleweight": "bold",
 }
@@ -71,25 +66,16 @@ def look() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """Return text as it can be drawn: line by line, what is no sign as Python writes it."""
+    """Return text as it can be drawn, line by line; what is no sign is escaped."""
     return "\n".join(map(printable, text.split("\n")))
 
 
-class Powers(LogFormatterSciNotation):
-    """Ticks of an axis of powers, written without mathematics: 10⁻³, 2×10⁻³."""
-
-    RAISED = str.maketrans("0123456789-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻")
-
-    def __call__(self, x, pos=None):
-        """Return the text of a tick."""
-        text = super().__call__(x, pos).replace(r"\times", "×")
-        text = re.sub(r"\^\{(.*?)\}", lambda found: found[1].translate(self.RAISED), text)
-        return re.sub(r"[${}]|\\mathdefault", "", text)
-
-
-def line_style(place: int) -> dict:
-    """Return colour and dashes of the line at a place, so that lines differ without colour too."""
-    return {"color": COLOURS[place % len(COLOURS)], "dashes": DASHES[place % len(DASHES)]}
+def line_styles(names: Iterable[str]) -> dict[str, dict]:
+    """Return colour and dashes of each line, the same in every figure that has the same lines."""
+    return {
+        name: {"color": COLOURS[i % len(COLOURS)], "dashes": DASHES[i % len(DASHES)]}
+        for i, name in enumerate(sorted(set(names)))
+    }
 
 
 def paler(colour: str, share: float) -> str:
@@ -100,12 +86,16 @@ def paler(colour: str, share: float) -> str:
 
 @contextmanager
 def drawing(
-    path: str | Path, title: str, panels: int, size: tuple[float, float], names: Sequence[str]
+    path: str | Path | IO[bytes],
+    title: str,
+    panels: int,
+    size: tuple[float, float],
+    names: Sequence[str] = (),
 ) -> Iterator[tuple[list[Axes], list]]:
     """Give panels to draw in and a list for the legend's handles; write a PNG on leaving.
 
     Args:
-        path: of the picture.
+        path: of the picture, or a stream to write it to.
         title: above all panels.
         panels: their number; as many stand in a row as a page is wide.
         size: width and height of a panel in inches.
@@ -116,29 +106,25 @@ def drawing(
     """
     columns = min(panels, max(1, int(WIDTH / size[0])))
     rows = -(-panels // columns)
-    width = min(WIDTH, max(NARROWEST, columns * size[0], 0.09 * len(title)))
-    in_line = _entries_in_a_line(names, width)
-    top = 0.34 + 0.17 * -(-len(names) // in_line)
-    title, names = plain(title), [plain(name) for name in names]
+    width = max(NARROWEST, columns * size[0], min(WIDTH, 0.09 * len(title)))
+    longest = max(map(len, names), default=0)
+    across = max(1, int(width / (0.5 + LETTER * longest)))
+    if sum(0.5 + LETTER * len(name) for name in names) < width:
+        across = max(1, len(names))
+    top = 0.34 + 0.17 * -(-len(names) // across)
     with look():
         figure = Figure(figsize=(width, rows * size[1] + top), layout="constrained")
         FigureCanvasAgg(figure)
         height = figure.get_figheight()
-        figure.get_layout_engine().set(
-            rect=(0, 0, 1, 1 - top / height), w_pad=0.05, h_pad=0.05, hspace=0.06
-        )
-        figure.suptitle(title, x=0.06 / width, y=1 - 0.07 / height, ha="left", va="top")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height), w_pad=0.05, h_pad=0.05)
+        place = {"x": 0.06 / width, "y": 1 - 0.07 / height, "ha": "left", "va": "top"}
+        figure.suptitle(plain(title), **place)
         handles: list = []
         yield [figure.add_subplot(rows, columns, i + 1) for i in range(panels)], handles
-        figure.legend(
-            handles,
-            names,
-            loc="upper left",
-            bbox_to_anchor=(0.03 / width, 1 - 0.24 / height),
-            ncols=in_line,
-            columnspacing=1.6,
-            labelspacing=0.35,
-        )
+        corner = (0.03 / width, 1 - 0.24 / height)
+        if handles:
+            shape = {"loc": "upper left", "bbox_to_anchor": corner, "ncols": across}
+            figure.legend(handles, [plain(name) for name in names], **shape, labelspacing=0.35)
         try:
             figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
         except OSError as fault:
@@ -153,10 +139,3 @@ def outer_labels(panels: Sequence[Axes], x: str, y: str) -> None:
             panel.set_ylabel(y)
         if place + columns >= len(panels):
             panel.set_xlabel(x)
-
-
-def _entries_in_a_line(names: Sequence[str], width: float) -> int:
-    """Return how many entries of a legend stand in a line of the given width in inches."""
-    longest = 0.5 + 0.053 * max(map(len, names))
-    together = sum(0.5 + 0.053 * len(name) for name in names)
-    return len(names) if together < width else max(1, int(width / longest))

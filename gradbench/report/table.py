@@ -1,136 +1,236 @@
-"""The tables of one run: `table.md`, and the short form for the terminal."""
+"""A table of texts, and the forms in which it is written: Markdown, plain text, HTML, LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import html as escaping
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from textwrap import wrap
 
-import pandas as pd
-
-from gradbench.protocols.base import Grouped
-from gradbench.report import across, grid, sections
-from gradbench.report.grid import Grid
-from gradbench.report.main_table import WIDEST, main
-from gradbench.report.numbers import accuracies
-from gradbench.report.section import Block, Section, texts
-from gradbench.report.view import View
-
-SUPERVISION = {
-    "none": "nothing",
-    "synthetic": "nothing; it makes challenges of its own from clean images",
-    "tuning": "images of the challenge, to choose settings",
-    "training": "images of the challenge, to fit weights",
+ALIKE = "≈"
+"""Mark of a number that cannot be told from the best one."""
+EMPHASIS = re.compile(r"(?<![\w*])\*([^*<>\n]+)\*(?![\w*])")
+"""A word between stars, as in Markdown."""
+COUNT = re.compile(r"(?<=\d) (?=[a-z])")
+FOOTNOTES = re.compile(r" \[([a-z,]+)\]$")
+"""References to footnotes, at the end of a cell."""
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"–": "--", "−": "$-$", "≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "∞": r"$\infty$"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "…": r"\ldots{}", "×": r"$\times$"},
+    **{"`": "", "²": r"\textsuperscript{2}", "σ": r"$\sigma$"},
 }
 
 
-def markdown(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
-    """Return `table.md` of a run; equal rows give equal bytes.
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose cells are texts.
+
+    The first word of a cell of numbers is its value; what follows (an interval, a range, footnotes)
+    is never marked.
+
+    Attributes:
+        header: of the columns.
+        rows: cells, as many in each row as in the header.
+        labels: columns from the left that hold words; the others hold numbers.
+        strong: the best cells, as (row, column).
+        alike: cells that cannot be told from the best ones.
+        title: heading of the section that the table begins, "" where it continues one.
+        text: paragraph above the table.
+        reasons: why cells are empty, by the letters in them.
+        notes: further list below it.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 1
+    strong: frozenset[tuple[int, int]] = frozenset()
+    alike: frozenset[tuple[int, int]] = frozenset()
+    title: str = ""
+    text: str = ""
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def without_empty_columns(self) -> TextTable:
+        """Return the table without the columns that are empty in every row."""
+        kept = [c for c in range(len(self.header)) if any(row[c] for row in self.rows)]
+        return self._select(kept)
+
+    def part(self, start: int, stop: int) -> TextTable:
+        """Return the table with all of its words and some of its columns of numbers."""
+        return self._select([*range(self.labels), *range(self.labels + start, self.labels + stop)])
+
+    def _select(self, kept: list[int]) -> TextTable:
+        place = {column: i for i, column in enumerate(kept)}
+        strong, alike = (
+            frozenset((r, place[c]) for r, c in marked if c in place)
+            for marked in (self.strong, self.alike)
+        )
+        rows = tuple(tuple(row[c] for c in kept) for row in self.rows)
+        labels = sum(c < self.labels for c in kept)
+        header = tuple(self.header[c] for c in kept)
+        more = {"labels": labels, "strong": strong, "alike": alike}
+        return replace(self, header=header, rows=rows, **more)
+
+    def marked(self, best: str, alike: str, other: str = "") -> list[list[str]]:
+        """Return the rows with a mark at every value; `{}` in a mark stands for the value."""
+        rows = []
+        for r, row in enumerate(self.rows):
+            cells = list(row)
+            for c in range(self.labels, len(cells)):
+                value, *rest = cells[c].split(" ", 1)
+                mark = best if (r, c) in self.strong else alike if (r, c) in self.alike else other
+                cells[c] = " ".join([mark.format(value) if mark else value, *rest])
+            rows.append(cells)
+        return rows
+
+
+def markdown(table: TextTable) -> str:
+    """Return a Markdown table, padded so that its source can be read too."""
+    rows = [[c.replace("|", "\\|") for c in row] for row in table.marked("**{}**", "{}" + ALIKE)]
+    rows = [list(table.header), *rows]
+    widths = [max(3, *(len(row[c]) for row in rows)) for c in range(len(table.header))]
+    lines = [
+        [
+            cell.ljust(width) if c < table.labels else cell.rjust(width)
+            for c, (cell, width) in enumerate(zip(row, widths))
+        ]
+        for row in rows
+    ]
+    rule = [
+        "-" * width if c < table.labels else "-" * (width - 1) + ":"
+        for c, width in enumerate(widths)
+    ]
+    lines.insert(1, rule)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def plain(table: TextTable, folded: bool = False) -> str:
+    """Return aligned plain text; the best values carry a star, those alike a `≈`.
+
+    `folded` breaks headers that are wider than everything below them.
+    """
+    rows = [[cell.rstrip() for cell in row] for row in table.marked("{}*", "{}" + ALIKE, "{} ")]
+    heads = [list(table.header)]
+    if folded:
+        below = [max((len(row[c]) for row in rows), default=1) for c in range(len(table.header))]
+        words = [
+            wrap(name, max(width, 1), break_long_words=False) or [""]
+            for name, width in zip(table.header, below)
+        ]
+        tall = max(map(len, words))
+        heads = [[w[line] if line < len(w) else "" for w in words] for line in range(tall)]
+    widths = [max(len(row[c]) for row in [*heads, *rows]) for c in range(len(table.header))]
+    # Cells begin below each other, so that values stay in line whatever follows them.
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in [*heads, *rows]]
+    lines.insert(len(heads), "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def latex_text(text: str) -> str:
+    r"""Return a text as LaTeX sets it.
+
+    >>> latex_text("50 % of a_b & c")
+    '50 \\% of a\\_b \\& c'
+    """
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def latex(table: TextTable) -> str:
+    """Return a tabular of booktabs; a row whose first cell is filled begins a block."""
+    columns = len(table.header)
+    lines = [
+        f"\\begin{{tabular}}{{{'l' * table.labels}{'r' * (columns - table.labels)}}}",
+        r"\toprule",
+        " & ".join(map(latex_text, table.header)) + r" \\",
+        r"\midrule",
+    ]
+    for r, row in enumerate(table.rows):
+        if r and row[0]:
+            lines.append(r"\addlinespace")
+        cells = [*map(latex_text, row[: table.labels])]
+        for c in range(table.labels, columns):
+            value, rest, notes = _split(table, r, c)
+            bold = rf"\textbf{{{latex_text(value)}}}" if (r, c) in table.strong else None
+            text = " ".join(filter(None, [bold or latex_text(value), latex_text(rest)]))
+            cells.append(text + (rf"\textsuperscript{{{notes}}}" if notes else ""))
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def html_text(text: str) -> str:
+    """Return a text as HTML shows it: code between back-ticks, emphasis between stars.
+
+    >>> html_text("*best* of `a<b`")
+    '<em>best</em> of <code>a&lt;b</code>'
+    """
+    code = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaping.escape(text))
+    return EMPHASIS.sub(r"<em>\1</em>", code)
+
+
+def html_list(lines: Sequence[str], kind: str = "notes") -> str:
+    """Return a list of sentences as HTML, "" for none."""
+    items = "".join(f"<li>{html_text(line)}</li>" for line in lines)
+    return f'<ul class="{kind}">{items}</ul>' if items else ""
+
+
+def html(table: TextTable, caption: str, joined: int | None = None) -> str:
+    """Return a table that scrolls by itself where the page is too narrow for it.
+
+    Words are headers of their rows, and an empty one joins that above.
 
     Args:
-        frame: rows of the run as `evaluation.rows.frame` gives them, values in percent.
-        about: `experiment`, `in_dist`, `backbone`, `width`, `accuracy` (fraction by seed),
-            `n_accuracy` (images that it is of), `n_clean`, `hold_out` (what is known of it),
-            `protocol`, `told` (how a value comes about), `detectors` (name ->
-            `supervision`, `clean_seen`, `reads`, `passes`), `left_out` (name -> `supervision`),
-            `refused` (name of a detector that could not be measured at all -> why),
-            `remark` (a sentence for the head, or empty) and `command`.
+        table: its texts.
+        caption: above it, and its name for those who do not see it; a title of its own goes before.
+        joined: columns from the left in which an empty word joins; all that hold words by default.
     """
-    view = View(frame, about["protocol"])
-    parts = [f"# {about['experiment']}", *texts(head(view, about), grid.markdown)]
-    for section in tables(view, about):
-        parts += [f"## {section.title}", *texts(section.blocks, grid.markdown)]
-    return "\n\n".join(parts) + "\n"
+    joined = table.labels if joined is None else joined
+    head = "".join(
+        f'<th scope="col"{"" if c < table.labels else NUMBER}>{_breakable(name)}</th>'
+        for c, name in enumerate(table.header)
+    )
+    body = "\n".join(
+        f"<tr>{''.join(_html_cell(table, r, c, joined) for c in range(len(table.header)))}</tr>"
+        for r in range(len(table.rows))
+    )
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escaping.escape(caption)}">\n'
+        f"<table>\n<caption>{html_text(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+    )
 
 
-def head(view: View, about: Mapping[str, Any]) -> list[Block]:
-    """Return what stands above the tables of a run: conventions, and what each detector saw."""
-    return [about["remark"], _conventions(view, about), detectors_table(about)]
+NUMBER = ' class="number"'
 
 
-def tables(view: View, about: Mapping[str, Any]) -> list[Section]:
-    """Return the tables of a run, the main one first; arguments as `markdown`."""
-    detectors = list(about["detectors"])
-    names = view.methods(detectors)
-    spread = f"In percent; {_spread(about)}. Bold: the highest on a challenge."
-    found = [
-        Section("AUROC", (spread, *main(view, names, about))),
-        across.matrix(view, names),
-        across.article(view, names, about),
-        across.networks(view, names),
-        sections.measures(view, names),
-        sections.attacks(view),
-        sections.controls(view, detectors),
-        sections.leak(view, detectors),
-    ]
-    return [section for section in found if section is not None]
+def _breakable(text: str) -> str:
+    """Return words as HTML: a name may break after an underscore, a count stays with its word."""
+    return COUNT.sub("&nbsp;", html_text(text)).replace("_", "_<wbr>")
 
 
-def terminal(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
-    """Return the main table as aligned plain text, without a line end; arguments as `markdown`."""
-    view = View(frame, about["protocol"])
-    said = [
-        f"{about['experiment']}: {about['in_dist']} in; {_network(about)}",
-        about["remark"],
-        _left_out(about),
-        *refused(about),
-        f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
-    ]
-    blocks = main(view, view.methods(about["detectors"]), about, WIDEST)
-    return "\n\n".join(["\n".join(filter(None, said)), *texts(blocks, grid.plain)])
+def _split(table: TextTable, r: int, c: int) -> tuple[str, str, str]:
+    """Return the value of a cell with its mark, what follows it, and its footnotes."""
+    text = table.rows[r][c]
+    found = FOOTNOTES.search(text)
+    value, _, rest = (text[: found.start()] if found else text).partition(" ")
+    return value + ALIKE * ((r, c) in table.alike), rest, found[1] if found else ""
 
 
-def _conventions(view: View, about: Mapping[str, Any]) -> tuple[str, ...]:
-    counts = dict.fromkeys(n for line in view.lines() if (n := view.count(line, "n_normal")))
-    several = len(about["accuracy"]) > 1
-    seeds = ", ".join(map(str, about["accuracy"]))
-    lines = [
-        f"Normal images: {about['in_dist']}, {' or '.join(counts) or about['n_clean']} test "
-        "images measured.",
-        f"Network f: {_network(about)} (seed{'s' * several} {seeds}).",
-        f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().explanation}",
-        _left_out(about),
-        f"Hold-out: {about['hold_out']}." if about.get("hold_out") else "",
-        *refused(about),
-        *(f"In the place of gradbench's own: {one}." for one in about.get("shadows") or ()),
-        "Score: higher = more abnormal. Abnormal images are the positive class.",
-        f"Command: `{about['command']}`",
-    ]
-    return tuple(line for line in lines if line)
-
-
-def _left_out(about: Mapping[str, Any]) -> str:
-    """Return which detectors the protocol does not measure."""
-    left = about.get("left_out") or {}
-    names = ", ".join(f"{name} ({supervision})" for name, supervision in left.items())
-    return f"Left out, for they see challenges: {names}." if left else ""
-
-
-def refused(about: Mapping[str, Any]) -> list[str]:
-    """Return why detectors could not be measured at all, a sentence each."""
-    return [f"Left out: {reason}." for reason in (about.get("refused") or {}).values()]
-
-
-def _network(about: Mapping[str, Any]) -> str:
-    width = f" of width {about['width']}" if about["width"] else ""
-    return f"{about['backbone']}{width}, test accuracy {accuracies(about)}"
-
-
-def detectors_table(about: Mapping[str, Any]) -> Grid:
-    """Return what each detector reads, needs and sees."""
-    header = ("detector", "reads", "passes of an image", "supervision", "sees of the challenge",
-              "sees of clean images")  # fmt: skip
-    rows = []
-    for name, what in about["detectors"].items():
-        reads = what["reads"] if isinstance(what["reads"], str) else ", ".join(what["reads"])
-        supervision = what["supervision"]
-        passes = what.get("passes", "")
-        words = (name, reads, passes, supervision, SUPERVISION[supervision], what["clean_seen"])
-        rows.append(words)
-    return Grid(header, tuple(rows), labels=len(header)).without_empty_columns()
-
-
-def _spread(about: Mapping[str, Any]) -> str:
-    networks = len(about["accuracy"])
-    if networks > 1:
-        return f"mean of {networks} networks with their range in parentheses"
-    return "with interval, or with the exact lower bound (≥) where hardly an image is mistaken"
+def _html_cell(table: TextTable, r: int, c: int, joined: int) -> str:
+    if c < table.labels:
+        text = table.rows[r][c]
+        if not text:
+            above = c < joined and any(table.rows[row][c] for row in range(r))
+            return "" if above else "<td></td>"
+        span = 1
+        while c < joined and r + span < len(table.rows) and not table.rows[r + span][c]:
+            span += 1
+        rows = f' rowspan="{span}"' if span > 1 else ""
+        first = "" if c else ' class="first"'
+        return f'<th scope="row"{first}{rows}>{_breakable(text)}</th>'
+    value, rest, notes = _split(table, r, c)
+    shown = f"<strong>{html_text(value)}</strong>" if (r, c) in table.strong else html_text(value)
+    note = f" <sup>{notes}</sup>" if notes else ""
+    return f"<td{NUMBER}>{' '.join(filter(None, [shown, html_text(rest)]))}{note}</td>"

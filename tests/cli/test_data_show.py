@@ -1,12 +1,12 @@
 """`gradbench data show`: the pictures hold the images that they say they show."""
 
 import json
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from _cure import plant
+from _panels import places
 from _runs import gradbench, one_sentence
 from PIL import Image
 
@@ -15,11 +15,9 @@ from gradbench.backbones.small_cnn import SmallCNN
 from gradbench.config import compose
 from gradbench.data.catalogue import build_dataset
 from gradbench.data.dataset import DataSettings
-from gradbench.report.sheet import enlarged
-from gradbench.report.style import FAINT
+from gradbench.report.gallery import amplification, amplified
 from gradbench.run.challenge_images import setup
 from gradbench.run.experiment import build_experiment
-from gradbench.showing.attacks import amplification, amplified
 
 
 @pytest.fixture(autouse=True)
@@ -34,32 +32,7 @@ def picture(*words: str, cwd) -> np.ndarray:
     ran = gradbench("data", "show", *words, "out=x.png", "device=cpu", cwd=cwd)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == "written to x.png\n"
-    return np.asarray(Image.open(cwd / "x.png"))
-
-
-def places(pixels: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
-    """Return (x, y) of every frame of the picture that holds an image, enlarged."""
-    panel = enlarged(image)
-    height, width = panel.shape[:2]
-    return [
-        (x, y)
-        for x, y in frames(pixels.tobytes(), pixels.shape, height, width)
-        if np.array_equal(pixels[y : y + height, x : x + width], panel)
-    ]
-
-
-@cache
-def frames(content: bytes, shape: tuple, height: int, width: int) -> list[tuple[int, int]]:
-    """Return (x, y) inside every hairline frame of a size."""
-    pixels = np.frombuffer(content, np.uint8).reshape(shape)
-    line = [int(FAINT[i : i + 2], 16) for i in (1, 3, 5)]
-    there = np.pad((pixels == line).all(2), ((1, 0), (1, 0)))
-    across, down = there.cumsum(1), there.cumsum(0)
-    n, m = width + 2, height + 2
-    row = across[:, n:] - across[:, :-n] == n  # a line of the width begins here
-    column = down[m:] - down[:-m] == m
-    corners = row[1 : len(column) + 1] & column[:, 1 : row.shape[1] + 1]
-    return [(int(x) + 1, int(y) + 1) for y, x in np.argwhere(corners)]
+    return np.asarray(Image.open(cwd / "x.png").convert("RGB"))
 
 
 def save(path, count=40, size=32, classes=10, seed=0):

@@ -5,7 +5,7 @@ from _reported import parsed, write
 from _runs import gradbench, one_sentence
 from made_rows import whole_run
 
-from gradbench.report.manifest import seal
+from gradbench.report.finished_run import seal
 
 
 @pytest.fixture(scope="module")

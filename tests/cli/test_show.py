@@ -6,7 +6,7 @@ import os
 import pytest
 from _runs import copy_of, gradbench, one_sentence, reference
 
-from gradbench.report.manifest import seal
+from gradbench.report.finished_run import seal
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from _made_runs import measured, own_table, write_run
 from _runs import gradbench, one_sentence
 
-from gradbench.report.manifest import seal
+from gradbench.report.finished_run import seal
 from gradbench.report.papers.table import table_files
 
 QUICK = """

@@ -7,8 +7,8 @@ import pytest
 from _made_runs import measured, write_run
 
 from gradbench.errors import GradbenchError
-from gradbench.report import claim, sweep_json
-from gradbench.report.manifest import listed, seal, write_told
+from gradbench.report import claim
+from gradbench.report.finished_run import PARTIAL, list_files, seal, write_record
 
 CONFIG = {
     "name": "mine",
@@ -38,13 +38,13 @@ def changed(**more):
 def run(tmp_path):
     folder = write_run(tmp_path / "run", [measured("svhn", "msp", 80.0)], name="mine")
     told = json.loads((folder / "run.json").read_text())
-    write_told(folder, told | {"config": CONFIG})
+    write_record(folder, told | {"config": CONFIG})
     return folder
 
 
 def refused(folder, config) -> str:
     with pytest.raises(GradbenchError) as told:
-        claim.check(folder, config)
+        claim.check_claim(folder, config)
     return str(told.value)
 
 
@@ -62,7 +62,7 @@ def refused(folder, config) -> str:
     ],
 )
 def test_the_same_run_may_be_replaced(run, more, dropped):
-    assert claim.check(run, changed(**more)) == dropped
+    assert claim.check_claim(run, changed(**more)) == dropped
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_another_configuration_is_refused_naming_both(run, more, said):
     assert sentence.startswith(f"{run} holds the run mine")
     assert said in sentence
     assert sentence.endswith(f"for example out={run}-2")
-    assert claim.free(run, changed(**more)) == run.with_name("run-2")
-    assert claim.free(run, CONFIG) == run
+    assert claim.unclaimed_folder(run, changed(**more)) == run.with_name("run-2")
+    assert claim.unclaimed_folder(run, CONFIG) == run
 
 
 @pytest.mark.parametrize("here", [".", ".."])
@@ -98,17 +98,17 @@ def test_the_folder_of_the_moment_is_refused_like_others(run, monkeypatch, here)
 def test_files_that_no_run_wrote_are_refused(run, tmp_path):
     (run / "figures").mkdir()
     (run / "figures/mine.png").write_text("not in the way")
-    claim.check(run, CONFIG)
+    claim.check_claim(run, CONFIG)
     (run / "figures/roc.png").write_text("in the way")
     assert "run holds figures/roc.png, of which no run.json of gradbench" in refused(run, CONFIG)
     seal(run)
-    claim.check(run, CONFIG)
+    claim.check_claim(run, CONFIG)
     own = tmp_path / "own"
     own.mkdir()
     for name in ("model/mine.pt", "figures/fig1.png", "notes.csv", "scores.csv"):
         (own / name).parent.mkdir(exist_ok=True)
         (own / name).write_text("mine")
-    claim.check(own, CONFIG)
+    claim.check_claim(own, CONFIG)
     for name in ("results.csv", "model/s0/network.safetensors", "figures/scores_a.png"):
         (own / name).parent.mkdir(exist_ok=True)
         (own / name).write_text("mine")
@@ -133,29 +133,29 @@ def test_folders_of_older_versions_are_replaced_file_by_file(run):
     told = json.loads((run / "run.json").read_text())
     del told["files"]
     (run / "run.json").write_text(json.dumps(told))
-    claim.check(run, CONFIG)
+    claim.check_claim(run, CONFIG)
 
 
 def put(run, **files):
     """Place files as a run does; `roc__png` names figures/roc.png."""
-    part = run / claim.PART
+    part = run / PARTIAL
     for name, text in files.items():
         path = part / name.replace("__", ".").replace("_", "/", 1)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     told = json.loads((run / "run.json").read_text())
     names = [p.relative_to(part).as_posix() for p in part.rglob("*.*")]
-    write_told(part, told | {"files": listed(part, names)})
+    write_record(part, told | {"files": list_files(part, names)})
 
 
 def test_own_files_that_are_drawn_no_more_go_and_all_others_stay(run):
     put(run, figures_roc__png="1", figures_levels__png="1", results__csv="a\n1\n")
-    claim.place(run)
+    claim.move_into_place(run)
     (run / "figures/levels.png").write_text("edited")
     (run / "figures/mine.png").write_text("mine")
-    assert not (run / claim.PART).exists()
+    assert not (run / PARTIAL).exists()
     put(run, figures_scores_a__png="2", results__csv="a\n2\n")
-    claim.place(run)
+    claim.move_into_place(run)
     assert (run / "results.csv").read_text() == "a\n2\n"
     found = {path.name for path in (run / "figures").iterdir()}
     assert found == {"levels.png", "mine.png", "scores_a.png"}
@@ -174,12 +174,12 @@ def test_a_kill_while_files_are_moved_loses_nothing(run, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(os, "replace", dies)
         with pytest.raises(KeyboardInterrupt):
-            claim.place(run)
-    claim.check(run, CONFIG)  # what was moved is known
-    claim.place(run)
+            claim.move_into_place(run)
+    claim.check_claim(run, CONFIG)  # what was moved is known
+    claim.move_into_place(run)
     assert (run / "table.md").read_text() == "t"
     assert (run / "results.csv").read_text() == "a\n1\n"
-    assert not (run / claim.PART).exists()
+    assert not (run / PARTIAL).exists()
 
 
 def test_a_sweep_replaces_its_own_rows_alone(tmp_path):
@@ -187,15 +187,15 @@ def test_a_sweep_replaces_its_own_rows_alone(tmp_path):
     (tmp_path / "part/results.csv").write_text("a\n1\n")
     sweep, jobs = tmp_path / "sweep", ["level=1", "level=3"]
     sweep.mkdir()
-    sweep_json.place(sweep, tmp_path / "part", CONFIG, jobs)
+    claim.move_sweep_into_place(sweep, tmp_path / "part", CONFIG, jobs)
     assert json.loads((sweep / "sweep.json").read_text())["jobs"] == jobs
-    sweep_json.check(sweep, changed(detectors=["energy"], seed=5))
+    claim.check_sweep_claim(sweep, changed(detectors=["energy"], seed=5))
     with pytest.raises(GradbenchError, match=r"holds the sweep mine.*training\.epochs=20 there"):
-        sweep_json.check(sweep, changed(training={"epochs": 5}))
+        claim.check_sweep_claim(sweep, changed(training={"epochs": 5}))
     (sweep / "levels.png").write_text("mine")
     with pytest.raises(GradbenchError, match=r"levels\.png, of which no sweep\.json"):
-        sweep_json.check(sweep, CONFIG)
+        claim.check_sweep_claim(sweep, CONFIG)
     (sweep / "sweep.json").write_text("null")
     with pytest.raises(GradbenchError, match=r"sweep\.json is damaged"):
-        sweep_json.check(sweep, CONFIG)
+        claim.check_sweep_claim(sweep, CONFIG)
     assert "holds results.csv, of which no run.json" in refused(sweep, CONFIG)

@@ -6,9 +6,9 @@ from matplotlib.image import imread
 from sklearn.metrics import auc
 
 from gradbench.errors import GradbenchError
-from gradbench.report import figures, sheet, style
-from gradbench.report.figures import _curve
-from gradbench.report.stages import stages
+from gradbench.report import figures
+from gradbench.report.contact_sheet import Panel, Row, contact_sheet
+from gradbench.report.figures import roc_curve, stages
 from gradbench.run.rows import frame
 
 NAMES = [f"layer{i // 3}.{i % 3}.weight" for i in range(9)] + ["fc.weight", "fc.bias"]
@@ -61,19 +61,8 @@ def test_names_are_drawn_as_they_are(name, tmp_path):
     figures.roc(path, name, {name: {name: [pair(1)]}})
     figures.histograms(path, name, {name: pair(0)})
     figures.profile(path, name, [f"{name}.weight", "b.weight"], {name: np.array([1e-3, 2e-2])})
-    panel = sheet.Panel(np.zeros((1, 8, 8), np.uint8), name)
-    sheet.sheet(path, name, [name], [sheet.Row(name, [panel])], [name])
-
-
-def test_ticks_of_powers_hold_no_mathematics(tmp_path, monkeypatch):
-    told = []
-    old = style.Powers.__call__
-    monkeypatch.setattr(
-        style.Powers, "__call__", lambda *a: told.append(old(*a)) or told[-1], raising=True
-    )
-    draw_profile(tmp_path / "a.png")
-    assert {"10⁻⁵", "10⁻¹"} <= set(told)
-    assert not any(sign in text for text in told for sign in "${}^\\")
+    panel = Panel(np.zeros((1, 8, 8), np.uint8), name)
+    contact_sheet(path, name, [name], [Row(name, [panel])], [name])
 
 
 def test_a_picture_names_no_software_and_no_date(tmp_path):
@@ -107,33 +96,35 @@ def test_levels_of_several_networks_differ_from_those_of_one(tmp_path):
     two = [
         auroc("corruption", "fog", "msp", 80.0 + 5 * level, level=level, seed=1) for level in (1, 2)
     ]
-    random = [row | {"protocol": "random", "value": 99.0} for row in one]
-    torn = [row | {"protocol": "icip2020_random"} for row in random]
-    alone = [row | {"protocol": "random"} for row in one]
+    leak = [row | {"role": "random_split", "value": 99.0} for row in one]
     drawn = {}
-    for name, rows in {"one": one, "both": one + two, "leak": one + random, "torn": one + torn,
-                       "alone": alone}.items():  # fmt: skip
-        figures.levels(tmp_path / f"{name}.png", "Levels", frame(rows))
+    for name, rows in {"one": one, "both": one + two, "leak": one + leak}.items():
+        assert figures.levels(tmp_path / f"{name}.png", "Levels", frame(rows)) == 1
         drawn[name] = (tmp_path / f"{name}.png").read_bytes()
     assert drawn["both"] != drawn["one"]
-    assert drawn["leak"] == drawn["torn"] == drawn["one"]
-    assert drawn["alone"] == drawn["one"]  # a run that divides at random shows what it measured
+    assert drawn["leak"] == drawn["one"]
+
+
+def test_nothing_is_drawn_of_a_single_level(tmp_path):
+    rows = frame([auroc("corruption", "fog", "msp", 60.0, level=3)])
+    assert figures.levels(tmp_path / "a.png", "Levels", rows) == 0
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_the_area_under_the_curve_is_the_auroc():
     normal, abnormal = pair(3, shift=1.0)
     normal, abnormal = normal.round(1), abnormal.round(1)  # with ties
-    false, true = _curve([(normal, abnormal)])
+    false, true = roc_curve([(normal, abnormal)])
     wins = (abnormal[:, None] > normal).mean() + (abnormal[:, None] == normal).mean() / 2
     assert auc(false, true) == pytest.approx(wins, abs=1e-12)
 
 
 def test_curves_of_folds_are_averaged_and_never_pooled():
     folds = [(np.array([0.0, 1.0]), np.array([2.0, 3.0])), (np.array([10.0, 11.0]), [12.0, 13.0])]
-    false, true = _curve([tuple(map(np.asarray, fold)) for fold in folds])
+    false, true = roc_curve([tuple(map(np.asarray, fold)) for fold in folds])
     assert auc(false, true) == pytest.approx(1.0)
     mixed = [folds[0], (np.array([1.0, 3.0]), np.array([0.0, 2.0]))]
-    false, true = _curve(mixed)
+    false, true = roc_curve(mixed)
     assert auc(false, true) == pytest.approx((1.0 + 0.25) / 2)
 
 

@@ -6,8 +6,7 @@ from _reported import write
 from made_rows import whole_run
 from PIL import Image
 
-from gradbench.report.page.document import report
-from gradbench.report.page.source import read
+from gradbench.report.page import open_runs, report
 
 pytestmark = pytest.mark.skipif(
     browser() is None, reason="no chromium or chrome is installed to open the report with"
@@ -40,7 +39,7 @@ def path(tmp_path_factory):
             picture = Image.effect_noise((1440, 600), 80).convert("RGB")
             picture.save(runs[-1] / "figures" / f"{name}.png")
     place = folder / "report.html"
-    place.write_text(report(read(runs), "gradbench report"), encoding="utf-8")
+    place.write_text(report(open_runs(runs), "gradbench report"), encoding="utf-8")
     return place
 
 

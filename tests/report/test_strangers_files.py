@@ -12,10 +12,8 @@ from _scored import finished
 
 from gradbench.errors import GradbenchError
 from gradbench.predict.saved_network import open_run
-from gradbench.report.finished import Finished
-from gradbench.report.manifest import seal
-from gradbench.report.page.document import report
-from gradbench.report.page.source import read
+from gradbench.report.finished_run import FinishedRun, seal
+from gradbench.report.page import open_runs, report
 from gradbench.report.run_folder import terminal
 
 WRONG = (
@@ -111,11 +109,11 @@ def test_damaged_files_are_shown_or_refused_in_one_sentence(folder, tmp_path, se
             seal(run)  # or all that is seen would be that it is another file
         looks = {
             "show": lambda: terminal(run),
-            "show --all": lambda: Finished(run).text("table.md"),
+            "show --all": lambda: FinishedRun(run).text("table.md"),
             "score": lambda: str(open_run(run)),
         }
         if (name == "costs.csv" and number % 2) or number % 25 == 0:
-            looks["report"] = lambda: report(read([run]), "")
+            looks["report"] = lambda: report(open_runs([run]), "")
         for command, look in looks.items():
             try:
                 with contextlib.redirect_stderr(io.StringIO()):

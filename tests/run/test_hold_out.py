@@ -18,7 +18,7 @@ from gradbench.config import compose
 from gradbench.data import in_distribution
 from gradbench.data.imageset import to_float
 from gradbench.data.in_distribution import load_in_distribution
-from gradbench.report.manifest import seal
+from gradbench.report.finished_run import seal
 from gradbench.run.context import clean_images, network_request
 from gradbench.run.experiment import build_experiment
 

@@ -12,7 +12,7 @@ from gradbench.methods.gradient_uncertainty import GradientUncertainty
 from gradbench.methods.msp import MSP
 from gradbench.methods.odin import Odin, OdinFixed
 from gradbench.outputs.perturbed import PerturbedPass
-from gradbench.report.costs import costs_table, gathered, write_costs
+from gradbench.report.costs import collect_costs, costs_table, write_costs
 from gradbench.run import pass_times
 from gradbench.run.pass_times import costliest
 from gradbench.store import Key, Store
@@ -92,8 +92,8 @@ def cells(table, name):
 
 def test_equal_passes_are_timed_once_on_one_batch(trial, results):
     pass_times.measure(trial, results)
-    found = gathered(trial.store, fitted(results))
-    assert {what: (c.images, c.seconds) for (_, what), c in found.items()} == {
+    found = collect_costs(trial.store, fitted(results))
+    assert dict(zip(found["what"], zip(found["images"], found["seconds"]))) == {
         "logits": (64, 2.0),
         NORMS: (64, 8.0),
         STEP: (2 * 64, 2 * 16.0),  # odin and odin_fixed take other steps
@@ -116,31 +116,34 @@ def test_a_fit_that_takes_a_step_stands_for_those_that_take_none(results):
 def test_a_detector_that_was_never_fitted_is_not_timed(trial, results):
     results.states.clear()
     pass_times.measure(trial, results)
-    assert gathered(trial.store, {})["passes", STEP].images == 64  # of odin_fixed
-    assert cells(costs_table(trial.store, fitted(results)), "odin")[1:3] == ["", ""]
+    costs = collect_costs(trial.store, fitted(results))
+    assert list(costs.loc[costs["what"] == STEP, "images"]) == [64]  # of odin_fixed
+    assert cells(costs_table(costs, fitted(results)), "odin")[1:3] == ["", ""]
 
 
 def test_every_detector_is_charged_for_its_own_passes(trial, results):
     store = scored_and_timed(trial, results)
     rates = {"logits": 32, NORMS: 8, STEP: 4}
     reads = {"msp": "logits", "gradient_uncertainty": NORMS, "odin": STEP, "odin_fixed": STEP}
-    found = gathered(store, fitted(results))
+    costs = collect_costs(store, fitted(results))
     for name, passes in reads.items():
         whole = 1 / (1 / 100 + 1 / rates[passes])
-        assert found["scores", name].with_passes == pytest.approx(whole)
-        cell = cells(costs_table(store, fitted(results)), name)
+        rate = costs.loc[(costs["step"] == "scores") & (costs["what"] == name)]
+        assert list(rate["with_passes_per_second"]) == pytest.approx([whole])
+        cell = cells(costs_table(costs, fitted(results)), name)
         assert cell[3:5] == ["100", f"{whole:.0f}"]
 
 
 def test_without_timed_passes_there_is_no_speed_with_them(store, results):
     scored(store, "msp", 3.0, 1.0)
-    assert gathered(store, fitted(results))["scores", "msp"].with_passes is None
-    assert "| with passes" not in costs_table(store, fitted(results))
+    costs = collect_costs(store, fitted(results))
+    assert costs["with_passes_per_second"].isna().all()
+    assert "| with passes" not in costs_table(costs, fitted(results))
 
 
 def test_the_csv_tells_the_speed_with_passes(trial, results, tmp_path):
     store = scored_and_timed(trial, results)
-    write_costs(store, tmp_path / "costs.csv", fitted(results))
+    write_costs(collect_costs(store, fitted(results)), tmp_path / "costs.csv")
     with open(tmp_path / "costs.csv", newline="", encoding="utf-8") as stream:
         lines = {line["what"]: line for line in csv.DictReader(stream)}
     assert float(lines["odin"]["with_passes_per_second"]) == pytest.approx(1 / 0.26, rel=1e-3)
@@ -150,7 +153,7 @@ def test_the_csv_tells_the_speed_with_passes(trial, results, tmp_path):
 def test_memory_is_that_of_passes_where_they_take_more_than_scoring(trial, results):
     store = scored_and_timed(trial, results)
     scored(store, "energy", 70.0, 1.0)
-    table = costs_table(store, fitted(results))
+    table = costs_table(collect_costs(store, fitted(results)), fitted(results))
     peaks = {name: cells(table, name)[5] for name in DETECTORS}
     assert peaks == dict.fromkeys(DETECTORS, "50.0") | {"energy": "70.0"}
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas
 
 from gradbench.errors import GradbenchError
-from gradbench.report.grid import markdown
 from gradbench.report.papers.fill import COLUMNS, OUR_ROW, REAL, from_csv, in_points
 from gradbench.report.papers.layout import Notes, panels
 from gradbench.report.papers.runs import Run
 from gradbench.report.papers.table import read_table
 from gradbench.report.published import NAMING, published_files, read_published
+from gradbench.report.table import markdown
 
 
 def is_table(path: Path) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from textwrap import fill as wrap
 
-from gradbench.report import grid
-from gradbench.report.grid import ALIKE
-from gradbench.report.markup import framed, html, html_text, latex, latex_text
+from gradbench.report import table as writers
 from gradbench.report.papers.fill import FilledTable
 from gradbench.report.papers.layout import Notes, panels
 from gradbench.report.papers.sentences import comparison, conventions, made_from
+from gradbench.report.table import ALIKE, html, html_list, html_text, latex, latex_text
 
 NEAR = (
     f"{ALIKE}: not distinguishable from the best: the interval of their difference in the run "
@@ -25,7 +24,7 @@ def terminal(filled: FilledTable, width: int = WIDTH) -> str:
     found = panels(filled.table, filled.cells, notes, width)
     blocks = [_title(filled), _wrapped(_head(filled, "*"), width)]
     for title, grids in found.items():
-        blocks += [title, *map(grid.plain, grids)]
+        blocks += [title, *map(writers.plain, grids)]
     blocks += [_wrapped(notes.lines(), width, bullet="")]
     blocks += ["Compared with the print\n" + _wrapped(comparison(filled), width)]
     blocks += [_wrapped(made_from(filled), width)]
@@ -38,7 +37,7 @@ def markdown(filled: FilledTable) -> str:
     found = panels(filled.table, filled.cells, notes)
     blocks = [f"# {_title(filled)}", _listed(_head(filled))]
     for title, (only,) in found.items():
-        blocks += [f"## {title}" * bool(title), grid.markdown(only)]
+        blocks += [f"## {title}" * bool(title), writers.markdown(only)]
     blocks += [_listed(notes.lines()), "## Compared with the print", _listed(comparison(filled))]
     blocks += ["## Made from", _listed(made_from(filled))]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -80,15 +79,15 @@ def html_fragment(filled: FilledTable, level: int = 2) -> str:
     blocks = [
         f'<section class="paper-table" id="table-{html_text(filled.table.name)}">',
         f"<h{level}>{html_text(title)}</h{level}>",
-        _items(_head(filled), "conventions"),
+        html_list(_head(filled), "conventions"),
     ]
     for panel, (only,) in panels(filled.table, filled.cells, notes).items():
-        blocks.append(framed(html(only, panel), panel or title))
+        blocks.append(html(only, panel or title))
     blocks += [
-        _items(notes.lines(), "notes"),
+        html_list(notes.lines(), "notes"),
         f"<h{level + 1}>Compared with the print</h{level + 1}>",
-        _items(comparison(filled), "verdict"),
-        _items(made_from(filled), "runs"),
+        html_list(comparison(filled), "verdict"),
+        html_list(made_from(filled), "runs"),
         "</section>",
     ]
     return "\n".join(block for block in blocks if block) + "\n"
@@ -110,8 +109,3 @@ def _wrapped(lines: list[str], width: int, bullet: str = "- ") -> str:
 
 def _listed(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _items(lines: list[str], kind: str) -> str:
-    inside = "".join(f"<li>{html_text(line)}</li>" for line in lines)
-    return f'<ul class="{kind}">{inside}</ul>' if lines else ""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas
 
-from gradbench.report.grid import Grid
-from gradbench.report.numbers import DASH, number
+from gradbench.report.numbers import DASH, percent
 from gradbench.report.papers.fill import MARKS, NO_DETECTOR, NOT_BUILT, NOT_RUN
 from gradbench.report.papers.table import MEASURED, PaperTable
+from gradbench.report.table import TextTable
 
 PUBLISHED, INTERVAL, DIFFERENCE = "published", "interval", "difference"
 TITLES = {"in_dist": "in", "backbone": "network", "challenge_set": "set"}
@@ -52,7 +52,7 @@ class Notes:
 
 def panels(
     table: PaperTable, cells: pandas.DataFrame, notes: Notes, width: int = 0
-) -> dict[str, list[Grid]]:
+) -> dict[str, list[TextTable]]:
     """Lay a table out: title of each panel ("" for the only one) -> its grids.
 
     Each row of the print becomes several lines: published, measured, interval, difference; a metric
@@ -89,7 +89,9 @@ def labels(table: PaperTable, cell: Cell, columns: Sequence[str]) -> tuple[str, 
     return tuple(table.metrics[cell[c]].title if c == "metric" else cell[c] for c in columns)
 
 
-def _grid(table: PaperTable, cells: Sequence[Cell], columns: Sequence[str], notes: Notes) -> Grid:
+def _grid(
+    table: PaperTable, cells: Sequence[Cell], columns: Sequence[str], notes: Notes
+) -> TextTable:
     """Return some columns of a panel as texts."""
     names = table.layout["rows"]
     rows, strong, near, before = [], set(), set(), ()
@@ -110,7 +112,7 @@ def _grid(table: PaperTable, cells: Sequence[Cell], columns: Sequence[str], note
             texts = [_text(table, by_column.get(column, []), line, of, notes) for column in columns]
             rows.append((*label, line, *texts))
     header = (*(TITLES.get(name, name) for name in names), "", *columns)
-    return Grid(header, tuple(rows), len(names) + 1, frozenset(strong), frozenset(near))
+    return TextTable(header, tuple(rows), len(names) + 1, frozenset(strong), frozenset(near))
 
 
 def _blocks(cells: Sequence[Cell], names: Sequence[str]) -> list[list[Cell]]:
@@ -167,7 +169,7 @@ def _interval(cell: Cell) -> str:
     return f"({text})" if cell["interval"] == "range" else text
 
 
-def _width(grid: Grid) -> int:
+def _width(grid: TextTable) -> int:
     rows = [grid.header, *grid.rows]
     return sum(max(len(row[c]) for row in rows) + 3 for c in range(len(grid.header)))
 
@@ -178,7 +180,7 @@ def in_unit(value: float, unit: str) -> str:
     >>> in_unit(87.449, "percent"), in_unit(87.449, "fraction")
     ('87.4', '0.874')
     """
-    return f"{value / 100:.3f}" if unit == "fraction" else number(value)
+    return f"{value / 100:.3f}" if unit == "fraction" else percent(value)
 
 
 def signed(value: float, unit: str) -> str:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradbench.config import group_files, load_member
-from gradbench.report.finished import Finished
-from gradbench.report.run_json import NAME
+from gradbench.report.finished_run import RUN_JSON, FinishedRun
 from gradbench.run.rows import FILES
 
 if TYPE_CHECKING:
@@ -30,18 +29,18 @@ SOURCES = {
 }
 
 
-class Run(Finished):
-    """The folder of a finished run as a source of numbers; arguments and errors as `Finished`."""
+class Run(FinishedRun):
+    """A finished run as a source of numbers; arguments and errors as `FinishedRun`."""
 
     def __init__(self, path: Path):
         super().__init__(path)
-        told = self.told
-        self.about: Mapping[str, Any] = told["about"]
-        self.config: Mapping[str, Any] = told["config"]
-        self.data: Mapping[str, Any] = told["data"]
-        self.begun: str = told["time"]["begun"]
-        self.commit: str = told["code"].get("commit") or told["code"]["version"]
-        weights = {seed: one["weights"] for seed, one in told["networks"].items()}
+        record = self.record
+        self.about: Mapping[str, Any] = record["about"]
+        self.config: Mapping[str, Any] = record["config"]
+        self.data: Mapping[str, Any] = record["data"]
+        self.begun: str = record["time"]["begun"]
+        self.commit: str = record["code"].get("commit") or record["code"]["version"]
+        weights = {seed: one["weights"] for seed, one in record["networks"].items()}
         self.name, self.in_dist = self.about["experiment"], self.about["in_dist"]
         self.backbone, self.protocol = self.about["backbone"], self.about["protocol"]
         seeds = (self.config["evaluation"]["seed"], self.config["challenge"])
@@ -87,13 +86,13 @@ def is_run(folder: Path) -> bool:
 def missing_files(folder: Path) -> list[str]:
     """Return which of a finished run's two essential files a folder lacks: rows, run.json."""
     rows = any(os.path.isfile(Path(folder) / name) for name in FILES)
-    told = os.path.isfile(Path(folder) / NAME)
-    return [name for name, there in ((FILES[0], rows), (NAME, told)) if not there]
+    told = os.path.isfile(Path(folder) / RUN_JSON)
+    return [name for name, there in ((FILES[0], rows), (RUN_JSON, told)) if not there]
 
 
 def jobs(folder: Path) -> list[Path]:
     """Return the folders of the runs of a sweep by its folder, none where it is no sweep's."""
-    if missing_files(folder) != [NAME]:
+    if missing_files(folder) != [RUN_JSON]:
         return []
     return sorted(path for path in folder.iterdir() if is_run(path))
 
@@ -107,7 +106,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     paths: dict[Path, Path] = {}
     for folder in folders:
         for place, inside, files in os.walk(folder):
-            if NAME in files and not set(FILES).isdisjoint(files):
+            if RUN_JSON in files and not set(FILES).isdisjoint(files):
                 paths.setdefault(Path(place).resolve(), Path(place))
                 inside.clear()
             deep = len(Path(place).relative_to(folder).parts) >= DEEPEST

@@ -5,10 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gradbench.report.grid import Grid, plain
-from gradbench.report.markup import html, latex, latex_text
+from gradbench.report.table import TextTable, html, latex, latex_text, plain
 
-GRID = Grid(
+GRID = TextTable(
     ("in & out", "", "a_b", "50 %"),
     (
         ("<x>", "published", "1.5", "2"),
@@ -71,7 +70,7 @@ def read(text):
 
 
 def test_a_count_stays_with_its_word_where_a_cell_breaks():
-    grid = Grid(("passes",), (("2 forward, 1 backward",),), labels=1)
+    grid = TextTable(("passes",), (("2 forward, 1 backward",),), labels=1)
     assert "2&nbsp;forward, 1&nbsp;backward" in html(grid, "")
 
 
@@ -91,12 +90,14 @@ def test_html_is_escaped_and_closed():
 
 
 def test_every_row_of_html_is_as_wide_as_the_header():
-    reader = read(html(GRID))
+    reader = read(html(GRID, "a"))
     assert sum(reader.spans) == 4 * len(GRID.header)
 
 
 def test_long_headers_fold_and_parts_keep_their_words():
-    grid = Grid(("x", "Long name (P)", "b"), (("r", "1.0", "2.0 [a]"),), 1, frozenset({(0, 2)}))
+    grid = TextTable(
+        ("x", "Long name (P)", "b"), (("r", "1.0", "2.0 [a]"),), 1, frozenset({(0, 2)})
+    )
     lines = plain(grid, folded=True).splitlines()
     assert lines[:3] == ["x  Long  b", "   name", "   (P)"]
     assert plain(grid).splitlines()[0] == "x  Long name (P)  b"

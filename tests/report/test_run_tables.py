@@ -3,9 +3,9 @@ import re
 import pytest
 from made_rows import ABOUT, auroc, missing, run_frame, whole_run
 
-from gradbench.report.numbers import number, with_interval, with_range
-from gradbench.report.table import markdown, terminal
-from gradbench.report.view import Line, View
+from gradbench.report.numbers import percent, with_interval, with_range
+from gradbench.report.run_rows import Line, RunRows
+from gradbench.report.run_tables import write_markdown, write_terminal
 from gradbench.run.rows import frame, hole, mean_of, read_csv, write_csv
 
 
@@ -22,7 +22,7 @@ def cells(text, *start):
 
 
 def test_a_number_is_written_as_0_or_100_only_where_it_is():
-    assert [number(v) for v in (100, 99.96, 99.999, 0, 0.049, 97.25, 50)] == (
+    assert [percent(v) for v in (100, 99.96, 99.999, 0, 0.049, 97.25, 50)] == (
         ["100", "99.96", "99.999", "0", "0.05", "97.2", "50.0"]
     )
 
@@ -38,7 +38,7 @@ def test_several_values_are_their_mean_and_range():
 
 
 def test_what_is_missing_of_one_measure_is_no_reason_for_another():
-    here = {"challenge_set": "adversarial", "challenge": "fgsm", "level": None}
+    here = {"role": "main", "challenge_set": "adversarial", "challenge": "fgsm", "level": None}
     own = {"method": "odin@fgsm", "protocol": "grouped", "fold": "all"}
     half = {"metric": "detection_accuracy", "threshold_rule": "half"}
     rows = [
@@ -46,14 +46,14 @@ def test_what_is_missing_of_one_measure_is_no_reason_for_another():
         hole("it says 0.5 nowhere", **here, **own, **half),
         hole("not at hand", **here | {"challenge": "cw"}),
     ]
-    view = View(frame(rows), "transfer")
-    fgsm, cw = (Line("adversarial", name, "") for name in ("fgsm", "cw"))
-    assert view.cell(fgsm, "odin@fgsm").reason == ""
-    assert view.cell(cw, "odin@fgsm").reason == "not at hand"
+    rows = RunRows(frame(rows), "transfer")
+    fgsm, cw = (Line("main", "adversarial", name, "") for name in ("fgsm", "cw"))
+    assert rows.cell(fgsm, "odin@fgsm").reason == ""
+    assert rows.cell(cw, "odin@fgsm").reason == "not at hand"
 
 
 def test_the_head_tells_the_conventions():
-    text = markdown(run_frame(), ABOUT)
+    text = write_markdown(run_frame(), ABOUT)
     head = text.split("## AUROC")[0]
     for words in (
         *("# quickstart", ABOUT["remark"], "digits, 360 test images", "small_cnn of width 16"),
@@ -65,7 +65,7 @@ def test_the_head_tells_the_conventions():
 
 
 def test_a_cell_of_the_main_table_holds_value_and_interval_and_the_highest_is_bold():
-    main = section(markdown(run_frame(), ABOUT), "AUROC")
+    main = section(write_markdown(run_frame(), ABOUT), "AUROC")
     assert cells(main, "patches") == (
         ["patches", "", "1000", "official", "91.2 90.0–92.5", "**100** (≥ 98.7)"]
     )
@@ -78,7 +78,7 @@ def test_few_abnormal_images_are_marked_where_the_count_stands():
         auroc("ood", name, "msp", 90.0, n_abnormal=count, note=note)
         for name, count, note in (("svhn", 499, few), ("textures", 500, ""))
     ]
-    text = section(markdown(frame(rows), ABOUT), "AUROC")
+    text = section(write_markdown(frame(rows), ABOUT), "AUROC")
     assert cells(text, "svhn")[1] == "499, indicative"
     assert cells(text, "textures")[1] == "500"
     assert "- indicative: fewer than 500 abnormal images; small differences may be chance." in text
@@ -87,11 +87,11 @@ def test_few_abnormal_images_are_marked_where_the_count_stands():
 
 def test_equal_values_are_not_bold():
     rows = [auroc("ood", "svhn", name, 90.0) for name in ABOUT["detectors"]]
-    assert "**" not in markdown(frame(rows), ABOUT)
+    assert "**" not in write_markdown(frame(rows), ABOUT)
 
 
 def test_a_hole_points_to_its_reason():
-    main = section(markdown(run_frame(), ABOUT), "AUROC")
+    main = section(write_markdown(run_frame(), ABOUT), "AUROC")
     assert cells(main, "svhn")[-2:] == ["– (a)", "– (a)"]
     assert "- (a) not measured: svhn/test.npz is not under data.root" in main
 
@@ -99,28 +99,30 @@ def test_a_hole_points_to_its_reason():
 def test_a_hole_of_one_detector_has_a_reason_of_its_own():
     hole = missing("ood", "svhn", "needs a bank") | {"method": "msp", "protocol": "grouped"}
     rows = [hole | {"metric": "auroc", "fold": "all"}, auroc("ood", "svhn", "gradient", 90.0)]
-    main = section(markdown(frame(rows), ABOUT), "AUROC")
+    main = section(write_markdown(frame(rows), ABOUT), "AUROC")
     assert cells(main, "svhn")[-2:] == ["– (a)", "90.0 89.0–91.0"]
     assert "(a) not measured: needs a bank" in main
 
 
 @pytest.mark.parametrize("source", ["part", "stand_in", "regenerated", "generated"])
 def test_a_source_that_is_not_official_has_a_foot_note(source):
-    main = section(markdown(frame([auroc("ood", "s", "msp", 90, source=source)]), ABOUT), "AUROC")
+    main = section(
+        write_markdown(frame([auroc("ood", "s", "msp", 90, source=source)]), ABOUT), "AUROC"
+    )
     assert source in cells(main, "s")
     assert f"\n- {source}: " in main
-    official = markdown(frame([auroc("ood", "s", "msp", 90)]), ABOUT)
+    official = write_markdown(frame([auroc("ood", "s", "msp", 90)]), ABOUT)
     assert f"- {source}: " not in official
 
 
 def test_notes_on_the_images_stand_below_the_main_table_without_those_on_intervals():
-    main = section(markdown(run_frame(), ABOUT), "AUROC")
+    main = section(write_markdown(run_frame(), ABOUT), "AUROC")
     assert "- patches: resized; resized from 64x64." in main
     assert "disjoint pairs" not in main
 
 
 def test_all_measures_stand_under_their_own_header():
-    table = section(markdown(run_frame(), ABOUT), "All measures")
+    table = section(write_markdown(run_frame(), ABOUT), "All measures")
     header = cells(table, "challenge")
     row = dict(zip(header, cells(table, "gaussian_noise", "5", "msp")))
     assert row["AUPR in"] == "79.7"
@@ -134,13 +136,13 @@ def test_all_measures_stand_under_their_own_header():
 
 
 def test_attacks_show_success_and_size():
-    assert cells(section(markdown(run_frame(), ABOUT), "Attacks"), "fgsm") == (
+    assert cells(section(write_markdown(run_frame(), ABOUT), "Attacks"), "fgsm") == (
         ["fgsm", "83.3", "0.813"]
     )
 
 
 def test_controls_show_p_and_the_set_itself_below_its_round_trip():
-    table = section(markdown(run_frame(), ABOUT), "Controls")
+    table = section(write_markdown(run_frame(), ABOUT), "Controls")
     assert cells(table, "identity") == ["identity", "50.0", "50.0"]
     assert cells(table, "random_labels")[1:] == ["", "50.3 49.3–51.3, p = 0.43, Holm 0.86"]
     assert cells(table, "round_trip:patches")[1:] == ["49.8 48.8–50.8", "55.1 54.1–56.1"]
@@ -153,13 +155,13 @@ def test_controls_show_p_and_the_set_itself_below_its_round_trip():
 def test_identity_is_shown_whatever_the_protocol_of_the_run():
     rows = [auroc("control", "identity", "msp", 50.0), auroc("ood", "svhn", "msp", 90.0)]
     rows[1]["protocol"] = "unsupervised"
-    table = section(markdown(frame(rows), ABOUT | {"protocol": "unsupervised"}), "Controls")
+    table = section(write_markdown(frame(rows), ABOUT | {"protocol": "unsupervised"}), "Controls")
     assert cells(table, "identity") == ["identity", "50.0"]
 
 
 def test_identity_has_no_interval():
     rows = [auroc("control", "identity", "msp", 50.0, 44.0, 56.0)]
-    table = section(markdown(frame(rows), ABOUT), "Controls")
+    table = section(write_markdown(frame(rows), ABOUT), "Controls")
     assert cells(table, "identity") == ["identity", "50.0"]
 
 
@@ -168,7 +170,7 @@ def test_random_labels_that_are_told_apart_are_marked():
         auroc("control", "random_labels", "gradient", 58.0, p=1e-05, p_holm=2e-05),
         auroc("control", "random_labels", "msp", 50.0, p=0.001, p_holm=0.001),
     ]
-    table = section(markdown(frame(rows), ABOUT), "Controls")
+    table = section(write_markdown(frame(rows), ABOUT), "Controls")
     assert cells(table, "random_labels")[1:] == (
         ["50.0 49.0–51.0, p = 0.001, Holm 0.001", "58.0 57.0–59.0, p = 1e-05, Holm 2e-05 (!)"]
     )
@@ -176,15 +178,15 @@ def test_random_labels_that_are_told_apart_are_marked():
 
 
 def test_the_random_split_stands_beside_the_protocol_for_those_measured_with_it():
-    table = section(markdown(run_frame(), ABOUT), "Random split")
+    table = section(write_markdown(run_frame(), ABOUT), "Random split")
     assert cells(table, "fgsm", "random") == ["fgsm", "random", "98.5 97.5–99.5"]
     assert cells(table, "fgsm", "grouped") == ["fgsm", "grouped", "97.9 96.9–98.9"]
     assert "patches" not in table
 
 
 def test_a_run_with_a_random_split_shows_it_in_the_main_table():
-    rows = [auroc("ood", "svhn", "msp", 90.0, protocol="random")]
-    text = markdown(frame(rows), ABOUT | {"protocol": "random"})
+    rows = [auroc("ood", "svhn", "msp", 90.0, protocol="random", role="main")]
+    text = write_markdown(frame(rows), ABOUT | {"protocol": "random"})
     assert cells(text, "svhn")[-1] == "90.0 89.0–91.0"
     assert "## Random split" not in text
 
@@ -198,7 +200,7 @@ def test_several_networks_are_shown_with_mean_and_range():
             rows.append(auroc("adversarial", "fgsm", name, value, **more))
         p = {"p": (seed + 1) / 10, "p_holm": (seed + 2) / 10}
         rows.append(auroc("control", "random_labels", "gradient", 50 + seed, seed=seed, **p))
-    text = markdown(frame(rows), about)
+    text = write_markdown(frame(rows), about)
     main = section(text, "AUROC")
     assert cells(main, "fgsm")[1:] == (
         ["300–301", "official", "92.0 (90.0–94.0)", "**95.5** (95.0–96.0)"]
@@ -210,13 +212,13 @@ def test_several_networks_are_shown_with_mean_and_range():
 
 def test_equal_rows_give_equal_bytes_whatever_their_order_and_after_a_file(tmp_path):
     write_csv(run_frame(), tmp_path / "results.csv")
-    text = markdown(run_frame(), ABOUT)
-    assert markdown(frame(reversed(whole_run())), ABOUT) == text
-    assert markdown(read_csv(tmp_path / "results.csv"), ABOUT) == text
+    text = write_markdown(run_frame(), ABOUT)
+    assert write_markdown(frame(reversed(whole_run())), ABOUT) == text
+    assert write_markdown(read_csv(tmp_path / "results.csv"), ABOUT) == text
 
 
 def test_the_terminal_shows_the_main_table_in_line():
-    text = terminal(run_frame(), ABOUT)
+    text = write_terminal(run_frame(), ABOUT)
     assert ABOUT["remark"] in text
     assert "– (a)" in " ".join(text.split())
     assert "(a) not measured: svhn/test.npz" in text
@@ -229,7 +231,7 @@ def test_the_terminal_shows_the_main_table_in_line():
 
 
 def test_a_bar_in_a_name_does_not_break_the_table():
-    main = section(markdown(frame([auroc("ood", "a|b", "msp", 90.0)]), ABOUT), "AUROC")
+    main = section(write_markdown(frame([auroc("ood", "a|b", "msp", 90.0)]), ABOUT), "AUROC")
     assert "| a\\|b" in main
 
 
@@ -243,14 +245,14 @@ def test_no_two_rows_are_called_the_same_where_two_sets_have_a_mean():
     for kind, value in (("ood", 70.0), ("corruption", 60.0)):
         rows += [auroc(kind, mean_of(kind), name, value + i)
                  for i, name in enumerate(ABOUT["detectors"])]  # fmt: skip
-    text = markdown(frame(rows), ABOUT)
+    text = write_markdown(frame(rows), ABOUT)
     assert cells(section(text, "AUROC"), "mean:ood")[-2:] == [
         "70.0 69.0–71.0",
         "**71.0** 70.0–72.0",
     ]
     assert cells(section(text, "AUROC"), "mean:corruption")[-1] == "**61.0** 60.0–62.0"
     assert not re.search(r"^\| mean +\|", text, re.MULTILINE)
-    told = terminal(frame(rows), ABOUT)
+    told = write_terminal(frame(rows), ABOUT)
     assert "mean:ood" in told
     assert "mean:corruption" in told
 
@@ -262,6 +264,6 @@ def test_a_mark_is_an_interval_of_the_difference_that_holds_zero(lo, hi, mark):
     """Whatever p says beside it."""
     rows = [auroc("ood", "svhn", "msp", 89.0), auroc("ood", "svhn", "gradient", 90.0)]
     rows.append(gap("ood", "svhn", "msp", "gradient", lo, hi) | {"p": 0.04, "p_holm": 0.9})
-    text = markdown(frame(rows), ABOUT)
+    text = write_markdown(frame(rows), ABOUT)
     assert cells(text, "svhn")[-2] == f"89.0{mark} 88.0–90.0"
     assert ("not distinguishable from the highest" in text) == bool(mark)

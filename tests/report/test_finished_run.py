@@ -6,8 +6,7 @@ import pytest
 from _made_runs import measured, write_run
 
 from gradbench.errors import GradbenchError
-from gradbench.report.finished import Finished
-from gradbench.report.manifest import rows, seal
+from gradbench.report.finished_run import FinishedRun, count_rows, seal
 
 
 @pytest.fixture
@@ -18,14 +17,14 @@ def run(tmp_path):
 
 def refused(run) -> str:
     with pytest.raises(GradbenchError) as told:
-        _ = Finished(run).frame
+        _ = FinishedRun(run).frame
     assert "\n" not in str(told.value)
     assert "carry out its command" in str(told.value)
     return str(told.value).removeprefix(f"{run}/")
 
 
 def test_a_whole_run_is_read(run):
-    assert len(Finished(run).frame) == 3
+    assert len(FinishedRun(run).frame) == 3
     assert json.loads((run / "run.json").read_text())["files"]["results.csv"]["rows"] == 3
 
 
@@ -59,10 +58,10 @@ def test_a_row_lost_that_another_makes_up_for_is_seen(run):
 def test_a_missing_file_and_other_files_of_the_run(run):
     (run / "table.md").write_text("# all\n")
     seal(run)
-    assert Finished(run).text("table.md") == "# all\n"
+    assert FinishedRun(run).text("table.md") == "# all\n"
     (run / "table.md").write_text("# al")
     with pytest.raises(GradbenchError, match=r"table\.md was changed after the run: 2 of 6 bytes"):
-        Finished(run).text("table.md")
+        FinishedRun(run).text("table.md")
     (run / "results.csv").unlink()
     assert refused(run).startswith("results.csv is missing: ")
 
@@ -71,13 +70,13 @@ def test_older_runs_are_shown_with_a_word(run, capsys):
     told = json.loads((run / "run.json").read_text())
     del told["files"]
     (run / "run.json").write_text(json.dumps(told))
-    older = Finished(run)
+    older = FinishedRun(run)
     assert len(older.frame) == 3
     assert older.file("results.csv") == run / "results.csv"
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{run} was written by an older gradbench")
     assert seal(run)
-    Finished(run).file("results.csv")
+    FinishedRun(run).file("results.csv")
     assert capsys.readouterr().err == ""
     assert not seal(run.parent)  # no run
 
@@ -86,7 +85,7 @@ def test_rows_are_counted_with_line_breaks_in_cells(tmp_path):
     path = tmp_path / "a.csv"
     for text, count in (("", 0), ("a\n", 0), ('a\n"1\n2"\n3\n', 2), ("a\n1\n2", 1)):
         path.write_text(text)
-        assert rows(path) == count
+        assert count_rows(path) == count
 
 
 def test_files_outside_the_folder_are_not_looked_at(run):
@@ -95,7 +94,7 @@ def test_files_outside_the_folder_are_not_looked_at(run):
         told["files"] = {name: told["files"].popitem()[1]}
         (run / "run.json").write_text(json.dumps(told))
         with pytest.raises(GradbenchError, match="which lies outside the folder"):
-            Finished(run)
+            FinishedRun(run)
 
 
 def test_text_of_strangers_is_escaped(run):
@@ -105,7 +104,7 @@ def test_text_of_strangers_is_escaped(run):
     (run / "run.json").write_text(json.dumps(told))
     (run / "results.csv").write_text((run / "results.csv").read_text().replace("svhn", "s\x1b[1m"))
     seal(run)
-    opened = Finished(run)
-    assert opened.told["about"]["experiment"] == r"a\x1b[31m\u202e"
-    assert opened.told["about"]["remark"] == "two lines"
+    opened = FinishedRun(run)
+    assert opened.record["about"]["experiment"] == r"a\x1b[31m\u202e"
+    assert opened.record["about"]["remark"] == "two lines"
     assert r"s\x1b[1m" in set(opened.frame["challenge"])

@@ -1,0 +1,486 @@
+"""Finished runs as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from gradbench import __version__
+from gradbench.errors import GradbenchError
+from gradbench.report import figures, highlights, run_tables
+from gradbench.report.costs import read_milliseconds
+from gradbench.report.numbers import DASH, accuracies
+from gradbench.report.papers.document import html_fragment
+from gradbench.report.papers.fill import fill
+from gradbench.report.papers.runs import Run, find_runs, jobs, missing_files
+from gradbench.report.papers.table import read_table, table_files
+from gradbench.report.run_rows import NOT_MEASURED, RunRows, best_detectors
+from gradbench.report.table import TextTable, html, html_list, html_text
+from gradbench.run.rows import NO_LEVEL
+from gradbench.support.progress import Progress, step
+
+COLOURS = 128
+"""Colours of a picture in the page: enough for lines and their soft edges, a third of its bytes."""
+CURVES, BASELINE = 8, "msp"
+"""Detectors that are told apart where curves cross, and the one that is always among them."""
+PANELS = 6
+"""Challenges drawn one by one where there is no mean of them."""
+SHORT = 12
+"""Letters of a fingerprint that are shown."""
+SEED = re.compile(r"_s(\d+)$")
+RULES = (
+    "AUPR and FPR95 name their side in the column. Thresholds: none for AUROC and AUPR; FPR95: at "
+    "least 95 % of the side named are recognised; detection accuracy: the best threshold on the "
+    "measured images (best), the best on other images (choose), or 0.5 where the detector itself "
+    "says so."
+)
+
+
+class Picture(NamedTuple):
+    """A picture: its data, its size in pixels, and words for those who do not see it."""
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+
+
+class Figure(NamedTuple):
+    """One or more pictures with a caption."""
+
+    kind: str
+    title: str
+    text: str
+    pictures: list[Picture]
+
+
+def report(runs: Sequence[Run], command: str, dirs: Sequence[Path] = ()) -> str:
+    """Return the page of some runs; equal runs give equal bytes.
+
+    Args:
+        runs: in the order in which they are shown.
+        command: that makes the report again.
+        dirs: folders of the user's own configuration files.
+
+    Raises:
+        GradbenchError: if a run is damaged.
+    """
+    chapters = []
+    with Progress("chapters of the report", len(runs), "runs") as progress:
+        for place, run in enumerate(runs, 1):
+            chapters.append(Chapter(f"run-{place}-{_slug(run.name)}", run, dirs))
+            progress.advance(1)
+    papers = []
+    for name in table_files(dirs):
+        filled = fill(read_table(name, dirs), runs, dirs)
+        if filled.runs:
+            part = Markup(html_fragment(filled, 3))
+            papers.append((f"table-{name}", filled.table.title, part))
+    days = sorted(run.begun[:10] for run in runs)
+    with step("writing the report"):
+        return _template("report").render(
+            chapters=chapters,
+            days=" to ".join(dict.fromkeys((days[0], days[-1]))),
+            sets=", ".join(dict.fromkeys(run.in_dist for run in runs)),
+            papers=papers,
+            command=command,
+            version=__version__,
+        ) + "\n"  # fmt: skip
+
+
+def page(title: str, body: str) -> str:
+    """Return a whole page around the HTML of a body."""
+    return _template("plain").render(title=title, body=Markup(body)) + "\n"
+
+
+def _template(name: str) -> Any:
+    loader = PackageLoader("gradbench.report")
+    blanks = {"trim_blocks": True, "lstrip_blocks": True}
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **blanks)
+    style = files("gradbench.report") / "templates" / "style.css"
+    found.globals["style"] = Markup(style.read_text(encoding="utf-8"))
+    found.filters["prose"] = lambda text: Markup(html_text(text))
+    found.filters["notes"] = lambda lines, kind="notes": Markup(html_list(lines, kind))
+    return found.get_template(f"{name}.html.jinja")
+
+
+class Chapter:
+    """A run as the template shows it.
+
+    Args:
+        id: of its heading, by which the contents find it.
+        run: its folder, opened.
+        dirs: folders of the user's own configuration files.
+    """
+
+    def __init__(self, id: str, run: Run, dirs: Sequence[Path] = ()):
+        self.id, self.run, self.about, self._dirs = id, run, run.about, dirs
+        self.rows = RunRows(run.frame, run.protocol, intervals=True)
+        self.names = self.rows.methods(self.about["detectors"])
+        self.highlights = highlights.highlights(self.rows, self.names)
+        self.figures = [figure for figure in self._figures() if figure.pictures]
+
+    @cached_property
+    def network(self) -> str:
+        """Backbone, width and seeds: what tells the network of one run from that of another."""
+        width = f", width {self.about['width']}" if self.about["width"] else ""
+        seeds = list(self.about["accuracy"])
+        return f"{self.run.backbone}{width}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder, "" where that is the name of the experiment."""
+        return self.run.path.name if self.run.path.name != self.run.name else ""
+
+    @property
+    def title(self) -> str:
+        """The run as captions call it, so that no two are mistaken for each other."""
+        return f"{self.run.name} ({self.network}){', ' * bool(self.folder)}{self.folder}"
+
+    @property
+    def accuracy(self) -> str:
+        """Test accuracy of each network in percent."""
+        return accuracies(self.about)
+
+    @cached_property
+    def marks(self) -> list[str]:
+        """What sets all numbers of the run apart from published ones."""
+        sizes = self.run.narrower(self._dirs)
+        return [f"{self.run.backbone} of {sizes}, as configured"] * bool(
+            sizes
+        ) + self.run.image_notes()
+
+    @property
+    def measured(self) -> str:
+        """How many cells of the main table hold a number, and how many a reason."""
+        cells = [self.rows.cell(line, name) for line in self.rows.lines() for name in self.names]
+        holes = sum(bool(cell.reason) for cell in cells)
+        return f"{sum(c.value is not None for c in cells)}{f', {holes} not' * bool(holes)}"
+
+    @property
+    def challenges(self) -> str:
+        """Names of the challenges, means left out."""
+        return ", ".join(dict.fromkeys(x.challenge for x in self.rows.lines() if not x.is_mean))
+
+    @property
+    def conventions(self) -> list[str]:
+        """What the numbers of the run mean, a sentence each."""
+        counts: dict[str, list[str]] = {}
+        for line in self.rows.lines():
+            pair = [self.rows.count(line, name) for name in ("n_normal", "n_abnormal")]
+            if all(pair) and not line.is_mean:
+                counts.setdefault(" : ".join(pair), []).append(line.title)
+        shares = [
+            f"{pair} ({', '.join(names) if len(names) <= 4 else f'{len(names)} cells'})"
+            for pair, names in counts.items()
+        ]
+        interval = (
+            "In parentheses the range of the networks: it speaks of other networks, on these images"
+        )
+        if len(self.about["accuracy"]) == 1:
+            share = self.run.config.get("evaluation", {}).get("confidence")
+            interval = (
+                f"The {f'{100 * share:g} % ' if share else ''}interval behind a value (from{DASH}to"
+                ", or ≥ for an exact lower bound) speaks of other images for this network and "
+                "these fitted detectors, not of another network"
+            )
+        return [
+            *run_tables.conventions(self.rows, self.about),
+            *([f"Marked: {'; '.join(self.marks)}."] if self.marks else []),
+            "Units: percent, where a column does not name another unit.",
+            RULES,
+            f"Normal : abnormal images measured: {'; '.join(shares) or 'none'}.",
+            f"{interval}.",
+        ]
+
+    @property
+    def detectors(self) -> Markup:
+        """The table of what each detector saw."""
+        return self._html(run_tables.detectors_table(self.about), "Who saw what: the detectors of")
+
+    @cached_property
+    def sections(self) -> list[tuple[str, str, Markup]]:
+        """Id, title and HTML of every table, the main one first."""
+        found: list[list] = []
+        for table in run_tables.tables(self.rows, self.about):
+            if table.title:
+                found.append([f"{self.id}-{_slug(table.title)}", table.title, ""])
+            title = found[-1][1]
+            words = "AUROC in percent," if title == "AUROC" else f"{title},"
+            part = "" if table.title else ", continued:"
+            found[-1][2] += f"<p>{html_text(table.text)}</p>\n" * bool(table.text)
+            found[-1][2] += self._html(table, words + part) if table.header else ""
+            found[-1][2] += html_list(table.reasons) + html_list(table.notes)
+        return [(place, title, Markup(text)) for place, title, text in found]
+
+    def _html(self, table: TextTable, caption: str) -> Markup:
+        """Return a table whose rows share a first word that repeats the one above."""
+        rows, before = [], None
+        for row in table.rows:
+            same = table.labels > 1 and row[0] and row[0] == before
+            rows.append(("" if same else row[0], *row[1:]))
+            before = row[0]
+        return Markup(html(replace(table, rows=tuple(rows)), f"{caption} {self.title}", joined=1))
+
+    @property
+    def provenance(self) -> list[tuple[str, str]]:
+        """When, with which code and versions and on which machine the run was made."""
+        told = self.run.record
+        code, time = told["code"], told["time"]
+        changed = {True: ", with changes that are in no commit", None: ", no checkout"}
+        took = f"{time['seconds']:g} s" if time.get("seconds") is not None else ""
+        if time.get("products_made") is not None:
+            found = f"{time['products_made']} products made, {time.get('products_found')} found"
+            took += f" for the last call: {found} in the store"
+        every = (
+            ("Folder", f"`{self.run.path}`"),
+            ("Begun", self.run.begun),
+            ("Took", took),
+            ("Code", f"{self.run.commit}{changed.get(code.get('changed'), '')}"),
+            ("Hardware", ", ".join(f"{k.replace('_', ' ')} {v}"
+                                   for k, v in told["hardware"].items())),
+            ("Versions", ", ".join(f"{name} {v}" for name, v in told["versions"].items())),
+        )  # fmt: skip
+        return [(word, text) for word, text in every if text]
+
+    @property
+    def networks(self) -> Markup:
+        """The table of every network with its weights."""
+        accuracy = self.about["accuracy"]
+        found = tuple(
+            (f"seed {seed}", f"{100 * accuracy[seed]:.2f} %" if seed in accuracy else "",
+             one.get("origin") or "", one["weights"][:SHORT])
+            for seed, one in self.run.record["networks"].items()
+        )  # fmt: skip
+        header = ("network", "test accuracy", "origin", "SHA-256 of the weights")
+        return self._html(_words(header, found), "Networks of")
+
+    @property
+    def data(self) -> Markup:
+        """The table of every set of images with its fingerprint."""
+        found = []
+        for name, one in self.run.data.items():
+            count = "" if one.get("images") is None else str(one["images"])
+            words = [one.get(key) or "" for key in ("status", "note", "fingerprint")]
+            found.append((name, count, *words[:2], words[2][:SHORT]))
+        header = ("images", "count", "status", "note", "SHA-256")
+        return self._html(_words(header, tuple(found)), "Images of")
+
+    @property
+    def not_measured(self) -> list[str]:
+        """The reasons why challenges or detectors were not measured, each once."""
+        frame = self.run.frame
+        found: dict[str, dict[str, None]] = {}
+        for row in frame[frame["note"].str.startswith(NOT_MEASURED)].itertuples(index=False):
+            level = "" if row.level == NO_LEVEL else row.level
+            words = (row.challenge, level, row.method and f"by {row.method}")
+            what = " ".join(filter(None, words))
+            found.setdefault(row.note.removeprefix(NOT_MEASURED), {})[what] = None
+        return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
+
+    @property
+    def configuration(self) -> str:
+        """The whole configuration of the run as YAML."""
+        layout = {"sort_keys": False, "allow_unicode": True, "width": 100}
+        return yaml.safe_dump(dict(self.run.config), **layout)
+
+    @property
+    def repeat(self) -> str:
+        """The commands that make the run again."""
+        commit = self.run.record["code"].get("commit")
+        root = (self.run.config.get("data") or {}).get("root")
+        where = f"  # images under {root}/" if root else ""
+        lines = [f"git checkout {commit}"] if commit else []
+        return "\n".join([*lines, f"make install{where}", self.about["command"]])
+
+    def _figures(self) -> Iterator[Figure]:
+        """Yield the figures: those drawn from the rows, then those that the run drew."""
+        several = len(self.about["accuracy"]) > 1
+        spread = "the range of the networks" if several else "intervals"
+        plain = [name for name in self.names if name not in self.rows.transferred()]
+        named, which = best_detectors(self.rows, plain, CURVES, BASELINE)
+        which = f" Drawn: {which}." if which else ""
+        frame = self.run.frame
+        alt = f"AUROC by level of each challenge, a line for each detector of {self.title}"
+        picture = _drawn(figures.levels, "AUROC by level", frame[frame["method"].isin(named)])
+        text = f"Bands are {spread}; levels of different challenges are not equally strong.{which}"
+        yield Figure("levels", "AUROC by level", text, _pictures(picture, alt))
+
+        maps = []
+        for detector in self.about["detectors"]:
+            if found := self._transfer_of(detector):
+                alt = f"Transfer matrix of {detector}, {self.title}; its numbers: table Transfer"
+                title = f"Transfer of {detector}: AUROC in percent"
+                maps += _pictures(_drawn(figures.heat_map, title, *found), alt)
+        text = (
+            "AUROC in percent: blue lies above chance, orange below (inverted). Framed: measured "
+            "on other images of the very challenge. Intervals stand in the table “Transfer”."
+        )
+        yield Figure("heat", "Transfer matrix", text, maps)
+
+        hardware = self.run.record["hardware"]
+        points, untimed = self._cost_points(named)
+        text = (
+            "Upper left is better. Times are those of `costs.csv` with every pass through the "
+            f"network that the detector needs, on {hardware.get('device') or 'an unknown device'} "
+            f"({hardware.get('processor') or 'unknown processor'}); one batch is timed for each "
+            f"set of outputs. Bars are {spread}."
+        )
+        text += (
+            f" Not drawn, for their passes were not timed: {', '.join(untimed)}." if untimed else ""
+        )
+        text += which.replace("Drawn", "Named")
+        alt = f"AUROC against milliseconds per image of each detector of {self.title}"
+        picture = _drawn(figures.costs, "Cost against AUROC", points) if points else b""
+        yield Figure("costs", "Cost against AUROC", text, _pictures(picture, alt))
+
+        texts = {
+            "roc": ("ROC curves", "Abnormal is the positive side; of several folds the true "
+                    "positive rates are averaged."),
+            "scores": ("Histograms of scores", "Higher scores mean more abnormal; bars are shares "
+                       "of the images of each side, on a logarithmic axis where half of a side "
+                       "falls into one bin."),
+            "gradient_profile": ("Gradient profile", "The mean squared norm of the gradient of "
+                                 "every parameter tensor, layer by layer: the numbers that "
+                                 "detectors on gradients read; below, relative to "
+                                 f"{self.run.in_dist}."),
+        }  # fmt: skip
+        kept: dict[str, list[Picture]] = {kind: [] for kind in texts}
+        for path in sorted((self.run.path / "figures").glob("*.png")):
+            at = SEED.search(path.stem) if several else None
+            stem = path.stem[: at.start()] if at else path.stem
+            kind, _, of = stem.partition("_") if stem.startswith("scores_") else (stem, "", "")
+            if kind in texts and self.run.has(f"figures/{path.name}"):
+                of = f" of {of}" if of else ""
+                seed = f", network of seed {at[1]}" if at else ""
+                alt = f"{texts[kind][0]}{of}, {self.run.in_dist} as normal images{seed}"
+                kept[kind] += _pictures(self.run.file(f"figures/{path.name}"), alt)
+        for kind, (title, text) in texts.items():
+            yield Figure(kind, title, text, kept[kind])
+
+    def _transfer_of(self, detector: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """Return AUROC of a detector by the challenges it was fitted and measured on."""
+        prefix = f"{detector}@"
+        names = [n for n in self.names if n in self.rows.transferred() and n.startswith(prefix)]
+        if not names:
+            return None
+        found = {
+            name.removeprefix(prefix): {
+                line.title: run_tables.transfer_cell(self.rows, name, line)
+                for line in self.rows.lines()
+            }
+            for name in names
+        }
+        cells = pd.DataFrame.from_dict(found, orient="index")
+        value = cells.map(lambda one: float("nan") if one[0].value is None else one[0].value)
+        return value, cells.map(lambda one: one[1])
+
+    def _cost_points(self, named: Sequence[str]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+        """Return time and AUROC of each detector by challenge, and those that were not timed."""
+        there = self.run.has("costs.csv")
+        times = read_milliseconds(self.run.file("costs.csv")) if there else {}
+        lines = self.rows.lines()
+        means = {line.kind for line in lines if line.is_mean}
+        single = [line for line in lines if line.kind not in means]
+        shown = [line for line in lines if line.is_mean]
+        points = {}
+        for line in [*shown, *(single if len(single) <= PANELS else [])]:
+            found = {
+                name: (times[name], cell.value, cell.low, cell.high, name in named)
+                for name in times
+                if (cell := self.rows.cell(line, name)).value is not None
+            }
+            if len(found) > 1:
+                columns = ["ms", "auroc", "low", "high", "named"]
+                points[line.title] = pd.DataFrame.from_dict(found, "index", columns=columns)
+        return points, [name for name in self.about["detectors"] if name not in times]
+
+
+def open_runs(paths: Sequence[Path]) -> list[Run]:
+    """Return the runs in these very folders, each once; the folder of a sweep stands for its runs.
+
+    Raises:
+        GradbenchError: for a folder that is not there, holds no run, or only a part of one.
+    """
+    every = (run for path in paths for run in jobs(path) or [path])
+    there = {os.path.realpath(path): path for path in every}
+    for path in there.values():
+        if not os.path.isdir(path):
+            raise GradbenchError(f"{path}: there is no such folder, nor a run named so in outputs/")
+        missing = missing_files(path)
+        if len(missing) == 1:
+            raise GradbenchError(
+                f"the run in {path} is only half-written ({missing[0]} missing): the command that "
+                "made it goes on from where it stopped"
+            )
+        if missing:
+            inside = len(find_runs([path]))
+            below = f"results={path} takes the {inside} below it"
+            hint = below if inside else "name one that `run` wrote"
+            raise GradbenchError(f"{path} is no folder of a run: {hint}")
+    return [Run(path) for path in there.values()]
+
+
+def runs_below(folders: Sequence[Path]) -> list[Run]:
+    """Return the finished runs in folders and below, by path.
+
+    Raises:
+        GradbenchError: if there is none, or one is damaged.
+    """
+    runs = sorted(find_runs(folders), key=lambda run: str(run.path))
+    if not runs:
+        raise GradbenchError(
+            f"no finished run under {' or '.join(map(str, folders))}: `gradbench run "
+            "experiment=quickstart out=results/quickstart` makes one, results=DIR names another "
+            "folder"
+        )
+    return runs
+
+
+def _drawn(draw: Any, *arguments: Any) -> bytes:
+    stream = io.BytesIO()
+    draw(stream, *arguments)
+    return stream.getvalue()
+
+
+def _pictures(source: bytes | Path, alt: str) -> list[Picture]:
+    """Return a PNG as a picture of few colours, none for no bytes.
+
+    Raises:
+        GradbenchError: if it cannot be read.
+    """
+    if source == b"":
+        return []
+    buffer = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            few = picture.convert("RGB").quantize(
+                COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            )
+            few.save(buffer, "PNG", optimize=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
+        raise GradbenchError(f"the picture {source} cannot be read: {fault}") from fault
+    uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return [Picture(uri, *few.size, alt)]
+
+
+def _words(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> TextTable:
+    return TextTable(header, tuple(rows), labels=len(header)).without_empty_columns()
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,1 +1,0 @@
-"""Finished runs as one HTML file that needs nothing else."""

@@ -1,0 +1,454 @@
+"""The tables of one run: `table.md`, and the short form for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_lowercase
+from typing import Any
+
+import pandas as pd
+
+from gradbench.protocols.base import Grouped
+from gradbench.report.numbers import DASH, accuracies, percent
+from gradbench.report.run_rows import (
+    ATTACKS,
+    CONTROLS,
+    FEW,
+    MEASURES,
+    NOT_MEASURED,
+    OTHER_IMAGES,
+    Cell,
+    Line,
+    RunRows,
+)
+from gradbench.report.table import ALIKE, TextTable, markdown, plain
+from gradbench.run.rows import INDICATIVE
+
+About = Mapping[str, Any]
+"""What a table says besides its numbers: `about` of a run.json, see `finished_run`."""
+ALARM = 0.001
+"""A p-value after Holm below this is marked."""
+WIDEST = 140
+"""Characters of a line in a terminal; a table that is wider shows no intervals."""
+P_FOLDS = "p, folds"
+"""Header of the t-test over folds."""
+SUPERVISION = {
+    "none": "nothing",
+    "synthetic": "nothing; it makes challenges of its own from clean images",
+    "tuning": "images of the challenge, to choose settings",
+    "training": "images of the challenge, to fit weights",
+}
+SOURCES = {
+    "part": "only a part of the set was at hand or asked for; the whole set may give other numbers",
+    "stand_in": "another set, or images made like it, standing in for the one the papers used",
+    "regenerated": "brought to this shape here; an archive made by others may be easier or harder",
+    "generated": "made here, from the clean test images or from random numbers alone",
+}
+"""Footnotes of the column `source`."""
+ALIKE_NOTE = (
+    f"{ALIKE}: not distinguishable from the highest of the same challenge: the interval of their "
+    "difference holds zero (rows of `auroc_difference`: paired bootstrap over source images, Holm "
+    "over the comparisons with the highest of that challenge). The highest is better than all that "
+    "have no mark, on other images for these networks and fitted detectors."
+)
+DETECTOR = ("challenge", "level", "detector")
+"""Words of a row that is of one detector on one challenge."""
+Row = tuple[tuple[str, ...], list[Cell]]
+"""Words and cells of a row."""
+
+
+def write_markdown(frame: pd.DataFrame, about: About) -> str:
+    """Return `table.md` of a run; equal rows give equal bytes."""
+    rows = RunRows(frame, about["protocol"])
+    head = [f"# {about['experiment']}", about["remark"]]
+    head += ["\n".join(f"- {line}" for line in conventions(rows, about))]
+    head += [markdown(detectors_table(about))]
+    return "\n\n".join(filter(None, [*head, *_texts(tables(rows, about), markdown)])) + "\n"
+
+
+def write_terminal(frame: pd.DataFrame, about: About) -> str:
+    """Return the main table as aligned plain text, without a line end."""
+    rows = RunRows(frame, about["protocol"])
+    head = [
+        f"{about['experiment']}: {about['in_dist']} in; {_network(about)}",
+        about["remark"],
+        *_left_out(about),
+        *_refused(about),
+        f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
+    ]
+    found = main_tables(rows, about)
+    if max(len(line) for table in found[-1:] for line in plain(table).splitlines()) > WIDEST:
+        found = main_tables(rows, about, bare=True)
+    return "\n\n".join(["\n".join(filter(None, head)), *_texts(found, plain, bare=True)])
+
+
+def _texts(found: Iterable[TextTable], write: Any, bare: bool = False) -> list[str]:
+    """Return the parts of tables as texts, titles and paragraphs left away for `bare`."""
+    texts = []
+    for table in found:
+        texts += [] if bare else [f"## {table.title}" * bool(table.title), table.text]
+        texts += [write(table) if table.header else ""]
+        texts += ["\n".join(f"- {note}" for note in part) for part in (table.reasons, table.notes)]
+    return [text for text in texts if text]
+
+
+def conventions(rows: RunRows, about: About) -> list[str]:
+    """Return what the numbers of a run mean, a sentence each."""
+    counts = dict.fromkeys(n for line in rows.lines() if (n := rows.count(line, "n_normal")))
+    several = "s" * (len(about["accuracy"]) > 1)
+    seeds = ", ".join(map(str, about["accuracy"]))
+    return [
+        f"Normal images: {about['in_dist']}, {' or '.join(counts) or about['n_clean']} test "
+        "images measured.",
+        f"Network f: {_network(about)} (seed{several} {seeds}).",
+        f"Protocol: `{about['protocol']}`. {about.get('told') or Grouped().explanation}",
+        *_left_out(about),
+        *([f"Hold-out: {about['hold_out']}."] if about.get("hold_out") else []),
+        *_refused(about),
+        *(f"In the place of gradbench's own: {one}." for one in about.get("shadows") or ()),
+        "Score: higher = more abnormal. Abnormal images are the positive class.",
+        f"Command: `{about['command']}`",
+    ]
+
+
+def _left_out(about: About) -> list[str]:
+    """Return which detectors the protocol does not measure."""
+    left = about.get("left_out") or {}
+    names = ", ".join(f"{name} ({supervision})" for name, supervision in left.items())
+    return [f"Left out, for they see challenges: {names}."] if left else []
+
+
+def _refused(about: About) -> list[str]:
+    """Return why detectors could not be measured at all, a sentence each."""
+    return [f"Left out: {reason}." for reason in (about.get("refused") or {}).values()]
+
+
+def _network(about: About) -> str:
+    width = f" of width {about['width']}" if about["width"] else ""
+    return f"{about['backbone']}{width}, test accuracy {accuracies(about)}"
+
+
+def _spread(about: About) -> str:
+    if len(about["accuracy"]) > 1:
+        return f"mean of {len(about['accuracy'])} networks with their range in parentheses"
+    return "with interval, or with the exact lower bound (≥) where hardly an image is mistaken"
+
+
+def detectors_table(about: About) -> TextTable:
+    """Return what each detector reads, needs and sees."""
+    header = (
+        *("detector", "reads", "passes of an image", "supervision", "sees of the challenge"),
+        "sees of clean images",
+    )
+    found = []
+    for name, told in about["detectors"].items():
+        reads = told["reads"] if isinstance(told["reads"], str) else ", ".join(told["reads"])
+        seen = (told["supervision"], SUPERVISION[told["supervision"]], told["clean_seen"])
+        found.append((name, reads, told.get("passes", ""), *seen))
+    return TextTable(header, tuple(found), labels=len(header)).without_empty_columns()
+
+
+def tables(rows: RunRows, about: About) -> list[TextTable]:
+    """Return the tables of a run, the main one first."""
+    detectors = list(about["detectors"])
+    names = rows.methods(detectors)
+    return [
+        *main_tables(rows, about),
+        *_transfer(rows, names),
+        *_article(rows, names, about),
+        *_networks(rows, names),
+        *_measures(rows, names),
+        *_attacks(rows),
+        *_controls(rows, detectors),
+        *_random_split(rows, detectors),
+    ]
+
+
+def build_table(
+    labels: Sequence[str], columns: Sequence[str], found: Sequence[Row], **more: Any
+) -> TextTable:
+    """Return a table of cells; empty ones point by letters to their reasons below it.
+
+    Args:
+        labels: headers of the columns of words.
+        columns: headers of the columns of cells.
+        found: its rows.
+        more: `title`, `text` and `notes` of the table.
+    """
+    letters: dict[str, str] = {}
+    texts = []
+    for words, cells in found:
+        shown = []
+        for cell in cells:
+            place = len(letters)
+            letter = ascii_lowercase[place % 26] * (place // 26 + 1)
+            known = letters.setdefault(cell.reason, letter) if cell.reason else ""
+            shown.append(f"{DASH} ({known})" if cell.reason else cell.text)
+        texts.append((*words, *shown))
+    strong, alike = (
+        frozenset(
+            (r, len(labels) + c)
+            for r, (_, cells) in enumerate(found)
+            for c, cell in enumerate(cells)
+            if cell.mark == mark
+        )
+        for mark in ("best", "alike")
+    )
+    more["reasons"] = tuple(f"({x}) {NOT_MEASURED}{reason}" for reason, x in letters.items())
+    table = TextTable((*labels, *columns), tuple(texts), len(labels), strong, alike, **more)
+    return table.without_empty_columns()
+
+
+def _section(
+    title: str,
+    text: str,
+    labels: Sequence[str],
+    columns: Sequence[str],
+    found: Sequence[Row],
+    notes: tuple[str, ...] = (),
+) -> list[TextTable]:
+    """Return the table of a section, none where it has no rows."""
+    more = {"title": title, "text": text, "notes": notes}
+    return [build_table(labels, columns, found, **more)] if found else []
+
+
+def _transposed(found: Sequence[Row], words: Sequence[tuple[str, ...]]) -> list[Row]:
+    """Return a row for every column of cells, with words of its own."""
+    return [(own, [cells[c] for _, cells in found]) for c, own in enumerate(words)]
+
+
+def main_tables(rows: RunRows, about: About, bare: bool = False) -> list[TextTable]:
+    """Return AUROC of every detector on every challenge.
+
+    Detectors are columns; where they outnumber the challenges, or were fitted on some of them, they
+    are rows, and the challenges stand in a table of their own before.
+
+    Args:
+        rows: of the run.
+        about: the run.
+        bare: leave intervals away.
+    """
+    lines, names = rows.lines(), rows.methods(about["detectors"])
+    head = {"title": "AUROC"}
+    head["text"] = f"In percent; {_spread(about)}. Bold: the highest on a challenge."
+    if not lines:
+        return [TextTable((), (), title="AUROC", notes=("No challenge was asked for.",))]
+    found: list[Row] = []
+    for line in lines:
+        words = (
+            line.challenge,
+            line.level,
+            rows.count(line, "n_abnormal") + ", indicative" * rows.is_indicative(line),
+            ", ".join(rows.column(line, "source")),
+        )
+        # Means over different challenges are not ranked.
+        same = not line.is_mean or len(rows.remarks(line)) < 2
+        cells = rows.ranked(line, names) if same else [rows.cell(line, name) for name in names]
+        found.append((words, [cell.bare for cell in cells] if bare else cells))
+    marked = any(cell.mark == "alike" for _, cells in found for cell in cells)
+    notes = (*([ALIKE_NOTE] if marked else []), *_footnotes(rows, lines))
+    labels = ("challenge", "level", "n abnormal", "source")
+    if len(names) <= max(FEW, len(lines)) and not rows.transferred():
+        return [build_table(labels, names, found, notes=notes, **head)]
+    supervision = {name: one.get("supervision", "") for name, one in about["detectors"].items()}
+    words = [(name, supervision.get(name.partition("@")[0], "")) for name in names]
+    titles = [line.title for line in lines]
+    turned = _transposed(found, words)
+    return [
+        build_table(labels, (), [(words, []) for words, _ in found], **head),
+        build_table(("detector", "supervision"), titles, turned, notes=notes),
+    ]
+
+
+def _footnotes(rows: RunRows, lines: Sequence[Line]) -> list[str]:
+    """Return what the words of the column `source` mean, and the notes on the images."""
+    sources = {source for line in lines for source in rows.column(line, "source")}
+    notes = [f"{source}: {text}." for source, text in SOURCES.items() if source in sources]
+    if any(rows.is_indicative(line) for line in lines):
+        notes.append(f"{INDICATIVE}; small differences may be chance.")
+    challenges: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if remarks := rows.remarks(line):
+            challenges.setdefault("; ".join(remarks), {})[line.challenge] = None
+    return notes + [f"{', '.join(names)}: {remark}." for remark, names in challenges.items()]
+
+
+def transfer_cell(rows: RunRows, name: str, line: Line) -> tuple[Cell, bool]:
+    """Return what a detector fitted on one challenge gives on another, and whether it is the same.
+
+    On the very challenge it is what `grouped` measures on other images.
+    """
+    own = rows.cell(line._replace(role=OTHER_IMAGES), name)
+    return (own, True) if own.value is not None else (rows.cell(line, name), False)
+
+
+def _transfer(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+    lines, transferred, found = rows.lines(), rows.transferred(), []
+    for name in names:
+        cells = []
+        for line in lines if name in transferred else ():
+            cell, own = transfer_cell(rows, name, line)
+            cell = cell if rows.intervals else cell.bare
+            cells.append(cell._replace(text=f"({cell.text})") if own else cell)
+        found += [((name,), cells)] if cells else []
+    text = (
+        "AUROC in percent of detectors that were fitted on the challenge after the `@`, measured "
+        "on the challenges above. In parentheses: measured on other images of the very challenge, "
+        "as `grouped` does. Columns of a mean stand for the others of one kind, and are empty "
+        "where these are fewer than two."
+    )
+    titles = [line.title for line in lines]
+    return _section("Transfer", text, ("detector",), titles, found)
+
+
+def _article(rows: RunRows, names: Sequence[str], about: About) -> list[TextTable]:
+    """Return detection accuracy as the article of 2023 reports it."""
+    if not about["protocol"].startswith("access2023"):
+        return []
+    found: list[Row] = []
+    half, best = MEASURES["accuracy, 0.5"], MEASURES["accuracy, best"]
+    for line in rows.lines():
+        for name in names:
+            told = about["detectors"][name]
+            # H of the article: fitted to gradient norms on the challenge.
+            norms = any(read.startswith("squared_norms") for read in told["reads"])
+            fitted = norms and told["supervision"] == "training"
+            at_half = rows.cell(line, name, half) if fitted else Cell("")
+            at_best = Cell("") if at_half.value is not None else rows.cell(line, name, best)
+            if at_half.value is not None or at_best.value is not None:
+                cells = [at_half, at_best, rows.p_folds(line, name)]
+                found.append(((line.challenge, line.level, name), cells))
+    text = (
+        "In percent, as reported in 2023: at 0.5 for detectors fitted to gradient norms on the "
+        "challenge, at the best threshold for these very images for all others, which flatters "
+        f"them. {P_FOLDS}: of the corrected repeated k-fold t-test that the detector's AUROC is "
+        "that of the highest on the challenge, each by itself, uncorrected for their number; no "
+        "mark in the tables above goes by it."
+    )
+    columns = ("accuracy, 0.5", "accuracy, best", P_FOLDS)
+    return _section("Detection accuracy as in the article", text, DETECTOR, columns, found)
+
+
+def _networks(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+    found = [
+        ((line.challenge, line.level, name), cells)
+        for line in rows.lines()
+        for name in names
+        if (cells := rows.over_networks(line, name))
+    ]
+    text = (
+        "AUROC in percent. The interval speaks of other images for these networks (resamples of "
+        "the source images, the same for all networks), the range of the networks for these images."
+    )
+    columns = ("mean", "interval over images", "range over networks")
+    return _section("Several networks", text, DETECTOR, columns, found)
+
+
+def _measures(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+    text = (
+        "In percent. AUPR takes normal images (in) or abnormal images (out) as positive and is "
+        "average precision; balanced gives both sides the same weight. Accuracy is detection "
+        "accuracy, the mean of the shares of both sides that are recognised: at the best threshold "
+        "for these very images, at the best one for *choose*, or where the detector itself says "
+        "0.5. FPR95 is the share of the other side that is let through where 95 % of the side "
+        "named are recognised; lower is better."
+    )
+    found = [
+        ((line.challenge, line.level, name), cells)
+        for line in rows.lines()
+        for name in names
+        if _any(cells := [rows.cell(line, name, measure) for measure in MEASURES.values()])
+    ]
+    return _section("All measures", text, DETECTOR, tuple(MEASURES), found)
+
+
+def _attacks(rows: RunRows) -> list[TextTable]:
+    text = (
+        "Images that were attempted, those of them that f classified correctly before, and those "
+        "of these that it takes for another class after the attack; success is the share of the "
+        "last two in percent. L2 is the mean over all images and L∞ the largest of all, pixels in "
+        "[0, 1], then the same over the successful ones. All is measured after rounding to the "
+        "grid, where images are rounded."
+    )
+    found = [
+        ((line.challenge, line.level), cells)
+        for line in rows.lines("attack")
+        if _any(cells := [rows.cell(line, "", measure) for measure in ATTACKS.values()])
+    ]
+    return _section("Attacks", text, ("challenge", "level"), tuple(ATTACKS), found)
+
+
+def _any(cells: Sequence[Cell]) -> bool:
+    return any(cell.value is not None for cell in cells)
+
+
+def _controls(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+    """Return what a detector must not be able to do, and how it does."""
+    found: list[Row] = []
+    alarm = False
+    for line in rows.lines(*CONTROLS):
+        cells = []
+        for name in names:
+            cell = rows.cell(line, name)
+            if line.role in ("identity", "memorisation") and cell.value is not None:
+                cell = cell._replace(text=percent(cell.value))  # no interval that says anything
+            if tested := rows.p_value(line, name):
+                text, holm = tested
+                alarm |= holm < ALARM
+                text = f"{cell.text}, {text}{' (!)' if holm < ALARM else ''}"
+                cell = cell._replace(text=text)
+            cells.append(cell)
+        found.append(((line.challenge, line.level), cells))
+        for same in round_trip_of(rows, line):
+            words = (same.challenge, same.level)
+            found.append((words, [rows.cell(same, name) for name in names]))
+    text = (
+        "AUROC in percent. *identity*: a challenge of strength zero, 50 for every detector. "
+        "*random_labels*: clean images against clean images, half of them called abnormal "
+        "arbitrarily; a supervised detector must stay at chance. *round_trip:NAME*: clean images "
+        "put through the resampling and compression of NAME, with NAME itself below; what is told "
+        "apart there is told by the processing, not by content. *memorisation*: images of f's "
+        "training set against clean ones that it was not trained on (the hold-out, the abnormal "
+        "side); 50 for a score that does not know its training images, far from 50 also for one "
+        "that was itself fitted on either."
+    )
+    warning = (
+        f"(!) p below {ALARM} after Holm: this detector tells apart what is the same, so its "
+        "other numbers are in doubt."
+    )
+    labels, columns = ("control", "level"), list(names)
+    if len(names) > max(FEW, len(found)):
+        columns = [" ".join(filter(None, words)) for words, _ in found]
+        labels, found = ("detector",), _transposed(found, [(name,) for name in names])
+    return _section("Controls", text, labels, columns, found, (warning,) * alarm)
+
+
+def round_trip_of(rows: RunRows, line: Line) -> list[Line]:
+    """Return the lines of the challenge whose processing a round trip repeats."""
+    if line.role != "round_trip":
+        return []
+    name = line.challenge.partition(":")[2]
+    return [other for other in rows.lines() if other.challenge == name]
+
+
+def _random_split(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+    """Return the random split beside the protocol of the run."""
+    found: list[Row] = []
+    split = ""
+    for line in rows.lines("random_split"):
+        split = ", ".join(rows.column(line, "protocol"))
+        random = [rows.cell(line, name) for name in names]
+        usual = [rows.cell(line._replace(role="main"), name) for name in names]
+        if _any(random):
+            usual = [
+                cell if there.value is not None else cell._replace(text="")
+                for cell, there in zip(usual, random)
+            ]
+            found.append(((line.challenge, line.level, split), random))
+            found.append(((line.challenge, line.level, rows.protocol), usual))
+    text = (
+        f"AUROC in percent. With `{split}`, the twin of a measured image (its clean original, or "
+        "what was made from it) may have been fitted on. The difference between the two lines, up "
+        "or down, is the work of the twins and not detection."
+    )
+    return _section("Random split", text, ("challenge", "level", "split"), names, found)

@@ -1,1 +1,0 @@
-"""Pictures of data sets and of what challenges make of them."""
