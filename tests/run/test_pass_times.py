@@ -77,7 +77,7 @@ def scored(store, name, peak, seconds):
 
 def scored_and_timed(trial, results):
     """Return a store with scores at 100 images a second and 3 MiB, and passes of 50 MiB."""
-    pass_times.measure(trial, results)
+    pass_times.time_passes(trial, results)
     for product, _ in trial.store.used.values():
         product.about["peak_mib"] = 50.0
     for name in DETECTORS:
@@ -91,7 +91,7 @@ def cells(table, name):
 
 
 def test_equal_passes_are_timed_once_on_one_batch(trial, results):
-    pass_times.measure(trial, results)
+    pass_times.time_passes(trial, results)
     found = collect_costs(trial.store, fitted(results))
     assert dict(zip(found["what"], zip(found["images"], found["seconds"]))) == {
         "logits": (64, 2.0),
@@ -99,7 +99,7 @@ def test_equal_passes_are_timed_once_on_one_batch(trial, results):
         STEP: (2 * 64, 2 * 16.0),  # odin and odin_fixed take other steps
     }
     again = trial.store = Store(trial.store.root)
-    pass_times.measure(trial, results)
+    pass_times.time_passes(trial, results)
     assert again.made == []
 
 
@@ -115,7 +115,7 @@ def test_a_fit_that_takes_a_step_stands_for_those_that_take_none(results):
 
 def test_a_detector_that_was_never_fitted_is_not_timed(trial, results):
     results.states.clear()
-    pass_times.measure(trial, results)
+    pass_times.time_passes(trial, results)
     costs = collect_costs(trial.store, fitted(results))
     assert list(costs.loc[costs["what"] == STEP, "images"]) == [64]  # of odin_fixed
     assert cells(costs_table(costs, fitted(results)), "odin")[1:3] == ["", ""]
