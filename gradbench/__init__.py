@@ -11,10 +11,21 @@ if TYPE_CHECKING:
 
     import torch
 
+    from gradbench.api import evaluate, load_results
     from gradbench.predict.image_detector import ImageDetector
     from gradbench.predict.run_scorer import RunScorer
 
 __version__ = "0.1.0"
+__all__ = ["detector", "evaluate", "load", "load_results"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `evaluate` and `load_results` when they are used first: torch comes with them."""
+    if name not in ("evaluate", "load_results"):
+        raise AttributeError(f"module 'gradbench' has no attribute {name!r}")
+    from gradbench import api
+
+    return getattr(api, name)
 
 
 def load(

@@ -90,8 +90,8 @@ class ImageDetector:
             )
         if detector.learns_from_challenges and abnormal is None:
             raise GradbenchError(f"{self.name} learns from challenges: give abnormal=IMAGES")
-        clean = _labelled_images("clean", clean, labels)
-        self._backbone = _as_backbone(model, clean.images.shape, mean, std)
+        clean = labelled_images("clean", clean, labels)
+        self._backbone = as_backbone(model, clean.images.shape, mean, std)
         bank = self._read(clean, detector.bank_reads)
         if not detector.learns_from_challenges:
             normal = Samples.normal(self._read(clean, detector.hold_out_reads))
@@ -122,14 +122,14 @@ class ImageDetector:
             return self.detector.predict(outputs).double()
 
     def _images(self, name: str, images: Images) -> ImageSet:
-        found = _labelled_images(name, images).images
+        found = labelled_images(name, images).images
         if found.shape != self._backbone.shape:
             raise GradbenchError(
                 f"{name} are of shape {found.shape}: the model takes {self._backbone.shape}"
             )
         return found
 
-    def _read(self, clean: _LabelledImages, names: Sequence[str]) -> dict[str, Tensor]:
+    def _read(self, clean: LabelledImages, names: Sequence[str]) -> dict[str, Tensor]:
         """Return outputs of clean images, and whatever else may stand in `bank_reads`."""
         if "labels" in names and not clean.has_labels:
             raise GradbenchError(f"{self.name} reads labels: give labels=, or a loader of pairs")
@@ -169,13 +169,21 @@ class ImageDetector:
 
 
 @dataclass(frozen=True)
-class _LabelledImages:
+class LabelledImages:
+    """Images, and whether their labels were given."""
+
     images: ImageSet
     has_labels: bool
 
 
-def _labelled_images(name: str, given: Images, labels=None) -> _LabelledImages:
-    """Return a tensor, an array or what a loader yields as an image set."""
+def labelled_images(
+    name: str, given: Images, labels: Sequence[int] | None = None
+) -> LabelledImages:
+    """Return a tensor, an array or the batches of a loader as an image set.
+
+    Raises:
+        GradbenchError: if there is no image, or the labels differ in number.
+    """
     batches = [given] if torch.is_tensor(given) or isinstance(given, np.ndarray) else given
     pixels, known = [], []
     for batch in batches:
@@ -190,10 +198,20 @@ def _labelled_images(name: str, given: Images, labels=None) -> _LabelledImages:
         raise GradbenchError(f"{name}: {len(known)} labels for {len(array)} images")
     values = np.array(known or [0] * len(array), np.int64)
     ids = source_ids(name, "", len(array))
-    return _LabelledImages(ImageSet(name, "", array, values, ids), bool(known))
+    return LabelledImages(ImageSet(name, "", array, values, ids), bool(known))
 
 
-def _as_backbone(model: nn.Module, shape: Sequence[int], mean, std) -> Backbone:
+def as_backbone(
+    model: nn.Module,
+    shape: Sequence[int],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Backbone:
+    """Return a model as a backbone for images (C, H, W).
+
+    Raises:
+        GradbenchError: if it is no classifier in evaluation mode.
+    """
     if not isinstance(model, nn.Module):
         raise GradbenchError(f"model is a {type(model).__name__}: give a torch.nn.Module")
     if any(module.training for module in model.modules()):

@@ -111,10 +111,11 @@ class Results:
     clean_profiles: dict[int, np.ndarray | None] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_network(self, context: NetworkContext) -> None:
-        """Add a network, its accuracy and the profile of the clean images."""
+    def add_network(self, context: NetworkContext, labelled: bool = True) -> None:
+        """Add a network, the profile of the clean images, and its accuracy if they have labels."""
         self.networks[context.seed] = context.f
-        self.accuracy[context.seed] = context.accuracy
+        if labelled:
+            self.accuracy[context.seed] = context.accuracy
         self.clean_profiles[context.seed] = _profile(context.normal)
 
     @property
@@ -253,8 +254,8 @@ class Results:
 
     def _network_rows(self) -> Iterator[dict[str, Any]]:
         test, provenance = self.images.normal, self.images.provenance
-        for seed, f in self.networks.items():
-            right = round(self.accuracy[seed] * len(test))
+        for seed, accuracy in self.accuracy.items():
+            f, right = self.networks[seed], round(accuracy * len(test))
             interval = binomtest(right, len(test)).proportion_ci()
             held = f"hold-out: {self.hold_out}" if provenance.reason else ""
             yield row(
@@ -266,7 +267,7 @@ class Results:
                 method="f",
                 fold="all",
                 metric="accuracy",
-                value=100 * self.accuracy[seed],
+                value=100 * accuracy,
                 lo=100 * interval.low,
                 hi=100 * interval.high,
                 n_normal=len(test),

@@ -75,7 +75,9 @@ def run(experiment: Experiment, store: Store) -> Results:
             context = NetworkContext(experiment, images, f, seed, store, pool)
             if seed == experiment.seeds[0]:
                 _tell_hold_out(experiment, images)
+            results.add_network(context)
             evaluate_network(context, results)
+            time_passes(context, results)
     results.check_measured()
     with step("means and differences of the detectors"):
         results.rows = all_rows(results)
@@ -89,7 +91,6 @@ def evaluate_network(context: NetworkContext, results: Results) -> None:
         GradbenchError: if the identity control fails.
     """
     experiment, todo = context.experiment, cases(context.experiment)
-    results.add_network(context)
     context = replace(context, faults=identity_control(context))
     for cell in experiment.cells:
         with step(f"measuring {cell.title}"):
@@ -108,7 +109,6 @@ def evaluate_network(context: NetworkContext, results: Results) -> None:
                 f"warning: {result.case.title} tells clean images with arbitrary labels apart "
                 f"(p = {result.p:.3g}, {p_holm:.3g} after Holm); its other numbers are in doubt"
             )
-    time_passes(context, results)
 
 
 def _evaluate_all(todo: Sequence[Case], context: NetworkContext, results: Results) -> None:
