@@ -3,7 +3,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench tables check-results clean
+.PHONY: help install demo test test-fast lint format bench tables check-results clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -20,6 +20,9 @@ demo: install ## train, challenge, detect and measure on embedded images, in abo
 
 test: install ## run all tests
 	$(BIN)/python -m pytest
+
+test-fast: install ## run the tests of the inner loop: those that take no two seconds
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: install ## check style, docstrings and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
