@@ -186,7 +186,7 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
         raise GradbenchError(f"cannot read {path}: {error}") from error
     if names != COLUMNS:
         wrong = sorted(set(names) ^ set(COLUMNS)) or ["their order"]
-        older = {"paper", "table"} <= set(names)
+        older = set(names) >= {"experiment", "challenge", "metric"} and "role" not in names
         kind = (
             "holds results of an older gradbench (run the same command again; what is in the "
             "store is not computed anew)"

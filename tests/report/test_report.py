@@ -261,9 +261,9 @@ def test_marks_of_a_narrow_network_and_of_a_part(tmp_path):
 
 
 def test_the_papers_tables_that_the_runs_fill_stand_beside(tmp_path):
-    rows = [row | {"in_dist": "cifar10"} for row in everything("ood", "svhn", "msp", 91.2)]
-    folder = write(tmp_path / "run", rows, experiment="ood_cifar10_far", in_dist="cifar10",
-                   backbone="resnet18", width=64)  # fmt: skip
+    names = {"experiment": "ood_cifar10_far", "in_dist": "cifar10", "backbone": "resnet18"}
+    rows = [row | names for row in everything("ood", "svhn", "msp", 91.2)]
+    folder = write(tmp_path / "run", rows, **names, width=64)
     page = parsed(report(open_runs([folder]), ""))
     (table,) = page.all("section", "paper-table")
     assert table.attributes["id"] == "table-ood"

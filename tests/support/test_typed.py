@@ -83,7 +83,7 @@ def test_the_description_and_the_main_configuration_have_the_same_settings():
 
     main = OmegaConf.to_container(OmegaConf.load(builtin_dir() / "config.yaml"))
     named = {k for k in main if k not in ("defaults", "hydra")}
-    assert named | {"backbone", "dataset", "protocol"} == set(get_type_hints(Settings))
+    assert named | {"backbone", "dataset", "protocol", "task"} == set(get_type_hints(Settings))
     for section in [k for k in named if isinstance(main[k], dict)]:
         inside = {n for n in every_setting() if n.startswith(f"{section}.")}
         assert inside == {f"{section}.{key}" for key in main[section]}
