@@ -3,6 +3,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 
@@ -57,6 +58,7 @@ def rows(seeds=(0,)):
                     "level": level,
                     "method": method,
                     "train_seed": seed,
+                    "role": "main",
                     "protocol": "grouped",
                     "fold": "all",
                     "unit": "percent",
@@ -67,12 +69,23 @@ def rows(seeds=(0,)):
                 made.append(row(**common, **bounds, metric="auroc", value=value))
                 made.append(row(**common, metric="fpr95", side="normal", value=value / 2))
                 if level == 3:
-                    leak = common | {"protocol": "random"}
+                    leak = common | {"role": "random_split", "protocol": "random"}
                     made.append(row(**leak, **bounds, metric="auroc", value=value + 9))
-    control = {"challenge_set": "control", "challenge": "random_labels", "method": "gradient"}
+    control = {
+        "role": "random_labels",
+        "challenge_set": "control",
+        "challenge": "random_labels",
+        "method": "gradient",
+    }
     more = {"protocol": "grouped", "fold": "all", "metric": "auroc", "unit": "percent"}
     made.append(row(**control, **more, value=51.0, p=0.0123, p_holm=4.6e-05))
-    named = {"challenge_set": "adversarial", "challenge": "fgsm", "method": "f", "unit": "pixels"}
+    named = {
+        "role": "attack",
+        "challenge_set": "adversarial",
+        "challenge": "fgsm",
+        "method": "f",
+        "unit": "pixels",
+    }
     return [*made, row(**named, fold="all", metric="l2", value=0.8126)]
 
 
@@ -190,8 +203,7 @@ def test_no_mark_of_the_committed_results_contradicts_an_interval(folder):
     one = own.reindex(pandas.MultiIndex.from_frame(gaps[["challenge", "level", "method"]]))
     names = ["challenge", "level", "compared_with"]
     other = own.reindex(pandas.MultiIndex.from_frame(gaps[names]))
-    lo, hi = (pandas.concat([x.reset_index(drop=True) for x in (one[end], other[end])], axis=1)
-              for end in ("lo", "hi"))  # fmt: skip
+    lo, hi = (np.stack([one[end], other[end]], axis=1) for end in ("lo", "hi"))
     apart = (lo < hi).all(axis=1) & (hi.min(axis=1) < lo.max(axis=1))
     gaps = gaps.reset_index(drop=True)
     alike = (gaps["lo"] <= 0) & (gaps["hi"] >= 0)

@@ -74,7 +74,7 @@ def refused(folder: Path, *words: str) -> str:
         ("protocol.folds=1", ["protocol.folds=1", "at least 3"]),
         ("hello", ["'hello' is no setting", "key=value"]),
         ("=5", ["'=5' is no setting"]),
-        ("--nonsense", ["no option named '--nonsense'"]),
+        ("--nonsense", ["no option of run named '--nonsense'"]),
         ("--config-dir=nowhere", ["nowhere: there is no such folder"]),
     ],
 )

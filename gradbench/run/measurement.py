@@ -126,9 +126,11 @@ def settle(case: Case, context: NetworkContext, measure: Measure) -> CaseResult 
 
 
 def _result_or_fault(case: Case, context: NetworkContext, measure: Measure) -> CaseResult | None:
-    if case.method in context.experiment.refused:
-        return CaseResult(case, context.seed, fault=context.experiment.refused[case.method])
+    refused = context.experiment.refused
     try:
+        if case.method in refused:
+            sides_of(context, case.cell)  # of a missing challenge nothing is said but that
+            return CaseResult(case, context.seed, fault=refused[case.method])
         return measure(case, context)
     except MissingChallenge:
         return None

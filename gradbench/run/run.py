@@ -113,7 +113,11 @@ def evaluate_network(context: NetworkContext, results: Results) -> None:
 
 def _evaluate_all(todo: Sequence[Case], context: NetworkContext, results: Results) -> None:
     for (role, title), group in groupby(todo, lambda case: (case.role, case.cell.title)):
-        label = {"main": f"detectors on {title}", "transfer": f"transfer to {title}"}
+        label = {
+            "main": f"detectors on {title}",
+            "transfer": f"transfer to {title}",
+            "threshold": "thresholds on the hold-out",
+        }
         controlled = role if role == title else f"{role} of {title}"
         with step(label.get(role, f"control {controlled}")):
             for case in group:
