@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast lint format bench tables check-results clean
@@ -18,11 +19,11 @@ $(READY): pyproject.toml constraints.txt
 demo: install ## train, challenge, detect and measure on embedded images, in about a minute
 	$(BIN)/gradbench run experiment=quickstart
 
-test: install ## run all tests
-	$(BIN)/python -m pytest
+test: install ## run all tests, on all cores
+	$(PYTEST)
 
 test-fast: install ## run the tests of the inner loop: those that take no two seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: install ## check style, docstrings and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
