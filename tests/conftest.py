@@ -6,11 +6,11 @@ import os
 # this when they are imported; `setdefault`, so that a caller may ask for more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
-from gradbench.backbones.workers import WorkerPool  # noqa: E402
-from gradbench.store import Store  # noqa: E402
+from gradbench.backbones.workers import WorkerPool
+from gradbench.store import Store
 
 
 @pytest.fixture(scope="session", autouse=True)
