@@ -452,19 +452,30 @@ def _unfold(group: str, entries: Iterable[Any], dirs: tuple[Path, ...], inside=(
 
 
 @contextlib.contextmanager
-def hydra_here() -> Iterator[Hydra]:
-    """Give Hydra with gradbench's own configuration, for the time of the block."""
+def hydra_session(dirs: Iterable[str | Path] = ()) -> Iterator[Hydra]:
+    """Give Hydra with gradbench's configuration files and the user's, for the time of the block.
+
+    Raises:
+        GradbenchError: if a folder of the user would replace the main configuration.
+    """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     with initialize_config_dir(str(builtin_dir()), version_base="1.3"):
-        yield GlobalHydra.instance().hydra
-
-
-def with_searchpath(overrides: Iterable[str], dirs: Iterable[str | Path]) -> list[str]:
-    """Return overrides that make Hydra look for members in the user's folders too."""
-    folders = [str(Path(folder).resolve()) for folder in dirs]
-    return [*([f"hydra.searchpath=[{','.join(folders)}]"] if folders else []), *overrides]
+        hydra = GlobalHydra.instance().hydra
+        path = hydra.config_loader.get_search_path()
+        for folder in dirs:
+            if Path(folder).resolve() == builtin_dir().resolve():
+                continue
+            if (Path(folder) / "config.yaml").exists():
+                raise GradbenchError(
+                    f"{Path(folder) / 'config.yaml'} would replace the main configuration: put "
+                    "your settings into experiment/NAME.yaml and choose it with experiment=NAME"
+                )
+            # `hydra.searchpath` would put it last, and Hydra takes the first file of a name
+            path.prepend("--config-dir", f"file://{Path(folder).resolve()}", anchor="main")
+        hydra.config_loader.repository.initialize_sources(path)
+        yield hydra
 
 
 def compose(overrides: Sequence[str] = (), dirs: Iterable[str | Path] = ()) -> dict[str, Any]:
@@ -484,5 +495,5 @@ def compose(overrides: Sequence[str] = (), dirs: Iterable[str | Path] = ()) -> d
     check_chosen_files(overrides, dirs)
     from hydra import compose as hydra_compose
 
-    with hydra_here():
-        return resolve_references(hydra_compose("config", with_searchpath(overrides, dirs)))
+    with hydra_session(dirs):
+        return resolve_references(hydra_compose("config", list(overrides)))

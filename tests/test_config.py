@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+import yaml
 
 from gradbench.backbones.devices import find_device
 from gradbench.challenges.corruptions.noise import GaussianNoise
@@ -190,6 +191,21 @@ def test_compose_with_overrides_and_a_folder_of_the_user(tmp_path):
     assert config["name"] == "own"
     assert config["backbone"]["name"] == "small_cnn"
     assert build_experiment(config, [tmp_path]).seeds == (1, 2)
+
+
+def test_files_of_the_user_take_the_place_of_built_in_ones(tmp_path):
+    net = load_member("backbone", "small_cnn")
+    first, second = tmp_path / "my, first", tmp_path / "second"
+    for folder, width in ((first, 7), (second, 9)):
+        (folder / "backbone").mkdir(parents=True)
+        (folder / "backbone/small_cnn.yaml").write_text(yaml.dump(net | {"width": width}))
+    digits = load_member("dataset", "digits") | {"holdout": 30}
+    (second / "dataset").mkdir()
+    (second / "dataset/digits.yaml").write_text(yaml.dump(digits))
+    config = compose(["experiment=quickstart"], [first, second])
+    assert (config["backbone"]["width"], config["dataset"]["holdout"]) == (7, 30)
+    (first / "config.yaml").write_text("name: mine")
+    assert "would replace the main configuration" in error(compose, [], [first])
 
 
 @pytest.mark.parametrize("name", sorted(group_files("experiment")))

@@ -29,9 +29,9 @@ def complete(words: list[str], build_parser: Callable[[Sequence[str]], Parser]) 
     if before:
         # Hydra knows no commands: it sees the line without the first word
         os.environ["COMP_LINE"] = line.replace(f" {before[0]}", "", 1)
-    from gradbench.config import hydra_here
+    from gradbench.config import hydra_session
 
-    with hydra_here() as hydra:
+    with hydra_session() as hydra:
         hydra.shell_completion("config", words[1:])
 
 

@@ -81,8 +81,7 @@ def look(args: Namespace) -> bool:
     if not (args.cfg or args.info):
         return False
     words = prepare_overrides(args.words, args.config_dir, for_sweep=args.command == "sweep")
-    with hydra_faults(words, args.config_dir), config.hydra_here() as hydra:
-        words = config.with_searchpath(words, args.config_dir)
+    with hydra_faults(words, args.config_dir), config.hydra_session(args.config_dir) as hydra:
         if args.cfg:
             hydra.show_cfg("config", words, args.cfg, args.package, args.resolve)
         else:

@@ -84,11 +84,11 @@ def _key(word: str) -> str:
 def _launch(words: Sequence[str], dirs: Sequence[Path]) -> None:
     """Have Hydra run every combination."""
     from gradbench.cli.composing import hydra_faults
-    from gradbench.config import hydra_here, with_searchpath
+    from gradbench.config import hydra_session
 
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
-    with hydra_faults(words, dirs), hydra_here() as hydra:
-        hydra.multirun("config", task, with_searchpath(words, dirs))
+    with hydra_faults(words, dirs), hydra_session(dirs) as hydra:
+        hydra.multirun("config", task, list(words))
 
 
 @contextlib.contextmanager
