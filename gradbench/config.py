@@ -51,7 +51,7 @@ class Section(Struct, forbid_unknown_fields=True):
 
 
 class DataSection(Section):
-    """Where images are, see `data.settings.DataSettings`."""
+    """Where images are, see `data.dataset.DataSettings`."""
 
     root: str = ABSENT
     download: bool = ABSENT
@@ -155,7 +155,7 @@ class MemberFile(Struct):
 
 
 class DatasetFile(MemberFile):
-    """Settings in the file of a data set that hold settings themselves, see `data.description`."""
+    """Settings in the file of a data set that hold settings themselves, see `data.dataset`."""
 
     roles: RolesSection = ABSENT
     augment: AugmentSection = ABSENT

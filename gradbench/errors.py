@@ -12,6 +12,10 @@ class GradbenchError(Exception):
     """A fault of the input or of the machine; its text names the culprit and the valid choices."""
 
 
+class MissingData(GradbenchError):
+    """Images that are not here, or are of no use; a challenge becomes a row without numbers."""
+
+
 class Faulty(GradbenchError):
     """A fault of one class from outside the package: it is left out, and the run goes on."""
 

@@ -24,7 +24,7 @@ import torch
 from gradbench.backbones.trained_network import load_or_train
 from gradbench.cli.composing import for_hydra
 from gradbench.config import compose
-from gradbench.data.dataset import MissingData
+from gradbench.errors import MissingData
 from gradbench.methods.base import Samples
 from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.methods.tuning import rank_auroc

@@ -23,8 +23,7 @@ from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, LazyImages, digest_pixels
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
-from gradbench.data.settings import MissingData
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 from gradbench.store import Key, Store
 from gradbench.support.progress import step
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from gradbench.challenges.base import External, ImageRequest
 from gradbench.data.cure_tsr import FOLDERS, FREE, LEVELS, CureTsr, folder_of
-from gradbench.data.dataset import Dataset, MissingData
+from gradbench.data.dataset import Dataset
 from gradbench.data.imageset import ImageSet
 from gradbench.data.resample import resize_to
-from gradbench.errors import GradbenchError, unknown
+from gradbench.errors import GradbenchError, MissingData, unknown
 
 
 class CureChallenge(External):

@@ -14,7 +14,7 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.support.progress import step
 
 if TYPE_CHECKING:
-    from gradbench.data.settings import DataSettings
+    from gradbench.data.dataset import DataSettings
 
 ACTIONS = {
     "list": "every data set: what is here, where the rest can be had, its size, its terms",
@@ -111,7 +111,7 @@ def _read(words: Sequence[str]) -> tuple[list[str], dict[str, Any], DataSettings
     """Return names, settings of the data set, and where data sets are."""
     import yaml
 
-    from gradbench.data.settings import DataSettings
+    from gradbench.data.dataset import DataSettings
 
     changes = {}
     for word in words:

@@ -143,7 +143,7 @@ def _ready_dataset(
     name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None
 ) -> str:
     from gradbench.data.catalogue import build_dataset
-    from gradbench.data.settings import DataSettings
+    from gradbench.data.dataset import DataSettings
 
     try:
         return build_dataset(name, dirs, changes).ready(role, DataSettings(root)) or "ready"

@@ -151,7 +151,7 @@ def _missing(
 ) -> list[MissingRun]:
     """Return the runs that are missing, of those that the user wants."""
     from gradbench.cli.composing import compose, prepare_overrides
-    from gradbench.data.settings import DataSettings
+    from gradbench.data.dataset import DataSettings
     from gradbench.report.papers.missing import missing_runs
 
     prepare_overrides(given, dirs)

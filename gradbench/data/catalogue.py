@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from gradbench.config import group_files, load_member
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.loading import copy_status
 from gradbench.errors import GradbenchError
 from gradbench.support.instantiate import check_arguments, import_hint
 
@@ -125,10 +124,10 @@ def local_splits(dataset: Dataset, settings: DataSettings) -> list[LocalSplit]:
         try:
             count, restored = dataset.count(split, settings)
             status = dataset.status or ("official" if location is None else UNCOUNTED)
-            if count is not None and not dataset.status:
+            if count is not None:
                 arrays = location is not None and location.suffix == ".npz"
-                least = max(official, dataset.least.get(split, 0))
-                status = copy_status(least, count, restored or (arrays and bool(dataset.copy_note)))
+                resized = arrays and bool(dataset.copy_note)
+                status = dataset.copy_status(split, count, restored or resized)
         except GradbenchError:
             status = "damaged"
         found.append(LocalSplit(split, location, count, official, status))

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import SUFFIXES, open_files
 from gradbench.data.loading import LoadedSplit
-from gradbench.errors import GradbenchError, unknown
+from gradbench.errors import GradbenchError, MissingData, unknown
 
 WORLDS = ("real", "unreal")
 """Sequence types 01 and 02; their folders begin with these names, capitalised."""

@@ -15,8 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gradbench.data.imageset import LazyImages
 from gradbench.data.picture import JPEG, SUFFIXES, Resampling, fit_picture, upright_size
-from gradbench.data.settings import MissingData
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 from gradbench.support.progress import Progress
 
 SHOWN = 5

@@ -11,8 +11,7 @@ import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import FileImages, list_images, open_files
-from gradbench.data.loading import LoadedSplit
-from gradbench.data.npz import class_name
+from gradbench.data.loading import LoadedSplit, class_name
 from gradbench.errors import GradbenchError
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from gradbench.data import checked
-from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.labels import match_labels
 from gradbench.data.roles import draw_hold_out, stratified_subset
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 
 ALL, WITHOUT_HOLD_OUT = "all", "without_hold_out"
 TRAINED_ON = "backbone.trained_on"

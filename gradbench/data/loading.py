@@ -1,126 +1,153 @@
-"""From the images of a split as a source holds them to named images with their provenance."""
+"""A split as a source holds it, and the arrays on disk: `<root>/<name>/<split>.npz`."""
 
 from __future__ import annotations
 
-import re
+import struct
+import zipfile
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from gradbench.data.description import DatasetDescription
-from gradbench.data.files import FileImages
-from gradbench.data.imageset import ImageSet, LazyImages, join_notes, source_ids
+from gradbench.data.imageset import LazyImages, shards
 from gradbench.errors import GradbenchError
 
 WHOLE = "all"
 """Split of images that are not divided into training and test."""
 UNLABELLED = -1
 """Label of an image whose class is not known, as in ODIN's archives; only a challenge has them."""
-TRACK = re.compile(r"(.+/.+)_[^_/]+")
-"""Names of frames: class/track_frame."""
+FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, SyntaxError, LookupError,
+          EOFError, OSError, RuntimeError, MemoryError)  # fmt: skip
+"""What damaged files raise; RuntimeError where a byte asks for encryption or an unknown
+compression, MemoryError where one makes an array huge."""
 
 
 @dataclass
 class LoadedSplit:
-    """Images of one split as a source holds them.
+    """Images of one split as a source holds them."""
 
-    Attributes:
-        images: (N, C, H, W) uint8, in memory or read when they are indexed.
-        labels: (N,) int64 from 0; `UNLABELLED` where the source has none.
-        names: (N,) names in the source, for GTSRB `class/track_frame`; None where there are none.
-        classes: names of the labels, empty where the source does not name them.
-        groups: (N,) the group of each image, where the source itself knows it.
-        copied: a copy as arrays by someone else, who may not say what was done in making it.
-        restored: pixels are known only up to an error.
-        origin: digest of the content, where the set's name does not tell it from others.
-        rows: (N,) rows of the undivided set that these images were taken from; None for all.
-        note: a remark on this source.
-    """
-
-    images: np.ndarray | LazyImages
-    labels: np.ndarray
-    names: np.ndarray | None = None
-    classes: tuple[str, ...] = ()
-    groups: np.ndarray | None = None
-    copied: bool = False
-    restored: bool = False
-    origin: str = ""
-    rows: np.ndarray | None = None
+    images: np.ndarray | LazyImages  # (N, C, H, W) uint8
+    labels: np.ndarray  # (N,) int64 from 0; `UNLABELLED` where the source has none
+    names: np.ndarray | None = None  # (N,) in the source, of GTSRB `class/track_frame`
+    classes: tuple[str, ...] = ()  # names of the labels, where the source has them
+    groups: np.ndarray | None = None  # (N,) of each image, where the source itself knows it
+    copied: bool = False  # as arrays by someone else, who may not say what was done to the images
+    restored: bool = False  # pixels are known only up to an error
+    origin: str = ""  # digest of the content, where the set's name does not tell it from others
+    rows: np.ndarray | None = None  # (N,) of the undivided set that these were taken from
     note: str = ""
 
 
-def build_image_set(
-    dataset: DatasetDescription, loaded: LoadedSplit, split: str, preferred: str
-) -> ImageSet:
-    """Return the images of a split with name, sources, groups, status and note.
+def read_npz(path: Path) -> LoadedSplit:
+    """Read the images and labels of a `.npz` file.
 
-    The status is that of the description; otherwise `part` for a copy with fewer images than
-    the official number, `regenerated` where pixels were restored or their size was chosen by the
-    maker of a copy, else `official`.
+    Keys: `images` (N, H, W, C) uint8 with C 1 or 3; optional `labels` (N,) of integers, `names`
+    (N,), `classes` (K,), `wnids` and `class_names` (K,) as in Tiny ImageNet, whose classes are then
+    called `n01443537 goldfish`, and `requantise` (256,) uint8: the table to the grey levels of
+    restored images, which is applied to all of them so that exact ones cannot be told.
+
+    Without `labels` every label is `UNLABELLED`; `check_labels` refuses that where they are needed.
+
+    Raises:
+        GradbenchError: if the file is not whole or an array is missing or of the wrong form.
     """
-    count, least = len(loaded.images), dataset.least.get(split, 0)
-    official = dataset.counts.get(split, 0)
-    if not count:
-        raise GradbenchError(f"{dataset.name}/{split} holds no images")
-    resized = loaded.copied and bool(dataset.copy_note)
-    in_grey = isinstance(loaded.images, FileImages) and loaded.images.shape[1] == 1
-    sources, groups = sources_and_groups(dataset, loaded, split)
-    return ImageSet(
-        name=dataset.name,
-        split=split,
-        images=loaded.images,
-        labels=loaded.labels,
-        sources=sources,
-        groups=groups,
-        classes=loaded.classes or dataset.classes,
-        status=dataset.status
-        or copy_status(max(official, least), count, loaded.restored or resized),
-        note=join_notes(
-            f"split {split} in place of {preferred}" if split != preferred else "",
-            f"{count:,} of at least {least:,} images" if count < least else "",
-            f"{count:,} of {official:,} images" if count < official else "",
-            dataset.note,
-            dataset.copy_note if resized else "",
-            loaded.note,
-            "read as grey" if in_grey else "",
-        ),
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {name.removesuffix(".npy") for name in archive.namelist()}
+            if "images" not in held:
+                raise GradbenchError(
+                    f"{path} has no array 'images': it needs images, and labels unless it is a "
+                    f"challenge, and holds {', '.join(sorted(held)) or 'nothing'}"
+                )
+            images = _read_images(archive, path)
+        with np.load(path, allow_pickle=False) as arrays:
+            others = {key: _decoded(arrays[key]) for key in held - {"images"}}
+    except FAULTS as fault:
+        raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
+    labels, table = others.get("labels", np.full(len(images), UNLABELLED)), others.get("requantise")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise GradbenchError(f"{path}: labels must be (N,) of integers, not {_form(labels)}")
+    for key in {"labels", "names"} & others.keys():
+        if len(others[key]) != len(images):
+            raise GradbenchError(f"{path} has {len(others[key])} {key} for {len(images)} images")
+    if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
+        raise GradbenchError(f"{path}: labels are numbers of classes, and one is {labels.max()}")
+    classes = others.get("classes", ())
+    if "wnids" in others:
+        words = others.get("class_names", np.full(len(others["wnids"]), "")).astype(str)
+        classes = map(class_name, others["wnids"].astype(str), words)
+    loaded = LoadedSplit(
+        images, labels.astype(np.int64), copied=True, classes=tuple(map(str, classes))
     )
+    if "names" in others:
+        loaded.names = others["names"].astype(str)
+    if table is not None:
+        if table.shape != (256,) or table.dtype != np.uint8:
+            raise GradbenchError(f"{path}: requantise must be 256 uint8, not {_form(table)}")
+        for rows in shards(len(images)):
+            images[rows] = table[images[rows]]
+        loaded.restored = True
+        loaded.note = f"restored copy, all images at the same {len(np.unique(table))} grey levels"
+    return loaded
 
 
-def copy_status(official: int, count: int, regenerated: bool) -> str:
-    """Return the status of a copy: `part`, `regenerated` or `official`.
+def read_npz_header(path: Path) -> tuple[int, bool]:
+    """Return the number of images in a `.npz` file and whether they are restored.
 
-    >>> copy_status(100, 100, False), copy_status(100, 99, True)
-    ('official', 'part')
+    Reads the header of one array, so that a list of all sets takes no time.
     """
-    if count < official:
-        return "part"
-    return "regenerated" if regenerated else "official"
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as stream:
+            return int(_read_header(stream)[0][0]), "requantise.npy" in archive.namelist()
+    except FAULTS as fault:
+        raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
 
 
-def sources_and_groups(
-    dataset: DatasetDescription, loaded: LoadedSplit, split: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the source id and the group of every image.
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, order (True for Fortran's) and type of an array."""
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
 
-    Images that were divided off an undivided set keep the ids that they have there.
+
+def _read_images(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
+    """Read `images` shard by shard into (N, C, H, W), so that no second copy is held."""
+    with archive.open("images.npy") as stream:
+        shape, fortran, dtype = _read_header(stream)
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or not all(shape):
+            raise GradbenchError(
+                f"{path}: images must be N×H×W×C uint8 with C 1 or 3, not {shape} {dtype}"
+            )
+        if fortran:
+            with np.load(path, allow_pickle=False) as arrays:
+                return np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2))
+        count, height, width, channels = shape
+        images = np.empty((count, channels, height, width), np.uint8)
+        for rows in shards(count):
+            block = np.frombuffer(stream.read(images[rows].size), np.uint8)
+            # a block that ends early cannot be given this shape
+            block = block.reshape(len(images[rows]), height, width, channels)
+            images[rows] = block.transpose(0, 3, 1, 2)
+        stream.read(1)  # at its end the archive compares the checksum
+    return images
+
+
+def class_name(wnid: str, words: str) -> str:
+    """Return a WordNet id with the first of its words.
+
+    >>> class_name("n01443537", "goldfish, Carassius auratus")
+    'n01443537 goldfish'
     """
-    name = f"{dataset.name}-{loaded.origin}" if loaded.origin else dataset.name
-    if loaded.rows is None:
-        sources = source_ids(name, split, len(loaded.images))
-    else:
-        split = WHOLE
-        sources = np.array([f"{name}/{WHOLE}/{row}" for row in loaded.rows])
-    if loaded.groups is not None:
-        return sources, np.array([f"{name}/{split}/{group}" for group in loaded.groups])
-    if dataset.groups == "image":
-        return sources, sources
-    if loaded.names is None:
-        raise GradbenchError(
-            f"{dataset.name}/{split} has no names (class/track_frame), without which the frames "
-            "of a track cannot be kept together"
-        )
-    tracks = [TRACK.fullmatch(str(frame)) for frame in loaded.names]
-    return sources, np.array(
-        [f"{name}/{split}/{track[1]}" if track else s for track, s in zip(tracks, sources)]
-    )
+    return f"{wnid} {words.split(',')[0].strip()}".strip()
+
+
+def _decoded(array: np.ndarray) -> np.ndarray:
+    """Return an array of at least one dimension, with bytes as text."""
+    array = np.atleast_1d(array)
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+
+
+def _form(array: np.ndarray) -> str:
+    return f"{array.shape} {array.dtype}"

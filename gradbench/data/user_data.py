@@ -13,13 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import ignored_files, list_images, open_files
 from gradbench.data.imageset import ImageSet, join_notes
-from gradbench.data.loading import WHOLE, LoadedSplit, sources_and_groups
-from gradbench.data.npz import read_npz, read_npz_header
+from gradbench.data.loading import WHOLE, LoadedSplit, read_npz, read_npz_header
 from gradbench.data.roles import draw_hold_out
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 from gradbench.support.progress import say
 from gradbench.support.text import to_name
 
@@ -100,7 +99,7 @@ class UserData(Dataset):
         if split in places:
             return self.read_place(places[split], settings)
         loaded = self.read_place(places[WHOLE], settings)
-        groups = sources_and_groups(self, loaded, WHOLE)[1]
+        groups = self.sources_and_groups(loaded, WHOLE)[1]
         test = draw_hold_out(loaded.labels, groups, round(TEST * len(loaded.labels)))
         rows = np.flatnonzero(test if split == "test" else ~test)
         images = loaded.images

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.download import file_checksum
 from gradbench.data.imageset import shards
-from gradbench.data.loading import UNLABELLED, LoadedSplit, sources_and_groups
+from gradbench.data.loading import UNLABELLED, LoadedSplit
 from gradbench.data.resample import CHANNELS
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 from gradbench.support.progress import step
 
 REPEATS = 0.05
@@ -176,7 +176,7 @@ def _check_labels(dataset: Dataset, split: str, loaded: LoadedSplit) -> Iterator
 def _check_tracks(dataset: Dataset, split: str, loaded: LoadedSplit) -> Finding:
     """Check whether the names say which frames belong to one track."""
     try:
-        groups = sources_and_groups(dataset, loaded, split)[1]
+        groups = dataset.sources_and_groups(loaded, split)[1]
     except GradbenchError as fault:
         return "tracks", "differs", str(fault)
     count = len(np.unique(groups))

@@ -20,13 +20,13 @@ from gradbench.backbones.trained_network import TrainedNetwork, find_network
 from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import group_files, load_member
-from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import FileImages
 from gradbench.data.imageset import ImageSet, join_notes, to_float, to_grid
 from gradbench.data.in_distribution import InDistribution, load_in_distribution
 from gradbench.data.loading import WHOLE
 from gradbench.data.picture import to_array
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 from gradbench.report.contact_sheet import Panel, Row, contact_sheet, magnification
 from gradbench.run.context import NetworkContext, network_request
 from gradbench.run.experiment import Cell, Experiment

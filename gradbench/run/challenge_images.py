@@ -19,10 +19,10 @@ from gradbench.challenges.base import External, ImageRequest
 from gradbench.challenges.controls import NoisyCopy
 from gradbench.challenges.produce import AttackOutcome, ChallengeSetup
 from gradbench.data.checked import load
+from gradbench.data.dataset import DataSettings
 from gradbench.data.imageset import ImageSet
 from gradbench.data.in_distribution import InDistribution
-from gradbench.data.settings import DataSettings, MissingData
-from gradbench.errors import Faulty, GradbenchError
+from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.store import Store
 

@@ -19,6 +19,7 @@ from gradbench.backbones.trained_network import (
 from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges.base import Derived
 from gradbench.challenges.produce import produce
+from gradbench.data.dataset import DataSettings
 from gradbench.data.imageset import ImageSet, join
 from gradbench.data.in_distribution import (
     ALL,
@@ -28,8 +29,7 @@ from gradbench.data.in_distribution import (
     load_in_distribution,
     read_source_ids,
 )
-from gradbench.data.settings import DataSettings, MissingData
-from gradbench.errors import Faulty, GradbenchError
+from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.outputs.base import Output
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.outputs.distributed import DistributedReader

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from gradbench.challenges.base import Derived
 from gradbench.data.imageset import join_notes
-from gradbench.data.settings import MissingData
-from gradbench.errors import Faulty, GradbenchError
+from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.protocols.base import Protocol
 from gradbench.run.cases import Case
 from gradbench.run.context import ImagesWithOutputs, NetworkContext, Sides

@@ -26,12 +26,11 @@ from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.challenges.produce import BATCH, ChallengeSetup
 from gradbench.config import compose
-from gradbench.data.dataset import Dataset
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
-from gradbench.data.settings import DataSettings, MissingData
-from gradbench.errors import Faulty, GradbenchError
+from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.methods.base import BANK_EXTRAS, Detector
 from gradbench.outputs.extract import shard_key
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass

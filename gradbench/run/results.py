@@ -14,8 +14,7 @@ from scipy.stats import binomtest
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.in_distribution import InDistribution
-from gradbench.data.settings import MissingData
-from gradbench.errors import Faulty, GradbenchError
+from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.run.attack_outcomes import AttackNumber, attack_numbers, attack_rows
 from gradbench.run.context import ImagesWithOutputs, NetworkContext
 from gradbench.run.experiment import Cell, Experiment

@@ -23,8 +23,7 @@ from gradbench.data.in_distribution import (
     WITHOUT_HOLD_OUT,
     InDistribution,
 )
-from gradbench.data.settings import MissingData
-from gradbench.errors import Faulty
+from gradbench.errors import Faulty, MissingData
 from gradbench.outputs.read import compute_outputs
 from gradbench.run.cases import Case, cases
 from gradbench.run.challenge_images import archive_for, from_archive, load_challenge, setup

@@ -30,9 +30,9 @@ from gradbench.backbones.checkpoint import load_checkpoint, read_checkpoint
 from gradbench.backbones.devices import find_device
 from gradbench.backbones.trained_network import class_names
 from gradbench.config import group_files, load_member
+from gradbench.data.dataset import DataSettings
 from gradbench.data.imageset import ImageSet, channel_statistics, source_ids
 from gradbench.data.resample import resize_to
-from gradbench.data.settings import DataSettings
 from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients.precision import arithmetic
 from gradbench.report import provenance

@@ -19,8 +19,7 @@ from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
-from gradbench.data.settings import MissingData
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 
 EACH = 120
 """Images a level of the small archive."""

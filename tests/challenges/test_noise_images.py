@@ -8,8 +8,7 @@ from scipy import stats
 
 from gradbench.challenges.base import ImageRequest
 from gradbench.challenges.noise_images import NoiseImages
-from gradbench.data.dataset import Dataset
-from gradbench.data.settings import DataSettings
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.errors import GradbenchError
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from _dummies import images
 
-from gradbench.data.dataset import Dataset, DataSettings, MissingData
+from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.in_distribution import load_in_distribution
 from gradbench.data.loading import LoadedSplit
-from gradbench.errors import Faulty, GradbenchError
+from gradbench.errors import Faulty, GradbenchError, MissingData
 
 
 class Mine(Dataset):

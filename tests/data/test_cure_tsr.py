@@ -12,9 +12,8 @@ from PIL import Image
 from gradbench.challenges.base import ImageRequest
 from gradbench.challenges.cure_tsr import CureChallenge
 from gradbench.data.cure_tsr import FOLDERS, Sign, folder_of, parse_name
-from gradbench.data.dataset import MissingData
 from gradbench.data.roles import stratified_subset
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 
 
 def asked(clean, offline, level=3, dataset=None):

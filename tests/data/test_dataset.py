@@ -7,8 +7,8 @@ import pytest
 from _data_sets import build, save, small
 
 from gradbench.config import group_files
-from gradbench.data.dataset import DataSettings, MissingData
-from gradbench.errors import GradbenchError
+from gradbench.data.dataset import DataSettings
+from gradbench.errors import GradbenchError, MissingData
 
 NAMES = set(group_files("dataset"))
 

@@ -7,9 +7,8 @@ from PIL import Image
 
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import load_member
-from gradbench.data.dataset import MissingData
 from gradbench.data.resample import resize_to
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 
 ARCHIVES = {
     "tiny_imagenet_odin_resize": "Imagenet_resize/Imagenet_resize",

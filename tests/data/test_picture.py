@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gradbench.data.dataset import DataSettings
 from gradbench.data.files import open_files
 from gradbench.data.picture import Resampling, eight_bits, fit_picture, upright, upright_size
 from gradbench.data.resample import resize_to
-from gradbench.data.settings import DataSettings, MissingData
 from gradbench.data.user_data import Folder
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 
 RAMP = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6) * 10
 TURNS = {

@@ -9,9 +9,8 @@ import pytest
 from _data_sets import build, picture
 from PIL import Image
 
-from gradbench.data.dataset import MissingData
 from gradbench.data.labels import overlapping_classes
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, MissingData
 
 
 def idx(path, array):

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradbench.data.settings import MissingData
-from gradbench.errors import Faulty, GradbenchError
+from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.support.external import external_call, external_line, preserve_process_state
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradbench.config import compose, group_files, load_member
-from gradbench.data.settings import DataSettings
+from gradbench.data.dataset import DataSettings
 from gradbench.report.papers.fill import NOT_BUILT, FilledTable
 
 COMES = "would be downloaded"
