@@ -19,7 +19,7 @@ from gradbench.support.files import read_bytes
 
 SCORING = ("image_scores", "scores", "transfer")
 """Steps that score images: the first one that a detector has tells its speed."""
-OF_DETECTORS = (*SCORING, "fits", "fit")
+OF_DETECTORS = (*SCORING, "fit")
 MEMORY = ("peak_mib", "peak_device_mib")
 COLUMNS = (
     *("step", "what", "images", "seconds", "images_per_second", "with_passes_per_second"),

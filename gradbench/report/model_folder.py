@@ -14,7 +14,7 @@ from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.data.picture import Resampling
 from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import built_in
-from gradbench.run.controls import KEPT
+from gradbench.run.evaluate import KEPT
 from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.store import file_digest

@@ -63,16 +63,16 @@ def learning(experiment: Experiment) -> list[str]:
 
 
 def _of_challenge(experiment: Experiment, cell: Cell) -> Iterator[Case]:
-    wanted, across = experiment.config["controls"], isinstance(experiment.protocol, Transfer)
+    wanted, across = experiment.settings.controls, isinstance(experiment.protocol, Transfer)
     learns = learning(experiment)
     for name in (*experiment.refused, *experiment.detectors):
         if not (across and name in learns):
             yield Case("main", cell, name)
     if across:  # how well it does at home, to compare with
         yield from (Case("transfer", cell, name, cell) for name in learns)
-    if wanted["round_trip"] and isinstance(cell.challenge, OtherSet):
+    if wanted.round_trip and isinstance(cell.challenge, OtherSet):
         yield from (Case("round_trip", cell, name) for name in experiment.detectors)
-    if wanted["random_split"] and experiment.protocol.ungrouped() is not None:
+    if wanted.random_split and experiment.protocol.ungrouped() is not None:
         yield from (Case("random_split", cell, name) for name in learns)
 
 
@@ -86,14 +86,14 @@ def _transfers(experiment: Experiment) -> Iterator[Case]:
 
 
 def _of_clean_images(experiment: Experiment) -> Iterator[Case]:
-    wanted, learns = experiment.config["controls"], learning(experiment)
-    if wanted["identity"]:
+    wanted, learns = experiment.settings.controls, learning(experiment)
+    if wanted.identity:
         yield from (Case("identity", IDENTITY, name) for name in experiment.detectors)
-    if wanted["random_labels"]:
+    if wanted.random_labels:
         yield from (Case("random_labels", RANDOM_LABELS, name) for name in learns)
-    if wanted["memorisation"]:
+    if wanted.memorisation:
         yield from (Case("memorisation", MEMORISATION, name) for name in experiment.detectors)
-    if experiment.config["model"]["hold_out"]:
+    if experiment.settings.model.hold_out:
         for name in experiment.detectors:
             for cell in experiment.cells if name in learns else (None,):
                 yield Case("threshold", THRESHOLD, name, cell)

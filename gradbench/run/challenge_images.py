@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.challenges import checked
 from gradbench.challenges.archive import Archive, archive_of, published_images
 from gradbench.challenges.base import External, ImageRequest
 from gradbench.challenges.controls import NoisyCopy
 from gradbench.challenges.produce import AttackOutcome, ChallengeSetup
 from gradbench.data.checked import load
-from gradbench.data.dataset import DataSettings
 from gradbench.data.imageset import ImageSet
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import Faulty, GradbenchError, MissingData
@@ -29,13 +29,10 @@ from gradbench.store import Store
 
 @dataclass(frozen=True)
 class ChallengeImages:
-    """The images of a challenge.
+    """The images of a challenge at the in-distribution shape, and the outcome of an attack.
 
-    Attributes:
-        images: at the in-distribution shape.
-        attack: its outcome, None for other challenges.
-        native_shape: (C, H, W) of another set before it was brought to shape.
-        processing: the steps that set went through before, see `data.resample.round_trip`.
+    Another set has a `native_shape` (C, H, W), before it was brought to shape, and the `processing`
+    that it went through before, see `data.resample.round_trip`.
     """
 
     images: ImageSet
@@ -58,25 +55,17 @@ def from_archive(
     return published_images(archive, cell.challenge, cell.level, cell.title, images, grouped, store)
 
 
-def load_challenge(
-    experiment: Experiment, cell: Cell, clean: ImageSet, data: DataSettings
-) -> ChallengeImages:
+def load_challenge(experiment: Experiment, cell: Cell, clean: ImageSet) -> ChallengeImages:
     """Return the images of a challenge that is not made from the clean ones.
-
-    Args:
-        experiment: with the settings of all challenges.
-        cell: challenge and level.
-        clean: the normal side of the measurement.
-        data: where images are looked for.
 
     Raises:
         MissingData: if they are not at hand or cannot be read: one such set is a row without
             numbers and does not end the run.
     """
-    challenge = cell.challenge
+    challenge, data = cell.challenge, experiment.data
     try:
         if isinstance(challenge, External):
-            seed = experiment.config["challenge"]["seed"]
+            seed = experiment.settings.challenge.seed
             request = ImageRequest(cell.title, cell.level, clean, experiment.dataset, data, seed)
             return ChallengeImages(checked.find(challenge, request))
         dataset = experiment.other_dataset(challenge)
@@ -89,22 +78,20 @@ def load_challenge(
         raise MissingData(str(fault)) from fault
 
 
-def setup(experiment: Experiment, cell: Cell, f, strength: float | None = None) -> ChallengeSetup:
+def setup(
+    experiment: Experiment, cell: Cell, f: TrainedNetwork, strength: float | None = None
+) -> ChallengeSetup:
     """Return the setup of a challenge that is made from clean images.
 
-    Args:
-        experiment: with the settings of all challenges.
-        cell: challenge and level.
-        f: with `backbone` and `weights`.
-        strength: in place of that of the level.
+    A strength stands in place of that of the level.
     """
-    challenge, settings = cell.challenge, experiment.config["challenge"]
+    challenge, settings = cell.challenge, experiment.settings.challenge
     return ChallengeSetup(
         challenge,
         cell.title,
         challenge.strength_at(cell.level) if strength is None else strength,
-        settings["seed"],
-        settings["quantise"],
+        settings.seed,
+        settings.quantise,
         f.backbone if challenge.uses_network else None,
         f.weights if challenge.uses_network else "",
     )
@@ -115,8 +102,8 @@ def attack_policy(experiment: Experiment, cell: Cell) -> tuple[str, bool]:
 
     What the run says of all attacks goes before what an attack says itself.
     """
-    settings, challenge = experiment.config["challenge"], cell.challenge
-    keep, noisy = settings["keep"], settings["noisy_negatives"]
+    settings, challenge = experiment.settings.challenge, cell.challenge
+    keep, noisy = settings.keep, settings.noisy_negatives
     return (
         getattr(challenge, "keep", "all") if keep is None else keep,
         getattr(challenge, "noisy_negatives", False) if noisy is None else noisy,
@@ -127,9 +114,8 @@ def noisy_copies(
     experiment: Experiment, cell: Cell, clean: ImageSet, f: Backbone
 ) -> ChallengeSetup:
     """Return the setup of the noisy copies of clean images, beside an attack."""
-    settings = experiment.config["challenge"]
+    settings = experiment.settings.challenge
     copy = NoisyCopy(cell.challenge.noise, f.std.flatten().tolist())
+    strength = copy.strength_at(None)
     name = f"{clean.name} with noise"
-    return ChallengeSetup(
-        copy, name, copy.strength_at(None), settings["seed"], settings["quantise"]
-    )
+    return ChallengeSetup(copy, name, strength, settings.seed, settings.quantise)

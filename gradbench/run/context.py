@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,8 +19,7 @@ from gradbench.backbones.trained_network import (
 from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges.base import Derived
 from gradbench.challenges.produce import produce
-from gradbench.data.dataset import DataSettings
-from gradbench.data.imageset import ImageSet, join
+from gradbench.data.imageset import ImageSet, join, join_notes
 from gradbench.data.in_distribution import (
     ALL,
     WITHOUT_HOLD_OUT,
@@ -50,12 +49,7 @@ from gradbench.support.progress import step
 
 @dataclass(frozen=True)
 class ImagesWithOutputs:
-    """Images together with the outputs of f for them.
-
-    Attributes:
-        images: the images.
-        outputs: by name, each (N, ...).
-    """
+    """Images together with the outputs of f for them, by name, each (N, ...)."""
 
     images: ImageSet
     outputs: OutputValues
@@ -83,8 +77,7 @@ class Sides:
 class NetworkContext:
     """One network of an experiment, and all that is read off it.
 
-    It keeps what several cases need (images of one challenge, outputs, fits that failed); none of
-    that depends on which case asked first.
+    It keeps what several cases need; none of that depends on which case asked first.
 
     Attributes:
         experiment: the settings.
@@ -95,9 +88,9 @@ class NetworkContext:
         pool: workers that read f; None to do it in this process.
         faults: why challenges from outside cannot be measured, by name: they failed the identity
             control.
-        failed_fits: why detectors from outside that see no challenge cannot be fitted, by name.
-        evaluated: results of cases, so that one that others need is evaluated once.
-        fits: detectors fitted in every fold of a challenge, by name and challenge, for a transfer.
+        known: results of cases; why detectors from outside cannot be fitted, by ("fault", name),
+            and challenges not be measured, by ("missing", cell); groups of both sides of
+            challenges that were fitted on, by ("groups", cell).
     """
 
     experiment: Experiment
@@ -106,12 +99,16 @@ class NetworkContext:
     seed: int
     store: Store
     pool: WorkerPool | None = None
-    faults: Mapping[str, str] = field(default_factory=dict)
-    failed_fits: dict[str, str] = field(default_factory=dict)
-    evaluated: dict[Any, Any] = field(default_factory=dict)
-    fits: dict[Any, Any] = field(default_factory=dict)
-    _challenges: dict[Cell, ChallengeImages] = field(default_factory=dict)
-    _sides: dict[Cell, Sides] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict, init=False)
+    _challenges: dict[Cell, ChallengeImages] = field(default_factory=dict, init=False)
+    _sides: dict[Cell, Sides] = field(default_factory=dict, init=False)
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return the value of a key in `known`, made where it is missing."""
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
 
     @cached_property
     def reader(self) -> DistributedReader | None:
@@ -152,8 +149,8 @@ class NetworkContext:
 
     def passes(self, images: ImageSet) -> CachedPasses:
         """Return the perturbed passes over images, for detectors that ask for them."""
-        seed = self.experiment.config["evaluation"]["seed"]
-        return CachedPasses(self.f.backbone, self.f.weights, images, self.store, seed, self.reader)
+        f, seed = self.f, self.experiment.evaluation.seed
+        return CachedPasses(f.backbone, f.weights, images, self.store, seed, self.reader)
 
     def challenge(self, cell: Cell) -> ChallengeImages:
         """Return the images of a challenge.
@@ -174,7 +171,7 @@ class NetworkContext:
         if isinstance(cell.challenge, Derived):
             made = setup(experiment, cell, self.f)
             return ChallengeImages(*produce(made, images.normal, self.store))
-        return load_challenge(experiment, cell, images.normal, experiment.data)
+        return load_challenge(experiment, cell, images.normal)
 
     def sides(self, cell: Cell) -> Sides:
         """Return both sides of a challenge with their outputs; see `challenge_images`.
@@ -185,12 +182,18 @@ class NetworkContext:
             MissingData: if there are too few images to be measured, or too few of an attack kept.
             Faulty: see `challenge`.
         """
-        return self._latest(self._sides, cell, self._both_sides)
+        if ("missing", cell) in self.known:  # what every case of the challenge would find again
+            raise self.known["missing", cell]
+        try:
+            return self._latest(self._sides, cell, self._both_sides)
+        except (MissingData, Faulty) as reason:
+            self.known["missing", cell] = reason
+            raise
 
     def _latest(self, kept: dict[Cell, Any], cell: Cell, make: Callable[[Cell], Any]) -> Any:
         if cell not in kept:
             value = make(cell)
-            while len(kept) > 1:  # images of all challenges at once would not fit into memory
+            if len(kept) > 1:  # images of all challenges at once would not fit into memory
                 del kept[next(iter(kept))]
             kept[cell] = value
         return kept[cell]
@@ -202,13 +205,13 @@ class NetworkContext:
             if not isinstance(cell.challenge, Derived):
                 check_enough(experiment, self.images.normal.groups, made.images.groups)
             return Sides(self.normal, self.read_outputs(made.images), made)
-        attack = made.attack
+        attack, remarks = made.attack, []
         kept = attack.success if keep == "successful" else np.ones(len(made.images), bool)
         copies = self._noisy_copies(cell) if noisy else None
         if copies is not None and keep == "successful":
             right = copies.outputs["logits"].argmax(1).numpy() == copies.images.labels
             kept = kept & right
-        rows, remarks = np.flatnonzero(kept), []
+        rows = np.flatnonzero(kept)
         if keep == "successful":
             also = " and is right on their noisy copies" if noisy else ""
             remarks.append(
@@ -216,19 +219,17 @@ class NetworkContext:
                 f"{int(attack.correct.sum())} classified correctly and {len(attack.correct)} "
                 "attempted"
             )
-        if noisy:
+        groups = self.images.normal.groups[rows]
+        check_enough(experiment, groups, groups, *remarks)
+        normal, abnormal = self.normal.select(rows), self.read_outputs(made.images).select(rows)
+        if copies is not None:
+            normal = normal.join(copies.select(rows))
             remarks.append(
                 "normal images are clean ones and their noisy copies (deviation "
                 f"{cell.challenge.noise:g} in normalised space)"
             )
-        groups = self.images.normal.groups[rows]
-        check_enough(experiment, groups, groups, *remarks[:1])
-        normal, abnormal = self.normal.select(rows), self.read_outputs(made.images).select(rows)
-        if copies is not None:
-            normal = normal.join(copies.select(rows))
-        note = "; ".join(filter(None, [abnormal.images.note, *remarks]))
-        abnormal = replace(abnormal, images=replace(abnormal.images, note=note))
-        return Sides(normal, abnormal, made)
+        images = replace(abnormal.images, note=join_notes(abnormal.images.note, *remarks))
+        return Sides(normal, ImagesWithOutputs(images, abnormal.outputs), made)
 
     def _noisy_copies(self, cell: Cell) -> ImagesWithOutputs:
         clean = self.images.normal
@@ -240,38 +241,28 @@ class NetworkContext:
 def check_enough(
     experiment: Experiment, normal: np.ndarray, abnormal: np.ndarray, note: str = ""
 ) -> None:
-    """Refuse a measurement for which there are too few images.
-
-    Args:
-        experiment: with the protocol.
-        normal: (N,) groups of the normal images.
-        abnormal: (M,) groups of the abnormal images.
-        note: why there are so few; without it, the protocol says what it needs.
+    """Refuse a measurement on images of these groups, (N,) and (M,), if they are too few.
 
     Raises:
-        MissingData: with the counts.
+        MissingData: with the counts; `note` says why there are so few, else the protocol does.
     """
     try:
-        experiment.protocol.folds(normal, abnormal, experiment.config["evaluation"]["seed"])
+        experiment.protocol.folds(normal, abnormal, experiment.evaluation.seed)
     except GradbenchError as reason:
         text = f"too few images for the folds; {note}" if note else str(reason)
         raise MissingData(text) from reason
 
 
-def clean_images(experiment: Experiment, data: DataSettings | None = None) -> InDistribution:
+def clean_images(experiment: Experiment) -> InDistribution:
     """Load the in-distribution images; no network of the run was trained on the hold-out.
 
     Where that cannot be had, `provenance` says so; see `load_in_distribution`.
 
-    Args:
-        experiment: the settings.
-        data: where images are looked for, if elsewhere than the experiment says.
-
     Raises:
         GradbenchError: if images, a checkpoint or a list of training images cannot be read.
     """
-    records, limit = tuple(_training_records(experiment)), experiment.config["limit"]
-    return load_in_distribution(experiment.dataset, data or experiment.data, limit, records)
+    records, limit = tuple(_training_records(experiment)), experiment.settings.limit
+    return load_in_distribution(experiment.dataset, experiment.data, limit, records)
 
 
 def _training_records(experiment: Experiment) -> Iterator[TrainingRecord]:

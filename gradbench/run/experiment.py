@@ -1,4 +1,4 @@
-"""What a run is asked for, checked as a whole before any work starts."""
+"""The configuration of a run as objects, checked as a whole before any work starts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from gradbench.backbones.build import check_network
@@ -17,7 +18,7 @@ from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
 from gradbench.challenges.checked import UnusableChallenge, checked_challenge
 from gradbench.challenges.other_set import OtherSet
-from gradbench.config import check_settings, expand, load_member
+from gradbench.config import Settings, check_settings, expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.in_distribution import ALL, TRAINED_ON, WITHOUT_HOLD_OUT
 from gradbench.errors import Faulty, GradbenchError
@@ -26,8 +27,9 @@ from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.protocols.base import Protocol, random_name
 from gradbench.run.rows import is_mean
+from gradbench.statistics.bootstrap import EvaluationSettings
 from gradbench.support.code_keys import is_external
-from gradbench.support.instantiate import instantiate
+from gradbench.support.instantiate import NOT_ARGUMENTS, instantiate
 from gradbench.support.text import format_value
 from gradbench.tasks.base import Task
 from gradbench.tasks.detection import Detection
@@ -38,13 +40,7 @@ SEED = "{seed}"
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One challenge at one level.
-
-    Attributes:
-        name: of the challenge in rows.
-        challenge: what is done.
-        level: 1 to 5, None for a challenge without levels.
-    """
+    """One challenge at one level, None for a challenge without levels."""
 
     name: str
     challenge: Challenge
@@ -61,7 +57,7 @@ class Experiment:
     """A run's configuration as objects.
 
     Attributes:
-        config: the resolved configuration.
+        config: the resolved configuration; `settings` holds the same with its types.
         dirs: folders of the user's own configuration files.
         dataset: in-distribution images.
         cells: challenges by level, in order.
@@ -88,10 +84,20 @@ class Experiment:
     refused: Mapping[str, str] = field(default_factory=dict)
     task: Task = field(default_factory=Detection)
 
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the run with their types."""
+        return msgspec.convert(self.config, Settings)
+
+    @cached_property
+    def evaluation(self) -> EvaluationSettings:
+        """How numbers and their intervals are measured; its seed also divides the images."""
+        return EvaluationSettings(**self.config["evaluation"])
+
     @property
     def name(self) -> str:
         """Name of the run."""
-        return self.config["name"]
+        return self.settings.name
 
     @property
     def device(self) -> torch.device:
@@ -101,13 +107,11 @@ class Experiment:
     @cached_property
     def data(self) -> DataSettings:
         """Where images are looked for."""
-        settings = self.config["data"]
-        return DataSettings(
-            Path(settings["root"]).expanduser(), bool(settings["download"]), settings["workers"]
-        )
+        data = self.settings.data
+        return DataSettings(Path(data.root).expanduser(), data.download, data.workers)
 
     def detector(self, name: str) -> Detector:
-        """Build a detector afresh; what it is given and hands back is looked at."""
+        """Build a detector afresh, so that no fit leaks into another; its doors are watched."""
         return checked(name, instantiate("detector", name, self.detectors[name], base=Detector))
 
     @cached_property
@@ -171,8 +175,14 @@ def build_experiment(config: Mapping[str, Any], dirs: Iterable[Path] = ()) -> Ex
 def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
     dirs = tuple(Path(folder) for folder in dirs)
     check_settings(config)
-    name = config["dataset"].get("name") or "dataset"
-    dataset = instantiate("dataset", name, config["dataset"], ("_target_",), base=Dataset)
+    dataset, protocol, task = (
+        instantiate(group, config[group].get("name") or group, config[group], drop, base=base)
+        for group, drop, base in (
+            ("dataset", ("_target_",), Dataset),
+            ("protocol", NOT_ARGUMENTS, Protocol),
+            ("task", NOT_ARGUMENTS, Task),
+        )
+    )
     challenges = {
         name: _challenge(name, content)
         for name, content in expand("challenge", config["challenges"], dirs)
@@ -183,9 +193,7 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
             "detectors=[]: name at least one; `gradbench list detectors` tells all"
         )
     refused = _refused(detectors, OutputCatalogue(dirs))
-    detectors = {name: what for name, what in detectors.items() if name not in refused}
-    name = config["protocol"].get("name") or "protocol"
-    protocol = instantiate("protocol", name, config["protocol"], base=Protocol)
+    detectors = {name: content for name, content in detectors.items() if name not in refused}
     left_out = _left_out(protocol, detectors)
     for name in filter(is_mean, challenges):
         raise GradbenchError(
@@ -198,13 +206,13 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         config=config,
         dirs=dirs,
         dataset=dataset,
-        cells=tuple(_cells(challenges, _levels(config))),
-        detectors={name: what for name, what in detectors.items() if name not in left_out},
+        cells=tuple(_cells(challenges, _numbers(config, "level", "levels"))),
+        detectors={name: each for name, each in detectors.items() if name not in left_out},
         protocol=protocol,
-        task=instantiate("task", config["task"].get("name") or "task", config["task"], base=Task),
+        task=task,
         left_out=left_out,
         refused=refused,
-        seeds=tuple(_seeds(config)),
+        seeds=tuple(_numbers(config, "seeds", "seed")),
         recipe=Recipe(**{**config["training"], **dataset.augment}),
         devices=find_devices(config["device"], config["devices"]),
     )
@@ -268,8 +276,7 @@ def _refused(detectors: Mapping[str, Mapping], outputs: OutputCatalogue) -> dict
 
 def _left_out(protocol: Protocol, detectors: Mapping[str, Mapping]) -> dict[str, str]:
     """Return the supervision of the detectors that a protocol does not measure."""
-    kinds = {name: instantiate("detector", name, what).supervision
-             for name, what in detectors.items()}  # fmt: skip
+    kinds = {n: instantiate("detector", n, each).supervision for n, each in detectors.items()}
     left = {name: kind for name, kind in kinds.items() if kind not in protocol.supervision}
     if len(left) == len(detectors):
         raise GradbenchError(
@@ -290,50 +297,30 @@ def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):
             yield Cell(name, challenge, level)
 
 
-def _levels(config: Mapping[str, Any]) -> list[int] | None:
-    """Return the levels that are asked for, None for all.
+def _numbers(config: Mapping[str, Any], first: str, other: str) -> list[int] | None:
+    """Return levels or seeds, given under either of two names; None where there are none.
 
     Raises:
-        GradbenchError: unless each of them stands there once.
+        GradbenchError: unless each number stands there once.
     """
-    key = "levels" if config["level"] is None else "level"
-    return None if config[key] is None else _each_once(key, config[key])
-
-
-def _seeds(config: Mapping[str, Any]) -> list[int]:
-    """Return the seeds of the networks.
-
-    Raises:
-        GradbenchError: unless each of them stands there once.
-    """
-    key = "seed" if config["seeds"] is None else "seeds"
-    return _each_once(key, config[key])
-
-
-def _each_once(key: str, value: int | list[int]) -> list[int]:
-    values = value if isinstance(value, list) else [value]
-    if not values:
+    key = other if config[first] is None else first
+    values = config[key] if isinstance(config[key], list | None) else [config[key]]
+    if values == []:
         raise GradbenchError(f"{key}=[]: write whole numbers from 0, for example '{key}=[1,3,5]'")
-    if len(set(values)) < len(values):
-        raise GradbenchError(f"{key}={value}: a number stands there twice")
+    if values and len(set(values)) < len(values):
+        raise GradbenchError(f"{key}={values}: a number stands there twice")
     return values
 
 
 def _check_trained_on(backbone: Mapping[str, Any]) -> None:
-    """Refuse a `backbone.trained_on` that says nothing, or nothing that can be meant.
-
-    Raises:
-        GradbenchError: naming the valid choices.
-    """
+    """Refuse a `backbone.trained_on` that says nothing, or nothing that can be meant."""
     said = backbone.get("trained_on")
-    if said is None:
-        return
-    if not isinstance(said, str) or not said:
+    if said == "":
         raise GradbenchError(
             f"{TRAINED_ON}={said}: choose {ALL}, {WITHOUT_HOLD_OUT}, or a file that lists the "
             "names of the images"
         )
-    if not backbone.get("checkpoint"):
+    if said is not None and not backbone.get("checkpoint"):
         raise GradbenchError(
             f"{TRAINED_ON}={said} is said of a network from backbone.checkpoint=FILE, and there is "
             "none: gradbench trains its own without the hold-out"

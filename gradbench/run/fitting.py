@@ -7,7 +7,7 @@ One that learns from challenges is fitted in every fold of a protocol, on each c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty
-from gradbench.methods.base import BANK_EXTRAS, Detector, Samples
+from gradbench.methods.base import BANK_EXTRAS, Detector, Samples, part_of
 from gradbench.methods.checked import check_state
 from gradbench.methods.fold_scores import (
     PARTS,
     STATE_CHECK_IMAGES,
     CleanOutputs,
-    Scores,
     SideOutputs,
     divide_by_fold,
     one_thread,
@@ -37,7 +36,7 @@ from gradbench.outputs.cached_passes import VERSION as PERTURBED_VERSION
 from gradbench.outputs.cached_passes import seconds_of_passes
 from gradbench.outputs.extract import select_outputs
 from gradbench.outputs.layers import head_tensors
-from gradbench.protocols.base import Fold, Protocol, SideRows
+from gradbench.protocols.base import Protocol, SideRows
 from gradbench.run import synthetic
 from gradbench.run.context import ImagesWithOutputs, NetworkContext
 from gradbench.statistics.bootstrap import FoldScores
@@ -47,8 +46,8 @@ from gradbench.support.instantiate import imported_targets
 from gradbench.support.progress import step
 from gradbench.support.tensors import save_tensors
 
-FIT_VERSION = IMAGE_SCORES_VERSION = SCORES_VERSION = FITS_VERSION = TRANSFER_VERSION = 1
-SCORES = "scores.safetensors"
+FIT_VERSION = IMAGE_SCORES_VERSION = SCORES_VERSION = TRANSFER_VERSION = 1
+SCORES, STATE, STATES = "scores.safetensors", "state.safetensors", "states.safetensors"
 FoldArrays = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -79,20 +78,20 @@ class KeptScores:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Return the name of the scores in the keys of everything that is computed from them."""
+        """The name of the scores in the keys of everything that is computed from them."""
         return {"scores": file_digest(self.product.path(SCORES)), "of": self.product.folder.name}
 
     def folds(self) -> list[FoldScores]:
         """Read the scores."""
-        kept = load_arrays(str(self.product.path(SCORES)))
+        arrays = load_arrays(str(self.product.path(SCORES)))
         return [
             FoldScores(
-                kept[f"{i}/normal"],
+                arrays[f"{i}/normal"],
                 normal,
-                kept[f"{i}/abnormal"],
+                arrays[f"{i}/abnormal"],
                 abnormal,
-                kept[f"{i}/choose_normal"],
-                kept[f"{i}/choose_abnormal"],
+                arrays[f"{i}/choose_normal"],
+                arrays[f"{i}/choose_abnormal"],
                 self.half,
             )
             for i, (normal, abnormal) in enumerate(self.groups)
@@ -107,23 +106,23 @@ def learns(detector: Detector) -> bool:
 def clean_outputs(context: NetworkContext, name: str) -> CleanOutputs:
     """Read the outputs that a detector asks for of the bank, the hold-out and f's last layer."""
     detector = context.experiment.detector(name)
-    every = [context.experiment.detector(other) for other in context.experiment.detectors]
-    banks = {read for one in every for read in one.bank_reads}
-    held = {read for one in every for read in one.hold_out_reads}
-    bank = _read(context, context.images.train, detector.bank_reads, banks)
-    if any(read.startswith("head/") for read in detector.bank_reads):
-        bank |= head_tensors(context.f.backbone)
-    return CleanOutputs(
-        bank, _read(context, context.images.hold_out, detector.hold_out_reads, held)
+    others = [context.experiment.detector(other) for other in context.experiment.detectors]
+
+    def read(images: ImageSet, reads: Sequence[str], also: set[str]) -> dict[str, Tensor]:
+        values = {"labels": torch.from_numpy(images.labels)} if "labels" in reads else {}
+        if outputs := [n for n in reads if n not in BANK_EXTRAS]:
+            # one pass over the images serves all detectors of the run
+            every = context.read_outputs(images, outputs, also - {*BANK_EXTRAS}).outputs
+            values = select_outputs(every, outputs) | values
+        return values
+
+    bank = read(
+        context.images.train, detector.bank_reads, {n for d in others for n in d.bank_reads}
     )
-
-
-def _read(context: NetworkContext, images: ImageSet, reads: Iterable[str], also: Iterable[str]):
-    """Return outputs of images by name; one pass reads those that all detectors ask for."""
-    outputs, others = ([n for n in names if n not in BANK_EXTRAS] for names in (reads, also))
-    found = context.read_outputs(images, outputs, others).outputs if outputs else {}
-    found = select_outputs(found, outputs)
-    return found | ({"labels": torch.from_numpy(images.labels)} if "labels" in reads else {})
+    if any(n.startswith("head/") for n in detector.bank_reads):
+        bank |= head_tensors(context.f.backbone)
+    held = {n for d in others for n in d.hold_out_reads}
+    return CleanOutputs(bank, read(context.images.hold_out, detector.hold_out_reads, held))
 
 
 def fitted(context: NetworkContext, name: str) -> tuple[Detector, dict[str, Tensor]]:
@@ -132,24 +131,24 @@ def fitted(context: NetworkContext, name: str) -> tuple[Detector, dict[str, Tens
     Raises:
         Faulty: if a detector from outside cannot be fitted, the second time without trying.
     """
-    detector, seed = context.experiment.detector(name), _seed(context)
+    detector, seed = context.experiment.detector(name), context.experiment.settings.detector.seed
     if not learns(detector):
         nothing = Samples.normal({})
         return detector.fit({}, nothing, nothing, seed), detector.state()
-    if name in context.failed_fits:
-        raise Faulty(context.failed_fits[name])
+    if ("fault", name) in context.known:
+        raise Faulty(context.known["fault", name])
     key = fit_key(context, name)
     product = context.store.get(key)
     if product is None:
         # read beforehand, so that the seconds of the product are those of the fit
-        given = clean_outputs(context, name)
-        aside = Samples.normal(given.hold_out)
-        parts = synthetic.samples(context, name) if detector.synthetic else (aside, aside)
+        clean = clean_outputs(context, name)
+        held = Samples.normal(clean.hold_out)
+        parts = synthetic.samples(context, name) if detector.synthetic else (held, held)
 
         def build(folder: Path, _: Path) -> dict:
             with one_thread():
-                state = detector.fit(given.bank, *parts, seed).state()
-            save_tensors(state, folder / "state.safetensors")
+                state = detector.fit(clean.bank, *parts, seed).state()
+            save_tensors(state, folder / STATE)
             few = np.arange(min(STATE_CHECK_IMAGES, len(context.images.normal)))
             scores = partial(score, context, images=context.normal.select(few))
             check_state(detector, partial(context.experiment.detector, name), scores)
@@ -159,19 +158,17 @@ def fitted(context: NetworkContext, name: str) -> tuple[Detector, dict[str, Tens
             with step(f"{name}: fit"):
                 product = context.store.make(key, build)
         except Faulty as fault:
-            context.failed_fits[name] = str(fault)
+            context.known["fault", name] = str(fault)
             raise
-    state = load_file(str(product.path("state.safetensors")))
+    state = load_file(str(product.path(STATE)))
     return detector.load(state), state
 
 
 def score(context: NetworkContext, detector: Detector, images: ImagesWithOutputs) -> np.ndarray:
     """Return the scores (N,) of images by a fitted detector, computed on one thread."""
-    rows, passes = np.arange(len(images.images)), context.passes(images.images)
-    moved = {name: passes(what, rows) for name, what in detector.perturbed_passes.items()}
+    side = SideOutputs(images.outputs, context.passes(images.images))
     with one_thread():
-        own = select_outputs(images.outputs, detector.reads)
-        return detector.score({**own, **moved}).double().numpy()
+        return side.score(detector, np.arange(len(images.images)))
 
 
 def image_scores(context: NetworkContext, name: str, images: ImagesWithOutputs) -> np.ndarray:
@@ -186,9 +183,8 @@ def image_scores(context: NetworkContext, name: str, images: ImagesWithOutputs) 
         detector, _ = fitted(context, name)
 
         def build(folder: Path, _: Path) -> dict:
-            scores = score(context, detector, images)
-            _save_scores({"scores": scores}, folder)
-            return {"detector": name, "images": len(scores)}
+            _save_scores({"scores": score(context, detector, images)}, folder)
+            return {"detector": name, "images": len(images.images)}
 
         with step(f"{name}: scores of {images.images.name} {images.images.split}".rstrip()):
             product = context.store.make(key, build)
@@ -201,182 +197,122 @@ def fold_scores(
     normal: ImagesWithOutputs,
     abnormal: ImagesWithOutputs,
     protocol: Protocol,
+    every_state: bool = False,
 ) -> KeptScores:
     """Return the scores of a detector in every fold of a protocol; kept or computed.
+
+    With `every_state`, the states of all folds are kept, to score other challenges with them.
 
     Raises:
         GradbenchError: if the images do not fill the folds.
         Faulty: if a detector from outside cannot be fitted, or its scores cannot be used.
     """
-    experiment, store = context.experiment, context.store
-    folds = protocol.folds(normal.images.groups, abnormal.images.groups, _split_seed(context))
-    key = scores_key(context, name, normal.images, abnormal.images, protocol)
-    supervised = experiment.detector(name).learns_from_challenges
+    store, detector = context.store, context.experiment.detector(name)
+    images = normal.images, abnormal.images
+    folds = protocol.folds(*(side.groups for side in images), context.experiment.evaluation.seed)
+    key = scores_key(context, name, *images, protocol)
+    if every_state:
+        key = replace(key, config={**key.config, "states": "every fold"})
 
     def build(folder: Path, _: Path) -> dict:
         before = seconds_of_passes(store)
-        if supervised:
-            scores, state = _fit_and_score(context, name, normal, abnormal, folds)
+        states: list[Mapping[str, Tensor]] = []
+        if detector.learns_from_challenges:
+            scores, make = [], partial(context.experiment.detector, name)
+            clean = clean_outputs(context, name)
+            passes = [context.passes(side) for side in images]
+            seed = context.experiment.settings.detector.seed
+            for fold in folds:
+                both = normal.outputs, abnormal.outputs
+                of_fold, state = score_folds(make, *both, [fold], seed, clean, passes)
+                scores += of_fold
+                if every_state or not states:  # others are never asked for, and may be large
+                    states.append(state)
         else:  # its state is a product of its own, one for all challenges
             sides = (image_scores(context, name, side) for side in (normal, abnormal))
-            scores, state = divide_by_fold(*sides, folds), {}
-        _save_scores(_by_fold(scores, PARTS), folder)
-        save_tensors(state, folder / "state.safetensors")
-        return _about(name, normal, abnormal, seconds_of_passes(store) - before)
+            scores = divide_by_fold(*sides, folds)
+        _save_scores(
+            {f"{i}/{part}": getattr(s, part) for i, s in enumerate(scores) for part in PARTS},
+            folder,
+        )
+        save_tensors(states[0] if states else {}, folder / STATE)
+        if every_state:
+            numbered = {f"{i}/{n}": t for i, state in enumerate(states) for n, t in state.items()}
+            save_tensors(numbered, folder / STATES)
+        return _about(name, images, seconds_of_passes(store) - before)
 
     with step(f"{name}: fit and scores on {abnormal.images.name}"):
         product = store.make(key, build)
-    parts = [fold.measure for fold in folds]
-    both = normal.images, abnormal.images
-    return KeptScores(product, both, parts, experiment.detector(name).half)
+    return KeptScores(product, images, [fold.measure for fold in folds], detector.half)
 
 
 def kept_state(product: Product) -> dict[str, Tensor]:
     """Return the kept state of a detector that was fitted on the first fold."""
-    return load_file(str(product.path("state.safetensors")))
-
-
-def fold_fits(
-    context: NetworkContext,
-    name: str,
-    normal: ImagesWithOutputs,
-    abnormal: ImagesWithOutputs,
-    protocol: Protocol,
-) -> tuple[Key, Product]:
-    """Return a detector fitted in every fold of a challenge, to be measured on other challenges.
-
-    The product holds the state of each fold and the scores of its *choose* part, which thresholds
-    are chosen on.
-    """
-    like = scores_key(context, name, normal.images, abnormal.images, protocol)
-    key = Key("fits", FITS_VERSION, like.config, like.inputs)
-
-    def build(folder: Path, _: Path) -> dict:
-        states, chosen = {}, []
-        before = seconds_of_passes(context.store)
-        groups = normal.images.groups, abnormal.images.groups
-        for number, fold in enumerate(protocol.folds(*groups, _split_seed(context))):
-            scores, state = _fit_and_score(context, name, normal, abnormal, [fold])
-            states |= {f"{number}/{tensor}": values for tensor, values in state.items()}
-            chosen += scores
-        save_tensors(states, folder / "states.safetensors")
-        _save_scores(_by_fold(chosen, PARTS[2:]), folder, "chosen.safetensors")
-        return _about(name, normal, abnormal, seconds_of_passes(context.store) - before)
-
-    return key, context.store.make(key, build)
+    return load_file(str(product.path(STATE)))
 
 
 def transferred_scores(
     context: NetworkContext,
     name: str,
     title: str,
-    fits: tuple[Key, Product],
-    fitted_groups: tuple[np.ndarray, np.ndarray],
+    home: Product,
+    home_groups: tuple[np.ndarray, np.ndarray],
     normal: ImagesWithOutputs,
     abnormal: ImagesWithOutputs,
 ) -> KeptScores:
     """Return the scores on a challenge of a detector that was fitted on another; kept or computed.
 
     Args:
-        context: with a protocol that says what is measured across challenges.
+        context: with a protocol that says which images are measured across challenges.
         name: of the detector.
         title: of the detector in rows.
-        fits: see `fold_fits`.
-        fitted_groups: of the normal and abnormal images that it was fitted on.
+        home: its scores on the challenge that it was fitted on, with the states of every fold.
+        home_groups: of the normal and abnormal images that it was fitted on.
         normal: the normal side of the measured challenge.
         abnormal: the abnormal side.
     """
-    protocol, seed = context.experiment.protocol, _split_seed(context)
-    rows = protocol.across(fitted_groups, (normal.images.groups, abnormal.images.groups), seed)
-    folds = {**protocol.settings(), **code_key(protocol), "split_seed": seed}
-    key = Key(
-        "transfer",
-        TRANSFER_VERSION,
-        {"fits": fits[0].digest, "folds": folds},
-        {"normal": normal.images.fingerprint, "abnormal": abnormal.images.fingerprint},
-    )
+    protocol, store = context.experiment.protocol, context.store
+    images = normal.images, abnormal.images
+    groups = tuple(side.groups for side in images)
+    parts = protocol.across(home_groups, groups, context.experiment.evaluation.seed)
+    config = {"fits": home.folder.name, "folds": _folds_config(context, protocol)}
+    inputs = {"normal": normal.images.fingerprint, "abnormal": abnormal.images.fingerprint}
 
     def build(folder: Path, _: Path) -> dict:
-        states = load_file(str(fits[1].path("states.safetensors")))
-        arrays = load_arrays(str(fits[1].path("chosen.safetensors")))
+        states = load_file(str(home.path(STATES)))
+        # thresholds are chosen on images of the challenge that it was fitted on
+        arrays = load_arrays(str(home.path(SCORES)))
         sides = [SideOutputs(s.outputs, context.passes(s.images)) for s in (normal, abnormal)]
-        before = seconds_of_passes(context.store)
+        before = seconds_of_passes(store)
         with one_thread():
-            for number, part in enumerate(rows):
-                start = f"{number}/"
-                state = {n[len(start) :]: t for n, t in states.items() if n.startswith(start)}
-                detector = context.experiment.detector(name).load(state)
-                for place, side, own in zip(PARTS, sides, (part.normal, part.abnormal)):
-                    arrays[f"{number}/{place}"] = side.score(detector, own)
+            for i, part in enumerate(parts):
+                detector = context.experiment.detector(name).load(part_of(states, f"{i}/"))
+                arrays[f"{i}/normal"] = sides[0].score(detector, part.normal)
+                arrays[f"{i}/abnormal"] = sides[1].score(detector, part.abnormal)
         _save_scores(arrays, folder)
-        return _about(title, normal, abnormal, seconds_of_passes(context.store) - before)
+        return _about(title, images, seconds_of_passes(store) - before)
 
-    product = context.store.make(key, build)
-    half = context.experiment.detector(name).half
-    return KeptScores(product, (normal.images, abnormal.images), rows, half)
-
-
-def _fit_and_score(
-    context: NetworkContext,
-    name: str,
-    normal: ImagesWithOutputs,
-    abnormal: ImagesWithOutputs,
-    folds: Sequence[Fold],
-) -> tuple[list[Scores], dict[str, Tensor]]:
-    return score_folds(
-        partial(context.experiment.detector, name),
-        normal.outputs,
-        abnormal.outputs,
-        folds,
-        _seed(context),
-        clean_outputs(context, name),
-        [context.passes(side.images) for side in (normal, abnormal)],
-    )
+    product = store.make(Key("transfer", TRANSFER_VERSION, config, inputs), build)
+    return KeptScores(product, images, parts, context.experiment.detector(name).half)
 
 
-def _by_fold(scores: Sequence[Scores], parts: Sequence[str]) -> dict[str, np.ndarray]:
-    return {f"{i}/{part}": getattr(s, part) for i, s in enumerate(scores) for part in parts}
-
-
-def _save_scores(arrays: Mapping[str, np.ndarray], folder: Path, name: str = SCORES) -> None:
+def _save_scores(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
     arrays = {n: np.ascontiguousarray(a, dtype=np.float64) for n, a in arrays.items()}
-    save_arrays(arrays, str(folder / name))
+    save_arrays(arrays, str(folder / SCORES))
 
 
-def _about(name: str, normal: ImagesWithOutputs, abnormal: ImagesWithOutputs, seconds: float):
-    images = len(normal.images) + len(abnormal.images)
-    return {"detector": name, "images": images, "seconds_of_passes": round(seconds, 3)}
-
-
-def detector_config(context: NetworkContext, name: str) -> dict[str, Any]:
-    """Return a detector's part of keys: settings, source, versions, reads and seed."""
-    detector, content = context.experiment.detector(name), context.experiment.detectors[name]
-    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads} - {*BANK_EXTRAS}
-    return {
-        "detector": stable_config({k: v for k, v in content.items() if k != "description"}),
-        "detector_version": detector.version,
-        "reads": {output.name: output.identity for output in context.outputs_of(reads)},
-        "seed": _seed(context),
-        **code_key(*imported_targets(content.get("_target_")), detector),
-    }
-
-
-def _fit_inputs(context: NetworkContext, detector: Detector) -> dict[str, str]:
-    inputs = {"weights": context.f.weights}
-    if detector.bank_reads:
-        inputs["bank"] = context.images.train.fingerprint
-    if detector.hold_out_reads:
-        inputs["hold_out"] = context.images.hold_out.fingerprint
-    return inputs
+def _about(name: str, images: Iterable[ImageSet], seconds: float) -> dict[str, Any]:
+    # costs take the passes off the seconds of the product: another detector may have made them
+    passes = {"seconds_of_passes": round(seconds, 3)}
+    return {"detector": name, "images": sum(map(len, images)), **passes}
 
 
 def fit_key(context: NetworkContext, name: str) -> Key:
     """Return the key of a fit: settings of the detector, f, and the images that it is fitted on."""
-    detector = context.experiment.detector(name)
-    inputs = _fit_inputs(context, detector)
-    if detector.synthetic:
+    inputs = _fit_inputs(context, name)
+    if context.experiment.detector(name).synthetic:
         inputs["synthetic"] = synthetic.make(context, name).fingerprint
-    return Key("fit", FIT_VERSION, detector_config(context, name), inputs)
+    return Key("fit", FIT_VERSION, _detector_config(context, name), inputs)
 
 
 def scores_key(
@@ -384,24 +320,38 @@ def scores_key(
 ) -> Key:
     """Return the key of a detector's scores on a challenge, in the folds of a protocol."""
     detector = context.experiment.detector(name)
-    folds = {
-        **protocol.settings(),
-        **code_key(protocol),
-        "split_seed": _split_seed(context),
-    }
-    config = {**detector_config(context, name), "folds": folds}
+    config = _detector_config(context, name) | {"folds": _folds_config(context, protocol)}
     if detector.drawn or detector.perturbed_passes:
         config["perturbed_version"] = PERTURBED_VERSION
-    inputs = _fit_inputs(context, detector)
+    inputs = _fit_inputs(context, name)
     inputs |= {"normal": normal.fingerprint, "abnormal": abnormal.fingerprint}
     if detector.synthetic:
         inputs["fit"] = fit_key(context, name).digest
     return Key("scores", SCORES_VERSION, config, inputs)
 
 
-def _seed(context: NetworkContext) -> int:
-    return context.experiment.config["detector"]["seed"]
+def _folds_config(context: NetworkContext, protocol: Protocol) -> dict[str, Any]:
+    seed = context.experiment.evaluation.seed
+    return {**protocol.settings(), **code_key(protocol), "split_seed": seed}
 
 
-def _split_seed(context: NetworkContext) -> int:
-    return context.experiment.config["evaluation"]["seed"]
+def _detector_config(context: NetworkContext, name: str) -> dict[str, Any]:
+    detector, content = context.experiment.detector(name), context.experiment.detectors[name]
+    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads} - {*BANK_EXTRAS}
+    return {
+        "detector": stable_config({k: v for k, v in content.items() if k != "description"}),
+        "detector_version": detector.version,
+        "reads": {output.name: output.identity for output in context.outputs_of(reads)},
+        "seed": context.experiment.settings.detector.seed,
+        **code_key(*imported_targets(content.get("_target_")), detector),
+    }
+
+
+def _fit_inputs(context: NetworkContext, name: str) -> dict[str, str]:
+    detector = context.experiment.detector(name)
+    inputs = {"weights": context.f.weights}
+    if detector.bank_reads:
+        inputs["bank"] = context.images.train.fingerprint
+    if detector.hold_out_reads:
+        inputs["hold_out"] = context.images.hold_out.fingerprint
+    return inputs

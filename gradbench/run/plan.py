@@ -1,16 +1,16 @@
-"""Plans a run: the cases and steps of it, which of them the store holds, and the time of the rest.
+"""Plans a run: evaluates its cases on a store in which nothing is made, and estimates the rest.
 
-The plan goes over the list of cases that a run evaluates, and asks for the keys that the run would
-ask for. Times come from a few steps on this machine, now; where passes depend on choices that are
-not made yet, they are counted at most.
+A plan asks for the products that the run would ask for, because it evaluates the same cases; what
+is missing ends a case and becomes a step with an estimate. Times come from a few passes on this
+machine, now; where passes depend on choices that are not made yet, they are counted at most.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.backbones.backbone import Backbone, digest
+from gradbench.backbones.backbone import digest
 from gradbench.backbones.trained_network import TrainedNetwork, find_network, initial_network
 from gradbench.backbones.training import estimate_seconds
 from gradbench.backbones.workers import Worker
@@ -26,30 +26,21 @@ from gradbench.challenges.base import Derived
 from gradbench.challenges.other_set import OtherSet
 from gradbench.challenges.produce import BATCH, ChallengeSetup
 from gradbench.config import compose
-from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.dataset import Dataset
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.data.in_distribution import InDistribution
-from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.methods.base import BANK_EXTRAS, Detector
-from gradbench.outputs.extract import shard_key
+from gradbench.outputs.extract import OutputValues, shard_key
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 from gradbench.outputs.read import BATCH as PASS
 from gradbench.outputs.read import compute_outputs
 from gradbench.run.cases import Case, cases
-from gradbench.run.challenge_images import (
-    archive_for,
-    attack_policy,
-    from_archive,
-    load_challenge,
-    noisy_copies,
-    setup,
-)
-from gradbench.run.context import NetworkContext, check_enough, clean_images, network_request
-from gradbench.run.controls import fewer
-from gradbench.run.evaluate import evaluate
+from gradbench.run.challenge_images import ChallengeImages, attack_policy, noisy_copies, setup
+from gradbench.run.context import ImagesWithOutputs, NetworkContext, clean_images, network_request
+from gradbench.run.evaluate import FEWER, evaluate
 from gradbench.run.experiment import Cell, Experiment, build_experiment
-from gradbench.store import Store
+from gradbench.store import Key, Store
 from gradbench.support.progress import step
 
 AT_MOST = "at most; not looked up"
@@ -78,8 +69,8 @@ class PlannedStep:
 
     step: str
     what: str
-    parts: int
-    present: int
+    parts: int = 0
+    present: int = 0
     seconds: float = 0.0
     note: str = ""
 
@@ -93,36 +84,32 @@ def plan(experiment: Experiment, store: Store) -> list[PlannedStep]:
     Raises:
         MissingData: if in-distribution images are not at hand and cannot be downloaded.
     """
+    data = {**experiment.config["data"], "download": False}
+    offline = replace(experiment, config={**experiment.config, "data": data})
     dataset = experiment.dataset
     for role in ("train", "test"):
-        if _would_download(dataset, role, experiment):
-            reason = dataset.ready(role, experiment.data)
+        if reason := _download(dataset, role, experiment, offline):
             note = f"{reason}: what comes after cannot be told before"
-            return [PlannedStep("images", f"{dataset.name} ({role})", 0, 0, note=note)]
-    images = clean_images(experiment, _offline(experiment))
+            return [PlannedStep("images", f"{dataset.name} ({role})", note=note)]
+    images = clean_images(offline)
     lines = [
-        PlannedStep("detector", name, 0, 0, note=f"will not be measured: {reason}")
+        PlannedStep("detector", name, note=f"will not be measured: {reason}")
         for name, reason in experiment.refused.items()
     ]
     for seed in experiment.seeds:
-        lines += _NetworkPlan(experiment, images, seed, store).lines()
+        lines += _network_plan(experiment, offline, images, seed, store)
     return lines
 
 
 def forecast(overrides: Sequence[str], dirs: Iterable[Path] = ()) -> tuple[float, list[str]]:
     """Return the seconds of all steps of a run, and what has no estimate or will not be done.
 
-    Args:
-        overrides: settings of `gradbench run`.
-        dirs: folders of the user's own configuration files.
-
     Raises:
-        GradbenchError: for settings that a run would refuse.
+        GradbenchError: for settings of `gradbench run` that a run would refuse.
     """
     experiment = build_experiment(compose(overrides, dirs), dirs)
-    store = Store(Path(experiment.config["store"]).expanduser())
     try:
-        lines = plan(experiment, store)
+        lines = plan(experiment, Store(Path(experiment.settings.store).expanduser()))
     except GradbenchError as reason:  # one damaged set leaves the other runs of a plan as they are
         return 0.0, [f"will not be made: {reason}"]
     notes = [f"{line.what}: {line.note}" for line in lines if line.note and not line.parts]
@@ -132,295 +119,296 @@ def forecast(overrides: Sequence[str], dirs: Iterable[Path] = ()) -> tuple[float
 class _NotInStore(Exception):
     """A product that a run would make."""
 
+    def __init__(self, step_name: str = ""):
+        super().__init__(step_name)
+        self.step = step_name
+
 
 class _ReadOnlyStore(Store):
-    """A store in which nothing is made, so that evaluating a case tells whether all is there."""
+    """A store in which nothing is made."""
 
-    def make(self, key, build):
+    def make(self, key: Key, build):
         """Return a product that is there."""
         product = self.get(key)
         if product is None:
-            raise _NotInStore
+            raise _NotInStore(key.step)
         return product
 
     def lock(self, name: str, what: str):
         """Refuse: outputs of f are computed under a lock, and none shall be."""
-        raise _NotInStore
+        raise _NotInStore("outputs")
 
 
-class _NetworkPlan:
-    """The plan of one network: the network itself if it is there, one like it otherwise."""
+class _Unread(OutputValues):
+    """Outputs that a run would read off f; whoever needs their values cannot go on."""
 
-    def __init__(self, experiment: Experiment, images: InDistribution, seed: int, store: Store):
-        self.experiment, self.images, self.seed, self.store = experiment, images, seed, store
-        self.request = network_request(experiment, images, seed)
-        found = find_network(self.request, images.train, store)
-        fresh = found or initial_network(self.request, images.train).to(experiment.device).eval()
-        self.backbone: Backbone = fresh
-        self.trained = found is not None
-        weights = digest(found) if found else ""
-        f = TrainedNetwork(self.backbone, weights, "", seed, {})
-        self.context = NetworkContext(experiment, images, f, seed, _ReadOnlyStore(store.root))
-        self.rate = self._seconds_an_image(images.normal, experiment.reads)
-        self.measurable: dict[Cell, int] = {}
-        """Images of every challenge that will be measured."""
+    def __missing__(self, name: str) -> Tensor:
+        raise _NotInStore("outputs")
 
-    def lines(self) -> list[PlannedStep]:
-        """Return all lines."""
-        return [
-            self._network(),
-            *self._challenges(),
-            *self._clean_images(),
-            *self._perturbed(),
-        ]
+    def select(self, rows) -> OutputValues:
+        return self
 
-    def _network(self) -> PlannedStep:
-        what = f"{self.request.config['name']} seed {self.seed}"
-        if self.trained:
-            note = self.request.config.get("checkpoint") or ""
-            return PlannedStep("network", what, 1, 1, 0.0, note)
-        recipe, train = self.experiment.recipe, self.images.train
-        steps = recipe.epochs * max(len(train) // recipe.batch, 1)
-        network = initial_network(self.request, train)
-        seconds = estimate_seconds(network, train, recipe, steps, Worker(self.experiment.device))
-        return PlannedStep("network", what, 1, 0, seconds, f"{recipe.epochs} epochs")
+    def join(self, other: OutputValues) -> OutputValues:
+        return self
 
-    def _challenges(self) -> Iterator[PlannedStep]:
-        """Yield the lines of the clean images, of every challenge and of its round trips."""
-        clean, copied = self.images.normal, set()
-        yield self._outputs(clean.name, clean.digests, len(clean))
+
+def _network_plan(
+    experiment: Experiment, offline: Experiment, images: InDistribution, seed: int, store: Store
+) -> list[PlannedStep]:
+    """Return the steps of one network: of itself if it is there, of one like it otherwise."""
+    request = network_request(experiment, images, seed)
+    found = find_network(request, images.train, store)
+    network = found or initial_network(request, images.train).to(experiment.device).eval()
+    f = TrainedNetwork(network, digest(found) if found else "", "", seed, {})
+    context = _PlanContext(offline, images, f, seed, _ReadOnlyStore(store.root))
+    what, seconds = f"{request.config['name']} seed {seed}", 0.0
+    note = request.config.get("checkpoint") or ""
+    if found is None:
+        recipe = experiment.recipe
+        note, steps = f"{recipe.epochs} epochs", recipe.epochs * (len(images.train) // recipe.batch)
+        untrained = initial_network(request, images.train)
+        worker = Worker(experiment.device)
+        seconds = estimate_seconds(
+            untrained, images.train, recipe, max(steps, recipe.epochs), worker
+        )
+    line = PlannedStep("network", what, 1, int(found is not None), seconds, note)
+    return [line, *context.plan(experiment)]
+
+
+@dataclass(eq=False)
+class _PlanContext(NetworkContext):
+    """A network whose outputs and challenges are looked up, and listed where they are missing."""
+
+    lines: dict[Hashable, PlannedStep] = field(default_factory=dict, init=False)
+    sizes: dict[Cell, int] = field(default_factory=dict, init=False)
+    """Images of every challenge that will be measured."""
+
+    @property
+    def after(self) -> str:
+        """A note where the network is not trained yet."""
+        return "" if self.f.weights else AFTER
+
+    def plan(self, experiment: Experiment) -> list[PlannedStep]:
+        """Return the steps of all cases."""
+        self.note_outputs(self.images.normal, self.experiment.reads)
         for cell in self.experiment.cells:
-            lines = list(self._challenge(cell))
-            if isinstance(cell.challenge, Derived) and attack_policy(self.experiment, cell)[1]:
-                if cell.challenge.noise not in copied:
-                    copies = noisy_copies(self.experiment, cell, clean, self.backbone)
-                    what = f"{copies.name}, deviation {cell.challenge.noise:g}"
-                    lines += self._made(what, copies, {*self.experiment.reads, "logits"})
-                copied.add(cell.challenge.noise)
-            yield from lines
-        trips = {case.cell for case in cases(self.experiment) if case.role == "round_trip"}
-        if trips:
-            limit = min(self.experiment.config["controls"]["limit"], len(clean))
-            seconds = len(trips) * limit * self.rate
-            yield PlannedStep(
-                "outputs", f"{len(trips)} round trips", len(trips), 0, seconds, AT_MOST
-            )
+            self._note_challenge(cell, experiment)
+        results: dict[str, list[tuple[Case, bool]]] = {}
+        for case in cases(self.experiment):
+            done = True
+            try:
+                result = evaluate(case, self)
+                if result is None or result.fault:
+                    continue  # nothing is measured
+            except _NotInStore as missing:
+                done = False
+                if missing.step == "round_trip":
+                    size = min(self.experiment.settings.controls.limit, len(self.images.normal))
+                    self._note("outputs", f"round trip of {case.cell.title}", size, note=AT_MOST)
+            results.setdefault(case.method, []).append((case, done))
+        undone = [name for name, of in results.items() if not all(done for _, done in of)]
+        self._note_clean_images([self.experiment.detector(name) for name in undone], undone)
+        return [*self.lines.values(), *self._perturbed(results)]
 
-    def _challenge(self, cell: Cell) -> Iterator[PlannedStep]:
-        experiment, normal = self.experiment, self.images.normal
+    def read_outputs(
+        self, images: ImageSet, names: Iterable[str] | None = None, also: Iterable[str] = ()
+    ) -> ImagesWithOutputs:
+        """Read outputs that are kept, and list those that are not."""
+        reads = set(self.experiment.reads if names is None else names)
+        if self._kept(images.digests, reads) == len(images.digests):
+            self.note_outputs(images, reads)
+            return super().read_outputs(images, names)
+        self.note_outputs(images, reads.union(also))
+        return ImagesWithOutputs(images, _Unread())
+
+    def note_outputs(self, images: ImageSet, reads: Iterable[str]) -> None:
+        """List the outputs of images."""
+        of_cell = images.name in [cell.title for cell in self.experiment.cells]
+        title = images.name if of_cell else f"{images.name} {images.split}".strip()
+        if images.split == self.images.hold_out.split != self.images.normal.split:
+            title = self.images.provenance.hold_out_name
+        present = self._kept(images.digests, reads)
+        self._note("outputs", title, len(images), present, reads, images.digests)
+
+    def _kept(self, digests: Iterable[str | None], reads: Iterable[str]) -> int:
+        """Return how many shards have all their outputs in the store."""
+        outputs, weights = self.outputs_of(reads), self.f.weights
+        return sum(
+            one is not None and all(self.store.has(shard_key(o, weights, one)) for o in outputs)
+            for one in digests
+        )
+
+    def _note(
+        self,
+        kind: str,
+        title: str,
+        size: int,
+        present: int = 0,
+        reads: Iterable[str] = (),
+        key: Iterable[str] = (),
+        note: str = "",
+    ) -> None:
+        """List a step of so many images, of which some shards are there; equal ones once."""
+        parts = len(shards(size))
+        missing = size * (parts - present) / max(parts, 1)
+        rate = self._rate(tuple(sorted(reads or self.experiment.reads))) if missing else 0.0
+        what = f"{title}, {size} images"
+        line = PlannedStep(kind, what, parts, present, missing * rate, self.after or note)
+        place = (kind, *key) if key else (kind, title)
+        if place not in self.lines or self.lines[place].seconds < line.seconds:
+            self.lines[place] = line
+
+    def _note_challenge(self, cell: Cell, experiment: Experiment) -> None:
+        """List the images of a challenge and their outputs, or why it will not be measured."""
+        challenge, size = cell.challenge, len(self.images.normal)
         try:
-            archive = archive_for(experiment, cell)
-            if archive is not None:
-                images = from_archive(experiment, cell, archive, self.images, self.store)
-            elif isinstance(cell.challenge, Derived):
-                self.measurable[cell] = len(normal)
-                yield from self._derived(cell)
-                return
-            else:
-                if isinstance(cell.challenge, OtherSet):
-                    dataset = experiment.other_dataset(cell.challenge)
-                    if _would_download(dataset, "challenge", experiment):
-                        note = dataset.ready("challenge", experiment.data)
-                        yield PlannedStep("outputs", cell.title, 0, 0, note=note)
-                        return
-                images = load_challenge(experiment, cell, normal, _offline(experiment)).images
-            check_enough(experiment, normal.groups, images.groups)
-            digests = images.digests  # which decodes files
+            if isinstance(challenge, OtherSet):
+                dataset = self.experiment.other_dataset(challenge)
+                if reason := _download(dataset, "challenge", experiment, self.experiment):
+                    self.lines[cell] = PlannedStep("outputs", cell.title, note=reason)
+                    self.known["missing", cell] = MissingData(reason)
+                    return
+            if isinstance(challenge, Derived) and attack_policy(self.experiment, cell)[1]:
+                with contextlib.suppress(_NotInStore):
+                    self._noisy_copies(cell)
+            size = len(self.sides(cell).abnormal.images)
+        except _NotInStore:
+            pass
         except (MissingData, Faulty) as reason:
             note = f"will not be measured: {reason}"
-            yield PlannedStep("outputs", cell.title, 0, 0, note=note)
+            self.lines[cell] = PlannedStep("outputs", cell.title, note=note)
             return
-        self.measurable[cell] = len(images)
-        yield self._outputs(cell.title, digests, len(images))
+        self.sizes[cell] = size
 
-    def _derived(self, cell: Cell) -> Iterator[PlannedStep]:
-        if cell.challenge.uses_network and not self.trained:
-            clean, passes = self.images.normal, getattr(cell.challenge, "passes", 1)
-            count, seconds = len(shards(len(clean))), len(clean) * self.rate
-            most = getattr(cell.challenge, "leaves_early", False)
-            note = f"at most, {AFTER}" if most else AFTER
-            yield PlannedStep("challenge", cell.title, count, 0, passes * seconds, note)
-            yield PlannedStep("outputs", cell.title, count, 0, seconds, AFTER)
-            return
-        made = setup(self.experiment, cell, self.context.f)
-        yield from self._made(cell.title, made, self.experiment.reads)
+    def _challenge_images(self, cell: Cell) -> ChallengeImages:
+        if isinstance(cell.challenge, Derived) and cell in self.experiment.cells:
+            self._look_up(setup(self.experiment, cell, self.f), self.experiment.reads)
+        return super()._challenge_images(cell)
 
-    def _made(self, what: str, made: ChallengeSetup, names: Iterable[str]) -> Iterator[PlannedStep]:
-        """Yield the lines of images that are made from the clean ones, and of their outputs."""
+    def _noisy_copies(self, cell: Cell) -> ImagesWithOutputs:
+        made = noisy_copies(self.experiment, cell, self.images.normal, self.f.backbone)
+        self._look_up(made, sorted({*self.experiment.reads, "logits"}))
+        return super()._noisy_copies(cell)
+
+    def _look_up(self, made: ChallengeSetup, reads: Sequence[str]) -> None:
+        """List the images that are made from the clean ones; where some are missing, their outputs.
+
+        Raises:
+            _NotInStore: if some are missing.
+        """
         clean = self.images.normal
-        products = [self.store.get(key) for key in made.keys(clean)]
+        keys = made.keys(clean)
+        place = ("challenge", *(key.digest for key in keys))
+        if place in self.lines and self.lines[place].present < len(keys):
+            raise _NotInStore("challenge")  # listed for another case
+        products = [self.store.get(key) for key in keys]
         count, present = len(products), sum(p is not None for p in products)
-        missing, note = (count - present) * len(clean) / count, ""
-        rate = self.rate * getattr(made.challenge, "passes", 1 if made.network else 0.01)
-        if missing and getattr(made.challenge, "leaves_early", False):
-            few = min(TRIED, len(clean), BATCH, int(PATIENCE / max(rate, 1e-9)))
-            if few:
-                some = np.unique(np.linspace(0, len(clean) - 1, few).astype(int))
-                with step(f"trying {made.name} on {len(some)} images"):
-                    rate = _timed(lambda: made.make(clean, some), self.backbone.device) / len(some)
-            note = f"from {few} images" if few else "at most"
-        yield PlannedStep("challenge", what, count, present, missing * rate, note)
-        digests = [p.about["digest"] if p else None for p in products]
-        yield self._outputs(what, digests, len(clean), names)
+        seconds, note = 0.0, self.after if made.challenge.uses_network else ""
+        if present < count:
+            rate = self._rate(tuple(self.experiment.reads))
+            rate *= getattr(made.challenge, "passes", 1 if made.network else 0.01)
+            if getattr(made.challenge, "leaves_early", False):
+                note = f"at most, {AFTER}" if note else "at most"
+                few = min(TRIED, len(clean), BATCH, int(PATIENCE / max(rate, 1e-9)))
+                if few and not self.after:
+                    rate, note = self._tried(made, few), f"from {few} images"
+            seconds = rate * len(clean) * (count - present) / count
+        what = f"{made.name}, {len(clean)} images"
+        self.lines[place] = PlannedStep("challenge", what, count, present, seconds, note)
+        if present < count:
+            kept = self._kept([p and p.about["digest"] for p in products], reads)
+            self._note("outputs", made.name, len(clean), kept, reads, place)
+            raise _NotInStore("challenge")
 
-    def _outputs(
-        self,
-        what: str,
-        digests: Sequence[str | None],
-        size: int,
-        names: Iterable[str] | None = None,
-        rate: float | None = None,
-    ) -> PlannedStep:
-        """Return the line of the outputs of f for images; a digest is None before they are made."""
-        outputs = self.context.outputs_of(self.experiment.reads if names is None else names)
-        weights = self.context.f.weights
-        present = sum(
-            self.trained
-            and digest is not None
-            and all(self.store.has(shard_key(one, weights, digest)) for one in outputs)
-            for digest in digests
-        )
-        rate = self.rate if rate is None else rate
-        seconds = (len(digests) - present) * size / len(digests) * rate
-        note = "" if self.trained else AFTER
-        return PlannedStep("outputs", what, len(digests), present, seconds, note)
+    def _tried(self, made: ChallengeSetup, few: int) -> float:
+        """Return the seconds of an image by trying the challenge on a few of them."""
+        clean = self.images.normal
+        rows = np.unique(np.linspace(0, len(clean) - 1, few).astype(int))
+        with step(f"trying {made.name} on {len(rows)} images"):
+            return _timed(lambda: made.make(clean, rows), self.f.backbone.device) / len(rows)
 
-    def _clean_images(self) -> Iterator[PlannedStep]:
-        """Yield the lines of images that are read and never measured."""
-        experiment, images = self.experiment, self.images
-        detectors = {name: experiment.detector(name) for name in experiment.detectors}
-        roles = {case.role for case in cases(experiment)}
-        held, known = images.hold_out, images.provenance
-        remembered = "memorisation" in roles and len(held) and known.unseen
-        limit = experiment.config["controls"]["limit"]
-        for what, part, reads in (
-            ("training images", images.train, "bank_reads"),
-            (known.hold_out_name, held, "hold_out_reads"),
-        ):
-            names = {n for d in detectors.values() for n in getattr(d, reads)} - {*BANK_EXTRAS}
-            if names and len(part):
-                rate = self._seconds_an_image(part, sorted(names))
-                yield self._outputs(what, part.digests, len(part), names, rate)
-            if remembered:
-                some = stratified_subset(part, limit)
-                yield self._outputs(f"{what}, for the memorisation", some.digests, len(some))
-        if "threshold" in roles:
-            some = stratified_subset(held, experiment.config["model"]["hold_out"])
-            shared = remembered and len(some) == len(stratified_subset(held, limit))
-            if len(some) and not shared:
-                what = f"{known.hold_out_name}, for the thresholds"
-                yield self._outputs(what, some.digests, len(some))
-        for name, detector in detectors.items():
-            own = experiment.own_cells(name)
-            if own:
-                part = stratified_subset(held, detector.synthetic_images)
-                seconds = len(part) * (1 + len(own)) * self.rate
-                what = f"challenges of {name}"
-                yield PlannedStep("outputs", what, len(own), 0, seconds, AT_MOST)
+    def _note_clean_images(self, detectors: Sequence[Detector], names: Sequence[str]) -> None:
+        """List the outputs of images that detectors are fitted on and that are never measured."""
+        images = self.images
+        for part, kind in ((images.train, "bank_reads"), (images.hold_out, "hold_out_reads")):
+            reads = {read for one in detectors for read in getattr(one, kind)} - {*BANK_EXTRAS}
+            if reads and len(part):
+                self.note_outputs(part, reads)
+        for name, detector in zip(names, detectors):
+            if own := self.experiment.own_cells(name):
+                size = min(detector.synthetic_images, len(images.hold_out))
+                size *= 1 + len(own)
+                self._note("outputs", f"challenges of {name}", size, note=AT_MOST)
 
-    def _perturbed(self) -> Iterator[PlannedStep]:
+    def _perturbed(self, results: Mapping[str, list[tuple[Case, bool]]]) -> Iterator[PlannedStep]:
         """Yield a line for every detector that perturbs images: one part for each of its cases."""
-        own: dict[str, list[Case]] = {}
-        for case in cases(self.experiment):
-            if case.method in self.experiment.detectors:
-                own.setdefault(case.method, []).append(case)
-        for name, of_method in own.items():
+        for name, of_method in results.items():
             detector = self.experiment.detector(name)
-            passes = self._planned_passes(detector)
+            reads = {*detector.reads, *detector.bank_reads}.difference(BANK_EXTRAS)
+            layers = [o.name for o in self.outputs_of(reads) if o.name.startswith("layer_means/")]
+            passes = detector.planned_passes(layers)
             if not passes:
                 continue
-            todo = [(c, size) for c in of_method if (size := self._images_of(c, detector))]
-            done = [self._is_done(case) for case, _ in todo]
             seconds, seen = 0.0, set()
-            for (case, size), present in zip(todo, done):
-                if not present:
-                    seconds += self._seconds_of_case(case, size, passes, seen)
-            learns = detector.learns_from_challenges
-            note = CHOSEN if learns and not all(done) else ""
-            if not self.trained:
-                note = f"at most, {AFTER}"
-            what = f"{name}, {len(todo)} cases"
-            yield PlannedStep("perturbed", what, len(todo), sum(done), seconds, note)
+            for case, done in of_method:
+                seconds += 0.0 if done else self._seconds_of_case(case, passes, seen)
+            done = [is_done for _, is_done in of_method]
+            note = "" if all(done) or not detector.learns_from_challenges else CHOSEN
+            note = f"at most, {AFTER}" if self.after else note
+            what = f"{name}, {len(done)} cases"
+            yield PlannedStep("perturbed", what, len(done), sum(done), seconds, note)
 
-    def _planned_passes(self, detector: Detector) -> Sequence[PlannedPass]:
-        reads = {*detector.reads, *detector.bank_reads}.difference(BANK_EXTRAS)
-        names = [output.name for output in self.context.outputs_of(reads)]
-        return detector.planned_passes([n for n in names if n.startswith("layer_means/")])
-
-    def _images_of(self, case: Case, detector: Detector) -> tuple[int, int]:
-        """Return how many images of the normal and of the abnormal side a case looks at."""
-        images, config = self.images, self.experiment.config
-        clean = len(images.normal)
-        if case.role in ("main", "transfer", "random_split"):
-            size = self.measurable.get(case.cell, 0)
-            return (clean, size) if size else ()
-        if case.role == "round_trip":
-            some = min(config["controls"]["limit"], clean)
-            return (some, some) if case.cell in self.measurable else ()
-        if case.role == "identity":
-            return clean, 0  # both sides are the same images
-        if case.role == "random_labels":
-            return clean // 2, clean - clean // 2
-        if case.role == "memorisation":
-            if not len(images.hold_out) or not images.provenance.unseen:
-                return ()
-            limit = config["controls"]["limit"]
-            return min(limit, len(images.train)), min(limit, len(images.hold_out))
-        some = stratified_subset(images.hold_out, config["model"]["hold_out"])
-        return (len(fewer(some)), 0) if len(some) else ()
-
-    def _is_done(self, case: Case) -> bool:
-        """Tell whether a run would take everything of a case from the store."""
-        if not self.trained:
-            return False
-        try:
-            evaluate(case, self.context)
-        except _NotInStore:
-            return False
-        return True
-
-    def _seconds_of_case(
-        self, case: Case, size: tuple[int, int], passes: Sequence[PlannedPass], seen: set
-    ) -> float:
+    def _seconds_of_case(self, case: Case, passes: Sequence[PlannedPass], seen: set) -> float:
         """Return the seconds of the passes of a case, at most; clean images have each pass once."""
+        images, limit = self.images, self.experiment.settings.controls.limit
+        clean, held = len(images.normal), len(images.hold_out)
+        normal, abnormal = {
+            "identity": (clean, 0),  # both sides are the same images
+            "random_labels": (clean // 2, clean - clean // 2),
+            "round_trip": (min(limit, clean), min(limit, clean)),
+            "memorisation": (min(limit, len(images.train)), min(limit, held)),
+            "threshold": (min(FEWER, held), 0),
+        }.get(case.role, (clean, self.sizes.get(case.cell, 0)))
         seconds = 0.0
         for planned in passes:
             first, more = self._pass_rate(planned.source)
-            count = sum(size)
-            clean = (planned.source, planned.steps, id(planned.what))
-            if not planned.chosen and clean in seen:
-                count -= size[0]
-            seen.add(clean)
+            known = (planned.source, planned.steps, id(planned.what)) in seen
+            count = abnormal + (0 if known and not planned.chosen else normal)
+            seen.add((planned.source, planned.steps, id(planned.what)))
             if planned.most is not None:
-                count = min(count, 2 * planned.most * 5)
+                count = min(count, 2 * planned.most * 5)  # of both sides, in five folds
             seconds += count * (first + (planned.steps - 1) * more)
         return seconds
 
-    @cache  # noqa: B019 - a plan is short-lived
     def _pass_rate(self, source: str) -> tuple[float, float]:
         """Return the seconds of a pass with one step for an image, and those of each further."""
-        images = self.images.normal
-        pixels = to_float(images.images[slice(0, min(PASS, len(images)))])
-        pixels = pixels.to(self.backbone.device)
+        images, f = self.images.normal, self.f.backbone
 
-        def spent(steps: int) -> float:
-            what = PerturbedPass(source, _SquaredLength(), (0.001,) * steps)
-            return seconds_each(
-                lambda count: what(self.backbone, pixels[:count]), len(pixels), pixels.device
-            )
+        def seconds(steps: int) -> float:
+            pixels = to_float(images.images[slice(0, min(PASS, len(images)))]).to(f.device)
+            one = PerturbedPass(source, _SquaredLength(), (0.001,) * steps)
+            return seconds_each(lambda count: one(f, pixels[:count]), len(pixels), f.device)
 
-        with step(f"timing perturbed passes to {source}"):
-            one, two = spent(1), spent(2)
-        return one, max(two - one, 0.0)
+        def rates() -> tuple[float, float]:
+            with step(f"timing perturbed passes to {source}"):
+                one, two = seconds(1), seconds(2)
+            return one, max(two - one, 0.0)
 
-    def _seconds_an_image(self, images: ImageSet, names: Sequence[str]) -> float:
-        outputs = self.context.outputs_of(names)
-        with step(f"timing the outputs of {images.name} {images.split}"):
-            return seconds_each(
-                lambda count: compute_outputs(self.backbone, images, slice(0, count), outputs),
-                min(PASS, len(images)),
-                self.backbone.device,
-            )
+        return self.once(("seconds of a pass", source), rates)
+
+    def _rate(self, reads: tuple[str, ...]) -> float:
+        """Return the seconds in which outputs of an image are read off f."""
+        f, images, outputs = self.f.backbone, self.images.normal, self.outputs_of(reads)
+
+        def seconds() -> float:
+            with step(f"timing the outputs of {images.name} {images.split}"):
+                return seconds_each(
+                    lambda count: compute_outputs(f, images, slice(0, count), outputs),
+                    min(PASS, len(images)),
+                    f.device,
+                )
+
+        return self.once(("seconds of outputs", reads), seconds)
 
 
 @dataclass(frozen=True)
@@ -428,11 +416,9 @@ class _SquaredLength:
     """Half the squared length of an output: a loss as good as any other to be timed."""
 
     def gradient(self, values: Tensor) -> Tensor:
-        """Return the values."""
         return values
 
     def settings(self) -> Mapping[str, Any]:
-        """Return nothing: passes that are timed are not kept."""
         return {}
 
 
@@ -462,11 +448,8 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
     return time.monotonic() - begun
 
 
-def _offline(experiment: Experiment) -> DataSettings:
-    return replace(experiment.data, download=False)
-
-
-def _would_download(dataset: Dataset, role: str, experiment: Experiment) -> bool:
-    """Tell whether a run would download the images of a role."""
-    missing = dataset.ready(role, _offline(experiment))
-    return bool(missing) and missing != dataset.ready(role, experiment.data)
+def _download(dataset: Dataset, role: str, experiment: Experiment, offline: Experiment) -> str:
+    """Return why a run would download the images of a role, empty where it would not."""
+    reason = dataset.ready(role, experiment.data)
+    missing = dataset.ready(role, offline.data)
+    return reason if missing and missing != reason else ""

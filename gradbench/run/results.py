@@ -12,12 +12,13 @@ from safetensors.numpy import load_file
 from scipy.stats import binomtest
 
 from gradbench.backbones.trained_network import TrainedNetwork
+from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import Faulty, GradbenchError, MissingData
-from gradbench.run.attack_outcomes import AttackNumber, attack_numbers, attack_rows
 from gradbench.run.context import ImagesWithOutputs, NetworkContext
 from gradbench.run.experiment import Cell, Experiment
+from gradbench.run.fitting import SCORES
 from gradbench.run.measurement import CaseResult, Threshold
 from gradbench.run.rows import frame, hole, measured_row, row
 from gradbench.statistics.comparison import holm
@@ -41,7 +42,7 @@ class ChallengeFacts:
         cell: the challenge.
         seed: that the experiment names for the network.
         missing: why it cannot be measured, "" where it can.
-        attack: numbers of an attack, none for other challenges.
+        attack: numbers of an attack as columns of rows, none for other challenges.
         images: size, fingerprint and provenance of the abnormal images.
         profile: mean squared norm of each parameter tensor, (d,), where detectors read them.
     """
@@ -49,7 +50,7 @@ class ChallengeFacts:
     cell: Cell
     seed: int
     missing: str = ""
-    attack: Sequence[AttackNumber] = ()
+    attack: Sequence[Mapping[str, Any]] = ()
     images: Mapping[str, Any] = field(default_factory=dict)
     profile: np.ndarray | None = None
 
@@ -65,6 +66,36 @@ def challenge_facts(context: NetworkContext, cell: Cell) -> ChallengeFacts:
         return ChallengeFacts(cell, context.seed, str(reason), attack)
     images = _image_facts(abnormal.images)
     return ChallengeFacts(cell, context.seed, "", attack, images, _profile(abnormal))
+
+
+def attack_numbers(attack: AttackOutcome) -> list[dict[str, Any]]:
+    """Return counts, success in percent, and the size of the perturbations, as columns of rows.
+
+    Sizes are those of all images and of the successful ones, none of the latter without success.
+    """
+    attempted, correct, successful = (
+        int(each.sum()) for each in (np.ones_like(attack.correct), attack.correct, attack.success)
+    )
+    rate = 100 * successful / correct if correct else float("nan")
+    numbers = [
+        ("attempted", attempted, "images", attempted, ""),
+        ("correct", correct, "images", attempted, "classified correctly before"),
+        ("successful", successful, "images", correct, "of those, taken for another class after"),
+        ("attack_success", rate, "percent", correct, "of images classified correctly before"),
+    ]
+    unit = "pixels in [0, 1]"
+    for end, of, rows, count in (
+        ("", "images", slice(None), attempted),
+        ("_successful", "successful images", attack.success, successful),
+    ):
+        if count:
+            l2, linf = attack.l2[rows].mean(), attack.linf[rows].max()
+            numbers.append((f"l2{end}", l2, unit, count, f"mean over {of}"))
+            numbers.append((f"linf{end}", linf, unit, count, f"largest of all {of}"))
+    return [
+        {"metric": metric, "value": float(value), "unit": u, "n_abnormal": count, "note": note}
+        for metric, value, u, count, note in numbers
+    ]
 
 
 def _image_facts(images: ImageSet) -> dict[str, Any]:
@@ -98,6 +129,7 @@ class Results:
         challenges: facts of every challenge and network.
         cases: results of all cases that could be evaluated.
         clean_profiles: profile of the normal images by seed.
+        faults: the last fault of a detector that was left out somewhere, by its name in rows.
         rows: tidy rows derived from all of it, once the run is finished.
     """
 
@@ -108,6 +140,7 @@ class Results:
     challenges: list[ChallengeFacts] = field(default_factory=list)
     cases: list[CaseResult] = field(default_factory=list)
     clean_profiles: dict[int, np.ndarray | None] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add_network(self, context: NetworkContext, labelled: bool = True) -> None:
@@ -123,15 +156,6 @@ class Results:
         images = self.images
         return images.provenance.describe_hold_out(images.hold_out, images.test)
 
-    def case_rows(self) -> list[dict[str, Any]]:
-        """Return the rows of networks, challenges and cases, see `rows`."""
-        found = [
-            *self._network_rows(),
-            *self._challenge_rows(),
-            *(one for result in self.cases for one in self._case_rows(result)),
-        ]
-        return list({tuple(one.items()): one for one in found}.values())  # shared faults once
-
     def frame(self) -> pandas.DataFrame:
         """Return the rows as a table in their own order."""
         return frame(self.rows)
@@ -142,18 +166,16 @@ class Results:
 
         The challenge is empty for a detector that sees none.
         """
-        found = OnDemand()
+        states = OnDemand()
         for result in self.cases:
             case = result.case
-            if result.state is None or case.role not in ("main", "transfer", "threshold"):
-                continue
             learns = self.experiment.detector(case.method).learns_from_challenges
-            if case.role == "threshold" and learns:
-                continue  # of the challenge's own case
+            # a threshold has the state of the challenge's own case
+            roles = ("main", "transfer") if learns else ("main", "threshold")
             key = (result.seed, case.cell.title if learns else "", case.method)
-            if key not in found:
-                found.add(key, result.state)
-        return found
+            if result.state is not None and case.role in roles and key not in states:
+                states.add(key, result.state)
+        return states
 
     @property
     def thresholds(self) -> dict[StateKey, Threshold]:
@@ -167,50 +189,39 @@ class Results:
     @property
     def curves(self) -> dict[int, dict[str, OnDemand]]:
         """Seed -> challenge -> detector -> fold -> (scores of normal, of abnormal images)."""
-        found: dict[int, dict[str, OnDemand]] = {seed: {} for seed in self.networks}
+        curves: dict[int, dict[str, OnDemand]] = {seed: {} for seed in self.networks}
         for result in self.cases:
             if result.case.role == "main" and result.scores is not None:
-                of_cell = found[result.seed].setdefault(result.case.cell.title, OnDemand())
-                of_cell.add(result.case.title, partial(kept_scores, result.scores))
-        return found
+                of_cell = curves[result.seed].setdefault(result.case.cell.title, OnDemand())
+                of_cell.add(result.case.title, partial(_kept_scores, result.scores))
+        return curves
 
     @property
     def profiles(self) -> dict[int, dict[str, np.ndarray]]:
         """By seed and set: mean squared norm of each parameter tensor, (d,)."""
-        found: dict[int, dict[str, np.ndarray]] = {seed: {} for seed in self.networks}
-        for seed, profile in self.clean_profiles.items():
+        name = self.images.normal.name
+        of_clean = [(seed, name, profile) for seed, profile in self.clean_profiles.items()]
+        of_cells = [(f.seed, f.images.get("name"), f.profile) for f in self.challenges]
+        profiles: dict[int, dict[str, np.ndarray]] = {seed: {} for seed in self.networks}
+        for seed, name, profile in of_clean + of_cells:
             if profile is not None:
-                found[seed][self.images.normal.name] = profile
-        for facts in self.challenges:
-            if facts.profile is not None:
-                found[facts.seed][facts.images["name"]] = facts.profile
-        return found
+                profiles[seed][name] = profile
+        return profiles
 
     @property
     def sets(self) -> dict[str, dict[str, Any]]:
         """Size, fingerprint and provenance of every set of images that was measured."""
         clean = self.images
-        found = {"train": _image_facts(clean.train), "hold-out": _image_facts(clean.hold_out)}
-        found[f"{clean.normal.name} {clean.normal.split}"] = _image_facts(clean.normal)
+        sets = {"train": _image_facts(clean.train), "hold-out": _image_facts(clean.hold_out)}
+        sets[f"{clean.normal.name} {clean.normal.split}"] = _image_facts(clean.normal)
         several = len(self.experiment.seeds) > 1
         for facts in self.challenges:
             if facts.images:
-                seed = ""
-                if several and facts.images["name"] != self.experiment.dataset.name:
-                    seed = f", seed {facts.seed}"
-                found[f"{facts.images['title']}{seed}"] = dict(facts.images)
+                own = several and facts.images["name"] != self.experiment.dataset.name
+                seed = f", seed {facts.seed}" if own else ""
+                sets[f"{facts.images['title']}{seed}"] = dict(facts.images)
         hidden = ("title", "name")
-        return {t: {k: v for k, v in one.items() if k not in hidden} for t, one in found.items()}
-
-    @property
-    def faults(self) -> dict[str, str]:
-        """The last fault of a detector that was left out somewhere, by its name in rows."""
-        refused = self.experiment.refused
-        return {
-            result.case.title: result.fault
-            for result in self.cases
-            if result.fault and not result.shared and result.case.method not in refused
-        }
+        return {t: {k: v for k, v in one.items() if k not in hidden} for t, one in sets.items()}
 
     def check_measured(self) -> None:
         """Refuse a run in which faults left no number of any detector.
@@ -218,8 +229,7 @@ class Results:
         Raises:
             GradbenchError: with the faults.
         """
-        measured = any(result.estimates for result in self.cases)
-        if self.faults and not measured:
+        if self.faults and not any(result.estimates for result in self.cases):
             raise GradbenchError("; ".join(dict.fromkeys(self.faults.values())))
 
     def holm(self, result: CaseResult) -> float:
@@ -233,16 +243,16 @@ class Results:
 
     def common(self, seed: int | None) -> dict[str, Any]:
         """Return the columns that all rows of a network share; of all networks for None."""
-        config = self.experiment.config
+        settings, backbone = self.experiment.settings, self.experiment.config["backbone"]
         return {
             "experiment": self.experiment.name,
-            "backbone": config["backbone"]["name"],
-            "width": config["backbone"].get("width"),
+            "backbone": backbone["name"],
+            "width": backbone.get("width"),
             "in_dist": self.experiment.dataset.name,
             "train_seed": None if seed is None else self.networks[seed].seed,
-            "detector_seed": config["detector"]["seed"],
-            "split_seed": config["evaluation"]["seed"],
-            "challenge_seed": config["challenge"]["seed"],
+            "detector_seed": settings.detector.seed,
+            "split_seed": self.experiment.evaluation.seed,
+            "challenge_seed": settings.challenge.seed,
         }
 
     def method_columns(self, name: str) -> dict[str, Any]:
@@ -251,11 +261,17 @@ class Results:
         clean_seen = self.images.provenance.describe_clean_seen(detector.clean_seen)
         return {"supervision": detector.supervision, "clean_seen": clean_seen}
 
+    def case_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of networks, challenges and cases, see `rows`."""
+        rows = [*self._network_rows(), *self._challenge_rows()]
+        for result in self.cases:
+            rows += self._case_rows(result)
+        return list({tuple(one.items()): one for one in rows}.values())  # shared faults once
+
     def _network_rows(self) -> Iterator[dict[str, Any]]:
         test, provenance = self.images.normal, self.images.provenance
         for seed, accuracy in self.accuracy.items():
-            f, right = self.networks[seed], round(accuracy * len(test))
-            interval = binomtest(right, len(test)).proportion_ci()
+            interval = binomtest(round(accuracy * len(test)), len(test)).proportion_ci()
             held = f"hold-out: {self.hold_out}" if provenance.reason else ""
             yield row(
                 **self.common(seed),
@@ -271,18 +287,19 @@ class Results:
                 hi=100 * interval.high,
                 n_normal=len(test),
                 unit="percent",
-                note=join_notes(f"network: {f.origin}", held),
+                note=join_notes(f"network: {self.networks[seed].origin}", held),
             )
 
     def _challenge_rows(self) -> Iterator[dict[str, Any]]:
         for facts in self.challenges:
             cell = facts.cell
-            place = {"challenge": cell.name, "level": cell.level}
-            if facts.attack:
-                yield from attack_rows(facts.attack, {**self.common(facts.seed), **place})
+            place = {**self.common(facts.seed), "challenge": cell.name, "level": cell.level}
             if facts.missing:
-                common = {**self.common(facts.seed), **place, "role": "main"}
-                yield hole(facts.missing, **common, challenge_set=cell.challenge.kind)
+                kind = cell.challenge.kind
+                yield hole(facts.missing, **place, role="main", challenge_set=kind)
+            place |= {"role": "attack", "challenge_set": "adversarial", "source": "generated"}
+            for numbers in facts.attack:
+                yield row(**place, method=cell.name, fold="all", **numbers)
 
     def _case_rows(self, result: CaseResult) -> Iterator[dict[str, Any]]:
         case, cell = result.case, result.case.cell
@@ -296,8 +313,7 @@ class Results:
         }
         if result.fault:
             if case.role not in WITHOUT_ROWS:
-                method = "" if result.shared else case.title
-                yield hole(result.fault, **place, method=method)
+                yield hole(result.fault, **place, method="" if result.shared else case.title)
             return
         common = {
             **place,
@@ -306,38 +322,33 @@ class Results:
             **self.method_columns(case.method),
             "protocol": result.protocol,
         }
-        for estimate in result.estimates:
+        for number, estimate in enumerate(result.estimates):
             tested = {}
-            headline = estimate is result.headline
-            if result.p is not None and headline:
+            if result.p is not None and not number:
                 p_holm = self.holm(result)
                 tested = {"p": result.p, "p_holm": p_holm, "test": "Mann-Whitney over sources"}
-            yield measured_row(
-                estimate,
-                case.role != "memorisation",
+            few_noted = case.role != "memorisation"
+            columns = {**common, **tested, "fold": "all", "note": result.note}
+            yield measured_row(estimate, few_noted, **columns)
+        if not result.estimates or len(result.headline.per_fold) == 1:
+            return  # a single fold is all of them
+        headline = result.headline  # other measures are never compared fold by fold
+        for fold, (value, counts) in enumerate(zip(headline.per_fold, result.fold_counts)):
+            yield row(
                 **common,
-                **tested,
-                fold="all",
-                note=result.note,
+                n_normal=counts[0],
+                n_abnormal=counts[1],
+                fold=fold,
+                metric=headline.metric,
+                side=headline.side,
+                threshold_rule=headline.threshold_rule,
+                value=100 * value,
+                unit="percent",
             )
-            if len(estimate.per_fold) == 1 or not headline:
-                continue  # a single fold is all of them; the others are never compared by fold
-            for fold, (value, counts) in enumerate(zip(estimate.per_fold, result.fold_counts)):
-                yield row(
-                    **common,
-                    n_normal=counts[0],
-                    n_abnormal=counts[1],
-                    fold=fold,
-                    metric=estimate.metric,
-                    side=estimate.side,
-                    threshold_rule=estimate.threshold_rule,
-                    value=100 * value,
-                    unit="percent",
-                )
 
 
-def kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
+def _kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the kept scores of the measured images of every fold, (normal, abnormal)."""
-    kept = load_file(str(product.path("scores.safetensors")))
-    count = len({name.split("/")[0] for name in kept})
-    return [tuple(kept[f"{i}/{side}"] for side in ("normal", "abnormal")) for i in range(count)]
+    arrays = load_file(str(product.path(SCORES)))
+    count = len({name.split("/")[0] for name in arrays})
+    return [(arrays[f"{i}/normal"], arrays[f"{i}/abnormal"]) for i in range(count)]

@@ -34,7 +34,7 @@ from gradbench.run.context import (
     network_request,
 )
 from gradbench.run.evaluate import evaluate
-from gradbench.run.experiment import Experiment
+from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.pass_times import time_passes
 from gradbench.run.results import Results, challenge_facts
 from gradbench.run.summary import all_rows
@@ -70,6 +70,7 @@ def run(experiment: Experiment, store: Store) -> Results:
     with WorkerPool(experiment.devices) if several else contextlib.nullcontext() as pool:
         for seed in experiment.seeds:
             request = network_request(experiment, images, seed)
+            # trained or found before anything else: a run killed later goes on from there
             f = load_or_train(request, images.train, images.test, store, pool, images.hold_out)
             context = NetworkContext(experiment, images, f, seed, store, pool)
             if seed == experiment.seeds[0]:
@@ -89,18 +90,22 @@ def evaluate_network(context: NetworkContext, results: Results) -> None:
     Raises:
         GradbenchError: if the identity control fails.
     """
-    experiment, todo = context.experiment, cases(context.experiment)
-    context = replace(context, faults=identity_control(context))
-    for cell in experiment.cells:
+    experiment = context.experiment
+    context.faults |= identity_control(context)
+    # cases of a challenge come while its images are in memory, then those that need several
+    of_cell: dict[Cell, list[Case]] = {cell: [] for cell in experiment.cells}
+    others = []
+    for case in cases(experiment):
+        own = case.cell in of_cell and case.fitted_on in (None, case.cell)
+        (of_cell[case.cell] if own else others).append(case)
+    for cell, own in of_cell.items():
         with step(f"measuring {cell.title}"):
             facts = challenge_facts(context, cell)
             results.challenges.append(facts)
             if facts.missing:
                 say(f"{cell.title}: not measured: {facts.missing}")
-            own = [c for c in todo if c.cell == cell and c.fitted_on in (None, cell)]
             _evaluate_all(own, context, results)
-            todo = [case for case in todo if case not in own]
-    _evaluate_all(todo, context, results)
+    _evaluate_all(others, context, results)
     for result in results.cases:
         ranked = result.p is not None and result.seed == context.seed
         if ranked and (p_holm := results.holm(result)) < LEVEL:
@@ -123,17 +128,20 @@ def _evaluate_all(todo: Sequence[Case], context: NetworkContext, results: Result
                 result = evaluate(case, context)
                 if result is None:
                     continue
-                if result.fault and not result.shared and case.title not in results.faults:
-                    refused = case.method in context.experiment.refused
-                    if not refused:  # which was said before the first network
-                        say(f"{case.title} is left out on {title}: {result.fault}")
                 results.cases.append(result)
+                # of those refused it was said before the first network
+                if not result.fault or result.shared or case.method in context.experiment.refused:
+                    continue
+                if case.title not in results.faults:
+                    say(f"{case.title} is left out on {title}: {result.fault}")
+                results.faults[case.title] = result.fault
 
 
 def identity_control(context: NetworkContext) -> dict[str, str]:
     """Stop the run unless every derived challenge of strength zero changes nothing.
 
-    Pixels must be equal bit for bit, and so must the outputs of f, computed afresh for both.
+    Pixels must be equal bit for bit, and so must the outputs of f, computed afresh for both: kept
+    outputs are found by their pixels, so they could not differ.
 
     Returns:
         Why challenges from outside are left out, by name: they make no images, or other ones each
@@ -143,7 +151,7 @@ def identity_control(context: NetworkContext) -> dict[str, str]:
         GradbenchError: naming the challenge that changes something.
     """
     experiment, clean = context.experiment, context.images.normal
-    if not experiment.config["controls"]["identity"]:
+    if not experiment.settings.controls.identity:
         return {}
     tried = {cell.name: cell for cell in experiment.cells if isinstance(cell.challenge, Derived)}
     first, faults = clean.select(np.arange(min(TRIED, len(clean)))), {}
@@ -176,11 +184,7 @@ def identity_control(context: NetworkContext) -> dict[str, str]:
 
 
 def check_checkpoints(experiment: Experiment) -> None:
-    """Refuse a checkpoint that is not there, of any seed, before the first network is measured.
-
-    Raises:
-        GradbenchError: naming the file.
-    """
+    """Refuse a checkpoint that is not there, of any seed, before the first network is measured."""
     for seed in experiment.seeds:
         path = experiment.backbone(seed).get("checkpoint")
         if path:
@@ -204,13 +208,13 @@ def check_challenges(experiment: Experiment, images: InDistribution, store: Stor
                 if archive is not None:
                     from_archive(experiment, cell, archive, images, store)
     groups = images.normal.groups
-    experiment.protocol.folds(groups, groups, experiment.config["evaluation"]["seed"])
+    experiment.protocol.folds(groups, groups, experiment.evaluation.seed)
     with step("looking at the other sets"):
         for cell in experiment.cells:
             if isinstance(cell.challenge, Derived):
                 continue
             try:
-                found = load_challenge(experiment, cell, images.normal, experiment.data).images
+                found = load_challenge(experiment, cell, images.normal).images
                 some = np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int)
                 found.images[np.unique(some)]
                 check_enough(experiment, groups, found.groups)

@@ -137,7 +137,7 @@ class _Summary:
         corrected t-test, where a protocol has folds and both methods measure the same images in
         each.
         """
-        confidence = self.experiment.config["evaluation"]["confidence"]
+        confidence = self.experiment.evaluation.confidence
         own = {name: self._interval(place, name, of, confidence) for name, of in whole.items()}
         both = [(whole[a], whole[b]) for a, b in pairs]
         found = compare(both, [(own[a], own[b]) for a, b in pairs], confidence)
@@ -222,7 +222,7 @@ class _Summary:
         kind, challenge, level = place
         numbers = {}
         if samples is not None:
-            lo, hi = samples.interval(self.experiment.config["evaluation"]["confidence"])
+            lo, hi = samples.interval(self.experiment.evaluation.confidence)
             numbers = {"value": 100 * samples.value}
             if lo < hi:
                 numbers |= {"lo": 100 * lo, "hi": 100 * hi}

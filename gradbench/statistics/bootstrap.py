@@ -16,7 +16,7 @@ calibration error from weighted counts of each bin, a correlation from weighted 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,18 @@ from gradbench.statistics.metrics import MEASURES, Measure, SortedScores
 
 _HELD = 2**20
 """Weights held at a time: resamples of a chunk times images."""
+
+Weights = Sequence[tuple[np.ndarray, np.ndarray] | None]
+"""For every fold the weights of its normal (R, n) and abnormal images (R, m); None for ones."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How many resamples are drawn, the confidence of intervals, and the seed of resamples."""
+
+    replicates: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
 
 
 def source_weights(names: np.ndarray, replicates: Sequence[int], seed: int) -> np.ndarray:
@@ -62,12 +74,7 @@ def _exponential(keys: np.ndarray, replicates: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BootstrapSamples:
-    """A number with its value in every fold and in every resample.
-
-    Attributes:
-        per_fold: (F,) fractions.
-        samples: (R,) mean over folds in each resample.
-    """
+    """A number in every fold, (F,), and its mean over folds in every resample, (R,); fractions."""
 
     per_fold: np.ndarray
     samples: np.ndarray
@@ -93,10 +100,8 @@ def combine(
     """Return a weighted sum of numbers measured in the same resamples; their mean by default.
 
     The folds of the sum are those of its parts where all have equally many, otherwise its value.
-
-    Args:
-        parts: each of the same number of resamples with the same seed.
-        shares: weight of each part, for a difference [1, -1].
+    All parts have the same number of resamples with the same seed; the shares of a difference are
+    [1, -1].
     """
     shares = [1 / len(parts)] * len(parts) if shares is None else shares
     samples = sum(share * part.samples for share, part in zip(shares, parts))
@@ -139,18 +144,13 @@ class Sources:
         abnormal: the same for the abnormal images.
 
     Raises:
-        GradbenchError: if there is no fold, or a fold has an empty side.
+        GradbenchError: if a fold has an empty side.
     """
 
     def __init__(self, folds: Sequence[FoldScores]):
-        if not folds:
-            raise GradbenchError("nothing to measure: no fold was given")
         for number, fold in enumerate(folds):
             for side in ("normal", "abnormal"):
-                scores, groups = getattr(fold, side), getattr(fold, f"{side}_groups")
-                if len(scores) != len(groups):
-                    raise ValueError(f"fold {number}: {side} scores and groups differ in number")
-                if not len(scores):
+                if not len(getattr(fold, side)):
                     raise GradbenchError(f"fold {number} has no {side} image to be measured")
         parts = [groups for fold in folds for groups in (fold.normal_groups, fold.abnormal_groups)]
         parts = [np.asarray(groups, dtype=str) for groups in parts]
@@ -158,9 +158,7 @@ class Sources:
         places = np.split(index, np.cumsum([len(groups) for groups in parts])[:-1])
         self.normal, self.abnormal = places[0::2], places[1::2]
 
-    def resample(
-        self, replicates: int, seed: int
-    ) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
+    def resample(self, replicates: int, seed: int) -> Iterator[tuple[slice, Weights]]:
         """Yield the weights that resampled sources give to the images, a chunk at a time.
 
         A source weighs the same wherever it stands, so twins do, in whichever folds they are. The
@@ -168,8 +166,7 @@ class Sources:
         in the same proportion, or AUPR would vary with them.
 
         Yields:
-            The replicates of the chunk, and for each fold the weights of its normal images (R, n)
-            and of its abnormal images (R, m).
+            The replicates of the chunk, and the weights of all folds.
         """
         keys = _keys(self.names, seed)
         images = sum(map(len, self.normal)) + sum(map(len, self.abnormal))
@@ -192,6 +189,28 @@ def both_sides(normal: np.ndarray, abnormal: np.ndarray) -> tuple[np.ndarray, np
     return scores, np.arange(len(scores)) >= len(normal)
 
 
+def bootstrap(
+    sources: Sources,
+    values: Callable[[Weights], Mapping[Measure, Sequence[np.ndarray]]],
+    replicates: int,
+    seed: int,
+) -> dict[Measure, BootstrapSamples]:
+    """Return measures in every fold and every resample.
+
+    Args:
+        sources: of the measured images of all folds.
+        values: of each measure in every fold, (R,) each, under the weights of the folds.
+        replicates: resamples.
+        seed: of the resamples.
+    """
+    per_fold = values([None] * len(sources.normal))
+    samples = {measure: np.empty(replicates) for measure in per_fold}
+    for rows, weights in sources.resample(replicates, seed):
+        for measure, of_folds in values(weights).items():
+            samples[measure][rows] = np.stack(of_folds).mean(axis=0)
+    return {m: BootstrapSamples(np.stack(per_fold[m])[:, 0], samples[m]) for m in samples}
+
+
 def bootstrap_folds(
     folds: Sequence[FoldScores],
     sources: Sources,
@@ -209,22 +228,16 @@ def bootstrap_folds(
     """
     sorted_folds = [SortedScores(*both_sides(fold.normal, fold.abnormal)) for fold in folds]
 
-    def values(weights: Sequence[np.ndarray | None]) -> dict[Measure, np.ndarray]:
+    def values(weights: Weights) -> dict[Measure, list[np.ndarray]]:
         by_measure: dict[Measure, list[np.ndarray]] = {measure: [] for measure in wanted}
-        for number, (scores, weight) in enumerate(zip(sorted_folds, weights)):
-            curve = scores.curve(weight)
+        for number, (scores, sides) in enumerate(zip(sorted_folds, weights)):
+            curve = scores.curve(None if sides is None else np.concatenate(sides, axis=1))
             for measure in wanted:
                 fixed = thresholds.get(measure.threshold_rule)
                 by_measure[measure].append(curve.value(measure, fixed[number] if fixed else None))
-        return {measure: np.stack(parts) for measure, parts in by_measure.items()}
+        return by_measure
 
-    per_fold = values([None] * len(folds))
-    samples = {measure: np.empty(replicates) for measure in wanted}
-    for rows, weights in sources.resample(replicates, seed):
-        chunk = values([np.concatenate(sides, axis=1) for sides in weights])
-        for measure, parts in chunk.items():
-            samples[measure][rows] = parts.mean(axis=0)
-    return {m: BootstrapSamples(per_fold[m][:, 0], samples[m]) for m in wanted}
+    return bootstrap(sources, values, replicates, seed)
 
 
 def bootstrap_auroc(

@@ -9,10 +9,18 @@ from typing import ClassVar
 import numpy as np
 
 from gradbench.data.imageset import ImageSet
-from gradbench.statistics.bootstrap import BootstrapSamples, FoldScores, Sources
+from gradbench.statistics.bootstrap import (
+    BootstrapSamples,
+    EvaluationSettings,
+    FoldScores,
+    Sources,
+    Weights,
+    bootstrap,
+)
 from gradbench.statistics.intervals import MetricEstimate
 from gradbench.statistics.metrics import Measure
 
+SIDES = ("normal", "abnormal")
 Targets = Sequence[tuple[np.ndarray, np.ndarray]]
 """Targets of the measured images of every fold: of the normal side (n, ...), of the abnormal."""
 
@@ -30,7 +38,7 @@ class Task(ABC):
     """
 
     measures: ClassVar[Sequence[Measure]]
-    sides: ClassVar[Sequence[str]] = ("normal", "abnormal")
+    sides: ClassVar[Sequence[str]] = SIDES
 
     @property
     def headline(self) -> Measure:
@@ -57,9 +65,7 @@ class Task(ABC):
         self,
         folds: Sequence[FoldScores],
         targets: Targets,
-        replicates: int = 1000,
-        confidence: float = 0.95,
-        seed: int = 0,
+        settings: EvaluationSettings,
         repeats: int = 1,
     ) -> list[MetricEstimate]:
         """Return every measure with its interval: the mean over folds, bootstrapped over sources.
@@ -67,15 +73,12 @@ class Task(ABC):
         Args:
             folds: predictions and groups of the measured images of every fold.
             targets: of the same images.
-            replicates: resamples.
-            confidence: of the intervals.
-            seed: of the resamples.
+            settings: of the bootstrap.
             repeats: how often the folds measure every image; it counts once.
 
         Raises:
             GradbenchError: if a fold has no image.
         """
-        samples = self._samples(folds, targets, replicates, seed)
         counts = [
             sum(len(getattr(fold, side)) for fold in folds) // repeats
             for side in ("normal", "abnormal")
@@ -83,44 +86,41 @@ class Task(ABC):
         return [
             MetricEstimate(
                 *measure,
-                found.value,
-                *found.interval(confidence),
-                tuple(map(float, found.per_fold)),
+                samples.value,
+                *samples.interval(settings.confidence),
+                tuple(map(float, samples.per_fold)),
                 *counts,
             )
-            for measure, found in samples.items()
+            for measure, samples in self._bootstrap(folds, targets, settings).items()
         ]
 
     def samples(
-        self, folds: Sequence[FoldScores], targets: Targets, replicates: int = 1000, seed: int = 0
+        self,
+        folds: Sequence[FoldScores],
+        targets: Targets,
+        settings: EvaluationSettings,
     ) -> BootstrapSamples:
         """Return the headline in every fold and resample, for comparisons and means."""
-        return self._samples(folds, targets, replicates, seed)[self.headline]
+        return self._bootstrap(folds, targets, settings)[self.headline]
 
-    def _samples(
-        self, folds: Sequence[FoldScores], targets: Targets, replicates: int, seed: int
+    def _bootstrap(
+        self, folds: Sequence[FoldScores], targets: Targets, settings: EvaluationSettings
     ) -> dict[Measure, BootstrapSamples]:
-        parts = [self._measured(fold, target) for fold, target in zip(folds, targets)]
+        wanted = [SIDES.index(side) for side in self.sides]
+        parts = [
+            (
+                np.concatenate([getattr(fold, side) for side in self.sides]),
+                np.concatenate([target[number] for number in wanted]),
+            )
+            for fold, target in zip(folds, targets)
+        ]
 
-        def values(weights: Sequence[np.ndarray | None]) -> dict[Measure, np.ndarray]:
-            found = [self.measure(*part, weight) for part, weight in zip(parts, weights)]
-            return {measure: np.stack([f[measure] for f in found]) for measure in self.measures}
+        def values(weights: Weights) -> dict[Measure, list[np.ndarray]]:
+            by_measure = {measure: [] for measure in self.measures}
+            for part, both in zip(parts, weights):
+                chosen = both and np.concatenate([both[number] for number in wanted], axis=1)
+                for measure, value in self.measure(*part, chosen).items():
+                    by_measure[measure].append(value)
+            return by_measure
 
-        per_fold = values([None] * len(folds))
-        samples = {measure: np.empty(replicates) for measure in self.measures}
-        wanted = [side in self.sides for side in ("normal", "abnormal")]
-        for rows, weights in Sources(folds).resample(replicates, seed):
-            chosen = [[w for w, is_wanted in zip(both, wanted) if is_wanted] for both in weights]
-            for measure, by_fold in values([np.concatenate(w, axis=1) for w in chosen]).items():
-                samples[measure][rows] = by_fold.mean(axis=0)
-        return {m: BootstrapSamples(per_fold[m][:, 0], samples[m]) for m in self.measures}
-
-    def _measured(
-        self, fold: FoldScores, target: tuple[np.ndarray, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return predictions and targets of the images that the task measures."""
-        sides = dict(zip(("normal", "abnormal"), target))
-        return (
-            np.concatenate([getattr(fold, side) for side in self.sides]),
-            np.concatenate([sides[side] for side in self.sides]),
-        )
+        return bootstrap(Sources(folds), values, settings.replicates, settings.seed)

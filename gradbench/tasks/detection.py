@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gradbench.data.imageset import ImageSet
-from gradbench.statistics.bootstrap import BootstrapSamples, FoldScores, bootstrap_auroc
+from gradbench.statistics.bootstrap import (
+    BootstrapSamples,
+    EvaluationSettings,
+    FoldScores,
+    bootstrap_auroc,
+)
 from gradbench.statistics.exact_bounds import check_bounds
 from gradbench.statistics.intervals import MetricEstimate, measure_detection
 from gradbench.statistics.metrics import MEASURES, Measure, SortedScores
@@ -39,9 +44,7 @@ class Detection(Task):
         self,
         folds: Sequence[FoldScores],
         targets: Targets,
-        replicates: int = 1000,
-        confidence: float = 0.95,
-        seed: int = 0,
+        settings: EvaluationSettings,
         repeats: int = 1,
     ) -> list[MetricEstimate]:
         """Return every measure, thresholds from *choose* and exact bounds included, see `Task`.
@@ -50,18 +53,24 @@ class Detection(Task):
             GradbenchError: if a fold has no image, or measures of the same images contradict each
                 other (methods.md, a.9).
         """
-        found = measure_detection(folds, replicates, confidence, seed, repeats)
-        by_measure = {Measure(e.metric, e.side, e.threshold_rule): e for e in found}
+        estimates = measure_detection(
+            folds, settings.replicates, settings.confidence, settings.seed, repeats
+        )
+        by_measure = {Measure(e.metric, e.side, e.threshold_rule): e for e in estimates}
         auroc = by_measure[self.headline]
         best = by_measure[Measure("detection_accuracy", "", "best")]
         smallest = min(auroc.n_normal, auroc.n_abnormal)
         for side in ("normal", "abnormal"):
             fpr95 = by_measure[Measure("fpr95", side)].value
             check_bounds(auroc.value, best.value, smallest, fpr95)
-        return found
+        return estimates
 
     def samples(
-        self, folds: Sequence[FoldScores], targets: Targets, replicates: int = 1000, seed: int = 0
+        self,
+        folds: Sequence[FoldScores],
+        targets: Targets,
+        settings: EvaluationSettings,
     ) -> BootstrapSamples:
         """Return AUROC in every fold and resample, see `Task`."""
-        return bootstrap_auroc(folds, replicates, seed)
+        # the other measures would be computed in every resample for nothing
+        return bootstrap_auroc(folds, settings.replicates, settings.seed)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import gradbench as package
 from gradbench.errors import GradbenchError
 from gradbench.predict.pictures import batches
-from gradbench.run.controls import FEWER, keeping
+from gradbench.run.evaluate import FEWER, keeping
 from gradbench.run.experiment import instantiate
 from gradbench.run.fitting import image_scores, score
 

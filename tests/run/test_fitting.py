@@ -15,7 +15,7 @@ from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.protocols.base import Grouped
-from gradbench.run import controls
+from gradbench.run import evaluate as roles
 from gradbench.run.cases import MEMORISATION, Case
 from gradbench.run.context import NetworkContext
 from gradbench.run.evaluate import evaluate
@@ -244,7 +244,7 @@ def test_memorisation_of_a_score_that_knows_the_training_images_and_of_others(tr
     bank = trial.read_outputs(trial.images.hold_out, ["logits"]).outputs["logits"]
     svhn = Cell("svhn", Identity())
     first = CaseResult(Case("main", svhn, "supervised"), 0, state=lambda: {"bank": bank})
-    monkeypatch.setattr(controls, "_first_fit", lambda *_: first)
+    monkeypatch.setattr(roles, "_first_fit", lambda *_: first)
     found = {}
     for name in trial.experiment.detectors:
         found[name] = result = evaluate(Case("memorisation", MEMORISATION, name), trial)
@@ -254,6 +254,6 @@ def test_memorisation_of_a_score_that_knows_the_training_images_and_of_others(tr
     assert "fitted on svhn" in found["supervised"].note
     assert "fitted on these training images" in found["knows"].note
     assert "fitted on these hold-out images" in found["oneclass"].note
-    monkeypatch.setattr(controls, "_first_fit", lambda *_: None)
-    trial.evaluated.clear()
+    monkeypatch.setattr(roles, "_first_fit", lambda *_: None)
+    trial.known.clear()
     assert evaluate(Case("memorisation", MEMORISATION, "supervised"), trial) is None

@@ -16,10 +16,10 @@ from gradbench.challenges.attacks.projected import FGSM
 from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, join
 from gradbench.outputs.extract import OutputValues
-from gradbench.run.attack_outcomes import attack_numbers
 from gradbench.run.challenge_images import attack_policy
 from gradbench.run.context import ImagesWithOutputs
 from gradbench.run.experiment import Cell
+from gradbench.run.results import attack_numbers
 
 WORDS = (*TINY, "detectors=[msp,gradient_logistic]", "controls.random_split=true")
 ATTACKS = """challenges=[
@@ -162,10 +162,9 @@ def test_bad_settings_of_the_run_are_refused(tmp_path, word, text):
     ],
 )
 def test_what_is_kept_is_said_by_the_run_or_else_by_the_attack(keep, noisy, expected):
-    config = {"challenge": {"keep": keep, "noisy_negatives": noisy}}
-    trial = SimpleNamespace(experiment=SimpleNamespace(config=config))
+    settings = SimpleNamespace(challenge=SimpleNamespace(keep=keep, noisy_negatives=noisy))
     cell = Cell("fgsm", FGSM(keep="successful", noisy_negatives=True))
-    assert attack_policy(trial.experiment, cell) == expected
+    assert attack_policy(SimpleNamespace(settings=settings), cell) == expected
 
 
 def test_a_network_of_one_class_is_refused_before_it_is_trained(tmp_path):
@@ -204,10 +203,10 @@ def test_joined_outputs_stay_in_line():
 def test_an_attack_that_never_succeeds_has_no_size_of_successful_images():
     nothing = np.zeros(10, bool)
     attack = AttackOutcome(np.ones(10, bool), nothing, np.full(10, 0.5), np.full(10, 0.1))
-    found = {deed.metric: deed.value for deed in attack_numbers(attack)}
+    found = {one["metric"]: one["value"] for one in attack_numbers(attack)}
     assert found["successful"] == found["attack_success"] == 0
     assert found["correct"] == 10
     assert found["l2"] == 0.5
     assert "l2_successful" not in found
     none_right = attack_numbers(replace(attack, correct=nothing))
-    assert np.isnan(next(deed.value for deed in none_right if deed.metric == "attack_success"))
+    assert np.isnan(next(r["value"] for r in none_right if r["metric"] == "attack_success"))

@@ -11,7 +11,7 @@ from gradbench.run.experiment import Cell
 from gradbench.run.measurement import CaseResult
 from gradbench.run.rows import mean_of
 from gradbench.run.summary import _Summary
-from gradbench.statistics.bootstrap import BootstrapSamples, combine
+from gradbench.statistics.bootstrap import BootstrapSamples, EvaluationSettings, combine
 from gradbench.statistics.comparison import corrected_t_p, normal_p
 from gradbench.statistics.intervals import MetricEstimate
 from gradbench.tasks.detection import Detection
@@ -40,7 +40,7 @@ def summary(folds: dict, ratio: float | None = RATIO):
                                     samples=drawn(i), fold_digest=digest))  # fmt: skip
     experiment = SimpleNamespace(
         protocol=SimpleNamespace(ratio=ratio),
-        config={"evaluation": {"confidence": 0.95}},
+        evaluation=EvaluationSettings(),
         task=Detection(),
     )
     return _Summary(SimpleNamespace(cases=cases, experiment=experiment), [])
