@@ -13,19 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gradbench.backbones.checkpoint_files import (
-    SAVE_STATE,
-    is_safetensors,
-    read_torch_file,
-    unreadable_reason,
-)
-from gradbench.backbones.checkpoint_weights import (
-    Candidate,
-    TensorNames,
-    convert_tensors,
-    find_candidates,
-)
-from gradbench.backbones.shared_tensors import first_names, unique_state, unshare_expanded_buffers
+from gradbench.backbones.checkpoint_files import read_torch_file
+from gradbench.backbones.checkpoint_weights import Candidate, TensorNames, find_candidates
+from gradbench.backbones.shared_tensors import unique_state
 from gradbench.errors import GradbenchError, printable
 from gradbench.support.progress import say
 from gradbench.support.tensors import save_tensors
@@ -42,11 +32,7 @@ def save_checkpoint(path: Path, network: nn.Module, about: Mapping[str, Any], dt
 
 
 def existing_checkpoint(path: str | Path) -> Path:
-    """Return the path of a checkpoint.
-
-    Raises:
-        GradbenchError: if the file is missing.
-    """
+    """Return the path of a checkpoint; raise a GradbenchError if there is no such file."""
     if not Path(path).is_file():
         folder = " (it is a folder)" if Path(path).is_dir() else ""
         raise GradbenchError(f"backbone.checkpoint={path}: there is no such file{folder}")
@@ -67,39 +53,37 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, Any]]:
         GradbenchError: if the file is missing, damaged, of another kind, or would execute code on
             loading.
     """
-    path = existing_checkpoint(path)
-    cause = None
+    path, head = existing_checkpoint(path), b""
     try:
-        reason = unreadable_reason(path)
-        if not reason and is_safetensors(path):
-            with safe_open(str(path), framework="pt") as stream:
-                about = json.loads((stream.metadata() or {}).get("gradbench", "{}"))
-            if not isinstance(about, dict):
-                raise ValueError("its description is no JSON object")
-            return load_file(str(path)), about
-        if not reason and path.suffix == ".safetensors":
-            reason = "it is a file of torch: rename it to .pt"
-        if not reason:
+        with open(path, "rb") as stream:
+            head = stream.read(24)
+        # safetensors begin with eight bytes of length and a JSON object
+        if path.suffix != ".safetensors" and head[8:9] != b"{":
             return read_torch_file(path), {}
+        with safe_open(str(path), framework="pt") as stream:
+            about = json.loads((stream.metadata() or {}).get("gradbench", "{}"))
+        if not isinstance(about, dict):
+            raise ValueError("its description is no JSON object")
+        return load_file(str(path)), about
     except Exception as fault:  # torch's reader meets foreign bytes with almost any exception
-        cause, reason = fault, _reason(fault)
-    raise GradbenchError(
-        f"backbone.checkpoint={path} cannot be read as safetensors or as a torch file of weights "
-        f"only ({printable(reason)})"
-    ) from cause
+        raise GradbenchError(
+            f"backbone.checkpoint={path} cannot be read as safetensors or as a torch file of "
+            f"weights only ({printable(_reason(fault, head))})"
+        ) from fault
 
 
-def _reason(fault: Exception) -> str:
-    """Return in few words why torch or safetensors could not read a file."""
+def _reason(fault: Exception, head: bytes) -> str:
+    """Return in few words why torch or safetensors could not read a file that begins with this."""
     if isinstance(fault, OSError) and fault.strerror:
         return fault.strerror
-    if not (named := re.search(r"GLOBAL (\S{1,200})", str(fault))):
-        words = " ".join(str(fault).split())[:120] or type(fault).__name__
-        return f"it is damaged, or unlike what torch writes: {words}"
-    return (
-        f"it holds {named[1]}, a Python object that could execute code: where you trust its "
-        f"source, write the weights alone with {SAVE_STATE}"
-    )
+    if named := re.search(r"GLOBAL (\S{1,200})", str(fault)):
+        return (
+            f"it holds {named[1]}, a Python object that could execute code: where you trust its "
+            "source, write the weights alone with torch.save(network.state_dict(), FILE)"
+        )
+    text = " ".join(str(fault).split())
+    text = text.partition("WeightsUnpickler error: ")[2] or text or type(fault).__name__
+    return f"it is damaged, or of another kind: it begins with {head!r}; {text[:120]}"
 
 
 def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
@@ -115,40 +99,30 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
     """
     source = f"backbone.checkpoint={path}"
     content, about = read_checkpoint(path)
-    names = _tensor_names(network)
-    if content == {} and not names.first:
-        return about
-    candidates = find_candidates(content, names) if isinstance(content, (dict, list, tuple)) else []
+    names = TensorNames(network)
+    candidates = []
+    if isinstance(content, dict | list | tuple):
+        candidates = find_candidates(content, names)
     if not candidates:
         held = f"a {type(content).__name__}, not a state dict"
         if isinstance(content, dict):
-            keys = _listed(list(map(str, dict.keys(content)))) or "none"
-            held = f"no tensors by name, but a dict with the keys {keys}"
+            keys = _listed(list(map(str, dict.keys(content)))) or "nothing"
+            held = f"no tensors by name, but a dict of {keys}"
         raise GradbenchError(f"{source} holds {printable(held)}")
     best, *others = candidates
     if not best.complete:
-        raise GradbenchError(_difference(network, source, candidates))
-    equals = [
-        c for c in others if c.complete and c.rank == best.rank and not c.adds_nothing_to(best)
-    ]
-    if equals and best.rank[0]:
-        places = ", ".join(f"'{printable(c.place)}'" for c in (best, *equals))
+        raise GradbenchError(_difference(network, source, best))
+    others = [c for c in others if c.complete and not c.adds_nothing_to(best)]
+    equals = [c.place for c in (best, *others) if c.rank == best.rank]
+    if len(equals) > 1 and best.rank[0]:
         raise GradbenchError(
-            f"{source} holds several sets of weights that fit, under {places}: "
-            "write the one that is meant to a file of its own"
+            f"{source} holds several sets of weights that fit, under "
+            f"{printable(', '.join(map(repr, equals)))}: write the one that is meant to a file of "
+            "its own"
         )
-    own = network.state_dict(keep_vars=True)
-    made = _unsaved_buffers(network)
-    tensors = {name: t for name, t in best.tensors.items() if name in own or name in made}
-    tensors = convert_tensors(tensors, own | made, about, source)
-    for name in tensors.keys() & made.keys():
-        if not torch.equal(tensors.pop(name), made[name].cpu()):
-            raise GradbenchError(
-                f"{source} has another {name} than the configured network makes: "
-                "look at the settings of the backbone"
-            )
-    load_tensors(network, tensors, source)
-    if note := _note(best, others, len(names.first)):
+    tensors = {name: t for name, t in best.tensors.items() if name in names.first}
+    load_tensors(network, _converted(tensors, network, source), source)
+    if note := _note(best, others):
         about = about | {"note": note}
         say(f"{source}: {note}")
     return about
@@ -166,8 +140,7 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
         GradbenchError: if names or shapes differ, tied weights differ in the source, or the network
             refuses them.
     """
-    kind = type(network).__name__
-    names = _tensor_names(network)
+    kind, names = type(network).__name__, TensorNames(network)
     if different := names.missing(tensors) + names.left_over(tensors):
         raise GradbenchError(
             f"{source} is of another network than the configured {kind}: only one of "
@@ -175,15 +148,16 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
         )
     loaded_as: dict[str, str] = {}
     for name, first in names.first.items():
-        if name not in tensors:
-            continue
-        other = loaded_as.setdefault(first, name)
+        other = loaded_as.setdefault(first, name) if name in tensors else name
         if name != other and not torch.equal(tensors[name], tensors[other]):
             raise GradbenchError(
                 f"{source} has other weights in {other} than in {name}, which are one tensor in "
                 f"the configured {kind}"
             )
-    unshare_expanded_buffers(network)
+    for module in network.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:  # numbers of an expanded buffer share memory: none can be set
+                module._buffers[name] = buffer.contiguous()
     try:
         network.load_state_dict(tensors, strict=False)
     except RuntimeError as fault:  # of a class that looks at its state itself
@@ -191,47 +165,77 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
         raise GradbenchError(f"{source} is refused by the network ({reason})") from fault
 
 
-def _tensor_names(network: nn.Module) -> TensorNames:
-    return TensorNames(first_names(network), frozenset(_unsaved_buffers(network)))
+def _converted(tensors: Mapping[str, Tensor], network: nn.Module, source: str) -> dict[str, Tensor]:
+    """Return tensors of a file in the types of the network's own, or refuse them."""
+    state = network.state_dict()
+    for name, tensor in tensors.items():
+        # of these kinds some have no shape, and some no numbers
+        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+            raise GradbenchError(
+                f"{source} holds in {name} no plain numbers (a tensor that is quantised, sparse, "
+                "nested or empty): save the network's ordinary weights"
+            )
+    _check_shapes(tensors, state, source)
+    converted = {}
+    for name, tensor in tensors.items():
+        own, kinds = state[name], [str(t.dtype)[6:] for t in (tensor, state[name])]
+        if tensor.is_complex() != own.is_complex() or (
+            own.is_floating_point() and not tensor.is_floating_point()
+        ):
+            raise GradbenchError(
+                f"{source} holds {kinds[0]} numbers in {name}, the configured network {kinds[1]}: "
+                "weights that were quantised or packed lack the scale to go on"
+            )
+        converted[name] = tensor.detach().reshape(own.shape).to(own.dtype)
+        bad = ~torch.isfinite(converted[name])
+        # a mask of -inf that the network has, too, is fine
+        if bad.any() and not torch.equal(converted[name][bad], own.cpu()[bad]):
+            raise GradbenchError(f"{source} holds NaN or infinity in {name}")
+    return converted
 
 
-def _unsaved_buffers(network: nn.Module) -> dict[str, Tensor]:
-    """Return the buffers that are no part of a network's state, such as tables of positions."""
-    state = network.state_dict().keys()
-    buffers = network.named_buffers(remove_duplicate=False)
-    return {name: buffer for name, buffer in buffers if name not in state}
+def _check_shapes(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    different = [
+        name
+        for name in own
+        if name in tensors
+        and tensors[name].shape != own[name].shape
+        and not (own[name].dim() == 0 and tensors[name].shape == (1,))  # of torch before 0.4
+    ]
+    if not different:
+        return
+    shapes = [(tuple(tensors[name].shape), tuple(own[name].shape)) for name in different]
+    counts = {(theirs[:1], ours[:1]) for theirs, ours in shapes}
+    one_layer = len({name.rpartition(".")[0] for name in different}) == len(counts) == 1
+    theirs, ours = shapes[0]
+    if one_layer and theirs and ours and all(a[1:] == b[1:] for a, b in shapes):
+        # one layer alone, which is the last: the layer after any other one would differ, too
+        raise GradbenchError(f"{source} has {theirs[0]} classes, the data set has {ours[0]}")
+    raise GradbenchError(
+        f"{source}: {different[0]} has shape {theirs}, the configured network {ours}; look at the "
+        "settings of the backbone (backbone.width, backbone.depth) and at the data set's channels"
+    )
 
 
-def _note(taken: Candidate, others: Sequence[Candidate], count: int) -> str:
-    """Return which weights of a file were passed over, empty if none were.
-
-    Args:
-        taken: what was loaded.
-        others: the other sets of tensors in the file.
-        count: of names in the network.
-    """
+def _note(taken: Candidate, others: Sequence[Candidate]) -> str:
+    """Return which weights of a file were passed over for those taken, empty if none were."""
     parts = [f"the weights under '{taken.place}' were taken"] if taken.rank[0] else []
-    others = [c for c in others if 2 * len(c.missing) < count and not c.adds_nothing_to(taken)]
-    if places := dict.fromkeys(c.place for c in others if c.place):
-        parts.append(f"weights under {', '.join(map(repr, places))} were not used")
-    prefixes = tuple(c.prefix for c in others if c.path == taken.path and c.prefix)
-    if beside := [name for name in taken.beside if not name.startswith(prefixes)]:
-        parts.append(f"tensors beside them were not used: {_listed(beside)}")
+    if others:
+        places = ", ".join(repr(c.place) for c in others)
+        parts.append(f"weights under {places} were not used")
+    if taken.beside:
+        parts.append(f"tensors beside them were not used: {_listed(taken.beside)}")
     return printable("; ".join(parts))
 
 
-def _difference(network: nn.Module, source: str, candidates: Sequence[Candidate]) -> str:
+def _difference(network: nn.Module, source: str, nearest: Candidate) -> str:
     """Return a sentence on what the nearest set of tensors in a file lacks and has besides."""
-    nearest = candidates[0]
     differences = [("lacks", nearest.missing), ("has besides", nearest.left_over)]
     text = "; ".join(f"{verb} {_listed(names)}" for verb, names in differences if names)
     under = f" (under '{nearest.place}')" if nearest.place else ""
-    tried = "prefixes such as module. and model. were tried"
-    if len(candidates) > 1:
-        tried += f"; of {len(candidates)} sets of tensors in the file this is the nearest"
     return (
         f"{source} is of another network than the configured {type(network).__name__}: "
-        f"it{printable(under)} {printable(text)} ({tried})"
+        f"it{printable(under)} {printable(text)} (prefixes such as module. and model. were tried)"
     )
 
 

@@ -6,7 +6,6 @@ import copy
 from collections import defaultdict
 from itertools import combinations
 
-import torch
 from torch import Tensor, nn
 
 from gradbench.errors import GradbenchError
@@ -59,48 +58,22 @@ def check_separate(network: nn.Module) -> None:
     Such sharing is lost wherever a network is copied or moved to a device, so what training makes
     of it would depend on that. One parameter with two names is sound.
     """
-    tensors = {id(t): (n, t) for n, t in network.named_buffers()}
-    tensors |= {id(p): (n, p) for n, p in network.named_parameters()}
-    memories = defaultdict(list)
-    for name, tensor in tensors.values():
+    ranges = []
+    for name, tensor in (*network.named_buffers(), *network.named_parameters()):
         if tensor.numel():
-            memories[tensor.untyped_storage().data_ptr()].append((name, tensor))
-            if isinstance(tensor, nn.Parameter) and _is_expanded(tensor):
+            begin = tensor.data_ptr()
+            reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride()))
+            end = begin + (reach + 1) * tensor.element_size()
+            ranges.append((begin, end, name, isinstance(tensor, nn.Parameter)))
+            if ranges[-1][-1] and tensor.numel() > reach + 1:
                 raise GradbenchError(
                     f"the backbone's parameter {name} is an expanded tensor, whose numbers share "
                     "memory, and cannot be trained: make it with contiguous()"
                 )
-    for neighbours in memories.values():
-        for (name, tensor), (other_name, other) in combinations(neighbours, 2):
-            if any(isinstance(t, nn.Parameter) for t in (tensor, other)) and _overlap(
-                tensor, other
-            ):
-                raise GradbenchError(
-                    f"the backbone's {name} and {other_name} share memory and are two tensors, "
-                    "which cannot be trained: assign one parameter or module to both names to tie "
-                    "them, or make one with clone()"
-                )
-
-
-def unshare_expanded_buffers(network: nn.Module) -> None:
-    """Give expanded buffers memory for each of their numbers, so that they can be loaded."""
-    for module in network.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and _is_expanded(buffer):
-                module._buffers[name] = buffer.contiguous()
-
-
-def _is_expanded(tensor: Tensor) -> bool:
-    if tensor.layout != torch.strided:
-        return False
-    return any(stride == 0 and n > 1 for stride, n in zip(tensor.stride(), tensor.shape))
-
-
-def _overlap(first: Tensor, second: Tensor) -> bool:
-    """Tell whether two tensors of one memory have a number in common."""
-    if first.dtype != second.dtype:
-        return True
-    used = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool)
-    views = [(t.shape, t.stride(), t.storage_offset()) for t in (first, second)]
-    used.as_strided(*views[0]).fill_(True)
-    return bool(used.as_strided(*views[1]).any())
+    for (begin, end, name, trained), (low, high, other, other_trained) in combinations(ranges, 2):
+        if begin < high and low < end and (trained or other_trained):
+            raise GradbenchError(
+                f"the backbone's {name} and {other} share memory and are two tensors, which cannot "
+                "be trained: assign one parameter or module to both names to tie them, or make one "
+                "with clone()"
+            )

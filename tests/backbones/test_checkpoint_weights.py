@@ -4,7 +4,6 @@ import argparse
 import gzip
 import io
 import pickle
-import zipfile
 from collections import Counter, OrderedDict
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import nn
 
 from gradbench.backbones.checkpoint import load_checkpoint
 from gradbench.backbones.densenet import DenseNet
-from gradbench.errors import GradbenchError
+from gradbench.errors import GradbenchError, printable
 
 
 def lively() -> dict[str, torch.Tensor]:
@@ -134,10 +133,8 @@ NOT_USED = [
     ({"ema": OTHER, "epoch": 1, "net": under("module.")}, "'ema'"),
     ({"params_ema": OTHER, "params": GOOD}, "'params_ema'"),
     ({"model": GOOD, "ema": {"module": OTHER, "decay": 0.9}}, "'ema.module'"),
-    ({"state_dict": under("model.") | under("ema_model.", OTHER)}, "'state_dict.ema_model.'"),
     ({"student": GOOD, "teacher": OTHER}, "'teacher'"),
     ({"model": GOOD, "net": OTHER}, "'net'"),
-    (under("net.") | under("ema_net.module.", OTHER), "'ema_net.'"),
 ]
 
 
@@ -167,6 +164,9 @@ def test_the_same_weights_twice_are_nothing_to_say(tmp_path):
 def test_tensors_outside_the_prefix_are_said(tmp_path):
     held = {"state_dict": under("model.") | {"loss.weight": torch.ones(3)}}
     assert loaded(tmp_path, held) == "tensors beside them were not used: loss.weight"
+    note = loaded(tmp_path, under("net.") | under("ema_net.module.", OTHER))
+    assert note.startswith("tensors beside them were not used: ema_net.")
+    assert note.endswith("and 4 more")
 
 
 def test_several_unusual_places_are_refused(tmp_path):
@@ -222,35 +222,14 @@ def test_other_precisions_become_the_networks(tmp_path, kind):
         assert torch.equal(tensor, expected)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_sparse_weights_load(tmp_path):
-    for sparse in (GOOD["fc.weight"].to_sparse(), GOOD["fc.weight"].to_sparse_csr()):
-        assert loaded(tmp_path, with_(fc__weight=sparse)) == ""
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_sparse_weights_with_indices_out_of_bounds(tmp_path):
-    entry = torch.tensor([[9], [10**9]]), torch.ones(1)
-    outside = torch.sparse_coo_tensor(*entry, (3, 4), check_invariants=False)
-    torch.save(with_(fc__weight=outside), tmp_path / "f.pt")
-    assert "cannot be read as safetensors or as a torch file" in refused(tmp_path / "f.pt")
-
-
 weight = GOOD["fc.weight"]
 NUMBERS = {
     "int8": (lambda t: (t * 50).to(torch.int8), "holds int8 numbers in"),
-    "packed": (lambda t: t.to(torch.uint8), "holds uint8 numbers in"),
-    "quantised": (
-        lambda t: torch.quantize_per_tensor(t, 0.01, 0, torch.qint8),
-        "quantised numbers (torch.qint8)",
-    ),
-    "meta": (lambda t: t.to("meta"), "a shape without numbers (a meta tensor)"),
+    "quantised": (lambda t: torch.quantize_per_tensor(t, 0.01, 0, torch.qint8), "no plain numbers"),
+    "meta": (lambda t: t.to("meta"), "no plain numbers"),
     "complex": (lambda t: t.to(torch.complex64), "holds complex64 numbers in"),
     "too large": (lambda t: t.double() * 1e300, "NaN or infinity in"),
-    "sparse of another shape": (
-        lambda _: torch.sparse_coo_tensor(size=(10**6, 10**6)),
-        "has shape (1000000, 1000000), the",
-    ),
+    "sparse": (lambda _: torch.sparse_coo_tensor(size=(10**6, 10**6)), "no plain numbers"),
 }
 
 
@@ -283,7 +262,7 @@ def test_a_buffer_that_the_network_makes_itself_may_be_left_over(tmp_path):
     net.register_buffer("index", torch.arange(3), persistent=False)
     assert loaded(tmp_path, with_(index=torch.arange(3)), net) == ""
     torch.save(with_(index=torch.arange(1, 4)), tmp_path / "f.pt")
-    assert "has another index than the configured network makes" in refused(tmp_path / "f.pt", net)
+    assert "has besides index" in refused(tmp_path / "f.pt", net)
 
 
 @pytest.mark.parametrize("ending", ["pt", "bin", "ckpt", "safetensors", "weights"])
@@ -301,14 +280,6 @@ def test_files_of_torch_before_zip_load(tmp_path):
     assert torch.equal(net.fc.weight, GOOD["fc.weight"])
 
 
-def zipped(**members) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name.replace("__", "."), content)
-    return stream.getvalue()
-
-
 def bytes_of(write) -> bytes:
     stream = io.BytesIO()
     write(stream)
@@ -317,50 +288,47 @@ def bytes_of(write) -> bytes:
 
 WHOLE = bytes_of(lambda f: torch.save(GOOD, f))
 FILES = {
-    "empty": (b"", "it is empty"),
-    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
-    "HTML": (b"\n<!DOCTYPE html><html><head></head>", "a page of HTML"),
-    "XML": (b"<?xml version='1.0'?><Error></Error>", "it is XML"),
-    "text": ("Zugang gesperrt: nür für Mitglieder".encode(), "it is text that begins with 'Zugang"),
-    "index": (b'{"metadata": {}, "weight_map": {"a": "1-of-2"}}', "kept in several files"),
-    "TorchScript": (zipped(**{"net/data.pkl": "", "net/constants.pkl": "", "net/code/a.py": ""}),
-                    "TorchScript archive"),
-    "exported": (zipped(archive_format="pt2", **{"models/a": ""}), "program of torch.export"),
-    "ONNX": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "an ONNX network"),
-    "HDF5": (b"\x89HDF\r\n\x1a\n\0\0", "HDF5, as Keras writes"),
-    "Keras": (zipped(config__json="{}", model__weights__h5="x"), "a Keras network"),
-    "numpy": (bytes_of(lambda f: np.save(f, np.ones(2))), "a numpy array"),
-    "npz": (bytes_of(lambda f: np.savez(f, a=np.ones(2))), "an archive of numpy arrays"),
-    "zip": (zipped(model__pth=WHOLE, readme__txt="x"), "a zip archive of model.pth"),
-    "gzip": (gzip.compress(WHOLE), "compressed by gzip"),
-    "pickle": (pickle.dumps({"a": 1}), "a Python pickle that torch.save did not write"),
-    "half": (WHOLE[: len(WHOLE) // 2], "cut short"),
-    "end": (WHOLE[:-20], "cut short"),
-    "half safetensors": ((1000).to_bytes(8, "little") + b'{"a":', "cut short"),
-    "noise": (bytes(range(200, 256)) * 5, "of no known kind"),
-}  # fmt: skip
+    "empty": b"",
+    "LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    "HTML": b"\n<!DOCTYPE html><html><head></head>",
+    "HDF5": b"\x89HDF\r\n\x1a\n\0\0",
+    "npz": bytes_of(lambda f: np.savez(f, a=np.ones(2))),
+    "gzip": gzip.compress(WHOLE),
+    "pickle": pickle.dumps({"a": 1}),
+    "half": WHOLE[: len(WHOLE) // 2],
+    "end": WHOLE[:-20],
+    "half safetensors": (1000).to_bytes(8, "little") + b'{"a":',
+    "noise": bytes(range(200, 256)) * 5,
+}
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
 @pytest.mark.parametrize("kind", FILES)
-def test_files_of_other_kinds_are_named(tmp_path, kind, ending):
-    content, text = FILES[kind]
+def test_of_files_of_other_kinds_the_beginning_is_told(tmp_path, kind, ending):
     path = tmp_path / f"f.{ending}"
-    path.write_bytes(content)
-    assert text in refused(path)
+    path.write_bytes(FILES[kind])
+    text = refused(path)
+    assert "cannot be read as safetensors or as a torch file of weights only" in text
+    assert printable(f"begins with {FILES[kind][:24]!r}") in text
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_program_of_torchscript_is_refused(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "f.pt")
+    assert "TorchScript" in refused(tmp_path / "f.pt")
 
 
 def test_what_is_called_safetensors_never_gets_to_a_reader_of_pickles(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", None)
     (tmp_path / "f.safetensors").write_bytes(WHOLE)
-    assert "a file of torch: rename it to .pt" in refused(tmp_path / "f.safetensors")
+    assert "cannot be read as safetensors" in refused(tmp_path / "f.safetensors")
 
 
 @pytest.mark.parametrize(
     ("held", "text"),
-    [({}, "no tensors by name, but a dict with the keys none"),
-     ({"epoch": 1, "args": argparse.Namespace()}, "a dict with the keys epoch, args"),
-     ({n: t.numpy() for n, t in GOOD.items()}, "keys conv.weight, bn.weight, bn.bias and 5 more"),
+    [({}, "no tensors by name, but a dict of nothing"),
+     ({"epoch": 1, "args": argparse.Namespace()}, "no tensors by name, but a dict of epoch, args"),
+     ({n: t.numpy() for n, t in GOOD.items()}, "of conv.weight, bn.weight, bn.bias and 5 more"),
      (Counter(a=3), "no tensors by name")],
 )  # fmt: skip
 def test_dictionaries_without_tensors(tmp_path, held, text):
@@ -375,7 +343,7 @@ def test_what_is_missing_and_left_over_is_said_of_the_nearest_set(tmp_path):
     text = refused(tmp_path / "f.pt")
     assert "lacks fc.bias; has besides head.a" in text
     assert "under 'model" in text
-    assert "prefixes such as module. and model. were tried; of 2 sets" in text
+    assert "prefixes such as module. and model. were tried" in text
     torch.save({f"a.{i}.weight": weight for i in range(9)}, tmp_path / "f.pt")
     text = refused(tmp_path / "f.pt")
     assert "lacks conv.weight, bn.weight, bn.bias and 4 more" in text

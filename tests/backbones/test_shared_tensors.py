@@ -58,15 +58,6 @@ def expanded_buffer() -> nn.Module:
     return net
 
 
-def interleaved() -> nn.Module:
-    """Return a network with two parameters in one memory that have no number in common."""
-    net = tied()
-    both = torch.randn(3, 12)
-    net[-1].weight = nn.Parameter(both[:, ::2])
-    net[1].register_parameter("other", nn.Parameter(both[:, 1::2]))
-    return net
-
-
 def frozen() -> nn.Module:
     """Return a network with a parameter that is not to be trained."""
     net = tied()
@@ -87,7 +78,6 @@ NETWORKS = {
     "buffer": shared_buffer,
     "transposed": transposed,
     "expanded buffer": expanded_buffer,
-    "interleaved": interleaved,
     "frozen": frozen,
     "weight_norm": lambda: normed(nn.utils.weight_norm),
     "spectral_norm": lambda: normed(nn.utils.spectral_norm),
