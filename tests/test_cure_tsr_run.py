@@ -42,7 +42,7 @@ def test_a_tree_is_measured_and_its_gaps_are_told(tree):
     supervised = {r["level"]: float(r["value"]) for r in found if r["method"] != "msp"}
     assert supervised["5"] > 90
     ran = gradbench("plan", *WORDS[1:], "challenges=[cure_tsr_noise]", "levels=[1,5]", cwd=tree)
-    assert re.search("outputs   cure_tsr_noise 5  +1 of 1 there", ran.out)
+    assert re.search("outputs   cure_tsr_noise 5, 56 images  +1 of 1 there", ran.out)
 
 
 def test_the_papers_names_of_the_eight(tree):

@@ -169,11 +169,13 @@ class Results:
         states = OnDemand()
         for result in self.cases:
             case = result.case
+            if result.state is None:
+                continue
             learns = self.experiment.detector(case.method).learns_from_challenges
             # a threshold has the state of the challenge's own case
             roles = ("main", "transfer") if learns else ("main", "threshold")
             key = (result.seed, case.cell.title if learns else "", case.method)
-            if result.state is not None and case.role in roles and key not in states:
+            if case.role in roles and key not in states:
                 states.add(key, result.state)
         return states
 
