@@ -103,13 +103,13 @@ def find_candidates(content: Any, names: TensorNames) -> list[Candidate]:
             place = ".".join((*path, prefix) if prefix else path)
             if not (prefix and rank[0] and beside):
                 views.append(Candidate(place, rank, inside, missing, left_over, beside))
-        candidates.append(min(views, key=_order))
+        candidates.append(min(views, key=lambda view: (_order(view), len(view.place))))
     return sorted(candidates, key=_order)
 
 
 def _order(candidate: Candidate) -> tuple:
     if candidate.complete:
-        return False, candidate.rank, len(candidate.place)
+        return False, candidate.rank
     return True, len(candidate.missing), len(candidate.left_over)
 
 
