@@ -21,8 +21,8 @@ class Backbone(nn.Module):
 
     Args:
         network: module from normalised images (B, C, H, W) to logits (B, N), see `find_logits`.
-        mean: mean of each channel in [0, 1].
-        std: standard deviation of each channel in [0, 1].
+        mean: of each channel, in [0, 1]; likewise `std`.
+        std: see `mean`.
         classes: names of the labels, in order.
         shape: (C, H, W) of the images that the network was made for.
         config: class path and arguments that the network was built from, where it was.
@@ -71,43 +71,33 @@ class Backbone(nn.Module):
 def find_logits(output: Any, classes: int) -> tuple[str, Tensor]:
     """Return the logits among several outputs of a network, and the name of their entry.
 
-    They are the entry called `logits`, or else the only one of the shape (B, classes).
-
-    Args:
-        output: a tuple, a dictionary or an object of several outputs.
-        classes: the number of classes.
+    They are the entry of a tuple, a dictionary or an object that is called `logits`, or else the
+    only one of the shape (B, classes).
 
     Raises:
         GradbenchError: if there is no such entry, or several.
     """
-    entries = _entries(output)
+    if isinstance(output, Mapping):
+        entries = {str(name): value for name, value in output.items()}
+    elif isinstance(output, tuple | list) and not hasattr(output, "_asdict"):
+        entries = {f"[{place}]": value for place, value in enumerate(output)}
+    else:  # of a named tuple, or the attributes of an object
+        attributes = (
+            output._asdict() if isinstance(output, tuple) else getattr(output, "__dict__", {})
+        )
+        entries = {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
     if isinstance(entries.get("logits"), Tensor):
         return "logits", entries["logits"]
     tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
     fitting = [n for n, value in tensors.items() if value.dim() == 2 and value.shape[1] == classes]
     if len(fitting) == 1:
         return fitting[0], entries[fitting[0]]
-    described = ", ".join(f"{name} {_shape(value)}" for name, value in entries.items())
+    described = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
     raise GradbenchError(
         f"the network gives {type(output).__name__}{f' of {described}' if described else ''}, in "
         f"which the logits (B, {classes}) cannot be identified: let forward return them alone, or "
         "under the name logits"
     )
-
-
-def _entries(output: Any) -> dict[str, Any]:
-    if isinstance(output, Mapping):
-        return {str(name): value for name, value in output.items()}
-    if hasattr(output, "_asdict"):  # a named tuple
-        return output._asdict()
-    if isinstance(output, tuple | list):
-        return {f"[{place}]": value for place, value in enumerate(output)}
-    attributes = getattr(output, "__dict__", {})
-    return {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
-
-
-def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"({type(value).__name__})"
 
 
 def defining_classes(network: nn.Module, target: str | None = None) -> list[Any]:

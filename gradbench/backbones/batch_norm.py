@@ -16,20 +16,13 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
     """
     cuda = device.type == "cuda"
     convert = nn.SyncBatchNorm.convert_sync_batchnorm if cuda else CpuSyncBatchNorm.from_layer
-    _replace(network, convert, {})
-
-
-def _replace(network: nn.Module, convert, converted: dict[nn.Module, nn.Module]) -> None:
-    """Replace the layers below a module; a layer with several names keeps all of them."""
-    for name, child in network._modules.items():
-        if isinstance(child, _BatchNorm) and not isinstance(
-            child, (nn.SyncBatchNorm, CpuSyncBatchNorm)
-        ):
-            if child not in converted:
-                converted[child] = convert(child)
-            network._modules[name] = converted[child]
-        elif child is not None:
-            _replace(child, convert, converted)
+    converted: dict[nn.Module, nn.Module] = {}  # a layer with several names keeps all of them
+    for module in list(network.modules()):
+        for name, child in module._modules.items():
+            if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
+                if child not in converted:
+                    converted[child] = convert(child)
+                module._modules[name] = converted[child]
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -60,20 +53,17 @@ class CpuSyncBatchNorm(_BatchNorm):
         mean = total[:-1] / count
         centred = wide - mean.view(shape)
         variance = all_reduce(centred.square().sum(over)) / count
-        self._update_running(mean.detach(), variance.detach() * count / (count - 1))
+        if self.running_mean is not None:
+            self.num_batches_tracked.add_(1)
+            # without momentum the running statistics are the mean of all batches
+            part = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            unbiased = variance.detach() * count / (count - 1)
+            self.running_mean.lerp_(mean.detach().to(self.running_mean), part)
+            self.running_var.lerp_(unbiased.to(self.running_var), part)
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(values.dtype)
-
-    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics; without momentum they are the mean of all batches."""
-        if self.running_mean is None:
-            return
-        self.num_batches_tracked.add_(1)
-        part = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean), part)
-        self.running_var.lerp_(variance.to(self.running_var), part)
 
     def _check_input_dim(self, values: Tensor) -> None:
         if values.dim() < 2:

@@ -15,10 +15,8 @@ from gradbench.support.code_keys import is_external
 from gradbench.support.external import describe_exception, preserve_process_state
 from gradbench.support.instantiate import check_arguments, import_target, parameters_of
 
-NOT_ARGUMENTS = (
-    *("_target_", "name", "description", "checkpoint", "trained_on", "narrower", "arguments"),
-    "feature_layers",
-)
+NOT_ARGUMENTS = ("_target_", "name", "description", "checkpoint", "trained_on", "narrower")
+NOT_ARGUMENTS += ("arguments", "feature_layers")
 """Fields of a file in `configs/backbone/` that are not arguments of the network."""
 
 
@@ -27,11 +25,6 @@ def network_config(config: Mapping[str, Any], classes: int, channels: int) -> di
 
     A file in `configs/backbone/` may say under `arguments` what its class calls the number of
     classes and of channels (`{classes: num_classes, channels: null}`); null passes none.
-
-    Args:
-        config: content of the file.
-        classes: number of classes of the data.
-        channels: channels of the images.
     """
     names = _argument_names(config)
     counts = {names["classes"]: classes, names["channels"]: channels}
@@ -102,19 +95,14 @@ def _problem_of_state(network: nn.Module) -> str:
     """Return why a network's state could not be kept, empty if it could."""
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(tensor):
-            return (
-                f"{name} has no size before the first pass: name the sizes of its layer instead of "
-                "a lazy one"
-            )
+            return f"{name} has no size before the first pass: name the sizes of its layer"
     for name, tensor in network.state_dict().items():
         if not isinstance(tensor, Tensor):
             kind = f"a {type(tensor).__name__}, no tensor: register it as a buffer"
         elif tensor.is_meta:
             kind = "a tensor without numbers: build it on a device"
-        elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        elif tensor.layout != torch.strided or tensor.is_quantized:
             kind = "a sparse, quantised or nested tensor, which cannot be kept: make it dense"
-        elif tensor.dtype == torch.complex128:
-            kind = "of complex128, which cannot be kept: take complex64"
         else:
             continue
         return f"{name} of its state is {kind}"

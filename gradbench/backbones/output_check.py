@@ -25,12 +25,9 @@ TRIED_IMAGES = 4
 
 
 def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> None:
-    """Pass a few test images through a network, together and alone, and check what it gives.
+    """Pass a few test images through a network in evaluation mode, together and alone.
 
-    Args:
-        backbone: in evaluation mode.
-        test: clean test images.
-        announce: say which of several outputs are taken for the logits.
+    `announce` says which of several outputs are taken for the logits.
 
     Raises:
         GradbenchError: unless it gives one finite logit for each class, which depend on the image
@@ -75,7 +72,11 @@ def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> 
             "the backbone gives logits that are NaN or infinite: look for such values in its "
             "weights, and in dataset.mean and dataset.std"
         )
-    tolerance = _tolerance(together) * together.abs().max()
+    # the relative error that another batch size may bring
+    tolerance = 1e-3 if together.device.type == "cpu" else 1e-2
+    if together.dtype not in (torch.float32, torch.float64):
+        tolerance = 1e-1
+    tolerance *= float(together.abs().max())
     for row, alone in ((0, first), (-1, last)):
         gap = float((alone[0] - together[row]).abs().max())
         if gap > tolerance:
@@ -84,13 +85,6 @@ def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> 
                 f"{gap:.3g}): it draws random numbers, or mixes the images of a batch, as batch "
                 "norm without running statistics does"
             )
-
-
-def _tolerance(logits: Tensor) -> float:
-    """Return the relative error that another batch size may bring."""
-    if logits.dtype not in (torch.float32, torch.float64):
-        return 1e-1
-    return 1e-3 if logits.device.type == "cpu" else 1e-2
 
 
 @contextmanager

@@ -20,16 +20,11 @@ from gradbench.support.typed import check_type
 class Recipe:
     """How f is trained.
 
-    Attributes:
-        epochs: passes over the training images.
-        batch: images in a step.
-        lr: largest learning rate.
-        schedule: `onecycle` (linear rise over the first 30 %, linear fall) or `cosine`.
-        momentum: of Nesterov's method.
-        weight_decay: on every parameter.
-        pad: largest shift of a random crop in pixels, 0 for none.
-        flip: mirror images at random; off for digits and signs.
-        precision: `auto` (bfloat16 autocast where the hardware has it), `bfloat16` or `float32`.
+    `lr` is the largest learning rate, `schedule` `onecycle` (linear rise over the first 30 %,
+    linear fall) or `cosine`, `weight_decay` acts on every parameter, `pad` is the largest shift of
+    a random crop in pixels (0 for none), `flip` mirrors images at random (off for digits and
+    signs), `precision` is `auto` (bfloat16 autocast where the hardware has it), `bfloat16` or
+    `float32`.
     """
 
     epochs: int = 30
@@ -56,9 +51,7 @@ class Recipe:
     def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Return uint8 images (B, C, H, W) as floats in [0, 1], cropped and mirrored at random.
 
-        Args:
-            pixels: the images, on any device.
-            generator: on the CPU, so that the draw does not depend on the device.
+        The generator is on the CPU, so that the draw does not depend on the device.
         """
         pixels = random_crop(pixels, self.pad, generator)
         if self.flip:

@@ -31,10 +31,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained network and what is known of it.
+    """A trained network, in evaluation mode on its device, and what is known of it.
 
     Attributes:
-        backbone: in evaluation mode, on its device.
         weights: digest of structure, weights and normalisation.
         origin: `trained`, or the checkpoint's file name and what of it was passed over.
         seed: of its training, None where that is not known.
@@ -55,13 +54,8 @@ class TrainedNetwork:
 class NetworkRequest:
     """A request for a trained network.
 
-    Attributes:
-        config: content of the file in `configs/backbone/`.
-        recipe: of training.
-        seed: of weights, order and augmentation.
-        mean: of the channels, in [0, 1].
-        std: of the channels, in [0, 1].
-        device: to train and run on.
+    `config` is the content of its file in `configs/backbone/`, `seed` that of weights, order and
+    augmentation, `mean` and `std` are of the channels, in [0, 1].
     """
 
     config: Mapping[str, Any]
@@ -95,8 +89,9 @@ def class_names(images: ImageSet) -> tuple[str, ...]:
 
 def trained_fingerprints(about: Mapping[str, Any]) -> dict[str, str]:
     """Return `TrainedNetwork.trained_on` as far as a checkpoint's description records it."""
-    recorded = about.get("trained_on") if isinstance(about, Mapping) else None
-    recorded = recorded if isinstance(recorded, Mapping) else {}
+    recorded = about.get("trained_on")
+    if not isinstance(recorded, Mapping):  # the file may be anybody's
+        return {}
     names = ("train", "hold_out")
     return {name: recorded[name] for name in names if isinstance(recorded.get(name), str)}
 
@@ -213,12 +208,12 @@ def _train(
     """Train a network, write it into the folder of a product, and return what is noted of it."""
     width, narrow = request.config.get("width"), request.config.get("narrower")
     narrower = f"backbone.width={narrow}" if width and narrow and width > narrow else ""
-    what = (backbone, images, request.recipe, request.seed, scratch)
+    arguments = (backbone, images, request.recipe, request.seed, scratch)
     with network_faults(backbone):
         if pool:
-            history = train_distributed(pool, *what, narrower)
+            history = train_distributed(pool, *arguments, narrower)
         else:
-            history = train(*what, Worker(request.device), narrower)
+            history = train(*arguments, Worker(request.device), narrower)
     about = {
         "recipe": asdict(request.recipe),
         "seed": request.seed,

@@ -43,9 +43,6 @@ from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress, duration, say, step
 from gradbench.support.tensors import save_tensors
 
-TrainingLoss = Callable[[Tensor, Tensor], Tensor]
-"""Mean loss of logits (B, N) for labels (B,)."""
-
 TIMED_STEPS = 5
 """Steps that are timed before the remaining hours are announced."""
 LONGEST_TIMING = 10.0
@@ -62,7 +59,7 @@ def train(
     work: Path,
     worker: Worker,
     narrower: str = "",
-    loss: TrainingLoss = cross_entropy,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> dict:
     """Train a backbone in place and leave it in evaluation mode.
 
@@ -74,7 +71,7 @@ def train(
         work: folder of the checkpoint, written after every epoch; training goes on from there.
         worker: this process with its device, alone or among several that train together.
         narrower: override that names a cheaper network, suggested when a CPU would take long.
-        loss: the training loss.
+        loss: mean loss of logits (B, N) for labels (B,).
 
     Returns:
         History: a dict with a list of `loss`, `accuracy` and `seconds` for each epoch.
@@ -92,12 +89,11 @@ def train(
     if device.type == "cuda":
         pixels, labels = pixels.to(device), labels.to(device)
     done, history = _load_progress(work, optimiser, seed)
-    if done < recipe.epochs:
-        left = (recipe.epochs - done) * steps
+    total = recipe.epochs * steps
+    if left := total - done * steps:
         seconds = estimate_seconds(backbone, images, recipe, left, worker)
         if worker.is_main:
             _announce(seconds, left, worker, narrower)
-    total = recipe.epochs * steps
     with Progress("training", total, "steps", done * steps, worker.is_main) as progress:
         for epoch in range(done, recipe.epochs):
             begun = time.monotonic()
@@ -106,8 +102,7 @@ def train(
             generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
             order = torch.randperm(len(images), generator=generator)
             backbone.train()
-            loss_sum = torch.zeros((), device=device)
-            hit_sum = torch.zeros((), device=device)
+            loss_sum, hit_sum = torch.zeros((), device=device), torch.zeros((), device=device)
             for number in range(steps):
                 rows = order[number * recipe.batch : (number + 1) * recipe.batch].to(pixels.device)
                 batch = recipe.augment(pixels[rows].to(device), generator)
@@ -125,10 +120,9 @@ def train(
                     f"training diverged in epoch {epoch + 1}: the loss is not finite; "
                     f"try a smaller training.lr than {recipe.lr}"
                 )
-            if not worker.is_main:
-                continue
-            save_progress(work, optimiser, seed, epoch + 1, history)
-            if history["seconds"][-1] > 10:
+            if worker.is_main:
+                _save_progress(work, optimiser, seed, epoch + 1, history)
+            if worker.is_main and history["seconds"][-1] > 10:
                 say(
                     f"epoch {epoch + 1} of {recipe.epochs}: loss {history['loss'][-1]:.4f}, "
                     f"training accuracy {100 * history['accuracy'][-1]:.2f} %, "
@@ -153,9 +147,6 @@ def train_distributed(
     The batch, its learning rate and its batch-norm statistics are those of one process, so the
     number of workers is no part of what the network is; a training that was stopped goes on with
     any number of them. The batch holds at least one image for each worker.
-
-    Raises:
-        GradbenchError: if training diverges, or a worker dies or raises.
     """
     images = replace(images, images=images.images[slice(None)])
     arguments = (backbone, images, recipe, seed, work, narrower)
@@ -270,26 +261,22 @@ def _fingerprint(recipe: Recipe, seed: int) -> str:
     return json.dumps([asdict(recipe), seed], sort_keys=True)
 
 
-def save_progress(work: Path, optimiser: _Optimiser, seed: int, epoch: int, history: dict) -> None:
+def _save_progress(work: Path, optimiser: _Optimiser, seed: int, epoch: int, history: dict) -> None:
     """Write weights, momenta and history after an epoch to a file beside, then rename it."""
-    metadata = {
-        "recipe": _fingerprint(optimiser.recipe, seed),
-        "epoch": str(epoch),
-        "history": json.dumps(history),
-    }
+    recipe = _fingerprint(optimiser.recipe, seed)
+    metadata = {"recipe": recipe, "epoch": str(epoch), "history": json.dumps(history)}
     work.mkdir(parents=True, exist_ok=True)
     part = work / "training.part"
     save_tensors(_progress_tensors(optimiser), part, metadata)
     with open(part, "rb") as stream:
-        os.fsync(stream.fileno())
+        os.fsync(stream.fileno())  # a power cut after the rename must not leave a hollow file
     os.replace(part, work / "training.safetensors")
 
 
 def _load_progress(work: Path, optimiser: _Optimiser, seed: int) -> tuple[int, dict]:
-    """Load what `save_progress` wrote last for the same recipe and seed.
+    """Load what `_save_progress` wrote last; return (epochs done, history), (0, empty) if nothing.
 
-    Returns:
-        (epochs done, history); (0, empty lists) where there is nothing to go on from.
+    Another recipe or seed, a damaged file, or a network whose code was changed begin anew.
     """
     nothing = (0, {"loss": [], "accuracy": [], "seconds": []})
     path = work / "training.safetensors"
@@ -301,11 +288,11 @@ def _load_progress(work: Path, optimiser: _Optimiser, seed: int) -> tuple[int, d
         tensors = load_file(str(path))
     except SafetensorError:  # damaged
         return nothing
-    if metadata["recipe"] != _fingerprint(optimiser.recipe, seed):
-        return nothing
     shapes = {name: tensor.shape for name, tensor in _progress_tensors(optimiser).items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-        return nothing  # the network's code was changed since
+    if metadata["recipe"] != _fingerprint(optimiser.recipe, seed) or shapes != {
+        name: tensor.shape for name, tensor in tensors.items()
+    }:
+        return nothing
     prefix = "network."
     state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     load_tensors(optimiser.backbone, state, str(path))

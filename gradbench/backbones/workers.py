@@ -38,11 +38,8 @@ COLLECTIVE_TIMEOUT = timedelta(hours=1)
 class Worker:
     """One of several processes that work together, or a process that works alone.
 
-    Attributes:
-        device: the device that it computes on.
-        rank: its number from 0; rank 0 alone writes, reports progress and returns results.
-        world_size: the number of processes.
-        received: the object that the pool broadcast last, by its name.
+    Rank 0 alone writes, reports progress and returns results; `received` holds the object that the
+    pool broadcast last, by its name.
     """
 
     device: torch.device
@@ -89,9 +86,6 @@ class WorkerPool:
     The processes are started by the first call and wait between calls. The process that started
     them holds the locks of the store and writes its products; of the workers, rank 0 alone writes
     (the checkpoint of training). A worker that dies or raises ends all of them.
-
-    Args:
-        devices: one for each worker; a device may be listed several times.
     """
 
     def __init__(self, devices: Sequence[torch.device]):
@@ -112,10 +106,8 @@ class WorkerPool:
     def call(self, activity: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have every worker call `function(worker, *arguments)`; return what rank 0 returned.
 
-        Args:
-            activity: what is being done, for messages.
-            function: a function of a module.
-            arguments: anything that can be pickled.
+        The function stands in a module, and all arguments can be pickled; `activity` is for
+        messages.
 
         Raises:
             GradbenchError: if a worker dies or raises, or an argument cannot be pickled.
@@ -150,14 +142,13 @@ class WorkerPool:
         for process, pipe in self._workers:
             if at_once:
                 process.kill()
-                continue
-            with suppress(OSError):  # of one that is gone already
-                pipe.send_bytes(pickle.dumps(None))
+            else:
+                with suppress(OSError):  # of one that is gone already
+                    pipe.send_bytes(pickle.dumps(None))
         for process, pipe in self._workers:
             process.join(GRACE)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.kill()
+            process.join()
             pipe.close()
         self._workers, self._broadcast = [], ""
         if self._rendezvous is not None:
@@ -228,12 +219,8 @@ def _receive(worker: Worker, name: str, value: Any) -> None:
 def _serve(pipe: Connection, worker: Worker, threads: int, rendezvous: str) -> None:
     """Carry out the calls that come through a pipe until it is closed; runs in a worker process.
 
-    Args:
-        pipe: brings pickled (function, arguments), None at the end; takes pickled (kind, value) of
-            kind `result`, `sentence` (text of a GradbenchError) or `exception` (of another one).
-        worker: this process.
-        threads: of torch.
-        rendezvous: file by which the workers find each other.
+    The pipe brings pickled (function, arguments), None at the end, and takes pickled (kind, value)
+    of kind `result`, `sentence` (text of a GradbenchError) or `exception` (of another one).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -241,26 +228,19 @@ def _serve(pipe: Connection, worker: Worker, threads: int, rendezvous: str) -> N
     set_exact_arithmetic()
     keep_freed_memory()
     _join(worker, rendezvous)
-    while True:
-        try:
-            call = pickle.loads(pipe.recv_bytes())
-        except EOFError:
-            break
-        if call is None:
-            break
-        pipe.send_bytes(pickle.dumps(_carry_out(worker, *call)))
+    with suppress(EOFError):  # the parent is gone
+        while call := pickle.loads(pipe.recv_bytes()):
+            function, arguments = call
+            try:
+                value = function(worker, *arguments)
+                reply = "result", value if worker.is_main else None
+            except GradbenchError as fault:
+                reply = "sentence", str(fault)
+            except Exception as fault:
+                first_line = (str(fault).strip().splitlines() or [""])[0]
+                reply = "exception", f"{type(fault).__name__}: {first_line}"
+            pipe.send_bytes(pickle.dumps(reply))
     distributed.destroy_process_group()
-
-
-def _carry_out(worker: Worker, function, arguments) -> tuple[str, object]:
-    try:
-        value = function(worker, *arguments)
-    except GradbenchError as fault:
-        return "sentence", str(fault)
-    except Exception as fault:
-        first_line = (str(fault).strip().splitlines() or [""])[0]
-        return "exception", f"{type(fault).__name__}: {first_line}"
-    return "result", value if worker.is_main else None
 
 
 def _join(worker: Worker, rendezvous: str) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from _dummies import images, network
 from _two import CPU, normalised, with_batch_norm, without_batch_norm
+from test_training import Cut, cut_after
 from torch import nn
 
-from gradbench.backbones import training
 from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.batch_norm import CpuSyncBatchNorm
 from gradbench.backbones.recipe import Recipe
@@ -46,17 +46,12 @@ def test_two_processes_train_the_network_of_one(pool, tmp_path, build):
 
 
 def test_two_processes_go_on_where_one_was_stopped(pool, tmp_path, monkeypatch):
-    save_progress = training.save_progress
-
-    def kept_once(*what):
-        save_progress(*what)
-        raise KeyboardInterrupt
-
     undisturbed, stopped, resumed = network(), network(), network()
     train(undisturbed, images(66), RECIPE, 0, tmp_path / "whole", Worker(CPU))
-    monkeypatch.setattr(training, "save_progress", kept_once)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped, images(66), RECIPE, 0, tmp_path / "work", Worker(CPU))
+    with monkeypatch.context() as patch:
+        cut_after(patch, 5)  # of 4 steps an epoch
+        with pytest.raises(Cut):
+            train(stopped, images(66), RECIPE, 0, tmp_path / "work", Worker(CPU))
     done = (tmp_path / "work" / "training.safetensors").read_bytes()
     history = train_distributed(pool, resumed, images(66), RECIPE, 0, tmp_path / "work")
     assert len(history["loss"]) == 2

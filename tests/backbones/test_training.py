@@ -258,29 +258,12 @@ def test_timing_leaves_the_network_as_it_was():
     assert all(p.grad is None for p in backbone.parameters())
 
 
-@pytest.mark.parametrize(("an_image", "asked"), [(0.01, [8, 8, *[16] * 5]), (1.0, [8, 8])])
-def test_a_slow_network_is_timed_on_a_few_images(monkeypatch, an_image, asked):
-    now, batches = [0.0], []
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+def test_long_training_on_a_cpu_names_what_is_cheaper(tmp_path, capsys, monkeypatch):
+    def announced(seconds):
+        monkeypatch.setattr(training, "estimate_seconds", lambda *_: seconds)
+        work = tmp_path / str(seconds)
+        train(network(), images(30), Recipe(epochs=1, batch=16), 0, work, Worker(CPU), "cheap=1")
+        return capsys.readouterr().err
 
-    def work(self, pixels, labels, number):
-        batches.append(len(pixels))
-        now[0] += an_image * len(pixels)
-        return torch.zeros(()), torch.zeros(())
-
-    monkeypatch.setattr(training._Optimiser, "step", work)
-    seconds = estimate_seconds(network(), images(30), RECIPE, 1000, Worker(CPU))
-    assert seconds == pytest.approx(16 * 1000 * an_image)
-    assert batches == asked
-
-
-@pytest.mark.parametrize(
-    ("seconds", "device", "advice"),
-    [(7300, "cpu", True), (7100, "cpu", False), (7300, "cuda", False)],
-)
-def test_long_training_on_a_cpu_names_what_is_cheaper(capsys, seconds, device, advice):
-    training._announce(seconds, 50, Worker(torch.device(device)), "backbone.width=32")
-    text = capsys.readouterr().err
-    assert "2.0 h" in text
-    assert ("backbone.width=32 is cheaper" in text) is advice
-    assert ("backbone.checkpoint=PATH" in text) is advice
+    assert "about 2.0 h on cpu; cheap=1 is cheaper, and backbone.checkpoint=PATH" in announced(7300)
+    assert "cheaper" not in announced(7100)
