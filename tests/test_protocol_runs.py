@@ -11,7 +11,7 @@ from _runs import TINY, gradbench, one_sentence
 
 from gradbench.report.run_rows import AUROC, MEASURES
 
-WORDS = (*TINY, "levels=[1,5]", "challenges=[gaussian_noise,patches]")
+WORDS = (*TINY, "limit=100", "levels=[1,5]", "challenges=[gaussian_noise,patches]")
 MANY = "detectors=[msp,max_logit,energy,gradient_logistic]"
 
 
@@ -105,7 +105,7 @@ def test_unsupervised_leaves_out_and_names_what_learns_from_challenges(base):
     for text in (out, table):
         assert "Left out, for they see challenges: gradient_logistic (training)." in text
     (row,) = auroc(rows, challenge="patches", method="msp")
-    assert (row["protocol"], row["n_normal"]) == ("unsupervised", "200")
+    assert (row["protocol"], row["n_normal"]) == ("unsupervised", "100")
     own = {r["fold"] for r in rows if r["protocol"] == "unsupervised"}
     assert own == {"all"}  # the only fold is no row of its own
     gaps = [r for r in rows if r["metric"] == "auroc_difference" and r["challenge"] == "patches"]
@@ -145,7 +145,7 @@ def test_differences_and_means_have_rows_that_add_up(base):
 def test_access2023_counts_every_image_once_and_shows_accuracy_as_in_the_article(base):
     rows, _, table = run(base, "access2023", "detectors=[msp,mahalanobis_fe,gradient_logistic]")
     (row,) = auroc(rows, challenge="patches", method="msp")
-    assert row["n_normal"] == "200"
+    assert row["n_normal"] == "100"
     folds = [r for r in rows if r["challenge"] == "patches" and r["method"] == "msp"
              and r["metric"] == "auroc" and r["fold"] != "all"]  # fmt: skip
     assert len(folds) == 10
@@ -165,7 +165,7 @@ def test_access2023_counts_every_image_once_and_shows_accuracy_as_in_the_article
     assert shown == f"{p:.3g}"
 
 
-@pytest.mark.parametrize(("protocol", "measured"), [("icip2020", 40), ("reference", 180)])
+@pytest.mark.parametrize(("protocol", "measured"), [("icip2020", 20), ("reference", 90)])
 def test_protocols_of_one_division_measure_its_last_part(base, protocol, measured):
     rows, _, table = run(base, protocol)
     (row,) = auroc(rows, challenge="gaussian_noise", level="5", method="gradient_logistic")
