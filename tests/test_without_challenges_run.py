@@ -18,6 +18,7 @@ WORDS = (
     f"detectors=[{','.join(DETECTORS)}]",
     "challenges=[patches,gaussian_noise,shot_noise]",
     "levels=[5]",
+    "limit=60",
     "controls.memorisation=true",
 )
 

@@ -22,7 +22,7 @@ DETECTORS = (
     "{use: mahalanobis_p, magnitudes: [0.002, 0.01], drawn: 20},"
     "{use: mahalanobis_pfe, magnitudes: [0.002, 0.01], drawn: 20}, odin_fixed]"
 )
-WORDS = (*TINY, DETECTORS, "controls.identity=false", "model.hold_out=0", "limit=100")
+WORDS = (*TINY, DETECTORS, "controls.identity=false", "model.hold_out=0", "limit=60")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_costs_tell_the_speed_with_passes_over_perturbed_images(finished):
         scoring, whole = (int(cell.replace(",", "")) for cell in line.split("|")[4:6])
         assert 0 < whole <= scoring
     for _, manifest in products(finished, "passes"):
-        assert manifest["about"]["images"] == 64
+        assert manifest["about"]["images"] == 60
         assert manifest["about"]["pass_seconds"] > 0
     timed = [manifest["config"] for _, manifest in products(finished, "passes")]
     layers = {len(config["perturbed"]) for config in timed if "perturbed" in config}

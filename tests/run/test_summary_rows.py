@@ -1,7 +1,7 @@
 """Rows of means and differences: they tell where the images of their challenges come from."""
 
 import pytest
-from _runs import SMALL, copy_of, gradbench, reference, rows
+from _runs import TINY, copy_of, gradbench, reference, rows
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,8 @@ def test_a_difference_has_the_source_of_its_challenge(finished):
 def test_a_mean_has_a_source_where_its_challenges_have_one(finished, tmp_path):
     here = copy_of(finished, tmp_path)
     (here / "run").rename(here / "before")
-    words = ("levels=[1,5]", "controls.memorisation=false", "model.hold_out=0")
-    assert gradbench("run", *SMALL, *words, cwd=here, figures=True).code == 0
+    words = (*TINY, "levels=[1,5]", "model.hold_out=0", "limit=200")
+    assert gradbench("run", *words, cwd=here, figures=True).code == 0
     assert (here / "run/figures/levels.png").exists()
     means = rows(here, challenge="mean:corruption")
     assert {r["metric"] for r in means} >= {"auroc", "auroc_difference"}
