@@ -82,8 +82,7 @@ def _fetch(args: Namespace) -> None:
 
 
 def _verify(args: Namespace) -> None:
-    from gradbench.data.catalogue import list_datasets
-    from gradbench.data.verify import verify
+    from gradbench.data.catalogue import list_datasets, verify
 
     names, changes, settings = _read(args.words)
     names = names or [e.name for e in list_datasets(settings, args.config_dir) if e.local]

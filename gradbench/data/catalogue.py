@@ -1,43 +1,76 @@
-"""The catalogue of data sets: which there are, what is on this machine, how to have the rest.
+"""The catalogue of data sets: what is on this machine, whether it is whole, how to have the rest.
 
 Imports no torch: `gradbench list` and `gradbench data list` answer at once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from gradbench.config import group_files, load_member
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.errors import GradbenchError
+from gradbench.data.download import file_checksum
+from gradbench.data.imageset import shards
+from gradbench.data.loading import FAULTS, UNLABELLED
+from gradbench.data.resample import CHANNELS
+from gradbench.errors import GradbenchError, MissingData
 from gradbench.support.instantiate import check_arguments, import_hint
+from gradbench.support.progress import step
 
 UNCOUNTED = "files, not counted"
 SHOWN = 3
 """Splits of a set that are named one by one."""
+REPEATS = 0.05
+"""Share of repeated images above which a set is damaged; published sets hold a few."""
+
+
+def build_dataset(
+    name: str, dirs: Iterable[Path] = (), changes: Mapping[str, Any] | None = None
+) -> Dataset:
+    """Build a data set from its file, with some settings changed.
+
+    `support.instantiate` does so for runs, and needs seconds for Hydra.
+
+    Raises:
+        GradbenchError: for an unknown name, a class that is not found or a setting it refuses.
+    """
+    content = load_member("dataset", name, dirs, resolve=False) | dict(changes or {})
+    target = content.pop("_target_", "")
+    module, _, kind = str(target).rpartition(".")
+    try:
+        make = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError, ValueError) as fault:
+        raise GradbenchError(
+            f"dataset {name}: {target} cannot be imported ({fault}){import_hint(str(fault))}"
+        ) from fault
+    check_arguments(make, content, f"dataset {name}")
+    try:
+        return make(**content)
+    except (TypeError, ValueError) as fault:
+        raise GradbenchError(f"dataset {name}: {fault}") from fault
+
+
+# what is here
 
 
 @dataclass(frozen=True)
 class LocalSplit:
-    """A split of a data set on this machine.
-
-    Attributes:
-        location: file or folder that it is read from, None for what is embedded.
-        count: images, None where only reading would tell.
-        official: images of the published split, 0 where there is none.
-        status: that of an `ImageSet`, or `damaged`, or that image files were not counted.
-    """
+    """A split of a data set on this machine."""
 
     split: str
-    location: Path | None
-    count: int | None
-    official: int
-    status: str
+    location: Path | None  # None for what is embedded
+    count: int | None  # of images, None where only reading would tell
+    official: int  # images of the published split, 0 where that is not known
+    status: str  # that of an `ImageSet`, `damaged`, or that image files were not counted
 
     def __str__(self) -> str:
         """Return name and number: `train 8,600 of 39,209`."""
@@ -49,24 +82,15 @@ class LocalSplit:
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A data set in the list.
-
-    Attributes:
-        local: splits on this machine.
-        missing: the other splits that it has.
-        hosts: servers that the published files can be downloaded from.
-        size: bytes of all downloads, None where one does not tell or there is none.
-        terms: licence in a line.
-        fault: why nothing is known, for example a path to be set.
-    """
+    """A data set in the list."""
 
     name: str
     local: tuple[LocalSplit, ...] = ()
-    missing: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    size: int | None = None
+    missing: tuple[str, ...] = ()  # the other splits that it has
+    hosts: tuple[str, ...] = ()  # servers of the published files
+    size: int | None = None  # bytes of all downloads, where all of them tell
     terms: str = ""
-    fault: str = ""
+    fault: str = ""  # why nothing is known, for example a path to be set
 
     @property
     def summary(self) -> str:
@@ -86,41 +110,11 @@ class CatalogueEntry:
         return ", ".join(dict.fromkeys(split.status for split in self.local))
 
 
-def build_dataset(
-    name: str, dirs: Iterable[Path] = (), changes: Mapping[str, Any] | None = None
-) -> Dataset:
-    """Build a data set from its file, with some settings changed.
-
-    `support.instantiate` does so for runs, and needs seconds for Hydra.
-
-    Raises:
-        GradbenchError: for an unknown name, a class that is not found or a setting it refuses.
-    """
-    content = load_member("dataset", name, dirs, resolve=False) | dict(changes or {})
-    target = content.pop("_target_", "")
-    module, _, kind = str(target).rpartition(".")
-    try:
-        make = getattr(importlib.import_module(module), kind)
-    except (ImportError, AttributeError, ValueError) as fault:
-        hint = import_hint(str(fault))
-        raise GradbenchError(
-            f"dataset {name}: {target} cannot be imported ({fault}){hint}"
-        ) from fault
-    check_arguments(make, content, f"dataset {name}")
-    try:
-        return make(**content)
-    except (TypeError, ValueError) as fault:
-        raise GradbenchError(f"dataset {name}: {fault}") from fault
-
-
 def local_splits(dataset: Dataset, settings: DataSettings) -> list[LocalSplit]:
     """Return the splits of a data set that are on this machine, by headers and names alone."""
-    found = []
-    for split in dataset.all_splits():
-        if not dataset.is_local(split, settings):
-            continue
-        official, count = dataset.counts.get(split, 0), None
-        location = dataset.location(split, settings)
+    local = []
+    for split in _splits_here(dataset, settings):
+        location, count = dataset.location(split, settings), None
         try:
             count, restored = dataset.count(split, settings)
             status = dataset.status or ("official" if location is None else UNCOUNTED)
@@ -130,32 +124,41 @@ def local_splits(dataset: Dataset, settings: DataSettings) -> list[LocalSplit]:
                 status = dataset.copy_status(split, count, restored or resized)
         except GradbenchError:
             status = "damaged"
-        found.append(LocalSplit(split, location, count, official, status))
-    return found
+        local.append(LocalSplit(split, location, count, dataset.counts.get(split, 0), status))
+    return local
 
 
 def list_datasets(settings: DataSettings, dirs: Iterable[Path] = ()) -> list[CatalogueEntry]:
     """Return every data set that has a file, with its splits on this machine."""
-    return [_entry(name, settings, dirs) for name in group_files("dataset", dirs)]
+    entries = []
+    for name in group_files("dataset", dirs):
+        try:
+            dataset = build_dataset(name, dirs)
+        except GradbenchError as fault:
+            entries.append(CatalogueEntry(name, fault=f"needs settings ({fault})"))
+            continue
+        reasons = {dataset.ready(role, settings) for role in dataset.roles}
+        local = tuple(local_splits(dataset, settings))
+        here = {split.split for split in local}
+        sizes = [archive.get("bytes") for archive in dataset.archives]
+        entry = CatalogueEntry(
+            name,
+            local,
+            tuple(split for split in dataset.all_splits() if split not in here),
+            tuple(dict.fromkeys(urlsplit(a["url"]).hostname or "" for a in dataset.archives)),
+            sum(sizes) if sizes and None not in sizes else None,
+            dataset.terms,
+            "set path" if reasons == {"set path"} else "",
+        )
+        entries.append(entry)
+    return entries
 
 
-def _entry(name: str, settings: DataSettings, dirs: Iterable[Path]) -> CatalogueEntry:
-    try:
-        dataset = build_dataset(name, dirs)
-    except GradbenchError as fault:
-        return CatalogueEntry(name, fault=f"needs settings ({fault})")
-    reasons = {dataset.ready(role, settings) for role in dataset.roles}
-    local = tuple(local_splits(dataset, settings))
-    sizes = [archive.get("bytes") for archive in dataset.archives]
-    return CatalogueEntry(
-        name,
-        local,
-        tuple(s for s in dataset.all_splits() if s not in {split.split for split in local}),
-        tuple(dict.fromkeys(urlsplit(a["url"]).hostname or "" for a in dataset.archives)),
-        sum(sizes) if sizes and None not in sizes else None,
-        dataset.terms,
-        "set path" if reasons == {"set path"} else "",
-    )
+def _splits_here(dataset: Dataset, settings: DataSettings) -> list[str]:
+    return [split for split in dataset.all_splits() if dataset.is_local(split, settings)]
+
+
+# what is to be had
 
 
 def missing_splits(dataset: Dataset, settings: DataSettings) -> list[str]:
@@ -190,3 +193,140 @@ def download_missing(dataset: Dataset, settings: DataSettings) -> Iterator[str]:
     for split in dataset.all_splits():
         if split not in missing and not dataset.is_local(split, settings):
             yield f"{dataset.name} {split}: not here, no download with a checksum is known"
+
+
+# whether it is whole
+
+
+class Check(NamedTuple):
+    """The result of one check."""
+
+    split: str  # or `train, test` for what concerns both
+    subject: str  # the property that was checked
+    verdict: str  # `ok`; `note` for what a reader must know; `differs` for damage
+    detail: str
+
+
+def verify(dataset: Dataset, settings: DataSettings) -> Iterator[Check]:
+    """Read the splits of a data set that are on this machine and check them.
+
+    Raises:
+        MissingData: if nothing of it is here.
+    """
+    splits = _splits_here(dataset, settings)
+    if not splits:
+        first = dataset.all_splits()[0]
+        if not dataset.archives_of(first):
+            raise dataset.missing([first], settings)
+        raise MissingData(
+            f"{dataset.name} is not on this machine: `gradbench data fetch {dataset.name}`"
+        )
+    digests: dict[str, Counter] = {}
+    for split in splits:
+        for finding in _check_split(dataset, split, settings, digests):
+            yield Check(split, *finding)
+    if {"train", "test"} <= digests.keys():
+        shared = sum(n for digest, n in digests["test"].items() if digest in digests["train"])
+        verdict = _verdict(shared, digests["test"].total())
+        detail = f"{shared:,} test images are training images"
+        detail = detail if shared else "no test image is a training image"
+        yield Check("train, test", "overlap", verdict, detail)
+
+
+def _check_split(
+    dataset: Dataset, split: str, settings: DataSettings, digests: dict[str, Counter]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield subject, verdict and detail of all checks of a split; add the images' digests."""
+    checksums = dataset.checksums(split, settings)
+    wrong = [
+        path for path, (kind, value) in checksums.items() if file_checksum(path, kind) != value
+    ]
+    for path in wrong:
+        yield "checksum", "differs", f"{path} is not the published file"
+    if checksums and not wrong:
+        first = next(iter(checksums))
+        files = first.name if len(checksums) == 1 else f"{len(checksums)} files of {first.parent}"
+        yield "checksum", "ok", f"{files} as published"
+
+    images: Counter = Counter()
+    try:
+        with step(f"reading {dataset.name} {split}"):
+            loaded = dataset.read(split, settings)
+            for rows in shards(len(loaded.labels)):
+                for image in np.ascontiguousarray(loaded.images[rows]):
+                    images[hashlib.blake2b(image, digest_size=16).digest()] += 1
+    except (GradbenchError, *FAULTS) as fault:
+        yield "files", "differs", " ".join(str(fault).split())
+        return
+    digests[split] = images
+    location = dataset.location(split, settings)
+    yield "files", "ok", "embedded" if location is None else f"{location} is whole"
+    if loaded.note:
+        yield "copy", "note", loaded.note
+
+    count, official = len(loaded.labels), dataset.counts.get(split)
+    if count < dataset.least.get(split, 0):
+        yield "count", "note", f"a part: {count:,} of at least {dataset.least[split]:,} images"
+    elif official is None:
+        yield "count", "ok", f"{count:,} images, no official number is known"
+    elif count < official:
+        yield "count", "note", f"a part: {count:,} of {official:,} images"
+    elif count > official:
+        yield "count", "differs", f"{count:,} of {official:,} images"
+    else:
+        yield "count", "ok", f"{count:,} images"
+
+    channels, height, width = loaded.images.shape[1:]
+    native, due = getattr(loaded.images, "native", ""), dataset.shape
+    form = f"{native or f'{width}x{height}'} {CHANNELS[channels]}, {loaded.images.dtype}"
+    if native or due is None or (channels, height, width) == due:
+        yield "form", "ok", form
+    else:
+        # a copy whose maker chose the size is no damage, nor is a user's own set that is reshaped
+        verdict = "note" if dataset.copy_note or official is None else "differs"
+        yield "form", verdict, f"{form}; the set: {due[2]}x{due[1]} {CHANNELS[due[0]]}"
+
+    whole = official is not None and count >= official
+    yield from _check_labels(loaded.labels, len(loaded.classes or dataset.classes), whole)
+    if dataset.groups == "track":
+        try:
+            tracks = len(np.unique(dataset.sources_and_groups(loaded, split)[1]))
+            detail = "no frames repeat" if tracks == count else f"{tracks:,} tracks"
+            yield "tracks", "ok", detail
+        except GradbenchError as fault:
+            yield "tracks", "differs", str(fault)
+    repeated = count - len(images)
+    detail = f"{repeated:,} images are equal to another one" if repeated else "no image twice"
+    yield "repeats", _verdict(repeated, count), detail
+    with step(f"checks of {dataset.name} {split}"):
+        extra = list(dataset.extra_checks(split, loaded, settings))
+    yield from extra
+
+
+def _verdict(repeated: int, total: int) -> str:
+    if not repeated:
+        return "ok"
+    return "differs" if repeated > REPEATS * total else "note"
+
+
+def _check_labels(labels: np.ndarray, classes: int, whole: bool) -> Iterator[tuple[str, str, str]]:
+    """Check the range of labels and the number of images in each class."""
+    least, most = int(labels.min()), int(labels.max())
+    if least == most == UNLABELLED:
+        yield "labels", "note", "none: the images can only be a challenge"
+        return
+    different = len(np.unique(labels))
+    if least < 0 or most >= (classes or 2 * different):  # as `check_labels` has it
+        allowed = f"0 to {(classes or different) - 1}"
+        yield "labels", "differs", f"{least} to {most}, the classes are {allowed}"
+        return
+    yield "labels", "ok", f"{least} to {most}"
+    sizes = np.bincount(labels, minlength=classes)
+    empty = int((sizes == 0).sum())
+    low, high = sizes[sizes > 0].min(), sizes.max()
+    each = f"{high:,} images each" if low == high else f"{low:,} to {high:,} images each"
+    detail = f"{len(sizes)} {'class' if len(sizes) == 1 else 'classes'}, {each}"
+    if empty:  # damage of a whole copy, usual in a part
+        yield "classes", "differs" if whole else "note", f"{detail}, {empty} without any"
+    else:
+        yield "classes", "ok", detail

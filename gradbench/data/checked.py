@@ -61,41 +61,35 @@ def check_images(
         if not valid:
             raise Faulty(f"{member} gives {fault}")
 
-    kind = type(image_set).__name__
-    require(isinstance(image_set, ImageSet), f"{kind}: an ImageSet is due")
+    require(isinstance(image_set, ImageSet), f"{type(image_set).__name__}: an ImageSet is due")
     images, labels = image_set.images, image_set.labels
+    form = f"images as {_form(images)}:"
     require(
-        isinstance(images, np.ndarray | LazyImages),
-        f"images as {type(images).__name__}: an array or LazyImages is due",
+        isinstance(images, np.ndarray | LazyImages)
+        and len(images.shape) == 4
+        and images.shape[1] in (1, 3)
+        and len(images),
+        f"{form} an array or LazyImages (N, C, H, W) with C 1 or 3 is due",
     )
-    require(
-        len(images.shape) == 4 and images.shape[1] in (1, 3) and len(images),
-        f"images of shape {tuple(images.shape)}: (N, C, H, W) with C 1 or 3 is due",
-    )
-    require(
-        shape is None or tuple(images.shape[1:]) == tuple(shape),
-        f"images of shape {tuple(images.shape[1:])}: that of the in-distribution ones is due, "
-        f"{shape and tuple(shape)}",
-    )
+    due = tuple(images.shape[1:] if shape is None else shape)
+    require(tuple(images.shape[1:]) == due, f"{form} the in-distribution shape {due} is due")
     types = ("uint8",) if grid else ("uint8", "float32")
     require(images.dtype in types, f"images of {images.dtype}: {' or '.join(types)} is due")
-    require(
-        isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.ndim == 1,
-        f"labels as {_form(labels)}: an array of whole numbers (N,) is due",
-    )
-    for name in ("sources", "groups"):
-        ids = getattr(image_set, name)
-        text = isinstance(ids, np.ndarray) and ids.dtype.kind == "U"
-        require(text, f"{name} as {_form(ids)}: an array of text (N,) is due")
+    for name, kinds, text in (
+        ("labels", "iu", "whole numbers"),
+        ("sources", "U", "text"),
+        ("groups", "U", "text"),
+    ):
+        array = getattr(image_set, name)
+        valid = isinstance(array, np.ndarray) and array.dtype.kind in kinds and array.ndim == 1
+        require(valid, f"{name} as {_form(array)}: an array of {text} (N,) is due")
 
     def read(rows: np.ndarray) -> np.ndarray:
         with external_call(f"{member}: reading images"):
             pixels = images[rows]
-        due = (len(rows), *images.shape[1:])
-        whole = isinstance(pixels, np.ndarray) and (pixels.shape, pixels.dtype) == (
-            due, images.dtype,
-        )  # fmt: skip
-        require(whole, f"images that read as {_form(pixels)}: {images.dtype} {due} is due")
+        due = f"{images.dtype} {(len(rows), *images.shape[1:])}"
+        whole = isinstance(pixels, np.ndarray) and _form(pixels) == due
+        require(whole, f"images that read as {_form(pixels)}: {due} is due")
         if pixels.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
             low, high = pixels.min(), pixels.max()
             require(False, f"pixels from {low:.4g} to {high:.4g}: floats are due in [0, 1]")
@@ -113,11 +107,11 @@ def check_images(
             "an image other pixels the second time: draw random numbers from the image's own "
             "number (challenges/counter.py)",
         )
-    rechecked: np.ndarray | LazyImages = images
     if type(images) in (np.ndarray, LazyImages) or is_external(images):
         # without the class's own digests, which may be those of an older version
-        rechecked = LazyImages(read, images.shape, dtype=images.dtype.name)
-    return replace(image_set, images=rechecked, labels=labels.astype(np.int64))
+        images_checked = LazyImages(read, images.shape, dtype=images.dtype.name)
+        image_set = replace(image_set, images=images_checked)
+    return replace(image_set, labels=labels.astype(np.int64))
 
 
 def read_only(images: ImageSet) -> ImageSet:
@@ -129,17 +123,18 @@ def read_only(images: ImageSet) -> ImageSet:
     return replace(images, **views)
 
 
-def check_held_out(dataset: Dataset, kept: np.ndarray, count: int) -> np.ndarray:
+def check_held_out(dataset: Dataset, held_out: np.ndarray, count: int) -> np.ndarray:
     """Return which training images a data set holds out, refused unless it is one bool for each."""
-    if not isinstance(kept, np.ndarray) or kept.dtype != bool or kept.shape != (count,):
+    due = f"bool {(count,)}"
+    if not isinstance(held_out, np.ndarray) or _form(held_out) != due:
         raise Faulty(
-            f"dataset {dataset.name}: {type(dataset).__qualname__}.held_out gives {_form(kept)}: "
-            f"an array ({count},) of bool is due"
+            f"dataset {dataset.name}: {type(dataset).__qualname__}.held_out gives "
+            f"{_form(held_out)}: an array {(count,)} of bool is due"
         )
-    return kept
+    return held_out
 
 
 def _form(value: Any) -> str:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | LazyImages):
         return f"{value.dtype} {value.shape}"
     return type(value).__name__

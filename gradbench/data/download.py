@@ -1,19 +1,17 @@
-"""Downloads that resume and are checked, and archives that cannot write outside their folder."""
+"""Downloads that resume and are checked, and archives that are unpacked whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import gzip
 import hashlib
 import os
 import shutil
-import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from gradbench.errors import GradbenchError
@@ -23,7 +21,7 @@ CHUNK = 2**20
 """Bytes received at a time, and the unit of the progress shown."""
 TIMEOUT = 30.0
 """Seconds without an answer after which a server counts as gone."""
-TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 def download_archive(archive: Mapping[str, Any], root: Path) -> None:
@@ -37,7 +35,7 @@ def download_archive(archive: Mapping[str, Any], root: Path) -> None:
     path = archive_path(archive, root)
     folder = path.parent
     download_file(archive["url"], path, md5=archive.get("md5"), sha256=archive.get("sha256"))
-    if path.name.endswith((*TAR, ".zip", ".gz")):
+    if path.name.endswith((*PACKED, ".gz")):
         unpack(path, folder)
         if "inner" in archive:
             for member in sorted(folder.rglob("*.gz")):
@@ -51,7 +49,7 @@ def archive_path(archive: Mapping[str, Any], root: Path) -> Path:
     return root / archive.get("to", ".") / archive["url"].split("?")[0].rsplit("/", 1)[1]
 
 
-def download_file(url: str, path: Path, md5: str | None = None, sha256: str | None = None) -> Path:
+def download_file(url: str, path: Path, md5: str | None = None, sha256: str | None = None) -> None:
     """Download a file, going on where an earlier attempt stopped, and check it.
 
     The bytes go to `<path>.part`, which becomes `path` once its checksum is right; a file at
@@ -67,13 +65,14 @@ def download_file(url: str, path: Path, md5: str | None = None, sha256: str | No
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and file_checksum(path, kind) == wanted:
-            return path
+            return
         resumed = part.is_file()
         _receive(url, part)
-        if resumed and file_checksum(part, kind) != wanted:
+        checksum = file_checksum(part, kind)
+        if resumed and checksum != wanted:
             part.unlink()  # it began as another file
             _receive(url, part)
-        checksum = file_checksum(part, kind)
+            checksum = file_checksum(part, kind)
         if checksum != wanted:
             part.unlink()
             raise GradbenchError(
@@ -84,7 +83,6 @@ def download_file(url: str, path: Path, md5: str | None = None, sha256: str | No
         os.replace(part, path)
     except OSError as fault:
         raise GradbenchError(f"{url} could not be written to {path}: {fault}") from fault
-    return path
 
 
 def _receive(url: str, part: Path) -> None:
@@ -113,9 +111,7 @@ def _receive(url: str, part: Path) -> None:
 def _append(url: str, part: Path, begun: int) -> None:
     import urllib.request
 
-    headers = {"User-Agent": "gradbench"}
-    if begun:
-        headers["Range"] = f"bytes={begun}-"
+    headers = {"User-Agent": "gradbench"} | ({"Range": f"bytes={begun}-"} if begun else {})
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         ranged = answer.headers.get("Content-Range", "")
@@ -145,50 +141,29 @@ def file_checksum(path: Path, kind: str) -> str:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar, zip or gz file; nothing appears in the folder unless all of it unpacks.
 
+    No member is written outside the folder.
+
     Raises:
-        GradbenchError: if the archive is damaged, or a member has an absolute path, climbs out of
-            the folder with `..`, or is a link or device.
+        GradbenchError: if the archive is damaged, or a tar file has a member that is a device,
+            or would lie or lead outside the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / f".{archive.name}.unpacking"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        if archive.name.endswith((*TAR, ".zip")):
-            _unpack_members(archive, work)
-        else:
-            with gzip.open(archive) as source, open(work / archive.stem, "wb") as target:
-                shutil.copyfileobj(source, target)
-        _merge(work, folder)
+        with step(f"unpacking {archive.name}"):
+            if archive.name.endswith(PACKED):
+                tar = {} if archive.suffix == ".zip" else {"filter": "data"}
+                shutil.unpack_archive(archive, work, **tar)
+            else:
+                with gzip.open(archive) as source, open(work / archive.stem, "wb") as target:
+                    shutil.copyfileobj(source, target)
+            _merge(work, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as fault:
         raise GradbenchError(f"{archive} could not be unpacked: {fault}") from fault
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _unpack_members(archive: Path, work: Path) -> None:
-    """Unpack a tar or zip file whose members are plain files and folders inside it."""
-    with contextlib.ExitStack() as stack:
-        if archive.name.endswith(TAR):
-            source = stack.enter_context(tarfile.open(archive))
-            source.extraction_filter = tarfile.data_filter
-            members = [(m, m.name, not (m.isfile() or m.isdir())) for m in source.getmembers()]
-        else:
-            source = stack.enter_context(zipfile.ZipFile(archive))
-            members = [
-                (m, m.filename, stat.S_ISLNK(m.external_attr >> 16)) for m in source.infolist()
-            ]
-        progress = stack.enter_context(Progress(f"unpacking {archive.name}", len(members), "files"))
-        for member, name, odd in members:
-            path = PurePosixPath(name.replace("\\", "/"))
-            climbs = ".." in path.parts or ":" in (path.parts or ("",))[0]
-            if odd or path.is_absolute() or climbs:
-                raise GradbenchError(
-                    f"{archive} was not unpacked: its member '{name}' is a link or would leave "
-                    "the folder"
-                )
-            source.extract(member, work)
-            progress.advance(1)
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -198,4 +173,4 @@ def _merge(source: Path, target: Path) -> None:
         if entry.is_dir() and place.is_dir():
             _merge(entry, place)
         else:
-            os.replace(entry, place)
+            os.replace(entry, place)  # a new folder at once, so that it is never there in part

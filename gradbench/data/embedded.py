@@ -28,7 +28,6 @@ class EmbeddedSet(Dataset):
         return self.counts.get(split), False
 
 
-@dataclass(kw_only=True, eq=False)
 class Digits(EmbeddedSet):
     """scikit-learn's 1,797 handwritten digits: 1,200 to train, 597 to test, native 8x8 grey.
 
@@ -79,11 +78,11 @@ class Patches(EmbeddedSet):
         images, labels, groups, side = [], [], [], self.tile
         for label, name in enumerate(PHOTOGRAPHS):
             photograph = load_sample_image(f"{name}.jpg")
-            for down in range(photograph.shape[0] // side):
-                for across in range(photograph.shape[1] // side):
-                    top, left = down * side, across * side
+            for row in range(photograph.shape[0] // side):
+                for column in range(photograph.shape[1] // side):
+                    top, left = row * side, column * side
                     images.append(photograph[top : top + side, left : left + side])
                     labels.append(label)
-                    groups.append(f"{name}/{down // self.block}-{across // self.block}")
+                    groups.append(f"{name}/{row // self.block}-{column // self.block}")
         pixels = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
         return LoadedSplit(pixels, np.array(labels), classes=PHOTOGRAPHS, groups=np.array(groups))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,23 +28,14 @@ FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 @dataclass(eq=False)
 class FileImages(LazyImages):
-    """Images that are decoded from their files, each resampled at most once.
+    """Images that are decoded from their files, each resampled at most once."""
 
-    Attributes:
-        paths: (N,) files.
-        size: (C, H, W) of the images that are read.
-        sizes: (N, 2) width and height of every file, or None where all have those of `size`.
-        workers: threads that decode; Pillow lets them run at the same time.
-        resampling: how files of another size are read, None as long as nobody chose a size.
-        bits: of grey files with more than 8, see `picture.eight_bits`.
-    """
-
-    paths: np.ndarray
-    size: Sequence[int]
-    sizes: np.ndarray | None = None
-    workers: int = 2
-    resampling: Resampling | None = None
-    bits: int | None = None
+    paths: np.ndarray  # (N,) files
+    size: Sequence[int]  # (C, H, W) of the images that are read
+    sizes: np.ndarray | None = None  # (N, 2) width, height of the files; None where as in `size`
+    workers: int = 2  # threads that decode; Pillow lets them run at the same time
+    resampling: Resampling | None = None  # None as long as nobody chose a size
+    bits: int | None = None  # of grey files with more than 8, see `picture.eight_bits`
 
     def __post_init__(self):
         super().__init__(self._decode, (len(self.paths), *self.size))
@@ -84,9 +75,8 @@ class FileImages(LazyImages):
 
     def resized(self, shape: tuple[int, int, int], resampling: Resampling) -> FileImages:
         """Return the same files, read in another shape straight from the originals."""
-        sizes = self.sizes
-        if sizes is None:
-            sizes = np.tile(np.array(self.shape[:1:-1]), (len(self), 1))
+        uniform = np.tile(np.array(self.shape[:1:-1]), (len(self), 1))
+        sizes = uniform if self.sizes is None else self.sizes
         return replace(self, size=shape, sizes=sizes, resampling=resampling)
 
     def take(self, rows: np.ndarray) -> FileImages:
@@ -98,19 +88,13 @@ class FileImages(LazyImages):
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         size, resampling = self.shape[:1:-1], self.resampling or Resampling()
 
-        def decode(number: int) -> str | None:
-            path = self.paths[rows[number]]
-            try:
-                with Image.open(path) as picture:
-                    if self.sizes is None and upright_size(picture) != size:
-                        return f"{path} (not {size[0]}x{size[1]})"
-                    images[number] = fit_picture(picture, self.shape[1:], resampling, self.bits)
-            except FAULTS as fault:
-                return f"{path} ({decode_error(fault)})"
-            return None
+        def decode(number: int) -> None:
+            with Image.open(self.paths[rows[number]]) as picture:
+                if self.sizes is None and upright_size(picture) != size:
+                    raise ValueError(f"not {size[0]}x{size[1]}")
+                images[number] = fit_picture(picture, self.shape[1:], resampling, self.bits)
 
-        with ThreadPoolExecutor(max(self.workers, 1)) as pool:
-            refuse_unreadable(list(pool.map(decode, range(len(rows)))))
+        _open_all(decode, range(len(rows)), self.paths[rows], self.workers)
         return images
 
 
@@ -125,23 +109,12 @@ def open_files(
         GradbenchError: listing the files that cannot be read as images.
     """
 
-    def read_size(path: Path) -> tuple[int, int] | str:
-        try:
-            with Image.open(path) as picture:
-                return upright_size(picture)
-        except FAULTS as fault:
-            return f"{path} ({decode_error(fault)})"
+    def read_size(path: Path) -> tuple[int, int]:
+        with Image.open(path) as picture:
+            return upright_size(picture)
 
-    sizes = []
-    with (
-        Progress("reading sizes", len(paths), "files") as progress,
-        ThreadPoolExecutor(max(workers, 1)) as pool,
-    ):
-        for size in pool.map(read_size, paths):
-            sizes.append(size)
-            progress.advance(1)
-    refuse_unreadable([size if isinstance(size, str) else None for size in sizes])
-    sizes = np.array(sizes)
+    with Progress("reading sizes", len(paths), "files") as progress:
+        sizes = np.array(_open_all(read_size, paths, paths, workers, progress))
     if shape is None:
         kinds, counts = np.unique(sizes, axis=0, return_counts=True)
         width, height = kinds[counts.argmax()]
@@ -158,15 +131,31 @@ def decode_error(fault: BaseException) -> str:
     return " ".join(f"{kind}{text}".split())
 
 
-def refuse_unreadable(faults: Sequence[str | None]) -> None:
-    """Raise the error that lists the faults, each a file and why; None stands for a good file."""
-    bad = [fault for fault in faults if fault is not None]
+def _open_all(
+    use: Callable[[Any], Any],
+    items: Sequence,
+    paths: Sequence[Path],
+    workers: int,
+    progress: Progress | None = None,
+) -> list:
+    """Return the value of a function for every item, in threads; name the files that it refuses."""
+    results, bad = [], []
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        futures = [pool.submit(use, item) for item in items]
+        for future, path in zip(futures, paths):
+            try:
+                results.append(future.result())
+            except FAULTS as fault:
+                bad.append(f"{path} ({decode_error(fault)})")
+            if progress is not None:
+                progress.advance(1)
     if bad:
         more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise MissingData(
-            f"{len(bad)} of {len(faults)} files cannot be read as images of this set: "
+            f"{len(bad)} of {len(futures)} files cannot be read as images of this set: "
             f"{', '.join(bad[:SHOWN])}{more}"
         )
+    return results
 
 
 def list_entries(folder: Path, ignored: Counter[str] | None = None) -> list[Path]:

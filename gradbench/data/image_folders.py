@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,23 +18,20 @@ from gradbench.errors import GradbenchError
 
 @dataclass(kw_only=True, eq=False)
 class Tree(Dataset):
-    """A set of image files, decoded when they are indexed.
+    """A set of image files, decoded when they are indexed."""
 
-    Attributes:
-        folders: split -> folder relative to the data root (or to `<root>/<name>`).
-        labelled: whether the class of an image is its sub-folder.
-        uniform: whether all files have the size of `shape`; otherwise their sizes are read first.
-        damaged: files of the published folder that are no images, and are left out.
-    """
+    tables: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Split -> further files that it needs."""
 
-    folders: Mapping[str, str] = field(default_factory=dict)
-    labelled: bool = True
-    uniform: bool = False
-    damaged: Sequence[str] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)  # split -> folder relative to a home
+    labelled: bool = True  # the class of an image is its sub-folder
+    uniform: bool = False  # all files have the size of `shape`; otherwise sizes are read first
+    damaged: Sequence[str] = ()  # published files that are no images, and are left out
 
     def published_files(self, split: str) -> Sequence[str]:
-        """Return the folder of a split, in sub-classes followed by the tables that it needs."""
-        return (self.folders[split],) if self.folders.get(split) else ()
+        """Return the folder of a split, followed by the tables that it needs."""
+        folder = self.folders.get(split)
+        return (folder, *self.tables.get(split, ())) if folder else ()
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the files of a split, still undecoded."""
@@ -51,8 +49,6 @@ class Tree(Dataset):
         paths, labels, classes = list_images(folder, self.labelled)
         names = [path.relative_to(folder) for path in paths]
         rows = [i for i, name in enumerate(names) if name.as_posix() not in self.damaged]
-        if not rows:
-            raise GradbenchError(f"{folder} holds no image files")
         stems = np.array([names[row].with_suffix("").as_posix() for row in rows])
         return LoadedSplit(None, labels[rows], stems, classes), [paths[row] for row in rows]
 
@@ -60,10 +56,7 @@ class Tree(Dataset):
 class Gtsrb(Tree):
     """Traffic signs: training frames by class and track, test images with a table of classes."""
 
-    def published_files(self, split: str) -> Sequence[str]:
-        """Return the folder of a split, and the table of the test images' classes."""
-        table = ("gtsrb/GT-final_test.csv",) if split == "test" else ()
-        return (*super().published_files(split), *table)
+    tables = {"test": ("gtsrb/GT-final_test.csv",)}  # noqa: RUF012
 
     def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the signs; names read class/track_frame in training."""
@@ -85,22 +78,18 @@ class TinyImagenet(Tree):
     def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the training images, or the validation images by number as `test`."""
         top = home / "tiny-imagenet-200"
-        try:
-            ids = sorted((top / "wnids.txt").read_text().split())
-            lines = (top / "words.txt").read_text(encoding="utf-8").splitlines()
-            words = dict(line.split("\t", 1) for line in lines if "\t" in line)
-            if split == "test":
-                table = (top / "val" / "val_annotations.txt").read_text().splitlines()
-                wnids = dict(line.split("\t")[:2] for line in table if line)
-                names = sorted(wnids, key=lambda name: int(name.split("_")[1].split(".")[0]))
-                paths = [top / "val" / "images" / name for name in names]
-                labels = [ids.index(wnids[name]) for name in names]
-            else:
-                paths = super().listing(split, home)[1]
-                folder = home / self.folders[split]
-                labels = [ids.index(path.relative_to(folder).parts[0]) for path in paths]
-        except (OSError, ValueError, KeyError, IndexError) as fault:
-            raise GradbenchError(f"{top} is not Tiny ImageNet as published: {fault}") from fault
+        ids = sorted((top / "wnids.txt").read_text().split())
+        lines = (top / "words.txt").read_text(encoding="utf-8").splitlines()
+        words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        if split == "test":
+            table = (top / "val" / "val_annotations.txt").read_text().splitlines()
+            wnids = dict(line.split("\t")[:2] for line in table if line)
+            names = sorted(wnids, key=lambda name: int(name.split("_")[1].split(".")[0]))
+            paths = [top / "val" / "images" / name for name in names]
+            labels = [ids.index(wnids[name]) for name in names]
+        else:
+            loaded, paths = super().listing(split, home)
+            labels = [ids.index(loaded.classes[label]) for label in loaded.labels]
         classes = tuple(class_name(wnid, words.get(wnid, "")) for wnid in ids)
         return LoadedSplit(None, np.array(labels), classes=classes), paths
 
@@ -108,15 +97,11 @@ class TinyImagenet(Tree):
 class Places365(Tree):
     """The validation images of Places365 in their 256x256 form."""
 
-    def published_files(self, split: str) -> Sequence[str]:
-        """Return the folder, and the lists of images and of categories."""
-        lists = ("places365_val.txt", "categories_places365.txt")
-        return (*super().published_files(split), *lists)
+    tables = {"test": ("places365_val.txt", "categories_places365.txt")}  # noqa: RUF012
 
     def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the images in the order of the published list."""
-        lists = self.published_files(split)[1:]
-        images, categories = ((home / name).read_text().split() for name in lists)
+        images, categories = ((home / name).read_text().split() for name in self.tables[split])
         classes = dict(zip(map(int, categories[1::2]), categories[::2]))
         names = tuple(classes[label].lstrip("/") for label in sorted(classes))
         paths = [home / self.folders[split] / name.lstrip("/") for name in images[::2]]
@@ -138,15 +123,14 @@ class OdinArchive(Tree):
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the files of a split, still undecoded; one of another size is refused."""
         loaded = super().read_published(split, home, settings)
-        sizes, paths = loaded.images.sizes, loaded.images.paths
-        width, height = self.shape[:0:-1]
+        sizes, (width, height) = loaded.images.sizes, self.shape[:0:-1]
         wrong = np.flatnonzero((sizes != (width, height)).any(1))
         if len(wrong):
             first = wrong[0]
             raise GradbenchError(
                 f"{home / self.folders[split]} is not the archive of {self.name}: {len(wrong):,} "
-                f"of {len(paths):,} images are not {width}x{height}, the first being "
-                f"{paths[first].name} of {sizes[first][0]}x{sizes[first][1]}; original photographs "
-                f"belong to {self.name.split('_odin_')[0]}"
+                f"of {len(sizes):,} images are not {width}x{height}, the first being "
+                f"{loaded.images.paths[first].name} of {sizes[first][0]}x{sizes[first][1]}; "
+                f"original photographs belong to {self.name.split('_odin_')[0]}"
             )
         return loaded

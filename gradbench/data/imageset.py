@@ -20,13 +20,10 @@ SHARD = 1000
 
 
 class LazyImages:
-    """Images that are read when they are indexed.
+    """Images (N, C, H, W) that are read when they are indexed.
 
-    Args:
-        read: maps an array of row numbers to a (n, C, H, W) array, uint8 or float32 in [0, 1].
-        shape: (N, C, H, W).
-        digests: digest of each shard where it is known already, so that nothing need be read.
-        dtype: type of the arrays that `read` returns.
+    `read` maps an array of row numbers to a (n, C, H, W) array, uint8 or float32 in [0, 1];
+    `digests` are those of the shards where they are known already, so that nothing need be read.
     """
 
     def __init__(
@@ -58,31 +55,20 @@ class LazyImages:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with labels, source ids and provenance.
+    """Images with labels, source ids and provenance."""
 
-    Attributes:
-        name: name of the set, for example `cifar10`.
-        split: name of the split, for example `test`.
-        images: (N, C, H, W), uint8 (0..255), or float32 in [0, 1] where a challenge is not
-            rounded to the grid.
-        labels: (N,) int64.
-        sources: (N,) strings `set/split/index`: the image that each image is or was made from.
-        groups: (N,) strings; images of one group never stand on two sides of a split. The track
-            or region where frames repeat, otherwise the source.
-        classes: names of the labels, empty where unknown.
-        status: `official`, `generated`, `regenerated`, `part` or `stand_in`.
-        note: a remark on these images, for readers of their rows.
-    """
-
-    name: str
+    name: str  # of the set, for example `cifar10`
     split: str
+    # (N, C, H, W), uint8, or float32 in [0, 1] where a challenge is not rounded to the grid
     images: np.ndarray | LazyImages
-    labels: np.ndarray
-    sources: np.ndarray
+    labels: np.ndarray  # (N,) int64
+    sources: np.ndarray  # (N,) text `set/split/index`: the image that each one is or was made from
+    # (N,) text; images of one group never stand on two sides of a split: the track or region
+    # where frames repeat, otherwise the source
     groups: np.ndarray = field(default=None)  # type: ignore[assignment]
-    classes: tuple[str, ...] = ()
-    status: str = "official"
-    note: str = ""
+    classes: tuple[str, ...] = ()  # names of the labels, empty where unknown
+    status: str = "official"  # or `generated`, `regenerated`, `part`, `stand_in`
+    note: str = ""  # for readers of their rows
 
     def __post_init__(self):
         if self.groups is None:

@@ -29,22 +29,15 @@ SPARED = 3
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is known of the images that one network was trained on.
+    """The facts that are known of the images that one network was trained on."""
 
-    Attributes:
-        extent: `all` of the training set, or `without_hold_out`.
-        sources: source ids of the images, in place of `extent`; None where they are not listed.
-        file: that lists the ids.
-        fingerprints: of the training images and of the hold-out (`train`, `hold_out`), as a
-            checkpoint of gradbench's own keeps them; they go before `extent` where they fit.
-        certain: somebody said so; otherwise `all` is only assumed.
-    """
-
-    extent: str = WITHOUT_HOLD_OUT
-    sources: frozenset[str] | None = None
-    file: str = ""
+    extent: str = WITHOUT_HOLD_OUT  # or `all` of the training set
+    sources: frozenset[str] | None = None  # ids of the images, in place of `extent`
+    file: str = ""  # that lists the ids
+    # of the training images and of the hold-out (`train`, `hold_out`), as a checkpoint of
+    # gradbench's own keeps them; they go before `extent` where they fit
     fingerprints: Mapping[str, str] | None = None
-    certain: bool = True
+    certain: bool = True  # somebody said so; otherwise `all` is only assumed
 
     def check(self, whole: ImageSet, test: ImageSet) -> None:
         """Refuse a list that has nothing to do with the set, or names images to be measured."""
@@ -64,46 +57,35 @@ class TrainingRecord:
             )
 
     def masks(
-        self, whole: ImageSet, kept: np.ndarray, parts: tuple[ImageSet, ImageSet]
+        self, whole: ImageSet, held: np.ndarray, parts: tuple[ImageSet, ImageSet]
     ) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return which images f may have seen, which are the bank, and whether it saw all of that.
 
-        Args:
-            whole: the training set, N images.
-            kept: (N,) bool, those that gradbench keeps from its own networks.
-            parts: the images without and with these.
-
-        Returns:
-            (N,) bool; (N,) bool; bool.
+        `held` (N,) marks the images of the whole training set that gradbench keeps from its own
+        networks; `parts` are those without and with the mark.
         """
         if self.sources is not None:
-            listed = np.array([source in self.sources for source in whole.sources.tolist()])
+            listed = np.isin(whole.sources, list(self.sources))
             return listed, listed, True
+        usual = self.extent == WITHOUT_HOLD_OUT
         if self.fingerprints is not None:
-            own = dict(zip(("train", "hold_out"), (part.fingerprint for part in parts)))
-            usual = all(self.fingerprints.get(name) == own[name] for name in own)
-        else:
-            usual = self.extent == WITHOUT_HOLD_OUT
+            usual = all(
+                self.fingerprints.get(name) == part.fingerprint
+                for name, part in zip(("train", "hold_out"), parts)
+            )
         if usual:
-            return ~kept, ~kept, True
-        return np.ones(len(whole), bool), ~kept, self.certain
+            return ~held, ~held, True
+        return np.ones(len(whole), bool), ~held, self.certain
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Whether f was trained on the bank and on the hold-out; by default as for own networks.
+    """Whether f was trained on the bank and on the hold-out; by default as for own networks."""
 
-    Attributes:
-        role: `train` or `test`, of whose images the hold-out is taken.
-        unseen: f was trained on no image of the hold-out.
-        trained: f was trained on every image of the bank; otherwise it may have been.
-        reason: why the hold-out is not the usual one, else empty.
-    """
-
-    role: str = "train"
-    unseen: bool = True
-    trained: bool = True
-    reason: str = ""
+    role: str = "train"  # or `test`: of whose images the hold-out is taken
+    unseen: bool = True  # f was trained on no image of the hold-out
+    trained: bool = True  # f was trained on every image of the bank; otherwise it may have been
+    reason: str = ""  # why the hold-out is not the usual one
 
     @property
     def hold_out_name(self) -> str:
@@ -139,21 +121,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class InDistribution:
-    """The clean images of a run.
+    """The clean images of a run."""
 
-    Attributes:
-        train: images that f is trained on, also the *bank*.
-        hold_out: images that f never sees, of the training set, or where f may have seen that,
-            of the test set; see `provenance`.
-        test: clean test images, all of them.
-        normal: those test images that are the normal side of every measurement.
-        provenance: whether f was trained on the bank and on the hold-out.
-    """
-
-    train: ImageSet
-    hold_out: ImageSet
-    test: ImageSet
-    normal: ImageSet
+    train: ImageSet  # that f is trained on, also the bank
+    hold_out: ImageSet  # that f never sees, of the training set or else of the test set
+    test: ImageSet  # all clean test images
+    normal: ImageSet  # those of them that are the normal side of every measurement
     provenance: Provenance = field(default_factory=Provenance)
 
 
@@ -182,54 +155,51 @@ def load_in_distribution(
     test = match_labels(checked.load(dataset, "test", settings), whole)
     for network in networks:
         network.check(whole, test)
-    kept = checked.check_held_out(dataset, dataset.held_out(whole), len(whole))
-    parts = whole.select(np.flatnonzero(~kept)), whole.select(np.flatnonzero(kept), "hold-out")
-    seen, banks, certain = zip(*(network.masks(whole, kept, parts) for network in networks))
+    held = checked.check_held_out(dataset, dataset.held_out(whole), len(whole))
+    rest, hold_out = whole.select(np.flatnonzero(~held)), _hold_out(whole, held)
+    seen, banks, certain = zip(
+        *(network.masks(whole, held, (rest, hold_out)) for network in networks)
+    )
     bank, trained = np.logical_and.reduce(banks), all(certain)
     if not bank.any():
         raise GradbenchError(
             "the networks of these seeds have no training image in common: run them one by one"
         )
-    train = parts[0] if np.array_equal(bank, ~kept) else whole.select(np.flatnonzero(bank))
+    train = rest if np.array_equal(bank, ~held) else whole.select(np.flatnonzero(bank))
     # a group of which f has seen one image is not new to it
     ever = np.isin(whole.groups, whole.groups[np.logical_or.reduce(seen)])
     normal, provenance = stratified_subset(test, limit), Provenance(trained=trained)
-    if not (kept & ever).any():
-        return InDistribution(train, parts[1], test, normal, provenance)
+    if not (held & ever).any():
+        return InDistribution(train, hold_out, test, normal, provenance)
 
-    wanted, free = int(kept.sum()), whole.select(np.flatnonzero(~ever), "hold-out")
+    wanted, free = int(held.sum()), _hold_out(whole, ~ever)
     if len(free) >= min(wanted, LEAST):
         return InDistribution(train, stratified_subset(free, wanted), test, normal, provenance)
     may = "was" if trained else "may have been"
     but = f"all but {len(free)}" if len(free) else "all"
     reason = f"f {may} trained on {but} training images"
-    if any(one.fingerprints is not None and own.all() for one, own in zip(networks, seen)):
+    if any(one.fingerprints is not None and mask.all() for one, mask in zip(networks, seen)):
         reason += f", and {OTHER_FINGERPRINTS}"
-    return _hold_out_of_test(train, parts[1], test, limit, replace(provenance, reason=reason))
 
-
-def _hold_out_of_test(
-    train: ImageSet, kept: ImageSet, test: ImageSet, limit: int | None, provenance: Provenance
-) -> InDistribution:
-    """Take the hold-out from the test images, or say that they are too few.
-
-    It is of those that `limit` would choose last: a part that is measured stays the same where
-    enough other images are left.
-    """
-    count = min(len(kept), len(test) // SPARED)
-    if count < min(len(kept), LEAST):
-        reason = f"{provenance.reason}, and {len(test)} test images are too few to take others from"
+    count = min(wanted, len(test) // SPARED)
+    if count < min(wanted, LEAST):
+        reason += f", and {len(test)} test images are too few to take others from"
+        note = join_notes(hold_out.note, "f may have been trained on these")
         provenance = replace(provenance, unseen=False, reason=reason)
-        kept = replace(kept, note=join_notes(kept.note, "f may have been trained on these"))
-        return InDistribution(train, kept, test, stratified_subset(test, limit), provenance)
+        return InDistribution(train, replace(hold_out, note=note), test, normal, provenance)
+    # those that `limit` would choose last, so that a part that is measured stays the same where
+    # enough other images are left
     last = ~draw_hold_out(test.labels, test.groups, len(test) - count)
     if limit is None or limit > len(test) - count:
         normal = test.select(np.flatnonzero(~last))
-    else:
-        normal = stratified_subset(test, limit)
-    held = test.select(np.flatnonzero(last & ~np.isin(test.groups, normal.groups)), "hold-out")
-    held = replace(held, note=join_notes(held.note, "test images, which are not measured"))
-    return InDistribution(train, held, test, normal, replace(provenance, role="test"))
+    spared = _hold_out(test, last & ~np.isin(test.groups, normal.groups))
+    spared = replace(spared, note=join_notes(spared.note, "test images, which are not measured"))
+    provenance = replace(provenance, role="test", reason=reason)
+    return InDistribution(train, spared, test, normal, provenance)
+
+
+def _hold_out(images: ImageSet, rows: np.ndarray) -> ImageSet:
+    return images.select(np.flatnonzero(rows), "hold-out")
 
 
 def why_scarce(dataset: Dataset, split: str, count: int, settings: DataSettings) -> str:

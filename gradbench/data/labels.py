@@ -68,10 +68,9 @@ def match_labels(images: ImageSet, train: ImageSet) -> ImageSet:
 
 
 def overlapping_classes(name: str) -> list[str]:
-    """Return the ids of the classes in a committed list: those that another set has too.
+    """Return the ids of classes that another set has too: a file of gradbench/data/overlaps.
 
-    The list is a file of gradbench/data/overlaps, for example `tiny_imagenet_cifar10`. Its lines
-    read id, words, class of the other set, separated by tabs.
+    Its lines read id, words, class of the other set, separated by tabs.
     """
     folder = resources.files("gradbench.data") / "overlaps"
     names = [entry.name.removesuffix(".txt") for entry in folder.iterdir()]
@@ -85,13 +84,13 @@ def exclude_classes(images: ImageSet, classes: Iterable[str]) -> ImageSet:
     """Return the images of other classes than the given ones; sources keep their numbers.
 
     A class is given by its name, or by the first word of it, by which `n01443537` is the class
-    `n01443537 goldfish` of Tiny ImageNet. Unknown classes are refused, and a set without others.
+    `n01443537 goldfish` of Tiny ImageNet.
     """
     place = f"{images.name}/{images.split}"
-    if not images.classes:
-        raise GradbenchError(f"{place} does not name its classes, so none can be left out")
-    if images.labels.min() < 0:
-        raise GradbenchError(f"{place} has images without labels, so no class can be left out")
+    if not images.classes or images.labels.min() < 0:
+        raise GradbenchError(
+            f"{place} has images without labels or names of classes, so none can be left out"
+        )
     labels = {name.split()[0]: label for label, name in enumerate(images.classes)}
     labels |= {name: label for label, name in enumerate(images.classes)}
     dropped = set()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,8 +21,9 @@ WHOLE = "all"
 """Split of images that are not divided into training and test."""
 UNLABELLED = -1
 """Label of an image whose class is not known, as in ODIN's archives; only a challenge has them."""
-FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, SyntaxError, LookupError,
-          EOFError, OSError, RuntimeError, MemoryError)  # fmt: skip
+FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, ValueError,
+          TypeError, SyntaxError, LookupError, AssertionError, EOFError, OSError, RuntimeError,
+          MemoryError)  # fmt: skip
 """What damaged files raise; RuntimeError where a byte asks for encryption or an unknown
 compression, MemoryError where one makes an array huge."""
 
@@ -40,6 +44,15 @@ class LoadedSplit:
     note: str = ""
 
 
+@contextmanager
+def refuse_damage(sentence: str) -> Iterator[None]:
+    """Turn whatever damaged files raise into one sentence with the reason at its end."""
+    try:
+        yield
+    except FAULTS as fault:
+        raise GradbenchError(f"{sentence}: {' '.join(str(fault).split())}") from fault
+
+
 def read_npz(path: Path) -> LoadedSplit:
     """Read the images and labels of a `.npz` file.
 
@@ -53,7 +66,7 @@ def read_npz(path: Path) -> LoadedSplit:
     Raises:
         GradbenchError: if the file is not whole or an array is missing or of the wrong form.
     """
-    try:
+    with refuse_damage(f"{path} is not a whole .npz file"):
         with zipfile.ZipFile(path) as archive:
             held = {name.removesuffix(".npy") for name in archive.namelist()}
             if "images" not in held:
@@ -64,8 +77,6 @@ def read_npz(path: Path) -> LoadedSplit:
             images = _read_images(archive, path)
         with np.load(path, allow_pickle=False) as arrays:
             others = {key: _decoded(arrays[key]) for key in held - {"images"}}
-    except FAULTS as fault:
-        raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
     labels, table = others.get("labels", np.full(len(images), UNLABELLED)), others.get("requantise")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise GradbenchError(f"{path}: labels must be (N,) of integers, not {_form(labels)}")
@@ -98,11 +109,12 @@ def read_npz_header(path: Path) -> tuple[int, bool]:
 
     Reads the header of one array, so that a list of all sets takes no time.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as stream:
-            return int(_read_header(stream)[0][0]), "requantise.npy" in archive.namelist()
-    except FAULTS as fault:
-        raise GradbenchError(f"{path} is not a whole .npz file: {fault}") from fault
+    with (
+        refuse_damage(f"{path} is not a whole .npz file"),
+        zipfile.ZipFile(path) as archive,
+        archive.open("images.npy") as stream,
+    ):
+        return int(_read_header(stream)[0][0]), "requantise.npy" in archive.namelist()
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

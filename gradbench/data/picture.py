@@ -33,15 +33,12 @@ PLAIN = ("nearest", "bilinear")
 class Resampling:
     """How pictures take another size.
 
-    Attributes:
-        filter: `nearest`, `box`, `bilinear`, `bicubic` or `lanczos`.
-        antialias: widen the filter when a picture shrinks; `nearest` knows no difference.
-        mode: `resize` takes the whole picture, squashed where proportions differ; `crop` takes the
-            largest central part that has the proportions of the target.
+    Mode `resize` takes the whole picture, squashed where proportions differ; `crop` takes the
+    largest central part that has the proportions of the target.
     """
 
-    filter: str = "bilinear"
-    antialias: bool = True
+    filter: str = "bilinear"  # of `FILTERS`
+    antialias: bool = True  # widen the filter when a picture shrinks; no difference to `nearest`
     mode: str = "resize"
 
     def __post_init__(self):
@@ -96,16 +93,12 @@ def eight_bits(picture: Image.Image, bits: int | None = None) -> Image.Image:
         ValueError: for floating-point pixels, and for integers whose range is not known: 12 bits
             read as 16 are nearly black.
     """
-    if picture.mode[0] in "IF":
-        return _scaled(picture, bits)
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        white.alpha_composite(picture.convert("RGBA"))
-        return white.convert("RGB")
-    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
-
-
-def _scaled(picture: Image.Image, bits: int | None) -> Image.Image:
+    if picture.mode[0] not in "IF":
+        if picture.has_transparency_data:
+            white = Image.new("RGBA", picture.size, "white")
+            white.alpha_composite(picture.convert("RGBA"))
+            return white.convert("RGB")
+        return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
     values = np.asarray(picture).astype(np.int64)
     least, most = int(values.min()), int(values.max())
     if picture.mode == "F" or least < 0 or most >= 2**16:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gradbench.config import ProcessingStep
 from gradbench.data.files import FileImages
-from gradbench.data.imageset import ImageSet, LazyImages, join_notes
+from gradbench.data.imageset import ImageSet, LazyImages, join_notes, shards
 from gradbench.data.picture import (
     Resampling,
     central_box,
@@ -34,18 +35,12 @@ def resize_to(
     antialias: bool = True,
     mode: str = "resize",
 ) -> ImageSet:
-    """Return images in a given shape, with a note that says how they were resampled.
+    """Return uint8 images in a shape (C, H, W), with a note that says how they were resampled.
 
     Image files are read anew from the originals, so that nothing is resampled twice. Images of
     the wanted shape come back as they are. An official set becomes `regenerated` when its pixels
-    are computed anew; repeating a grey channel computes nothing.
-
-    Args:
-        images: uint8 images.
-        shape: (C, H, W) with C 1 or 3.
-        filter: `nearest`, `box`, `bilinear`, `bicubic` or `lanczos`.
-        antialias: widen the filter when an image shrinks.
-        mode: `resize` squashes other proportions, `crop` takes the largest central part.
+    are computed anew; repeating a grey channel computes nothing. For `filter`, `antialias` and
+    `mode` see `Resampling`.
     """
     shape, resampling = tuple(int(n) for n in shape), Resampling(filter, antialias, mode)
     pixels = images.images
@@ -70,7 +65,10 @@ def resize_to(
         resized = resize_pixels(pixels, shape, resampling)
     notes, computed = [images.note], native != size
     if native != size:
-        notes.append(f"{native} -> {size} {resampling}{_proportions(native, shape, resampling)}")
+        ends = [[int(side) for side in end.split("x")] for end in native.split(" to ")]
+        same = len(ends) == 1 and ends[0][0] * shape[1] == ends[0][1] * shape[2]
+        others = "centre crop" if mode == "crop" else "proportions not kept"
+        notes.append(f"{native} -> {size} {resampling}{'' if same else f', {others}'}")
     if images.shape[0] != shape[0]:
         notes.append(f"{CHANNELS[images.shape[0]]} -> {CHANNELS[shape[0]]}")
         computed |= shape[0] == 1
@@ -101,7 +99,8 @@ def round_trip(
 
     A detector that tells the result from the clean images has found the processing, not the
     content. The steps of `processing` run in order, then the images take the other set's native
-    shape and are resized back as `resize_to` does.
+    shape and are resized back as `resize_to` does. They keep sources, groups and labels, and have
+    the status `generated`.
 
     Args:
         images: clean in-distribution images, uint8.
@@ -114,8 +113,7 @@ def round_trip(
         workers: threads.
 
     Returns:
-        The images with the same sources, groups and labels, status `generated`; None where the
-        other set went through nothing.
+        None where the other set went through nothing.
     """
     steps = [dict(step) for step in processing or ()]
     check_type(steps, list[ProcessingStep], "dataset.processing")
@@ -123,49 +121,38 @@ def round_trip(
     if mode == "crop":
         left, top, right, bottom = central_box(native[:0:-1], images.shape[:0:-1])
         native = (native[0], bottom - top, right - left)
-    # (width, height), filter and JPEG quality of what changes a picture
+    # what changes a picture, by its name in the note; sizes are (width, height)
     chain, size = [], images.shape[:0:-1]
     for step in [*steps, {"shape": native[1:]}]:
         target = tuple(int(n) for n in step["shape"][::-1]) if step.get("shape") else size
         if target != size:
-            chain.append((target, Resampling(step.get("filter", "bilinear")), None))
-            size = target
-        if step.get("jpeg") is not None:
-            chain.append((None, None, step["jpeg"]))
+            how, size = Resampling(step.get("filter", "bilinear")), target
+            name = f"{size[0]}x{size[1]} {how}"
+            chain.append((name, partial(resample, size=size, resampling=how)))
+        if (quality := step.get("jpeg")) is not None:
+            chain.append((f"JPEG {quality}", partial(compress_jpeg, quality=quality)))
     if not chain and native == images.shape:
         return None
     made = np.empty((len(images), *images.shape), np.uint8)
 
     def process(row: int, pixels: np.ndarray) -> None:
         picture = to_picture(pixels).convert("L" if native[0] == 1 else "RGB")
-        for target, how, quality in chain:
-            if target is None:
-                picture = compress_jpeg(picture, quality)
-            else:
-                picture = resample(picture, target, how)
+        for _, change in chain:
+            picture = change(picture)
         made[row] = fit_picture(picture, images.shape, resampling)
 
     with (
         Progress(f"round trip of {images.name}", len(images)) as progress,
         ThreadPoolExecutor(max(workers, 1)) as pool,
     ):
-        for start in range(0, len(images), 1000):
-            block = images.images[start : start + 1000]
-            list(pool.map(process, range(start, start + len(block)), block))
+        for rows in shards(len(images)):
+            block = images.images[rows]
+            list(pool.map(process, range(rows.start, rows.stop), block))
             progress.advance(len(block))
-    parts = [f"JPEG {q}" if t is None else f"{t[0]}x{t[1]} {how}" for t, how, q in chain]
+    parts = [name for name, _ in chain]
     if size != images.shape[:0:-1]:
         parts.append(f"{images.shape[2]}x{images.shape[1]} {resampling}")
     if native[0] != images.shape[0]:
         parts.append(f"as {CHANNELS[native[0]]}")
     note = join_notes(images.note, f"round trip: {', '.join(parts)}")
     return replace(images, images=made, status="generated", note=note)
-
-
-def _proportions(native: str, shape: tuple[int, int, int], resampling: Resampling) -> str:
-    """Return what becomes of other proportions than those of the target."""
-    sides = [side.split("x") for side in native.split(" to ")]
-    same = all(int(w) * shape[1] == int(h) * shape[2] for w, h in sides)
-    if same and len(sides) == 1:
-        return ""
-    return ", centre crop" if resampling.mode == "crop" else ", proportions not kept"

@@ -14,19 +14,12 @@ def stratified_subset(images: ImageSet, limit: int | None) -> ImageSet:
 
 
 def draw_hold_out(labels: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """Choose the images that the network is never trained on.
+    """Choose the images that the network is never trained on: (N,) bool, True for the hold-out.
 
     Class-stratified: each class gives its share of whole groups (tracks where frames repeat,
     single images elsewhere), drawn with seed 0. A group that holds several classes counts for the
-    one that most of its images have.
-
-    Args:
-        labels: (N,) labels of the training set.
-        groups: (N,) group of each image; a group stays whole.
-        count: number of images wanted; exact where every group is one image and classes divide.
-
-    Returns:
-        (N,) bool, True for the hold-out.
+    one that most of its images have. The count is exact where every group is one image and classes
+    divide.
     """
     if not 0 <= count < len(labels):
         raise GradbenchError(
@@ -36,7 +29,10 @@ def draw_hold_out(labels: np.ndarray, groups: np.ndarray, count: int) -> np.ndar
     labels = _majority(labels, groups)
     chosen = np.zeros(len(labels), dtype=bool)
     classes, sizes = np.unique(labels, return_counts=True)
-    wanted = _shares(sizes, count)
+    exact = sizes * count / sizes.sum()
+    wanted = np.floor(exact).astype(int)
+    # largest remainders first
+    wanted[np.argsort(wanted - exact, kind="stable")[: count - wanted.sum()]] += 1
     for label, want in zip(classes, wanted):
         rows = np.flatnonzero(labels == label)
         members, index = np.unique(groups[rows], return_inverse=True)
@@ -60,12 +56,3 @@ def _majority(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     order = np.lexsort((pairs[1], -counts, pairs[0]))
     first = np.unique(pairs[0][order], return_index=True)[1]
     return classes[pairs[1][order][first]][group]
-
-
-def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
-    """Divide `count` in proportion to `sizes`, largest remainders first."""
-    exact = sizes * count / sizes.sum()
-    shares = np.floor(exact).astype(int)
-    rest = np.argsort(-(exact - shares), kind="stable")[: count - shares.sum()]
-    shares[rest] += 1
-    return shares

@@ -6,7 +6,7 @@ import hashlib
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -42,14 +42,10 @@ class UserData(Dataset):
     Images in one place are divided where training and test images are asked for: a fifth of them,
     drawn by class with whole groups and seed 0, is the test set. Source ids carry a digest of the
     content, so that two sets of one name are told apart and one set at two paths is not.
-
-    Attributes:
-        name: of the set; the last part of the path where None.
-        path: file or folder, relative to the working folder.
     """
 
-    name: str | None = None
-    path: str | None = None
+    name: str | None = None  # the last part of the path where None
+    path: str | None = None  # file or folder, relative to the working folder
     valid: ClassVar[str] = ""
     """A sentence on what the path may be."""
 
@@ -78,10 +74,10 @@ class UserData(Dataset):
     def all_splits(self) -> list[str]:
         """Return `all` for an undivided set, otherwise the others."""
         splits = super().all_splits()
-        if WHOLE in splits and self.path is not None:
-            undivided = WHOLE in self.places()
-            return [split for split in splits if (split == WHOLE) == undivided]
-        return splits
+        if WHOLE not in splits or self.path is None:
+            return splits
+        undivided = WHOLE in self.places()
+        return [split for split in splits if (split == WHOLE) == undivided]
 
     def location(self, split: str, settings: DataSettings) -> Path | None:
         """Return the file or folder of a split, of the whole set where it is divided off."""
@@ -102,8 +98,7 @@ class UserData(Dataset):
         groups = self.sources_and_groups(loaded, WHOLE)[1]
         test = draw_hold_out(loaded.labels, groups, round(TEST * len(loaded.labels)))
         rows = np.flatnonzero(test if split == "test" else ~test)
-        images = loaded.images
-        share = "20 %" if split == "test" else "80 %"
+        images, share = loaded.images, "20 %" if split == "test" else "80 %"
         return replace(
             loaded,
             images=images[rows] if isinstance(images, np.ndarray) else images.take(rows),
@@ -137,9 +132,9 @@ class UserData(Dataset):
         return MissingData(f"{self.path} has no {' or '.join(splits)}: {self.valid}")
 
 
-def _named_splits(entries: Iterable[Path]) -> dict[str, Path]:
+def _named_splits(entries: Sequence[Path]) -> dict[str, Path]:
     """Return the entries of a folder that go by a name of a split; two of one name are refused."""
-    entries, found = sorted(entries), {}
+    places = {}
     for split, names in SPLIT_NAMES.items():
         for name in names:
             same = [e for e in entries if e.name.removesuffix(".npz").casefold() == name]
@@ -149,9 +144,9 @@ def _named_splits(entries: Iterable[Path]) -> dict[str, Path]:
                     f"them holds the {split} images? Keep one"
                 )
             if same:
-                found[split] = same[0]
+                places[split] = same[0]
                 break
-    return found
+    return places
 
 
 @dataclass(kw_only=True, eq=False)
@@ -162,7 +157,7 @@ class Arrays(UserData):
 
     def find_places(self, path: Path) -> dict[str, Path]:
         """Return the file of each split."""
-        return {WHOLE: path} if path.is_file() else _named_splits(path.glob("*.npz"))
+        return {WHOLE: path} if path.is_file() else _named_splits(sorted(path.glob("*.npz")))
 
     def read_place(self, place: Path, settings: DataSettings) -> LoadedSplit:
         """Read the arrays."""
@@ -174,15 +169,10 @@ class Arrays(UserData):
 
 @dataclass(kw_only=True, eq=False)
 class Folder(UserData):
-    """A tree of image files, class by sub-folder, whole or as `train` and `test`.
-
-    Attributes:
-        jpeg: quality that is assumed of JPEG files.
-        bits: of grey files with more than 8; None for what the files themselves say.
-    """
+    """A tree of image files, class by sub-folder, whole or as `train` and `test`."""
 
     jpeg: int = 90
-    bits: int | None = None
+    bits: int | None = None  # of grey files with more than 8; None for what the files say
     valid = "name a folder of images, or one with sub-folders train and test"
 
     def __post_init__(self):
@@ -195,7 +185,7 @@ class Folder(UserData):
         if not path.is_dir():
             return {}
         with os.scandir(path) as entries:  # which tells folders without looking at each file
-            inside = [Path(e.path) for e in entries if e.is_dir() and e.name[0] != "."]
+            inside = sorted(Path(e.path) for e in entries if e.is_dir() and e.name[0] != ".")
         folders = _named_splits(inside)
         # `val` among other folders may be a class; the other names are splits in any company
         divided = len(folders) > 1 or any(
@@ -214,23 +204,15 @@ class Folder(UserData):
         if ignored:
             say(f"{place}: {ignored_files(ignored)}")
         names = [path.relative_to(place).as_posix() for path in paths]
-        return LoadedSplit(
-            open_files(paths, self.shape, settings.workers, self.bits),
-            labels,
-            np.array([name.rpartition(".")[0] for name in names]),
-            classes,
-            origin=_digest(paths, names),
-        )
-
-
-def _digest(paths: list[Path], names: list[str]) -> str:
-    """Return a short digest of files: their names, sizes, starts and ends."""
-    sha = hashlib.sha256()
-    for path, name in zip(paths, names):
-        size = path.stat().st_size
-        sha.update(f"{name}\n{size}\n".encode())
-        with open(path, "rb") as stream:
-            sha.update(stream.read(ENDS))
-            stream.seek(max(size - ENDS, 0))
-            sha.update(stream.read(ENDS))
-    return sha.hexdigest()[:6]
+        images = open_files(paths, self.shape, settings.workers, self.bits)
+        # a digest of the files' names, sizes, starts and ends
+        sha = hashlib.sha256()
+        for path, name in zip(paths, names):
+            size = path.stat().st_size
+            sha.update(f"{name}\n{size}\n".encode())
+            with open(path, "rb") as stream:
+                sha.update(stream.read(ENDS))
+                stream.seek(max(size - ENDS, 0))
+                sha.update(stream.read(ENDS))
+        stems = np.array([name.rpartition(".")[0] for name in names])
+        return LoadedSplit(images, labels, stems, classes, origin=sha.hexdigest()[:6])

@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from gradbench.data.catalogue import verify
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.image_folders import Tree
 from gradbench.data.torchvision_sets import TorchvisionSet
-from gradbench.data.verify import verify
 from gradbench.errors import MissingData
 
 CLASSES = ("left", "right", "top")
