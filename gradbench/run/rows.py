@@ -131,13 +131,18 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
     Raises:
         GradbenchError: for an unknown column, or a value that is no number where one is due.
     """
-    import pandas
-
     cells = [{c: _cell(c, v) for c, v in row(**given).items()} for given in rows]
     cells.sort(key=lambda one: [_rank(one[name]) for name in NAMING])
+    return _typed({name: [one[name] for one in cells] for name in COLUMNS})
+
+
+def _typed(columns: Mapping[str, list]) -> pandas.DataFrame:
+    """Return columns of cells, as `_cell` gives them, as a table of the types of `frame`."""
+    import pandas
+
     kinds = {c: "float64" if c in REAL else "Int64" if c in WHOLE else "str" for c in COLUMNS}
     return pandas.DataFrame(
-        {c: pandas.Series([one[c] for one in cells], dtype=kinds[c]) for c in COLUMNS}
+        {name: pandas.Series(cells, dtype=kinds[name]) for name, cells in columns.items()}
     )
 
 
@@ -180,13 +185,12 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
     path = Path(path)
     try:
         text = _plain(read_bytes(path, LARGEST)).decode("utf-8")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        names, rows = tuple(reader.fieldnames or ()), [*map(_read, reader)]
+        header, *lines = [*csv.reader(io.StringIO(text, newline=""), strict=True)] or [[]]
     except (Damaged, UnicodeDecodeError, csv.Error) as error:
         raise GradbenchError(f"cannot read {path}: {error}") from error
-    if names != COLUMNS:
-        wrong = sorted(set(names) ^ set(COLUMNS)) or ["their order"]
-        older = set(names) >= {"experiment", "challenge", "metric"} and "role" not in names
+    if tuple(header) != COLUMNS:
+        wrong = sorted(set(header) ^ set(COLUMNS)) or ["their order"]
+        older = set(header) >= {"experiment", "challenge", "metric"} and "role" not in header
         kind = (
             "holds results of an older gradbench (run the same command again; what is in the "
             "store is not computed anew)"
@@ -194,13 +198,18 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
             else "is no table of results"
         )
         raise GradbenchError(f"{path} {kind}: columns that differ: {', '.join(wrong)}")
-    for number, one in enumerate(rows, 1):
-        if None in one or None in one.values():
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(COLUMNS):
             raise GradbenchError(f"{path} is damaged: row {number} has not {len(COLUMNS)} columns")
+    columns = {}
     try:
-        return frame(rows)
+        for name, texts in zip(COLUMNS, zip(*lines) if lines else [()] * len(COLUMNS)):
+            # Most texts stand in a column many times: each is read once.
+            values = {text: _cell(name, from_spreadsheet(text)) for text in set(texts)}
+            columns[name] = [values[text] for text in texts]
     except GradbenchError as error:
         raise GradbenchError(f"{path} is damaged: {error}") from error
+    return _typed(columns)
 
 
 def _plain(found: bytes) -> bytes:
@@ -246,11 +255,6 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return for_spreadsheet(value)
     return "" if value is None else repr(value)
-
-
-def _read(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of a file with its cells as they were before they were written."""
-    return {c: from_spreadsheet(v) if isinstance(v, str) else v for c, v in line.items()}
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
