@@ -3,13 +3,13 @@
 A table of README.md stands between `<!-- results: PATH/results.csv.gz -->` and `<!-- /results -->`:
 each number must be the rounding of one in the rows of the challenge, level and detector that its
 row and column name. A kept run's table.md must be what its rows give, its files those that its
-run.json lists; the papers' tables those of the print and of the runs that they name; weights must
-have the SHA-256 of `results/weights/SHA256SUMS`. `findings.py --check` compares FINDINGS.md.
+run.json lists; the papers' tables what the print and the kept runs give; weights must have the
+SHA-256 of `results/weights/SHA256SUMS`. `findings.py --check` compares FINDINGS.md.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
@@ -18,10 +18,12 @@ from pathlib import Path
 import pandas as pd
 
 from gradbench.errors import GradbenchError
-from gradbench.report import finished_run
-from gradbench.report.papers import check as papers
+from gradbench.report.finished_run import FinishedRun, find_runs
+from gradbench.report.papers import document
+from gradbench.report.papers.fill import fill, to_csv
+from gradbench.report.papers.table import read_table
 from gradbench.report.run_tables import write_markdown
-from gradbench.run.rows import CHANCES, read_csv, rows_file
+from gradbench.run.rows import CHANCES, read_csv
 from gradbench.store import file_digest
 
 BLOCK = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
@@ -64,8 +66,7 @@ def numbers(rows: pd.DataFrame, column: str) -> list[float]:
         return rows[column.replace(" ", "_")].dropna().tolist()
     own = rows[(rows["method"] == column) & (rows["metric"] == "auroc")]
     means = own.groupby(["challenge", "level"])["value"].mean()
-    found = own[["value", "lo", "hi", *CHANCES]].to_numpy().ravel().tolist()
-    return [*found, *means]
+    return [*own[["value", "lo", "hi", *CHANCES]].to_numpy().ravel().tolist(), *means]
 
 
 def is_rounded(shown: str, known: list[float]) -> bool:
@@ -75,19 +76,35 @@ def is_rounded(shown: str, known: list[float]) -> bool:
     return any(abs(float(shown) - value) <= half + 1e-6 for value in known)
 
 
-def check_run(folder: Path) -> Iterator[str]:
+def check_run(run: FinishedRun) -> Iterator[str]:
     """Yield what is wrong with a kept run."""
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for name in run.get("files", {}):
-        try:
-            finished_run.check_file(folder, run["files"], name)
-        except GradbenchError as fault:
-            yield str(fault)
-    due = write_markdown(read_csv(rows_file(folder)), run["about"]).splitlines()
-    shown = (folder / "table.md").read_text(encoding="utf-8").splitlines()
-    wrong = [line for line in shown if line not in set(due)]
-    if wrong or len(due) != len(shown):
-        yield f"{folder / 'table.md'}: not what the rows give: {(wrong or ['lines missing'])[0]}"
+    try:
+        for name in run.files:
+            run.file(name)
+        due = write_markdown(run.frame, run.about)
+    except GradbenchError as fault:
+        yield str(fault)
+    else:
+        yield from other_lines(run.path / "table.md", due, "what the rows give")
+
+
+def check_table(path: Path, runs: list[FinishedRun]) -> Iterator[str]:
+    """Yield what is wrong with a paper's table, written as CSV and Markdown."""
+    filled = fill(read_table(path.stem), runs)
+    for file, due in (
+        (path, to_csv([filled])),
+        (path.with_suffix(".md"), document.markdown(filled)),
+    ):
+        if file.is_file():
+            yield from other_lines(file, due, "what the print and the runs give")
+
+
+def other_lines(path: Path, due: str, source: str) -> Iterator[str]:
+    """Yield that a file is not as it is due, with its first wrong line."""
+    shown = path.read_text(encoding="utf-8")
+    if shown != due:
+        wrong = [line for line in shown.splitlines() if line not in set(due.splitlines())]
+        yield f"{path}: not {source}: {(wrong or ['lines are missing'])[0]}"
 
 
 def check_weights(folder: Path) -> Iterator[str]:
@@ -107,16 +124,18 @@ def check_weights(folder: Path) -> Iterator[str]:
 
 def main(root: Path) -> int:
     """Check a checkout, print what is wrong, and return the exit status."""
-    results, faults = root / "results", []
-    if (root / "README.md").is_file():
-        faults += check_readme(root / "README.md")
-    runs = sorted(path.parent for path in results.glob("*/run.json"))
-    for folder in runs:
-        faults += check_run(folder)
-    tables = [path for path in sorted(results.rglob("*.csv")) if papers.is_table(path)]
-    for path in tables:
-        faults += papers.check(path, root)[1]
-    faults += check_weights(results / "weights")
+    faults = []
+    with contextlib.chdir(root):  # tables name runs by their paths from here
+        if Path("README.md").is_file():
+            faults += check_readme(Path("README.md"))
+        results = Path("results")
+        runs = find_runs([results])
+        for run in runs:
+            faults += check_run(run)
+        tables = sorted(results.glob("tables/*.csv"))
+        for path in tables:
+            faults += check_table(path, runs)
+        faults += check_weights(results / "weights")
     print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
     print(f"README, {len(runs)} runs, {len(tables)} papers' tables, weights: {len(faults)} faults")
     return 1 if faults else 0

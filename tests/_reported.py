@@ -95,13 +95,6 @@ class Element:
             found += one.all(tag, kind, **attributes)
         return found
 
-    def up(self, tag):
-        """Return the nearest element of some name around it, None where there is none."""
-        one = self.parent
-        while one is not None and one.tag != tag:
-            one = one.parent
-        return one
-
 
 class Reader(HTMLParser):
     """Builds a page's elements, and insists that each is closed in its turn."""
@@ -141,20 +134,8 @@ def parsed(text):
 
 
 def cells(table):
-    """Return a table's rows below its head as texts, joined cells in each of their rows."""
-    found, over = [], {}
-    for row in table.all("tbody")[0].all("tr"):
-        texts, place = [], 0
-        own = [one for one in row.inside if one.tag in ("td", "th")]
-        while own or over.get(place, (0, ""))[0]:
-            left, text = over.get(place, (0, ""))
-            if left:
-                over[place] = (left - 1, text)
-            else:
-                one = own.pop(0)
-                text = " ".join(one.text.split())
-                over[place] = (int(one.attributes.get("rowspan", 1)) - 1, text)
-            texts.append(text)
-            place += 1
-        found.append(texts)
-    return found
+    """Return a table's rows below its head as texts."""
+    return [
+        [" ".join(one.text.split()) for one in row.inside if one.tag in ("td", "th")]
+        for row in table.all("tbody")[0].all("tr")
+    ]

@@ -8,7 +8,7 @@ import pytest
 from _made_runs import measured, write_run
 
 from gradbench.config import compose
-from gradbench.report.papers.runs import Run
+from gradbench.report.finished_run import FinishedRun
 from gradbench.run.rows import read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def test_a_run_is_kept_whole(keep, tmp_path):
     Image.radial_gradient("L").convert("RGB").save(run / "figures" / "levels.png")
     kept = keep.keep_run(run, "mine", ["figures/levels.png"], tmp_path / "results")
     assert read_csv(kept / "results.csv.gz").equals(read_csv(run / "results.csv"))
-    found = Run(kept)
+    found = FinishedRun(kept)
     assert {*found.frame["method"]} == {"msp"}
     assert found.text("table.md") == "# a table\n"
     with Image.open(kept / "figures" / "levels.png") as picture:

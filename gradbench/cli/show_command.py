@@ -31,13 +31,12 @@ def configure(parser: Parser) -> None:
 
 def main(args: Namespace) -> None:
     """Print the table of a run."""
-    from gradbench.report.finished_run import FinishedRun
-    from gradbench.report.papers.runs import is_run, jobs
+    from gradbench.report.finished_run import FinishedRun, missing_files, sweep_runs
 
     for folder in places(args.run) if args.run else ():
-        if is_run(folder):
+        if not missing_files(folder):
             break
-        if inside := jobs(folder):
+        if inside := sweep_runs(folder):
             print(f"{printable(folder)} is the folder of a sweep, its runs are:")
             print("\n".join(f"  gradbench show {shlex.quote(printable(job))}" for job in inside))
             return
@@ -67,9 +66,9 @@ def find_run(name: str) -> Path:
     for folder in places(name):
         if os.path.isfile(folder / "run.json"):  # whatever the name: too long ones too
             return folder
-    from gradbench.report.papers.runs import jobs
+    from gradbench.report.finished_run import sweep_runs
 
-    there = [*(job for folder in places(name) for job in jobs(folder)), *finished_runs()]
+    there = [*(job for folder in places(name) for job in sweep_runs(folder)), *finished_runs()]
     names = ", ".join(map(printable, there)) or "none yet"
     raise GradbenchError(f"no finished run at {printable(name)}; runs here: {names}")
 

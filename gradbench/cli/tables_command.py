@@ -27,15 +27,15 @@ which it was made from. A cell that is not measured says why.
   gradbench tables NAME ... | --all        --plan | --run  [key=value ...]
 """
 EPILOG = """\
-  format=         terminal (default), markdown, csv, latex, html
-  out=DIR         writes NAME.md, .csv, .tex and .html there, or the one of format=; .html is a
-                  page of its own, where format=html alone prints a part to put into one
+  format=         terminal (default), markdown, csv, html
+  out=DIR         writes NAME.md, .csv and .html there, or the one of format=; .html is a page
+                  of its own, where format=html alone prints a part to put into one
   experiment=NAME backbone=NAME   only the runs of that experiment, of that network
 
 Settings of `gradbench run` (data.root=DIR backbone.width=32 backbone.checkpoint=FILE limit=N) go
 to the runs of --plan and --run. --config-dir DIR adds your own table/NAME.yaml.
 """
-FORMATS = {"terminal": "", "markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
+FORMATS = {"terminal": "", "markdown": ".md", "csv": ".csv", "html": ".html"}
 FOLDERS = (Path("outputs"), Path("results"))
 OWN = ("results", "format", "out")
 """Settings of the command itself."""
@@ -128,8 +128,8 @@ def _fill(
     Raises:
         GradbenchError: if there is no run though a table needs one, or a run is damaged.
     """
+    from gradbench.report.finished_run import find_runs
     from gradbench.report.papers.fill import fill
-    from gradbench.report.papers.runs import find_runs
 
     with step(f"reading the runs under {' and '.join(map(str, places))}"):
         runs = find_runs(places)
@@ -241,7 +241,6 @@ def _write(filled: Sequence[FilledTable], form: str, out: Path | None) -> None:
         "terminal": document.terminal,
         "markdown": document.markdown,
         "csv": lambda one: to_csv([one]),
-        "latex": document.latex_document,
         "html": document.html_fragment,
     }
     if out is None:

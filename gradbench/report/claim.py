@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +31,22 @@ LOCK = ".gradbench-lock"
 SWEEP_JSON = "sweep.json"
 MERGED = ("results.csv", "levels.png")
 """What a sweep writes beside the folders of its jobs."""
-ANYWHERE = ("out", "store", "device", "devices", "data", "launcher")
-"""Settings that say where and on what a run is made: they may differ between calls of one run."""
+ANYWHERE = ("out", "store", "device", "devices", "data", "launcher", "controls")
+"""Settings that may differ between calls of one run: where and on what it is made, and controls."""
 WORDS = ("description", "remark", "terms")
 """Fields that are words for a reader, in whatever section."""
-LISTS = {"challenges": "", "detectors": "", "levels": "level"}
-"""What calls of one run may ask for more or less of, and the setting of one alone."""
-SEEDS = {"seeds": "seed"}
-"""What a later call of a run may ask for more of: the networks that are there are kept."""
-NOT_LOCKED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+LISTS = {"challenges": "", "detectors": "", "levels": "level", "seeds": "seed"}
+"""What calls of one run may ask for more of, of all but seeds also less; the setting of one."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """Faults of file systems that have no locks."""
-NAMED = 3
-"""So many differences or files are named."""
 Config = Mapping[str, Any]
 
 
 def check_claim(folder: Path, config: Config, names: Iterable[str] = ()) -> list[str]:
     """Refuse a folder in which a run would replace what is not its own.
 
-    A run of the same configuration is replaced. That is one with the same settings, but for where
-    and on what it is made (`ANYWHERE`), which challenges, levels, detectors and controls it asks
-    for, and seeds that are added: so one more detector goes to the same folder.
+    A run of the same configuration is replaced: one with the same settings but for those of
+    `ANYWHERE`, other challenges, levels and detectors, and more seeds.
 
     Args:
         folder: that the run will write to; it need not be there.
@@ -64,36 +59,29 @@ def check_claim(folder: Path, config: Config, names: Iterable[str] = ()) -> list
     Raises:
         GradbenchError: naming both runs and what differs, or the files that no run wrote.
     """
-    lost: list[str] = []
-    known: set[str] | None = set()
+    dropped: list[str] = []
+    own: set[str] = set()
     for place in (folder, folder / PARTIAL):
-        if not os.path.lexists(place / RUN_JSON):
-            continue
-        record = read_record(place)
-        _refuse_other(folder, "run", record["config"], config, SEEDS)
-        lost = _lost(record["config"], config, LISTS)
-        if record.get("files") is None:
-            known = None  # an older version listed no files: all that runs write counts as its own
-        elif known is not None:
-            known |= set(record["files"])
+        if os.path.lexists(place / RUN_JSON):
+            record = read_record(place)
+            _refuse_other(folder, "run", record["config"], config)
+            dropped = _dropped(record["config"], config, ("challenges", "detectors", "levels"))
+            own |= set(record["files"])
     there = {*present_files(folder), *(name for name in names if os.path.lexists(folder / name))}
-    foreign = [] if known is None else sorted(there - known)
-    blocked = [n for n in ("figures", "model") if not (folder / n).is_dir()]
-    foreign += [name for name in blocked if os.path.lexists(folder / name)]
-    _refuse_foreign(folder, foreign, RUN_JSON)
-    return lost
+    _refuse_foreign(folder, sorted(there - own), RUN_JSON)
+    return dropped
 
 
 def unclaimed_folder(folder: Path, config: Config) -> Path:
     """Return the first of FOLDER, FOLDER-2, ... that a run may write to."""
-    place, number = folder, 1
+    number = 1
     while True:
+        place = folder if number == 1 else _numbered(folder, number)
         try:
             check_claim(place, config)
             return place
         except GradbenchError:
             number += 1
-            place = _numbered(folder, number)
 
 
 @contextlib.contextmanager
@@ -107,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(file_lock(folder / LOCK, f"writes its results to {folder}"))
         except OSError as fault:
-            if fault.errno not in NOT_LOCKED:
+            if fault.errno not in NO_LOCKS:
                 raise
         yield
 
@@ -115,22 +103,21 @@ def locked(folder: Path) -> Iterator[None]:
 def move_into_place(folder: Path) -> None:
     """Move all that a run wrote beside its place, and remove its own files that it wrote no more.
 
-    Killed on the way, it is carried on by the next call: `PARTIAL` holds what is not moved yet.
+    Killed on the way, it is carried on by the next call: `PARTIAL` holds what is not moved yet, and
+    its run.json, moved last, says that it is whole.
 
     Raises:
         OSError: if the folder cannot be written.
     """
     part = folder / PARTIAL
-    new, before = _listed(part), _listed(folder)
+    new = read_record(part)["files"]
+    before = read_record(folder)["files"] if (folder / RUN_JSON).is_file() else {}
     for name in new:
         if (part / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(part / name, folder / name)
-    old = [name for name in present_files(folder) if name in before and name not in new]
-    _remove_own(folder, {name: before[name] for name in old})
-    for inside in part.iterdir():
-        if inside.is_dir():  # where nothing was drawn there is an empty one
-            (folder / inside.name).mkdir(exist_ok=True)
+    _remove_own(folder, {name: before[name] for name in before if name not in new})
+    (folder / "figures").mkdir(exist_ok=True)
     os.replace(part / RUN_JSON, folder / RUN_JSON)
     shutil.rmtree(part, ignore_errors=True)
 
@@ -166,26 +153,18 @@ def check_sweep_claim(folder: Path, config: Config) -> Files:
                 f"{printable(path)} is damaged ({printable(fault)}): name another folder with "
                 "out=DIR"
             ) from fault
-        _refuse_other(folder, "sweep", sweep["config"], config, {})
+        _refuse_other(folder, "sweep", sweep["config"], config)
         files = sweep["files"]
-    names = [name for name in MERGED if os.path.lexists(folder / name) and name not in files]
-    _refuse_foreign(folder, names, SWEEP_JSON)
+    foreign = [name for name in MERGED if os.path.lexists(folder / name) and name not in files]
+    _refuse_foreign(folder, foreign, SWEEP_JSON)
     return files
 
 
 def move_sweep_into_place(folder: Path, part: Path, config: Config, jobs: Iterable[str]) -> None:
-    """Move the merged files of a sweep to its folder, and list them in its `sweep.json`.
+    """Move the merged files of a sweep from `part` to its folder, and list them in `sweep.json`.
 
     They are listed before they are moved: a sweep that is killed in between knows them again.
-
-    Args:
-        folder: of the sweep.
-        part: where they were written.
-        config: see `check_sweep_claim`.
-        jobs: names of the jobs that are finished.
-
-    Raises:
-        GradbenchError: see `check_sweep_claim`.
+    `config` and errors are those of `check_sweep_claim`, `jobs` the names of the finished ones.
     """
     before = check_sweep_claim(folder, config)
     names = [name for name in MERGED if (part / name).is_file()]
@@ -193,12 +172,7 @@ def move_sweep_into_place(folder: Path, part: Path, config: Config, jobs: Iterab
     (part / SWEEP_JSON).write_text(json.dumps(sweep, indent=1) + "\n", encoding="utf-8")
     for name in (SWEEP_JSON, *names):
         os.replace(part / name, folder / name)
-    _remove_own(folder, {name: before[name] for name in set(before) & set(MERGED) - set(names)})
-
-
-def _listed(folder: Path) -> Files:
-    """Return the files that a folder's run.json lists."""
-    return (read_record(folder).get("files") or {}) if (folder / RUN_JSON).is_file() else {}
+    _remove_own(folder, {name: before[name] for name in before if name not in names})
 
 
 def _remove_own(folder: Path, files: Files) -> None:
@@ -212,90 +186,86 @@ def _remove_own(folder: Path, files: Files) -> None:
                     (folder / parent).rmdir()
 
 
-def _refuse_other(folder: Path, what: str, before: Config, now: Config, seeds: Mapping) -> None:
-    """Refuse the folder of another configuration, naming both and what differs.
+def _refuse_other(folder: Path, kind: str, before: Config, now: Config) -> None:
+    """Refuse the folder of a run or sweep of another configuration, naming what differs.
 
     A setting that one of them lacks was not there in another version, but for those of the
     network, the images and the protocol, which a user may add.
     """
     old, new = (json.loads(json.dumps(config)) for config in (before, now))
-    found = [f"{lost} there and not here" for lost in _lost(old, new, seeds)]
-    left = {*ANYWHERE, "controls", *LISTS, *LISTS.values(), *SEEDS, *SEEDS.values()}
-    one, other = (
-        dict(_flat({k: v for k, v in config.items() if k not in left})) for config in (old, new)
-    )
+    differences = [
+        f"{seeds} there and not here"
+        for seeds in (_dropped(old, new, ["seeds"]) if kind == "run" else [])
+    ]
+    free = {*ANYWHERE, *LISTS, *LISTS.values()}
+    one, other = (dict(_settings(config)) for config in (old, new))
     for key in sorted({*one, *other}):
-        lacks = key not in one or key not in other
-        if lacks and key.partition(".")[0] not in ("backbone", "dataset", "protocol"):
+        section = key.partition(".")[0]
+        known = key in one and key in other
+        if section in free or not (known or section in ("backbone", "dataset", "protocol")):
             continue
         if one.get(key) != other.get(key):
-            found.append(f"{key}={_short(one.get(key))} there and {_short(other.get(key))} here")
-    if found:
+            values = (canonical_json(side.get(key)).strip('"') for side in (one, other))
+            short = [printable(v if len(v) <= 60 else f"{v[:57]}...") for v in values]
+            differences.append(f"{key}={short[0]} there and {short[1]} here")
+    if differences:
         theirs, ours = (printable(str(config.get("name", "?"))) for config in (before, now))
         raise GradbenchError(
-            f"{printable(folder)} holds the {what} {theirs}, and this {what}, {ours}, is another "
-            f"one ({_some(found)}): name another folder, for example "
-            f"out={printable(_unused(folder))}"
+            f"{printable(folder)} holds the {kind} {theirs}, and this {kind}, {ours}, is another "
+            f"one ({_some(differences)}): {_elsewhere(folder)}"
         )
 
 
-def _refuse_foreign(folder: Path, names: list[str], mark: str) -> None:
+def _refuse_foreign(folder: Path, names: Sequence[str], record: str) -> None:
     """Refuse a folder for files in it that would be replaced though no run wrote them."""
     if names:
         raise GradbenchError(
-            f"{printable(folder)} holds {_some(names)}, of which no {mark} of gradbench speaks: "
-            f"move {'it' if len(names) == 1 else 'them'} away, or name another folder, for example "
-            f"out={printable(_unused(folder))}"
+            f"{printable(folder)} holds {_some(names)}, of which no {record} of gradbench speaks: "
+            f"move {'it' if len(names) == 1 else 'them'} away, or {_elsewhere(folder)}"
         )
 
 
-def _lost(old: Config, new: Config, lists: Mapping[str, str]) -> list[str]:
+def _dropped(old: Config, new: Config, lists: Iterable[str]) -> list[str]:
     """Return what the lists of a former configuration ask for and those of a new one do not."""
-    found = []
-    for name, alone in lists.items():
-        now = _entries(new, name, alone)
-        lost = [] if "all" in now else [n for n in _entries(old, name, alone) if n not in now]
-        found += [f"{name} {_some(lost)}"] if lost else []
-    return found
+    dropped = []
+    for name in lists:
+        before, now = (_entries(config, name) for config in (old, new))
+        missing = [entry for entry in before if entry not in now and "all" not in now]
+        dropped += [f"{name} {_some(missing)}"] if missing else []
+    return dropped
 
 
-def _entries(config: Config, name: str, alone: str) -> list[str]:
-    """Return the entries of a list in a configuration as text, `all` where it names none."""
+def _entries(config: Config, name: str) -> list[str]:
+    """Return the entries of a list in a configuration as text; levels that are not named: all."""
     value = config.get(name)
-    if alone and value is None:
-        value = config.get(alone)
+    value = config.get(LISTS[name]) if value is None else value
     if value is None:
         return ["all"] if name == "levels" else []
-    return [
-        canonical_json(one).strip('"') for one in (value if isinstance(value, list) else [value])
-    ]
+    entries = value if isinstance(value, list) else [value]
+    return [canonical_json(entry).strip('"') for entry in entries]
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def _settings(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the settings of a configuration by their dotted names."""
-    if isinstance(value, dict) and (value or not key):
-        for name, inner in value.items():
-            if name not in WORDS:
-                yield from _flat(inner, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
+    for name, value in config.items():
+        if name in WORDS:
+            continue
+        if isinstance(value, dict) and value:
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
-def _short(value: Any) -> str:
-    text = canonical_json(value).strip('"')
-    return printable(text if len(text) <= 60 else f"{text[:57]}...")
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(printable, names[:3])) + more
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(map(printable, names[:NAMED])) + (f" and {more} more" if more > 0 else "")
-
-
-def _unused(folder: Path) -> Path:
+def _elsewhere(folder: Path) -> str:
     number = 2
     while os.path.lexists(_numbered(folder, number)):
         number += 1
-    return _numbered(folder, number)
+    return f"name another folder, for example out={printable(_numbered(folder, number))}"
 
 
 def _numbered(folder: Path, number: int) -> Path:

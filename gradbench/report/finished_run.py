@@ -10,21 +10,21 @@ lists them anew. The folder may be anybody's, or an older version's.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from gradbench.config import group_files, load_member
 from gradbench.errors import GradbenchError, printable
 from gradbench.run.rows import FILES, LARGEST, read_csv, rows_file
 from gradbench.store import file_digest
 from gradbench.support.files import Damaged, read_bytes, read_json
-from gradbench.support.progress import say
 
 if TYPE_CHECKING:
     import pandas
@@ -32,19 +32,30 @@ if TYPE_CHECKING:
 RUN_JSON = "run.json"
 PARTIAL = ".gradbench-part"
 """Where a run writes before it moves all to its place; with a run.json it is being moved."""
-FIXED = (*FILES, "costs.csv", "costs.md", "table.md")
 PATTERNS = (
+    *(*FILES, "costs.csv", "costs.md", "table.md"),
     *(f"figures/{name}.png" for name in ("roc*", "scores_*", "gradient_profile*", "levels")),
     *(f"model/s*/{name}" for name in ("model.json", "network.safetensors")),
     "model/s*/detectors/*.safetensors",
 )
-"""What a run writes besides `FIXED` and its `run.json`."""
+"""What a run writes besides its run.json."""
 COPY_AGAIN = (
     "copy the run's folder again, or carry out its command (at the head of table.md) once more, "
     "which writes it anew"
 )
+DEEPEST = 4
+"""Folders below the one named in which runs are looked for."""
+NO_RUNS = ("store", "model", "figures")
+"""Folders that hold no runs, and in the case of the store very many files."""
+SOURCES = {
+    "part": "a part of the set",
+    "stand_in": "a stand-in",
+    "regenerated": "brought to this shape here instead of taken from the published archive",
+    "generated": "generated here instead of taken from the published archive",
+}
+"""What the words of the column `source` say of images."""
 Files = Mapping[str, Mapping[str, Any]]
-"""By path from the folder, with `/`: `bytes`, `sha256`, and `rows` of results.csv."""
+"""By path from the folder, with `/`: `bytes` and `sha256`."""
 _Count = Annotated[int, Meta(ge=0, lt=2**53)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Whole = Annotated[int, Meta(gt=-(2**53), lt=2**53)]
@@ -55,7 +66,6 @@ class ListedFile(Struct, frozen=True):
 
     bytes: _Count
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-    rows: _Count | None = None
 
 
 class _Detector(Struct, frozen=True):
@@ -137,12 +147,12 @@ class _Record(Struct, frozen=True):
     networks: dict[str, _Network]
     code: _Code
     time: _Time
+    files: dict[str, ListedFile]
     versions: dict[str, str] = {}
     hardware: dict[str, str | float | _Whole | bool | None] = {}
-    files: dict[str, ListedFile] | None = None
 
     def __post_init__(self):
-        for name in self.files or ():
+        for name in self.files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\0" in name:
                 raise ValueError(f"files names {name!r}, which lies outside the folder")
@@ -158,14 +168,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = read_json(path, _Record)
     except Damaged as fault:
-        if fault.missing:
-            raise GradbenchError(
-                f"{printable(path)} is damaged or of another version ({fault.missing} is missing): "
-                f"{COPY_AGAIN}, into another out=DIR"
-            ) from fault
         raise GradbenchError(
-            f"{printable(path)} is damaged ({printable(fault)}): copy the run's folder again, or "
-            "carry out its command once more with another out=DIR"
+            f"{printable(path)} is damaged or of another version ({printable(fault)}): copy the "
+            "run's folder again, or carry out its command once more with another out=DIR"
         ) from fault
     about = {"told": "", "remark": "", "left_out": {}} | record["about"]
     return {"versions": {}, "hardware": {}} | record | {"about": about}
@@ -181,30 +186,16 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 def present_files(folder: Path) -> list[str]:
     """Return what stands in a folder where a run writes, whoever wrote it."""
     found = (path for pattern in PATTERNS for path in folder.glob(pattern))
-    fixed = [name for name in FIXED if os.path.lexists(folder / name)]
-    return sorted([*fixed, *(path.relative_to(folder).as_posix() for path in found)])
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def list_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """Return size and checksum of a folder's files, by default of all that a run writes."""
-    files = {}
-    for name in present_files(folder) if names is None else names:
-        path = folder / name
-        files[name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        if name == FILES[0]:
-            files[name]["rows"] = count_rows(path)
-    return files
-
-
-def count_rows(path: Path) -> int:
-    """Return the whole rows of a CSV file below its header; a last one without end is none."""
-    with open(path, newline="", encoding="utf-8", errors="replace") as stream:
-        count = sum(1 for _ in csv.reader(stream))
-    with open(path, "rb") as stream:
-        if stream.seek(0, os.SEEK_END):
-            stream.seek(-1, os.SEEK_END)
-        broken = stream.read(1) not in (b"\n", b"")
-    return max(count - 1 - broken, 0)
+    names = present_files(folder) if names is None else names
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)}
+        for name in names
+    }
 
 
 def check_file(folder: Path, files: Files, name: str) -> Path:
@@ -216,7 +207,7 @@ def check_file(folder: Path, files: Files, name: str) -> Path:
         name: of the file, a path from the folder.
 
     Raises:
-        GradbenchError: if it is missing, broken off or edited: which rows, and what to do.
+        GradbenchError: if it is missing, broken off or edited.
     """
     path, listed = folder / name, files.get(name)
     if not os.path.isfile(path):
@@ -226,23 +217,15 @@ def check_file(folder: Path, files: Files, name: str) -> Path:
             f"{printable(path)} is no file of this run: its run.json does not list it"
         )
     try:
-        size = path.stat().st_size
-        if size == listed["bytes"] and file_digest(path) == listed["sha256"]:
+        missing = listed["bytes"] - path.stat().st_size
+        if missing == 0 and file_digest(path) == listed["sha256"]:
             return path
-        counted = listed.get("rows") is not None and size < listed["bytes"]
-        lost = listed["rows"] - count_rows(path) if counted else 0
-    except csv.Error:
-        lost = 0
     except OSError as fault:
         raise GradbenchError(f"cannot read {printable(path)}: {fault.strerror}") from fault
-    if lost > 0:
-        what = f"is broken off or shortened: {lost} of its {listed['rows']} rows are missing"
-    elif size < listed["bytes"]:
-        gone = f"{listed['bytes'] - size} of {listed['bytes']} bytes are gone"
-        what = f"was changed after the run: {gone}"
-    else:
-        what = "was edited after the run wrote it (its SHA-256 is another)"
-    raise GradbenchError(f"{printable(path)} {what}: {COPY_AGAIN}")
+    change = "was edited after the run wrote it (its SHA-256 is another)"
+    if missing > 0:
+        change = f"is broken off or shortened: {missing} of its {listed['bytes']} bytes are missing"
+    raise GradbenchError(f"{printable(path)} {change}: {COPY_AGAIN}")
 
 
 def seal(folder: str | Path) -> bool:
@@ -250,15 +233,11 @@ def seal(folder: str | Path) -> bool:
 
     Returns:
         Whether the folder is that of a run; others are left alone.
-
-    Raises:
-        GradbenchError: if its run.json is damaged.
     """
     folder = Path(folder)
     if not os.path.isfile(folder / RUN_JSON):
         return False
-    read_record(folder)
-    record = json.loads((folder / RUN_JSON).read_text(encoding="utf-8"))  # in its own order
+    record = json.loads((folder / RUN_JSON).read_text(encoding="utf-8"))
     write_record(folder, record | {"files": list_files(folder)})
     return True
 
@@ -266,11 +245,7 @@ def seal(folder: str | Path) -> bool:
 class FinishedRun:
     """The folder of a finished run, as `show`, `report`, `tables` and `score` open it.
 
-    Args:
-        path: of the folder.
-
-    Attributes:
-        record: the content of its run.json, every text on one line without control characters.
+    `record` is the content of its run.json, every text on one line without control characters.
 
     Raises:
         GradbenchError: if it is half-written, or its run.json is damaged.
@@ -284,30 +259,22 @@ class FinishedRun:
                 "command that made it goes on from where it stopped"
             )
         record = read_record(self.path)
-        self._files: Files | None = record.get("files")
+        self.files: Files = record["files"]
         self.record: dict[str, Any] = _one_line(record)
-        self._warned = False
+        self.about: dict[str, Any] = self.record["about"]
+        self.config: dict[str, Any] = self.record["config"]
+        self.begun: str = self.record["time"]["begun"]
+        self.commit: str = self.record["code"].get("commit") or self.record["code"]["version"]
+        self.name, self.in_dist = self.about["experiment"], self.about["in_dist"]
+        self.backbone, self.protocol = self.about["backbone"], self.about["protocol"]
 
     def file(self, name: str) -> Path:
-        """Return the path of a file that is as the run wrote it; see `check_file`.
-
-        Runs of older versions list no files: that is said once, and the file is taken as it is.
-        """
-        if self._files is not None:
-            return check_file(self.path, self._files, name)
-        if not self._warned:
-            say(
-                f"{printable(self.path)} was written by an older gradbench, which noted no "
-                "checksums: whether its files are whole cannot be told"
-            )
-            self._warned = True
-        if not (self.path / name).is_file():
-            raise GradbenchError(f"{printable(self.path / name)} is missing: {COPY_AGAIN}")
-        return self.path / name
+        """Return the path of a file that is as the run wrote it; see `check_file`."""
+        return check_file(self.path, self.files, name)
 
     def has(self, name: str) -> bool:
-        """Tell whether a file is there and, where files are listed, the run's own."""
-        return (self._files is None or name in self._files) and (self.path / name).is_file()
+        """Tell whether a file is there and the run's own."""
+        return name in self.files and (self.path / name).is_file()
 
     def text(self, name: str) -> str:
         """Return the text of a file, without control characters.
@@ -331,10 +298,86 @@ class FinishedRun:
         """
         rows = read_csv(self.file(rows_file(self.path).name))
         for name in rows.select_dtypes("str"):
-            known = {text: _one_line(text) for text in rows[name].unique()}
-            if any(text != known[text] for text in known):
-                rows[name] = rows[name].map(known)
+            lines = {text: _one_line(text) for text in rows[name].unique()}
+            if any(text != line for text, line in lines.items()):
+                rows[name] = rows[name].map(lines)
         return rows
+
+    @cached_property
+    def main_rows(self) -> pandas.DataFrame:
+        """Rows of the run's main table: every detector on every challenge, over all folds."""
+        return self.frame[(self.frame["role"] == "main") & self.frame["fold"].isin(["all", ""])]
+
+    @property
+    def comparable(self) -> str:
+        """Equal for runs whose numbers may stand in one table: network, images, protocol."""
+        weights = {seed: one["weights"] for seed, one in self.record["networks"].items()}
+        seeds = (self.config["evaluation"]["seed"], self.config["challenge"])
+        same = (weights, self.protocol, self.config.get("limit"), seeds)
+        return json.dumps(same, sort_keys=True)
+
+    def narrower(self, dirs: Iterable[Path] = ()) -> str:
+        """Return how a network is smaller than its backbone's file says, "" if it is not."""
+        if self.backbone not in group_files("backbone", dirs):
+            return ""
+        own = self.config["backbone"]
+        return ", ".join(
+            f"{key} {own[key]} instead of {value}"
+            for key, value in load_member("backbone", self.backbone, dirs).items()
+            if type(value) is int and key != "narrower" and own.get(key, value) != value
+        )
+
+    def image_notes(self) -> list[str]:
+        """Return what is to be known of the clean images of the run."""
+        notes = []
+        if self.config.get("limit"):
+            count = self.about["n_clean"]
+            notes.append(f"{count} clean test images of {self.in_dist}, not all of them")
+        for split, role in (("train", "trained on"), (f"{self.in_dist} test", "clean images:")):
+            status = self.record["data"].get(split, {}).get("status")
+            if status in SOURCES:
+                notes.append(f"{role} {SOURCES[status]} {self.in_dist}")
+        return notes
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Return which of a finished run's two essential files a folder lacks: rows, run.json."""
+    rows = any(os.path.isfile(Path(folder) / name) for name in FILES)
+    record = os.path.isfile(Path(folder) / RUN_JSON)
+    return [name for name, there in ((FILES[0], rows), (RUN_JSON, record)) if not there]
+
+
+def sweep_runs(folder: Path) -> list[Path]:
+    """Return the folders of the runs of a sweep by its folder, none where it is no sweep's."""
+    if missing_files(folder) != [RUN_JSON]:
+        return []
+    return sorted(path for path in folder.iterdir() if not missing_files(path))
+
+
+def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
+    """Return the finished runs in folders and below, the newest first, then by path.
+
+    Raises:
+        GradbenchError: if a run.json is damaged.
+    """
+    paths: dict[Path, Path] = {}
+    for folder in folders:
+        for place, inside, files in os.walk(folder):
+            if RUN_JSON in files and not set(FILES).isdisjoint(files):
+                paths.setdefault(Path(place).resolve(), Path(place))
+                inside.clear()
+            deep = len(Path(place).relative_to(folder).parts) >= DEEPEST
+            inside[:] = [n for n in sorted(inside) if n not in NO_RUNS and n[0] != "." and not deep]
+    runs = sorted(map(FinishedRun, paths.values()), key=lambda run: str(run.path))
+    return sorted(runs, key=lambda run: begin_time(run.begun), reverse=True)
+
+
+def begin_time(begun: str) -> float:
+    """Return when a run began in seconds, 0 where that cannot be told."""
+    try:
+        return datetime.fromisoformat(begun).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _one_line(value: Any) -> Any:

@@ -6,9 +6,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +19,13 @@ from PIL import Image
 
 from gradbench import __version__
 from gradbench.errors import GradbenchError
-from gradbench.report import figures, highlights, run_tables
+from gradbench.report import figures, run_tables
 from gradbench.report.costs import read_milliseconds
+from gradbench.report.finished_run import FinishedRun, find_runs, missing_files, sweep_runs
+from gradbench.report.highlights import highlights
 from gradbench.report.numbers import DASH, accuracies
 from gradbench.report.papers.document import html_fragment
 from gradbench.report.papers.fill import fill
-from gradbench.report.papers.runs import Run, find_runs, jobs, missing_files
 from gradbench.report.papers.table import read_table, table_files
 from gradbench.report.run_rows import NOT_MEASURED, RunRows, best_detectors
 from gradbench.report.table import TextTable, html, html_list, html_text
@@ -48,6 +47,27 @@ RULES = (
     "measured images (best), the best on other images (choose), or 0.5 where the detector itself "
     "says so."
 )
+HEAT = (
+    "AUROC in percent: blue lies above chance, orange below (inverted). Framed: measured on other "
+    "images of the very challenge. Intervals stand in the table “Transfer”."
+)
+DRAWN = {
+    "roc": (
+        "ROC curves",
+        "Abnormal is the positive side; of several folds the true positive rates are averaged.",
+    ),
+    "scores": (
+        "Histograms of scores",
+        "Higher scores mean more abnormal; bars are shares of the images of each side, on a "
+        "logarithmic axis where half of a side falls into one bin.",
+    ),
+    "gradient_profile": (
+        "Gradient profile",
+        "The mean squared norm of the gradient of every parameter tensor, layer by layer: the "
+        "numbers that detectors on gradients read; below, relative to the normal images.",
+    ),
+}
+"""Title and caption of the pictures that runs draw."""
 
 
 class Picture(NamedTuple):
@@ -68,13 +88,10 @@ class Figure(NamedTuple):
     pictures: list[Picture]
 
 
-def report(runs: Sequence[Run], command: str, dirs: Sequence[Path] = ()) -> str:
-    """Return the page of some runs; equal runs give equal bytes.
+def report(runs: Sequence[FinishedRun], command: str, dirs: Sequence[Path] = ()) -> str:
+    """Return the page of some runs in their order; equal runs give equal bytes.
 
-    Args:
-        runs: in the order in which they are shown.
-        command: that makes the report again.
-        dirs: folders of the user's own configuration files.
+    `command` makes the report again; `dirs` are folders of the user's own configuration files.
 
     Raises:
         GradbenchError: if a run is damaged.
@@ -108,14 +125,15 @@ def page(title: str, body: str) -> str:
 
 
 def _template(name: str) -> Any:
-    loader = PackageLoader("gradbench.report")
-    blanks = {"trim_blocks": True, "lstrip_blocks": True}
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **blanks)
+    environment = Environment(
+        loader=PackageLoader("gradbench.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     style = files("gradbench.report") / "templates" / "style.css"
-    found.globals["style"] = Markup(style.read_text(encoding="utf-8"))
-    found.filters["prose"] = lambda text: Markup(html_text(text))
-    found.filters["notes"] = lambda lines, kind="notes": Markup(html_list(lines, kind))
-    return found.get_template(f"{name}.html.jinja")
+    environment.globals["style"] = Markup(style.read_text(encoding="utf-8"))
+    environment.filters["prose"] = lambda text: Markup(html_text(text))
+    environment.filters["notes"] = lambda lines, kind="notes": Markup(html_list(lines, kind))
+    return environment.get_template(f"{name}.html.jinja")
 
 
 class Chapter:
@@ -127,60 +145,39 @@ class Chapter:
         dirs: folders of the user's own configuration files.
     """
 
-    def __init__(self, id: str, run: Run, dirs: Sequence[Path] = ()):
-        self.id, self.run, self.about, self._dirs = id, run, run.about, dirs
+    def __init__(self, id: str, run: FinishedRun, dirs: Sequence[Path] = ()):
+        self.id, self.run, self.about = id, run, run.about
         self.rows = RunRows(run.frame, run.protocol, intervals=True)
-        self.names = self.rows.methods(self.about["detectors"])
-        self.highlights = highlights.highlights(self.rows, self.names)
-        self.figures = [figure for figure in self._figures() if figure.pictures]
-
-    @cached_property
-    def network(self) -> str:
-        """Backbone, width and seeds: what tells the network of one run from that of another."""
-        width = f", width {self.about['width']}" if self.about["width"] else ""
+        self.lines, self.names = self.rows.lines(), self.rows.methods(self.about["detectors"])
         seeds = list(self.about["accuracy"])
-        return f"{self.run.backbone}{width}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
-
-    @property
-    def folder(self) -> str:
-        """The name of its folder, "" where that is the name of the experiment."""
-        return self.run.path.name if self.run.path.name != self.run.name else ""
-
-    @property
-    def title(self) -> str:
-        """The run as captions call it, so that no two are mistaken for each other."""
-        return f"{self.run.name} ({self.network}){', ' * bool(self.folder)}{self.folder}"
-
-    @property
-    def accuracy(self) -> str:
-        """Test accuracy of each network in percent."""
-        return accuracies(self.about)
-
-    @cached_property
-    def marks(self) -> list[str]:
-        """What sets all numbers of the run apart from published ones."""
-        sizes = self.run.narrower(self._dirs)
-        return [f"{self.run.backbone} of {sizes}, as configured"] * bool(
-            sizes
-        ) + self.run.image_notes()
-
-    @property
-    def measured(self) -> str:
-        """How many cells of the main table hold a number, and how many a reason."""
-        cells = [self.rows.cell(line, name) for line in self.rows.lines() for name in self.names]
+        self.several = len(seeds) > 1
+        width = f", width {self.about['width']}" if self.about["width"] else ""
+        self.network = f"{run.backbone}{width}, seed{'s' * self.several} {', '.join(seeds)}"
+        self.folder = run.path.name if run.path.name != run.name else ""
+        # Captions name network and folder, so that no two runs are mistaken for each other.
+        self.title = ", ".join(filter(None, [f"{run.name} ({self.network})", self.folder]))
+        self.accuracy = accuracies(self.about)
+        sizes = run.narrower(dirs)
+        self.marks = [f"{run.backbone} of {sizes}, as configured"] if sizes else []
+        self.marks += run.image_notes()
+        cells = [self.rows.cell(line, name) for line in self.lines for name in self.names]
         holes = sum(bool(cell.reason) for cell in cells)
-        return f"{sum(c.value is not None for c in cells)}{f', {holes} not' * bool(holes)}"
+        self.measured = f"{sum(c.value is not None for c in cells)}{f', {holes} not' * bool(holes)}"
+        self.challenges = ", ".join(dict.fromkeys(x.challenge for x in self.lines if not x.is_mean))
+        self.highlights = highlights(self.rows, self.names)
+        self.conventions = self._conventions()
+        saw = run_tables.detectors_table(self.about)
+        self.detectors = self._html(saw, "Who saw what: the detectors of")
+        self.sections = self._sections()
+        self.figures = [figure for figure in self._figures() if figure.pictures]
+        self.configuration = yaml.safe_dump(
+            run.config, sort_keys=False, allow_unicode=True, width=100
+        )
 
-    @property
-    def challenges(self) -> str:
-        """Names of the challenges, means left out."""
-        return ", ".join(dict.fromkeys(x.challenge for x in self.rows.lines() if not x.is_mean))
-
-    @property
-    def conventions(self) -> list[str]:
-        """What the numbers of the run mean, a sentence each."""
+    def _conventions(self) -> list[str]:
+        """Return what the numbers of the run mean, a sentence each."""
         counts: dict[str, list[str]] = {}
-        for line in self.rows.lines():
+        for line in self.lines:
             pair = [self.rows.count(line, name) for name in ("n_normal", "n_abnormal")]
             if all(pair) and not line.is_mean:
                 counts.setdefault(" : ".join(pair), []).append(line.title)
@@ -188,16 +185,14 @@ class Chapter:
             f"{pair} ({', '.join(names) if len(names) <= 4 else f'{len(names)} cells'})"
             for pair, names in counts.items()
         ]
+        share = self.run.config["evaluation"].get("confidence")
         interval = (
             "In parentheses the range of the networks: it speaks of other networks, on these images"
+            if self.several
+            else f"The {f'{100 * share:g} % ' if share else ''}interval behind a value (from{DASH}"
+            "to, or ≥ for an exact lower bound) speaks of other images for this network and these "
+            "fitted detectors, not of another network"
         )
-        if len(self.about["accuracy"]) == 1:
-            share = self.run.config.get("evaluation", {}).get("confidence")
-            interval = (
-                f"The {f'{100 * share:g} % ' if share else ''}interval behind a value (from{DASH}to"
-                ", or ≥ for an exact lower bound) speaks of other images for this network and "
-                "these fitted detectors, not of another network"
-            )
         return [
             *run_tables.conventions(self.rows, self.about),
             *([f"Marked: {'; '.join(self.marks)}."] if self.marks else []),
@@ -207,96 +202,82 @@ class Chapter:
             f"{interval}.",
         ]
 
-    @property
-    def detectors(self) -> Markup:
-        """The table of what each detector saw."""
-        return self._html(run_tables.detectors_table(self.about), "Who saw what: the detectors of")
-
-    @cached_property
-    def sections(self) -> list[tuple[str, str, Markup]]:
-        """Id, title and HTML of every table, the main one first."""
-        found: list[list] = []
+    def _sections(self) -> list[tuple[str, str, Markup]]:
+        """Return id, title and HTML of every table, the main one first."""
+        sections: list[list] = []
         for table in run_tables.tables(self.rows, self.about):
             if table.title:
-                found.append([f"{self.id}-{_slug(table.title)}", table.title, ""])
-            title = found[-1][1]
-            words = "AUROC in percent," if title == "AUROC" else f"{title},"
-            part = "" if table.title else ", continued:"
-            found[-1][2] += f"<p>{html_text(table.text)}</p>\n" * bool(table.text)
-            found[-1][2] += self._html(table, words + part) if table.header else ""
-            found[-1][2] += html_list(table.reasons) + html_list(table.notes)
-        return [(place, title, Markup(text)) for place, title, text in found]
+                sections.append([f"{self.id}-{_slug(table.title)}", table.title, Markup()])
+            title = sections[-1][1]
+            caption = "AUROC in percent," if title == "AUROC" else f"{title},"
+            caption += "" if table.title else ", continued:"
+            parts = [Markup(f"<p>{html_text(table.text)}</p>\n" if table.text else "")]
+            parts += [self._html(table, caption)] if table.header else []
+            parts += [Markup(html_list(table.reasons) + html_list(table.notes))]
+            sections[-1][2] += Markup().join(parts)
+        return [tuple(section) for section in sections]
 
     def _html(self, table: TextTable, caption: str) -> Markup:
-        """Return a table whose rows share a first word that repeats the one above."""
-        rows, before = [], None
-        for row in table.rows:
-            same = table.labels > 1 and row[0] and row[0] == before
-            rows.append(("" if same else row[0], *row[1:]))
-            before = row[0]
-        return Markup(html(replace(table, rows=tuple(rows)), f"{caption} {self.title}", joined=1))
+        return Markup(html(table, f"{caption} {self.title}"))
 
     @property
     def provenance(self) -> list[tuple[str, str]]:
         """When, with which code and versions and on which machine the run was made."""
-        told = self.run.record
-        code, time = told["code"], told["time"]
+        record = self.run.record
+        code, time = record["code"], record["time"]
         changed = {True: ", with changes that are in no commit", None: ", no checkout"}
         took = f"{time['seconds']:g} s" if time.get("seconds") is not None else ""
         if time.get("products_made") is not None:
-            found = f"{time['products_made']} products made, {time.get('products_found')} found"
-            took += f" for the last call: {found} in the store"
-        every = (
-            ("Folder", f"`{self.run.path}`"),
-            ("Begun", self.run.begun),
-            ("Took", took),
-            ("Code", f"{self.run.commit}{changed.get(code.get('changed'), '')}"),
-            ("Hardware", ", ".join(f"{k.replace('_', ' ')} {v}"
-                                   for k, v in told["hardware"].items())),
-            ("Versions", ", ".join(f"{name} {v}" for name, v in told["versions"].items())),
-        )  # fmt: skip
-        return [(word, text) for word, text in every if text]
+            made = f"{time['products_made']} products made, {time.get('products_found')} found"
+            took += f" for the last call: {made} in the store"
+        hardware = (f"{k.replace('_', ' ')} {v}" for k, v in record["hardware"].items())
+        entries = {
+            "Folder": f"`{self.run.path}`",
+            "Begun": self.run.begun,
+            "Took": took,
+            "Code": f"{self.run.commit}{changed.get(code.get('changed'), '')}",
+            "Hardware": ", ".join(hardware),
+            "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
+        }
+        return [(word, text) for word, text in entries.items() if text]
 
     @property
     def networks(self) -> Markup:
         """The table of every network with its weights."""
         accuracy = self.about["accuracy"]
-        found = tuple(
+        rows = [
             (f"seed {seed}", f"{100 * accuracy[seed]:.2f} %" if seed in accuracy else "",
              one.get("origin") or "", one["weights"][:SHORT])
             for seed, one in self.run.record["networks"].items()
-        )  # fmt: skip
+        ]  # fmt: skip
         header = ("network", "test accuracy", "origin", "SHA-256 of the weights")
-        return self._html(_words(header, found), "Networks of")
+        return self._words(header, rows, "Networks of")
 
     @property
     def data(self) -> Markup:
         """The table of every set of images with its fingerprint."""
-        found = []
-        for name, one in self.run.data.items():
+        rows = []
+        for name, one in self.run.record["data"].items():
             count = "" if one.get("images") is None else str(one["images"])
-            words = [one.get(key) or "" for key in ("status", "note", "fingerprint")]
-            found.append((name, count, *words[:2], words[2][:SHORT]))
-        header = ("images", "count", "status", "note", "SHA-256")
-        return self._html(_words(header, tuple(found)), "Images of")
+            texts = [one.get(key) or "" for key in ("status", "note", "fingerprint")]
+            rows.append((name, count, *texts[:2], texts[2][:SHORT]))
+        return self._words(("images", "count", "status", "note", "SHA-256"), rows, "Images of")
+
+    def _words(self, header: tuple[str, ...], rows: Sequence[tuple], caption: str) -> Markup:
+        table = TextTable(header, tuple(rows), labels=len(header))
+        return self._html(table.without_empty_columns(), caption)
 
     @property
     def not_measured(self) -> list[str]:
         """The reasons why challenges or detectors were not measured, each once."""
         frame = self.run.frame
-        found: dict[str, dict[str, None]] = {}
+        reasons: dict[str, dict[str, None]] = {}
         for row in frame[frame["note"].str.startswith(NOT_MEASURED)].itertuples(index=False):
             level = "" if row.level == NO_LEVEL else row.level
             words = (row.challenge, level, row.method and f"by {row.method}")
-            what = " ".join(filter(None, words))
-            found.setdefault(row.note.removeprefix(NOT_MEASURED), {})[what] = None
-        return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
-
-    @property
-    def configuration(self) -> str:
-        """The whole configuration of the run as YAML."""
-        layout = {"sort_keys": False, "allow_unicode": True, "width": 100}
-        return yaml.safe_dump(dict(self.run.config), **layout)
+            name = " ".join(filter(None, words))
+            reasons.setdefault(row.note.removeprefix(NOT_MEASURED), {})[name] = None
+        return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
     @property
     def repeat(self) -> str:
@@ -307,32 +288,29 @@ class Chapter:
         lines = [f"git checkout {commit}"] if commit else []
         return "\n".join([*lines, f"make install{where}", self.about["command"]])
 
-    def _figures(self) -> Iterator[Figure]:
-        """Yield the figures: those drawn from the rows, then those that the run drew."""
-        several = len(self.about["accuracy"]) > 1
-        spread = "the range of the networks" if several else "intervals"
-        plain = [name for name in self.names if name not in self.rows.transferred()]
-        named, which = best_detectors(self.rows, plain, CURVES, BASELINE)
+    def _figures(self) -> list[Figure]:
+        """Return the figures: those drawn from the rows, then those that the run drew."""
+        rows, frame, hardware = self.rows, self.run.frame, self.run.record["hardware"]
+        spread = "the range of the networks" if self.several else "intervals"
+        plain = [name for name in self.names if name not in rows.transferred()]
+        named, which = best_detectors(rows, plain, CURVES, BASELINE)
         which = f" Drawn: {which}." if which else ""
-        frame = self.run.frame
-        alt = f"AUROC by level of each challenge, a line for each detector of {self.title}"
-        picture = _drawn(figures.levels, "AUROC by level", frame[frame["method"].isin(named)])
+
+        title = "AUROC by level"
+        alt = f"{title} of each challenge, a line for each detector of {self.title}"
         text = f"Bands are {spread}; levels of different challenges are not equally strong.{which}"
-        yield Figure("levels", "AUROC by level", text, _pictures(picture, alt))
+        picture = _drawn(figures.levels, alt, title, frame[frame["method"].isin(named)])
+        drawn = [Figure("levels", title, text, picture)]
 
         maps = []
         for detector in self.about["detectors"]:
-            if found := self._transfer_of(detector):
-                alt = f"Transfer matrix of {detector}, {self.title}; its numbers: table Transfer"
-                title = f"Transfer of {detector}: AUROC in percent"
-                maps += _pictures(_drawn(figures.heat_map, title, *found), alt)
-        text = (
-            "AUROC in percent: blue lies above chance, orange below (inverted). Framed: measured "
-            "on other images of the very challenge. Intervals stand in the table “Transfer”."
-        )
-        yield Figure("heat", "Transfer matrix", text, maps)
+            title = f"Transfer of {detector}: AUROC in percent"
+            alt = f"Transfer matrix of {detector}, {self.title}; its numbers: table Transfer"
+            if matrix := self._transfer_of(detector):
+                maps += _drawn(figures.heat_map, alt, title, *matrix)
+        drawn.append(Figure("heat", "Transfer matrix", HEAT, maps))
 
-        hardware = self.run.record["hardware"]
+        title = "Cost against AUROC"
         points, untimed = self._cost_points(named)
         text = (
             "Upper left is better. Times are those of `costs.csv` with every pass through the "
@@ -340,52 +318,39 @@ class Chapter:
             f"({hardware.get('processor') or 'unknown processor'}); one batch is timed for each "
             f"set of outputs. Bars are {spread}."
         )
-        text += (
-            f" Not drawn, for their passes were not timed: {', '.join(untimed)}." if untimed else ""
-        )
+        if untimed:
+            text += f" Not drawn, for their passes were not timed: {', '.join(untimed)}."
         text += which.replace("Drawn", "Named")
         alt = f"AUROC against milliseconds per image of each detector of {self.title}"
-        picture = _drawn(figures.costs, "Cost against AUROC", points) if points else b""
-        yield Figure("costs", "Cost against AUROC", text, _pictures(picture, alt))
+        charts = _drawn(figures.costs, alt, title, points) if points else []
+        drawn.append(Figure("costs", title, text, charts))
 
-        texts = {
-            "roc": ("ROC curves", "Abnormal is the positive side; of several folds the true "
-                    "positive rates are averaged."),
-            "scores": ("Histograms of scores", "Higher scores mean more abnormal; bars are shares "
-                       "of the images of each side, on a logarithmic axis where half of a side "
-                       "falls into one bin."),
-            "gradient_profile": ("Gradient profile", "The mean squared norm of the gradient of "
-                                 "every parameter tensor, layer by layer: the numbers that "
-                                 "detectors on gradients read; below, relative to "
-                                 f"{self.run.in_dist}."),
-        }  # fmt: skip
-        kept: dict[str, list[Picture]] = {kind: [] for kind in texts}
+        pictures: dict[str, list[Picture]] = {kind: [] for kind in DRAWN}
         for path in sorted((self.run.path / "figures").glob("*.png")):
-            at = SEED.search(path.stem) if several else None
+            at = SEED.search(path.stem) if self.several else None
             stem = path.stem[: at.start()] if at else path.stem
             kind, _, of = stem.partition("_") if stem.startswith("scores_") else (stem, "", "")
-            if kind in texts and self.run.has(f"figures/{path.name}"):
+            if kind in DRAWN and self.run.has(f"figures/{path.name}"):
                 of = f" of {of}" if of else ""
                 seed = f", network of seed {at[1]}" if at else ""
-                alt = f"{texts[kind][0]}{of}, {self.run.in_dist} as normal images{seed}"
-                kept[kind] += _pictures(self.run.file(f"figures/{path.name}"), alt)
-        for kind, (title, text) in texts.items():
-            yield Figure(kind, title, text, kept[kind])
+                alt = f"{DRAWN[kind][0]}{of}, {self.run.in_dist} as normal images{seed}"
+                pictures[kind] += _pictures(self.run.file(f"figures/{path.name}"), alt)
+        return drawn + [Figure(kind, *DRAWN[kind], pictures[kind]) for kind in DRAWN]
 
     def _transfer_of(self, detector: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-        """Return AUROC of a detector by the challenges it was fitted and measured on."""
+        """Return AUROC of a detector by the challenges it was fitted and measured on.
+
+        The second table tells where both are the same challenge.
+        """
         prefix = f"{detector}@"
         names = [n for n in self.names if n in self.rows.transferred() and n.startswith(prefix)]
         if not names:
             return None
-        found = {
-            name.removeprefix(prefix): {
-                line.title: run_tables.transfer_cell(self.rows, name, line)
-                for line in self.rows.lines()
-            }
-            for name in names
-        }
-        cells = pd.DataFrame.from_dict(found, orient="index")
+        cells = pd.DataFrame(
+            [[run_tables.transfer_cell(self.rows, n, line) for line in self.lines] for n in names],
+            [name.removeprefix(prefix) for name in names],
+            [line.title for line in self.lines],
+        )
         value = cells.map(lambda one: float("nan") if one[0].value is None else one[0].value)
         return value, cells.map(lambda one: one[1])
 
@@ -393,30 +358,30 @@ class Chapter:
         """Return time and AUROC of each detector by challenge, and those that were not timed."""
         there = self.run.has("costs.csv")
         times = read_milliseconds(self.run.file("costs.csv")) if there else {}
-        lines = self.rows.lines()
-        means = {line.kind for line in lines if line.is_mean}
-        single = [line for line in lines if line.kind not in means]
-        shown = [line for line in lines if line.is_mean]
+        means = {line.kind for line in self.lines if line.is_mean}
+        single = [line for line in self.lines if line.kind not in means]
+        shown = [line for line in self.lines if line.is_mean]
         points = {}
         for line in [*shown, *(single if len(single) <= PANELS else [])]:
-            found = {
+            cells = {name: self.rows.cell(line, name) for name in times}
+            entries = {
                 name: (times[name], cell.value, cell.low, cell.high, name in named)
-                for name in times
-                if (cell := self.rows.cell(line, name)).value is not None
+                for name, cell in cells.items()
+                if cell.value is not None
             }
-            if len(found) > 1:
+            if len(entries) > 1:
                 columns = ["ms", "auroc", "low", "high", "named"]
-                points[line.title] = pd.DataFrame.from_dict(found, "index", columns=columns)
+                points[line.title] = pd.DataFrame.from_dict(entries, "index", columns=columns)
         return points, [name for name in self.about["detectors"] if name not in times]
 
 
-def open_runs(paths: Sequence[Path]) -> list[Run]:
+def open_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     """Return the runs in these very folders, each once; the folder of a sweep stands for its runs.
 
     Raises:
         GradbenchError: for a folder that is not there, holds no run, or only a part of one.
     """
-    every = (run for path in paths for run in jobs(path) or [path])
+    every = (run for path in paths for run in sweep_runs(path) or [path])
     there = {os.path.realpath(path): path for path in every}
     for path in there.values():
         if not os.path.isdir(path):
@@ -432,10 +397,10 @@ def open_runs(paths: Sequence[Path]) -> list[Run]:
             below = f"results={path} takes the {inside} below it"
             hint = below if inside else "name one that `run` wrote"
             raise GradbenchError(f"{path} is no folder of a run: {hint}")
-    return [Run(path) for path in there.values()]
+    return [FinishedRun(path) for path in there.values()]
 
 
-def runs_below(folders: Sequence[Path]) -> list[Run]:
+def runs_below(folders: Sequence[Path]) -> list[FinishedRun]:
     """Return the finished runs in folders and below, by path.
 
     Raises:
@@ -451,23 +416,22 @@ def runs_below(folders: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def _drawn(draw: Any, *arguments: Any) -> bytes:
+def _drawn(draw: Any, alt: str, *arguments: Any) -> list[Picture]:
+    """Return what a function of `figures` draws, none where it draws nothing."""
     stream = io.BytesIO()
     draw(stream, *arguments)
-    return stream.getvalue()
+    return _pictures(stream, alt) if stream.getvalue() else []
 
 
-def _pictures(source: bytes | Path, alt: str) -> list[Picture]:
-    """Return a PNG as a picture of few colours, none for no bytes.
+def _pictures(source: io.BytesIO | Path, alt: str) -> list[Picture]:
+    """Return a PNG as a picture of few colours.
 
     Raises:
         GradbenchError: if it cannot be read.
     """
-    if source == b"":
-        return []
     buffer = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        with Image.open(source) as picture:
             few = picture.convert("RGB").quantize(
                 COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
             )
@@ -476,10 +440,6 @@ def _pictures(source: bytes | Path, alt: str) -> list[Picture]:
         raise GradbenchError(f"the picture {source} cannot be read: {fault}") from fault
     uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return [Picture(uri, *few.size, alt)]
-
-
-def _words(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> TextTable:
-    return TextTable(header, tuple(rows), labels=len(header)).without_empty_columns()
 
 
 def _slug(text: str) -> str:

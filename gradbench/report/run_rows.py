@@ -64,6 +64,14 @@ ATTACKS = {
 """Headers of the table of attacks."""
 
 
+COLUMNS = (
+    *("role", "challenge_set", "challenge", "level", "source", "method", "protocol", "fold"),
+    *("metric", "side", "threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds"),
+    *("n_normal", "n_abnormal", "unit", "note"),
+)
+"""Columns of the rows that tables show."""
+
+
 class Line(NamedTuple):
     """A line of a table: what it is there for, and one challenge at one level ("" for none)."""
 
@@ -128,7 +136,8 @@ class RunRows:
         self._rows: dict[tuple, list[Any]] = defaultdict(list)
         self._networks: dict[tuple, Any] = {}
         self._lines: dict[Line, list[Any]] = defaultdict(list)
-        for row in frame[frame["fold"].isin(["all", "", NETWORKS])].itertuples(index=False):
+        shown = frame.loc[frame["fold"].isin(["all", "", NETWORKS]), list(COLUMNS)]
+        for row in shown.astype(object).itertuples(index=False):
             role = "main" if row.role == "transfer" else row.role
             if row.role == "transfer" and row.protocol != protocol:
                 role = OTHER_IMAGES

@@ -140,93 +140,67 @@ def detectors_table(about: About) -> TextTable:
         *("detector", "reads", "passes of an image", "supervision", "sees of the challenge"),
         "sees of clean images",
     )
-    found = []
-    for name, told in about["detectors"].items():
-        reads = told["reads"] if isinstance(told["reads"], str) else ", ".join(told["reads"])
-        seen = (told["supervision"], SUPERVISION[told["supervision"]], told["clean_seen"])
-        found.append((name, reads, told.get("passes", ""), *seen))
-    return TextTable(header, tuple(found), labels=len(header)).without_empty_columns()
+    rows = []
+    for name, one in about["detectors"].items():
+        reads = one["reads"] if isinstance(one["reads"], str) else ", ".join(one["reads"])
+        seen = (one["supervision"], SUPERVISION[one["supervision"]], one["clean_seen"])
+        rows.append((name, reads, one.get("passes", ""), *seen))
+    return TextTable(header, tuple(rows), labels=len(header)).without_empty_columns()
 
 
 def tables(rows: RunRows, about: About) -> list[TextTable]:
     """Return the tables of a run, the main one first."""
     detectors = list(about["detectors"])
     names = rows.methods(detectors)
-    return [
-        *main_tables(rows, about),
-        *_transfer(rows, names),
-        *_article(rows, names, about),
-        *_networks(rows, names),
-        *_measures(rows, names),
-        *_attacks(rows),
-        *_controls(rows, detectors),
-        *_random_split(rows, detectors),
-    ]
+    others = (
+        _transfer(rows, names),
+        _article(rows, names, about),
+        _networks(rows, names),
+        _measures(rows, names),
+        _attacks(rows),
+        _controls(rows, detectors),
+        _random_split(rows, detectors),
+    )
+    return [*main_tables(rows, about), *(table for table in others if table.rows)]
 
 
 def build_table(
-    labels: Sequence[str], columns: Sequence[str], found: Sequence[Row], **more: Any
+    labels: Sequence[str], columns: Sequence[str], rows: Sequence[Row], **more: Any
 ) -> TextTable:
     """Return a table of cells; empty ones point by letters to their reasons below it.
 
     Args:
         labels: headers of the columns of words.
         columns: headers of the columns of cells.
-        found: its rows.
+        rows: words and cells of each.
         more: `title`, `text` and `notes` of the table.
     """
     letters: dict[str, str] = {}
-    texts = []
-    for words, cells in found:
+    texts, marks = [], {}
+    for r, (words, cells) in enumerate(rows):
         shown = []
-        for cell in cells:
+        for c, cell in enumerate(cells, len(labels)):
             place = len(letters)
             letter = ascii_lowercase[place % 26] * (place // 26 + 1)
-            known = letters.setdefault(cell.reason, letter) if cell.reason else ""
-            shown.append(f"{DASH} ({known})" if cell.reason else cell.text)
+            letter = letters.setdefault(cell.reason, letter) if cell.reason else ""
+            shown.append(f"{DASH} ({letter})" if cell.reason else cell.text)
+            marks |= {(r, c): cell.mark} if cell.mark else {}
         texts.append((*words, *shown))
-    strong, alike = (
-        frozenset(
-            (r, len(labels) + c)
-            for r, (_, cells) in enumerate(found)
-            for c, cell in enumerate(cells)
-            if cell.mark == mark
-        )
-        for mark in ("best", "alike")
-    )
     more["reasons"] = tuple(f"({x}) {NOT_MEASURED}{reason}" for reason, x in letters.items())
-    table = TextTable((*labels, *columns), tuple(texts), len(labels), strong, alike, **more)
+    table = TextTable((*labels, *columns), tuple(texts), len(labels), marks, **more)
     return table.without_empty_columns()
 
 
-def _section(
-    title: str,
-    text: str,
-    labels: Sequence[str],
-    columns: Sequence[str],
-    found: Sequence[Row],
-    notes: tuple[str, ...] = (),
-) -> list[TextTable]:
-    """Return the table of a section, none where it has no rows."""
-    more = {"title": title, "text": text, "notes": notes}
-    return [build_table(labels, columns, found, **more)] if found else []
-
-
-def _transposed(found: Sequence[Row], words: Sequence[tuple[str, ...]]) -> list[Row]:
+def _transposed(rows: Sequence[Row], words: Sequence[tuple[str, ...]]) -> list[Row]:
     """Return a row for every column of cells, with words of its own."""
-    return [(own, [cells[c] for _, cells in found]) for c, own in enumerate(words)]
+    return [(own, [cells[c] for _, cells in rows]) for c, own in enumerate(words)]
 
 
 def main_tables(rows: RunRows, about: About, bare: bool = False) -> list[TextTable]:
-    """Return AUROC of every detector on every challenge.
+    """Return AUROC of every detector on every challenge, without intervals for `bare`.
 
     Detectors are columns; where they outnumber the challenges, or were fitted on some of them, they
     are rows, and the challenges stand in a table of their own before.
-
-    Args:
-        rows: of the run.
-        about: the run.
-        bare: leave intervals away.
     """
     lines, names = rows.lines(), rows.methods(about["detectors"])
     head = {"title": "AUROC"}
@@ -282,7 +256,7 @@ def transfer_cell(rows: RunRows, name: str, line: Line) -> tuple[Cell, bool]:
     return (own, True) if own.value is not None else (rows.cell(line, name), False)
 
 
-def _transfer(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+def _transfer(rows: RunRows, names: Sequence[str]) -> TextTable:
     lines, transferred, found = rows.lines(), rows.transferred(), []
     for name in names:
         cells = []
@@ -298,21 +272,20 @@ def _transfer(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
         "where these are fewer than two."
     )
     titles = [line.title for line in lines]
-    return _section("Transfer", text, ("detector",), titles, found)
+    return build_table(("detector",), titles, found, title="Transfer", text=text)
 
 
-def _article(rows: RunRows, names: Sequence[str], about: About) -> list[TextTable]:
+def _article(rows: RunRows, names: Sequence[str], about: About) -> TextTable:
     """Return detection accuracy as the article of 2023 reports it."""
-    if not about["protocol"].startswith("access2023"):
-        return []
     found: list[Row] = []
+    lines = rows.lines() if about["protocol"].startswith("access2023") else []
     half, best = MEASURES["accuracy, 0.5"], MEASURES["accuracy, best"]
-    for line in rows.lines():
+    for line in lines:
         for name in names:
-            told = about["detectors"][name]
+            detector = about["detectors"][name]
             # H of the article: fitted to gradient norms on the challenge.
-            norms = any(read.startswith("squared_norms") for read in told["reads"])
-            fitted = norms and told["supervision"] == "training"
+            norms = any(read.startswith("squared_norms") for read in detector["reads"])
+            fitted = norms and detector["supervision"] == "training"
             at_half = rows.cell(line, name, half) if fitted else Cell("")
             at_best = Cell("") if at_half.value is not None else rows.cell(line, name, best)
             if at_half.value is not None or at_best.value is not None:
@@ -326,10 +299,11 @@ def _article(rows: RunRows, names: Sequence[str], about: About) -> list[TextTabl
         "mark in the tables above goes by it."
     )
     columns = ("accuracy, 0.5", "accuracy, best", P_FOLDS)
-    return _section("Detection accuracy as in the article", text, DETECTOR, columns, found)
+    title = "Detection accuracy as in the article"
+    return build_table(DETECTOR, columns, found, title=title, text=text)
 
 
-def _networks(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+def _networks(rows: RunRows, names: Sequence[str]) -> TextTable:
     found = [
         ((line.challenge, line.level, name), cells)
         for line in rows.lines()
@@ -341,10 +315,10 @@ def _networks(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
         "the source images, the same for all networks), the range of the networks for these images."
     )
     columns = ("mean", "interval over images", "range over networks")
-    return _section("Several networks", text, DETECTOR, columns, found)
+    return build_table(DETECTOR, columns, found, title="Several networks", text=text)
 
 
-def _measures(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+def _measures(rows: RunRows, names: Sequence[str]) -> TextTable:
     text = (
         "In percent. AUPR takes normal images (in) or abnormal images (out) as positive and is "
         "average precision; balanced gives both sides the same weight. Accuracy is detection "
@@ -359,10 +333,10 @@ def _measures(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
         for name in names
         if _any(cells := [rows.cell(line, name, measure) for measure in MEASURES.values()])
     ]
-    return _section("All measures", text, DETECTOR, tuple(MEASURES), found)
+    return build_table(DETECTOR, tuple(MEASURES), found, title="All measures", text=text)
 
 
-def _attacks(rows: RunRows) -> list[TextTable]:
+def _attacks(rows: RunRows) -> TextTable:
     text = (
         "Images that were attempted, those of them that f classified correctly before, and those "
         "of these that it takes for another class after the attack; success is the share of the "
@@ -375,14 +349,14 @@ def _attacks(rows: RunRows) -> list[TextTable]:
         for line in rows.lines("attack")
         if _any(cells := [rows.cell(line, "", measure) for measure in ATTACKS.values()])
     ]
-    return _section("Attacks", text, ("challenge", "level"), tuple(ATTACKS), found)
+    return build_table(("challenge", "level"), tuple(ATTACKS), found, title="Attacks", text=text)
 
 
 def _any(cells: Sequence[Cell]) -> bool:
     return any(cell.value is not None for cell in cells)
 
 
-def _controls(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+def _controls(rows: RunRows, names: Sequence[str]) -> TextTable:
     """Return what a detector must not be able to do, and how it does."""
     found: list[Row] = []
     alarm = False
@@ -420,7 +394,8 @@ def _controls(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
     if len(names) > max(FEW, len(found)):
         columns = [" ".join(filter(None, words)) for words, _ in found]
         labels, found = ("detector",), _transposed(found, [(name,) for name in names])
-    return _section("Controls", text, labels, columns, found, (warning,) * alarm)
+    more = {"title": "Controls", "text": text, "notes": (warning,) * alarm}
+    return build_table(labels, columns, found, **more)
 
 
 def round_trip_of(rows: RunRows, line: Line) -> list[Line]:
@@ -431,7 +406,7 @@ def round_trip_of(rows: RunRows, line: Line) -> list[Line]:
     return [other for other in rows.lines() if other.challenge == name]
 
 
-def _random_split(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
+def _random_split(rows: RunRows, names: Sequence[str]) -> TextTable:
     """Return the random split beside the protocol of the run."""
     found: list[Row] = []
     split = ""
@@ -451,4 +426,5 @@ def _random_split(rows: RunRows, names: Sequence[str]) -> list[TextTable]:
         "what was made from it) may have been fitted on. The difference between the two lines, up "
         "or down, is the work of the twins and not detection."
     )
-    return _section("Random split", text, ("challenge", "level", "split"), names, found)
+    labels = ("challenge", "level", "split")
+    return build_table(labels, names, found, title="Random split", text=text)

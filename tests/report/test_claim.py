@@ -114,26 +114,12 @@ def test_files_that_no_run_wrote_are_refused(run, tmp_path):
         (own / name).write_text("mine")
         assert f"own holds {name}, of which no run.json" in refused(own, CONFIG)
         (own / name).unlink()
-    os.symlink("nowhere", own / "table.md")
-    assert "own holds table.md" in refused(own, CONFIG)
-    (own / "table.md").unlink()
-    (tmp_path / "flat").mkdir()
-    (tmp_path / "flat/model").write_text("a file")
-    assert "flat holds model, of which" in refused(tmp_path / "flat", CONFIG)
 
 
 @pytest.mark.parametrize("text", ["", "null", "{}", "{", '{"a": "\\ud800"}'])
 def test_a_run_json_that_is_none_is_not_replaced(run, text):
     (run / "run.json").write_text(text)
     assert "another out=DIR" in refused(run, CONFIG)
-
-
-def test_folders_of_older_versions_are_replaced_file_by_file(run):
-    (run / "table.md").write_text("of an older version")
-    told = json.loads((run / "run.json").read_text())
-    del told["files"]
-    (run / "run.json").write_text(json.dumps(told))
-    claim.check_claim(run, CONFIG)
 
 
 def put(run, **files):

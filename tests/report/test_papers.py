@@ -9,12 +9,11 @@ from _made_runs import TABLE, absent, measured, own_table, write_run
 
 from gradbench.config import group_files
 from gradbench.errors import GradbenchError
-from gradbench.report.papers import check, document
+from gradbench.report.finished_run import find_runs
+from gradbench.report.papers import document
 from gradbench.report.papers.fill import fill, to_csv
 from gradbench.report.papers.layout import Notes, panels
-from gradbench.report.papers.runs import find_runs
-from gradbench.report.papers.sentences import comparison
-from gradbench.report.papers.table import read_table, table_files
+from gradbench.report.papers.table import Measure, read_table, table_files
 from gradbench.report.published import NAMING
 
 OLD, NEW = "2026-01-01T00:00:00+0000", "2026-02-01T00:00:00+0000"
@@ -81,9 +80,9 @@ def test_numbers_are_measured_where_the_paper_did_or_where_that_can_be_had():
     assert list(found["experiment"][:2]) == ["ood_cifar10", "ood_cifar10_far"]
     table = read_table("ood")
     assert not table.metrics["aupr"].comparable
-    assert table.metrics["aupr"].measures["balanced"] == ("aupr_balanced", "out", "")
+    assert table.metrics["aupr"].measures["balanced"] == Measure("aupr_balanced", "out")
     best = table.metrics["detection_accuracy"].measures["measured"]
-    assert best == ("detection_accuracy", "", "best")
+    assert best == Measure("detection_accuracy", threshold_rule="best")
 
 
 def test_cure_tsr_goes_before_its_stand_in():
@@ -112,13 +111,13 @@ def test_our_names_in_the_tables_exist(name):
         ("rows: [in_dist, challenge]", "rows: [challenge]", "puts several numbers in one cell"),
         ("columns: [method]", "columns: [method, metric]", "aupr takes several lines"),
         ("  auroc: {title: AUROC}\n", "", "metrics names no auroc"),
-        ("{title: AUROC}", "{titel: AUROC}", "did you mean title"),
-        ("side: in}", "sides: in}", "did you mean side"),
-        ("    backbone:", "    backbon:", "did you mean backbone"),
+        ("{title: AUROC}", "{titel: AUROC}", "did you mean metrics.auroc.title"),
+        ("side: in}", "sides: in}", "did you mean metrics.aupr.measures.in.side"),
+        ("    backbone:", "    backbon:", r"did you mean measured\[0\].backbone"),
         ("hole:", "hold:", "did you mean hole"),
         ("Near: cifar100", "Nea: cifar100", "did you mean Near"),
         ('hole: "method not built: {method} for {metric}"', "", "nothing names the method of Nob"),
-        ("title: Made up", "title: [", "not valid YAML"),
+        ("title: Made up", "title: [", "is not a valid configuration"),
     ],
 )
 def test_a_file_that_says_what_it_cannot_is_refused(tmp_path, right, wrong, said):
@@ -126,7 +125,7 @@ def test_a_file_that_says_what_it_cannot_is_refused(tmp_path, right, wrong, said
     dirs = [own_table(tmp_path, TABLE.replace(right, wrong, 1))]
     with pytest.raises(GradbenchError, match=said) as fault:
         read_table("made", dirs)
-    assert "made.yaml: " in str(fault.value)
+    assert "made.yaml" in str(fault.value)
 
 
 # Filling
@@ -180,14 +179,14 @@ def test_the_best_of_a_group_stands_out_in_print_and_here(made, tmp_path):
     assert cell(filled, "A", "Far", "Ours", "aupr")["best"] == "published"
     assert set(cells(filled, "A", "Far", "Baseline", "aupr")["best"]) == {""}
     grid = panels(filled.table, filled.cells, Notes())["AUROC"][0]
-    strong = {(grid.rows[r][2], grid.header[c]) for r, c in grid.strong if grid.rows[r][0] == "A"}
+    strong = {(grid.rows[r][2], grid.header[c]) for r, c in grid.marks if grid.rows[r][0] == "A"}
     assert strong == {("published", "Ours"), ("measured", "Ours")} - {("measured", "Ours")}
 
 
 def test_the_comparison_counts_cells_and_names_pairs(made, tmp_path):
-    assert comparison(made()) == ["None of 11 cells measured."]
+    assert document.comparison(made()) == ["None of 11 cells measured."]
     write_run(tmp_path / "runs" / "a", [*ROWS, measured("svhn", "energy", 79.0)])
-    text = " ".join(comparison(made()))
+    text = " ".join(document.comparison(made()))
     assert "6 of 11 cells measured, 0 of them with a mark" in text
     # differences: +2, -6, +0.5, -2, +0.04
     assert "Of 5 differences, 2 within 1 point and 4 within 5 points" in text
@@ -273,8 +272,8 @@ def test_what_is_not_told_from_the_best_is_marked(made, tmp_path, best, hi, near
     filled = made()
     assert cell(filled, "A", "Far", "Baseline")["near_best"] == ("yes" if near else "")
     assert cell(filled, "A", "Far", "Ours")["near_best"] == ""
-    for render, sign in zip(RENDER, ("89.0≈", "89.0≈", r"89.0$\approx$", "89.0≈")):
-        assert (sign in render(filled)) is near
+    for render in RENDER:
+        assert ("89.0≈" in render(filled)) is near
 
 
 # Which runs
@@ -356,10 +355,7 @@ def test_a_damaged_run_is_told_in_a_sentence(tmp_path, text):
 
 # Documents
 
-RENDER = (
-    *(document.terminal, document.markdown, document.latex_document),
-    document.html_fragment,
-)
+RENDER = (document.terminal, document.markdown, document.html_fragment)
 
 
 @pytest.fixture
@@ -387,7 +383,7 @@ def test_the_terminal_is_no_wider_than_asked(ood):
 
 @pytest.mark.parametrize("render", RENDER)
 def test_every_form_says_all(ood, render):
-    text = " ".join(re.sub(r"<[^>]+>|\\_", "_", render(ood)).split())
+    text = " ".join(re.sub(r"<[^>]+>", "_", render(ood)).split())
     for said in ("99.84", "91.0", "+2.7", "width 32 instead of 64", "1,083", "Made from", "msp"):
         assert said in text, said
     assert "cells measured" in text
@@ -413,11 +409,6 @@ def test_conventions_stand_above_the_numbers(ood):
 def test_every_table_is_written_in_every_form(name):
     filled = fill(read_table(name), [])
     assert max(map(len, document.terminal(filled).splitlines())) <= 100
-    latex = document.latex_document(filled)
-    assert latex.isascii()
-    assert latex.count("{") == latex.count("}")
-    assert latex.count(r"\begin{") == latex.count(r"\end{")
-    assert latex.count(r"\label{") == 1
     for text in (document.markdown(filled), document.html_fragment(filled)):
         assert all(value in text for value in filled.table.printed["value"])
 
@@ -431,30 +422,3 @@ def test_the_csv_holds_every_cell_and_where_it_is_from(ood):
     assert (line["lo"], line["hi"]) == ("90.0", "92.0")
     assert (line["run"], line["our_challenge"]) == ("results/run", "svhn")
     assert all(x["measured"] or x["reason"] for x in found)
-
-
-@pytest.mark.parametrize(
-    ("ending", "right", "wrong", "said"),
-    [
-        (".csv", "", "", None),
-        (".csv", ",88.30,", ",88.40,", "88.40 was not published"),
-        (".csv", ",91.0,", ",91.1,", "measured 91.1 is not in results/run"),
-        (".csv", ",90.0,", ",90.5,", "lo 90.5 is not in results/run"),
-        (".csv", ",2.7,", ",2.9,", "difference 2.9 is not in results/run"),
-        (".csv", "results/run", "results/ran", "measured 88.0 is not in results/ran"),
-        (".md", "88.30", "88.40", "88.40"),
-        (".md", "90.0–92.0", "90.0–93.0", "90.0–93.0"),
-        (".md", "+2.7", "−2.7", "−2.7"),
-    ],
-)
-def test_a_changed_number_is_named(ood, tmp_path, ending, right, wrong, said):
-    path = tmp_path / "ood.csv"
-    path.write_text(to_csv([ood]))
-    path.with_suffix(".md").write_text(document.markdown(ood))
-    assert check.is_table(path)
-    changed = path.with_suffix(ending)
-    assert right in changed.read_text()
-    changed.write_text(changed.read_text().replace(right, wrong, 1))
-    count, faults = check.check(path, tmp_path)
-    assert count > 100
-    assert said in " ".join(faults[:1]) if said else not faults

@@ -1,21 +1,37 @@
-"""A paper's table as a document: terminal, Markdown, LaTeX, HTML."""
+"""A paper's table as a document: terminal, Markdown, HTML."""
 
 from __future__ import annotations
 
+from itertools import combinations
 from textwrap import fill as wrap
 
-from gradbench.report import table as writers
-from gradbench.report.papers.fill import FilledTable
-from gradbench.report.papers.layout import Notes, panels
-from gradbench.report.papers.sentences import comparison, conventions, made_from
-from gradbench.report.table import ALIKE, html, html_list, html_text, latex, latex_text
+import pandas
 
-NEAR = (
+from gradbench.report import table as writers
+from gradbench.report.finished_run import FinishedRun
+from gradbench.report.numbers import accuracies
+from gradbench.report.papers.fill import FilledTable
+from gradbench.report.papers.layout import Notes, labels, panels
+from gradbench.report.table import ALIKE, html, html_list, html_text
+from gradbench.run.rows import DIGITS
+
+NEAR_NOTE = (
     f"{ALIKE}: not distinguishable from the best: the interval of their difference in the run "
     "holds zero (rows of `auroc_difference`)."
 )
 WIDTH = 100
 """Columns of a terminal that a table should fit in."""
+SEES = {
+    "none": "nothing of the challenge",
+    "synthetic": "challenges of its own, made from clean images",
+    "tuning": "images of the challenge, to choose settings",
+    "training": "images of the challenge, to fit weights",
+}
+UNITS = {"percent": "percent", "fraction": "fractions", "ms": "milliseconds", "count": "counts"}
+NEAR = (1, 5)
+"""Points within which a measured value is counted as near the published one."""
+NAMED = 6
+"""Places that are named of each pair of methods; more are counted."""
 
 
 def terminal(filled: FilledTable, width: int = WIDTH) -> str:
@@ -27,7 +43,7 @@ def terminal(filled: FilledTable, width: int = WIDTH) -> str:
         blocks += [title, *map(writers.plain, grids)]
     blocks += [_wrapped(notes.lines(), width, bullet="")]
     blocks += ["Compared with the print\n" + _wrapped(comparison(filled), width)]
-    blocks += [_wrapped(made_from(filled), width)]
+    blocks += [_wrapped(_made_from(filled), width)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -39,41 +55,12 @@ def markdown(filled: FilledTable) -> str:
     for title, (only,) in found.items():
         blocks += [f"## {title}" * bool(title), writers.markdown(only)]
     blocks += [_listed(notes.lines()), "## Compared with the print", _listed(comparison(filled))]
-    blocks += ["## Made from", _listed(made_from(filled))]
+    blocks += ["## Made from", _listed(_made_from(filled))]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def latex_document(filled: FilledTable) -> str:
-    r"""Return a table environment for each panel; needs `\usepackage{booktabs}`.
-
-    Panels share one number; the notes follow as text.
-    """
-    notes = Notes()
-    title, label = latex_text(_title(filled)), filled.table.name.replace("_", "-")
-    lines = [f"% {_title(filled)}; needs \\usepackage{{booktabs}}"]
-    for i, (panel, (only,)) in enumerate(panels(filled.table, filled.cells, notes).items()):
-        named = f" ({latex_text(panel)})" if panel else ""
-        lines += [r"\begin{table}", r"\centering\scriptsize"]
-        lines += [r"\addtocounter{table}{-1}"] if i else []
-        lines += [f"\\caption{{{title}{named}}}"]
-        lines += [] if i else [f"\\label{{tab:{label}}}"]
-        lines += [latex(only), r"\end{table}"]
-    lines.append(r"\begin{flushleft}\scriptsize")
-    for note in notes.lines():
-        letter, _, text = note.partition(" ")
-        lines.append(f"\\textsuperscript{{{letter[1:-1]}}} {latex_text(text)}.\\par")
-    sentences = [*_head(filled), *comparison(filled), *made_from(filled)]
-    lines += [f"{latex_text(text)}\\par" for text in sentences]
-    return "\n".join([*lines, r"\end{flushleft}"]) + "\n"
-
-
 def html_fragment(filled: FilledTable, level: int = 2) -> str:
-    """Return a section element with the table; no style is given.
-
-    Args:
-        filled: the table.
-        level: of its heading.
-    """
+    """Return a section element with the table and a heading of a level; no style is given."""
     notes = Notes()
     title = _title(filled)
     blocks = [
@@ -87,7 +74,7 @@ def html_fragment(filled: FilledTable, level: int = 2) -> str:
         html_list(notes.lines(), "notes"),
         f"<h{level + 1}>Compared with the print</h{level + 1}>",
         html_list(comparison(filled), "verdict"),
-        html_list(made_from(filled), "runs"),
+        html_list(_made_from(filled), "runs"),
         "</section>",
     ]
     return "\n".join(block for block in blocks if block) + "\n"
@@ -98,8 +85,8 @@ def _title(filled: FilledTable) -> str:
 
 
 def _head(filled: FilledTable, best: str = "Bold") -> list[str]:
-    near = [NEAR] if filled.cells["near_best"].eq("yes").any() else []
-    return [*conventions(filled), *near, f"{best}: the best of its group."]
+    near = [NEAR_NOTE] if filled.cells["near_best"].eq("yes").any() else []
+    return [*_conventions(filled), *near, f"{best}: the best of its group."]
 
 
 def _wrapped(lines: list[str], width: int, bullet: str = "- ") -> str:
@@ -109,3 +96,131 @@ def _wrapped(lines: list[str], width: int, bullet: str = "- ") -> str:
 
 def _listed(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _conventions(filled: FilledTable) -> list[str]:
+    """Return sentences on the print, the metrics, the networks, the protocol and the detectors."""
+    table, measured = filled.table, filled.measured
+    decks = dict.fromkeys(";".join(table.printed["source"]).split(";"))
+    units = [UNITS[unit] for unit in table.printed["unit"].unique() if unit in UNITS]
+    found = [f"Published: {', '.join(table.printed['paper'].unique())}, as printed on "
+             f"{', '.join(decks)}."]  # fmt: skip
+    if units:
+        found.append(f"Units: {', '.join(units)}, measured values likewise.")
+    found += [f"{m.title}: {m.definition}" for m in table.metrics.values() if m.definition]
+    found += table.notes
+    if measured.empty:
+        return found
+    networks = {(run.comparable, run.in_dist, run.backbone): run for run in filled.runs}
+    protocols = dict.fromkeys(run.protocol for run in filled.runs)
+    return [
+        *found,
+        "Measured: with interval where there is one; ≥ is an exact lower bound; a range in "
+        "parentheses is that of several networks. Difference: measured less published.",
+        *map(_network, networks.values()),
+        f"Protocol: {', '.join(protocols)}; a value is the mean over its folds.",
+        _counts(measured),
+        *_methods(measured),
+    ]
+
+
+def comparison(filled: FilledTable) -> list[str]:
+    """Return how the measured numbers compare with the printed ones: counted, not judged.
+
+    Methods are ranked within each group by the values of both sides; where either side is equal,
+    the order does not differ. Metrics whose convention is not known are not ranked.
+    """
+    cells = filled.measured
+    first = cells[~cells.index.duplicated()]
+    total = len(filled.table.printed)
+    if first.empty:
+        return [f"None of {total} cells measured."]
+    marked = (first["marks"] != "").sum()
+    found = [
+        f"{len(first)} of {total} cells measured, {marked} of them with a mark (stand-in, part, "
+        "other size: see the notes)."
+    ]
+    differences = first["difference"].dropna().abs()
+    if len(differences):
+        near = " and ".join(
+            f"{(differences <= n).sum()} within {n} point{'s' * (n > 1)}" for n in NEAR
+        )
+        found.append(f"Of {len(differences)} differences, {near} of the published value.")
+    pairs, differ = _other_order(filled, first)
+    if pairs:
+        count = sum(map(len, differ.values()))
+        found.append(
+            f"The order of two methods differs from the print in {count} of {pairs} "
+            f"comparisons{':' if count else '.'}"
+        )
+        for (printed, here), places in differ.items():
+            named = ", ".join(places[:NAMED])
+            more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+            found.append(f"{here} above {printed} here, below it in print: {named}{more}.")
+    return found
+
+
+def _made_from(filled: FilledTable) -> list[str]:
+    """Return from which runs a table was made, and what was left out."""
+    cells = filled.measured
+    counts = cells[~cells.index.duplicated()]["run"].value_counts()
+    found = [
+        f"Made from {run.path} ({run.begun[:10]}, code {run.commit[:7]}): "
+        f"{counts[run.path.as_posix()]} cells."
+        for run in filled.runs
+    ]
+    return [*(found or ["Made from no run."]), *filled.left_out]
+
+
+def _network(run: FinishedRun) -> str:
+    width = f" of width {run.about['width']}" if run.about["width"] else ""
+    seeds = list(run.about["accuracy"])
+    return (
+        f"Network f: {run.backbone}{width}, trained on {run.in_dist}, "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}, test accuracy {accuracies(run.about)}."
+    )
+
+
+def _counts(measured: pandas.DataFrame) -> str:
+    """Return how many images of each side were measured."""
+    texts = []
+    for (normal, abnormal), own in measured.groupby(["n_normal", "n_abnormal"], sort=False):
+        names = list(dict.fromkeys(own["our_challenge"]))
+        named = ", ".join(names) if len(names) <= 3 else f"{len(names)} challenges"
+        texts.append(f"{normal} : {abnormal} ({named})")
+    return f"Normal : abnormal images measured: {'; '.join(texts)}."
+
+
+def _methods(measured: pandas.DataFrame) -> list[str]:
+    """Return which detector each method is here, and what it sees."""
+    found = []
+    for row in measured.drop_duplicates("method", keep="last").itertuples():
+        clean = "" if row.clean_seen in ("", "none") else f"; of clean images: {row.clean_seen}"
+        sees = f"sees {SEES.get(row.supervision, row.supervision)}{clean}"
+        found.append(f"{row.method} is `{row.our_method}`, supervision {row.supervision}: {sees}.")
+    return found
+
+
+def _other_order(
+    filled: FilledTable, cells: pandas.DataFrame
+) -> tuple[int, dict[tuple[str, str], list[str]]]:
+    """Return the pairs ranked, and (above in print, above here) -> where their order differs."""
+    table = filled.table
+    ranked = cells[[table.metrics[name].comparable for name in cells["metric"]]]
+    sign = table.printed["higher_is_better"].map({"1": 1, "0": -1})
+    value = ranked["measured"].round(DIGITS)
+    printed = ranked["published"].astype(float)
+    columns = [c for part in table.layout.values() for c in part if c not in table.compare]
+    varied = [c for c in columns if table.printed[c].nunique() > 1]
+    pairs, differ = 0, {}
+    for _, own in ranked.groupby(table.printed["group"].reindex(ranked.index)):
+        place = " ".join(filter(None, labels(table, own.iloc[0], varied))) if varied else ""
+        for a, b in combinations(own.index, 2):
+            pairs += 1
+            order = sign[a] * (printed[a] - printed[b])
+            if order * sign[a] * (value[a] - value[b]) < 0:
+                above, below = (a, b) if order > 0 else (b, a)
+                names = [" ".join(filter(None, own.loc[i, list(table.compare)]))
+                         for i in (above, below)]  # fmt: skip
+                differ.setdefault(tuple(names), []).append(place)
+    return pairs, differ

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas
+from msgspec.structs import asdict
+from pandas import DataFrame
 
 from gradbench.config import group_files
+from gradbench.report.finished_run import SOURCES, FinishedRun, begin_time
 from gradbench.report.numbers import EXACT
-from gradbench.report.papers.runs import SOURCES, Run, begin_time
-from gradbench.report.papers.table import MEASURE, OURS, PaperTable
+from gradbench.report.papers.table import OURS, PaperTable
 from gradbench.report.published import NAMING
 from gradbench.run.rows import DIGITS, INDICATIVE, WHOLE
-from gradbench.support.text import for_spreadsheet, from_spreadsheet
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from gradbench.support.text import for_spreadsheet
 
 NOT_BUILT = "method not built"
 NOT_RUN = "not run"
@@ -50,7 +48,6 @@ class FilledTable:
     """A table with its numbers.
 
     Attributes:
-        table: what it is.
         cells: the tidy table, `COLUMNS`: one row per printed number and line of its metric, one
             with a `reason` where nothing was measured; indexed by the row of `table.printed`.
         runs: those that gave a number, in the order of the cells.
@@ -59,7 +56,7 @@ class FilledTable:
 
     table: PaperTable
     cells: DataFrame
-    runs: list[Run]
+    runs: list[FinishedRun]
     left_out: list[str]
 
     @property
@@ -68,17 +65,12 @@ class FilledTable:
         return self.cells[self.cells["measured"].notna()]
 
 
-def fill(table: PaperTable, runs: Sequence[Run], dirs: Iterable[Path] = ()) -> FilledTable:
-    """Fill a table from finished runs; every number is measured, or has the reason why not.
+def fill(table: PaperTable, runs: Sequence[FinishedRun], dirs: Iterable[Path] = ()) -> FilledTable:
+    """Fill a table from finished runs, the newest first; what is not measured has the reason.
 
     Numbers that are compared with each other are measured in the same place: the preferred one at
     which any of them is. Of a place's runs the first in the table's order of experiments that has
-    a number gives it.
-
-    Args:
-        table: to be filled.
-        runs: the newest first.
-        dirs: folders of the user's own configuration files.
+    a number gives it. `dirs` are folders of the user's own configuration files.
     """
     dirs = tuple(dirs)
     found = _matches(table, runs)
@@ -112,44 +104,29 @@ def to_csv(filled: Iterable[FilledTable]) -> str:
     return cells[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
 
 
-def from_csv(path: Path) -> DataFrame:
-    """Return a tidy table as `to_csv` wrote it, numbers as floats.
-
-    Raises:
-        ValueError: for a file with other columns.
-    """
-    cells = pandas.read_csv(path, dtype=str, keep_default_na=False).map(from_spreadsheet)
-    if tuple(cells.columns) != COLUMNS:
-        raise ValueError(f"{path} is no table of `gradbench tables format=csv`")
-    for name in REAL:
-        cells[name] = pandas.to_numeric(cells[name])
-    return cells
-
-
 def in_points(value: float, unit: str) -> float:
     """Return a printed value in percent."""
     return 100 * value if unit == "fraction" else value
 
 
-def _offers(table: PaperTable, run: Run) -> bool:
+def _offers(table: PaperTable, run: FinishedRun) -> bool:
     """Tell whether a run is one of those that a table asks for."""
-    places = table.places
-    same = places["experiment"].eq(run.name) & places["in_dist"].eq(run.in_dist)
-    fits = bool((same & places["backbone"].eq(run.backbone)).any())
-    return fits and run.protocol in table.protocols
+    asked = table.places[["experiment", "in_dist", "backbone"]]
+    fits = asked.eq([run.name, run.in_dist, run.backbone]).all(axis=1).any()
+    return bool(fits) and run.protocol in table.protocols
 
 
-def _matches(table: PaperTable, runs: Sequence[Run]) -> DataFrame:
+def _matches(table: PaperTable, runs: Sequence[FinishedRun]) -> DataFrame:
     """Return the rows of runs that fit a printed number: `cell`, `place`, `line`, `run` and all."""
-    places = table.places.copy()
+    places = table.places.rename(columns={"note": "place_note"})
     places["experiment_order"] = places.groupby(["cell", "place"]).cumcount()
-    metrics = [
-        {"printed_metric": name, "line": line, **dict(zip(MEASURE, measure))}
+    places["printed_metric"] = table.printed["metric"].reindex(places["cell"]).to_numpy()
+    measures = [
+        {"printed_metric": name, "line": line, **asdict(measure)}
         for name, metric in table.metrics.items()
         for line, measure in metric.measures.items()
     ]
-    places["printed_metric"] = table.printed["metric"].reindex(places["cell"]).to_numpy()
-    wanted = places.rename(columns={"note": "place_note"}).merge(pandas.DataFrame(metrics))
+    wanted = places.merge(DataFrame(measures))
     rows = [
         run.main_rows[run.main_rows["protocol"] == run.protocol].assign(run=i)
         for i, run in enumerate(runs)
@@ -158,12 +135,13 @@ def _matches(table: PaperTable, runs: Sequence[Run]) -> DataFrame:
     if not rows:
         return wanted.iloc[:0].assign(run=0)
     measured = pandas.concat(rows).dropna(subset="value")
-    found = wanted.merge(measured[measured["fold"] == "all"], on=[*OURS, "level", *MEASURE])
+    names = [*OURS, "level", "metric", "side", "threshold_rule"]
+    found = wanted.merge(measured[measured["fold"] == "all"], on=names)
     return found.sort_values(["cell", "place"], kind="stable")
 
 
 def _choose(
-    table: PaperTable, found: DataFrame, runs: Sequence[Run], dirs: tuple[Path, ...]
+    table: PaperTable, found: DataFrame, runs: Sequence[FinishedRun], dirs: tuple[Path, ...]
 ) -> tuple[list[int], list[str]]:
     """Return the runs that a table is made from, by their place in `runs`, and what was left out.
 
@@ -210,7 +188,7 @@ def _choose(
 
 
 def _cells(
-    table: PaperTable, found: DataFrame, runs: Sequence[Run], dirs: tuple[Path, ...]
+    table: PaperTable, found: DataFrame, runs: Sequence[FinishedRun], dirs: tuple[Path, ...]
 ) -> DataFrame:
     """Return the tidy table without best numbers and reasons."""
     sizes = {i: runs[i].narrower(dirs) for i in found["run"].unique()}
@@ -238,7 +216,7 @@ def _cells(
             "marks": MARKS.join(_marks(run, sizes[first["run"]], first)),
         })  # fmt: skip
     printed = table.printed.rename(columns={"value": "published"})
-    measured = pandas.DataFrame(lines, columns=["cell", *(c for c in COLUMNS if c not in printed)])
+    measured = DataFrame(lines, columns=["cell", *(c for c in COLUMNS if c not in printed)])
     cells = printed.merge(measured, how="left", left_index=True, right_on="cell").set_index("cell")
     cells[["best", "near_best", "reason"]] = ""
     cells = cells[list(COLUMNS)].astype(dict.fromkeys(REAL, float))
@@ -247,7 +225,7 @@ def _cells(
     return cells.fillna(dict.fromkeys(texts, ""))
 
 
-def _marks(run: Run, sizes: str, row: pandas.Series) -> list[str]:
+def _marks(run: FinishedRun, sizes: str, row: pandas.Series) -> list[str]:
     """Return what the reader must know of a measured number besides its value."""
     found = [f"{run.backbone} of {sizes}"] if sizes else []
     found += run.image_notes()
@@ -270,7 +248,11 @@ def _marks(run: Run, sizes: str, row: pandas.Series) -> list[str]:
 
 
 def _reason(
-    table: PaperTable, cell: int, place: float, chosen: Sequence[Run], dirs: tuple[Path, ...]
+    table: PaperTable,
+    cell: int,
+    place: float,
+    chosen: Sequence[FinishedRun],
+    dirs: tuple[Path, ...],
 ) -> str:
     """Return why a number is not measured; `place` is where others of its group are, or NaN."""
     printed = table.printed.loc[cell]
@@ -316,7 +298,7 @@ def _mark_best(table: PaperTable, cells: DataFrame) -> None:
         cells.loc[best, "best"] = (cells["best"] + " " + words)[best].str.strip()
 
 
-def _mark_near_best(table: PaperTable, cells: DataFrame, runs: Iterable[Run]) -> None:
+def _mark_near_best(table: PaperTable, cells: DataFrame, runs: Iterable[FinishedRun]) -> None:
     """Mark the AUROCs that the paired test of their run does not tell from the best one.
 
     Read from the rows of `auroc_difference`, which name the best detector of the run; where the

@@ -17,15 +17,14 @@ PUBLISHED, INTERVAL, DIFFERENCE = "published", "interval", "difference"
 TITLES = {"in_dist": "in", "backbone": "network", "challenge_set": "set"}
 Cell = Mapping[str, Any]
 """A row of the tidy table; None for a missing number."""
-MERGED = (NOT_BUILT, NOT_RUN, NO_DETECTOR)
-"""Reasons of which one note is enough: the place of a number tells which part of it is its own."""
+MERGED = tuple(f"{kind}: " for kind in (NOT_BUILT, NOT_RUN, NO_DETECTOR))
+"""Begins of reasons of which one note is enough: the place tells which part is a number's own."""
 
 
 class Notes:
     """Foot-notes by letter, in the order in which they are first needed."""
 
     def __init__(self):
-        self._letters: dict[str, str] = {}
         self._ends: dict[str, dict[str, None]] = {}
 
     def mark(self, texts: Sequence[str]) -> str:
@@ -36,18 +35,18 @@ class Notes:
     def lines(self) -> list[str]:
         """Return the notes with their letters."""
         return [
-            f"[{letter}] {text}{', '.join(self._ends.get(text, ()))}"
-            for text, letter in self._letters.items()
+            f"[{_letter(place)}] {text}{', '.join(ends)}"
+            for place, (text, ends) in enumerate(self._ends.items())
         ]
 
     def _letter(self, text: str) -> str:
-        for kind in MERGED:
-            if text.startswith(begin := f"{kind}: "):
-                self._ends.setdefault(begin, {})[text.removeprefix(begin)] = None
-                text = begin
-        place = len(self._letters)
-        letter = ascii_lowercase[place % 26] * (place // 26 + 1)
-        return self._letters.setdefault(text, letter)
+        begin = next((begin for begin in MERGED if text.startswith(begin)), text)
+        self._ends.setdefault(begin, {})[text.removeprefix(begin)] = None
+        return _letter(list(self._ends).index(begin))
+
+
+def _letter(place: int) -> str:
+    return ascii_lowercase[place % 26] * (place // 26 + 1)
 
 
 def panels(
@@ -56,20 +55,16 @@ def panels(
     """Lay a table out: title of each panel ("" for the only one) -> its grids.
 
     Each row of the print becomes several lines: published, measured, interval, difference; a metric
-    whose convention is not known has a line for each of its measures and no difference.
-
-    Args:
-        table: the table.
-        cells: its tidy table.
-        notes: collects the foot-notes.
-        width: columns of text that a grid may take, 0 for any: what is wider is cut in pieces.
+    whose convention is not known has a line for each of its measures and no difference. A grid that
+    is wider than `width` columns of text (0 for any) is cut in pieces; `notes` collects the
+    foot-notes.
     """
     by_panel: dict[str, list[Cell]] = {}
     for cell in cells.astype(object).where(cells.notna(), None).to_dict("records"):
-        by_panel.setdefault(title(table, cell, "panels"), []).append(cell)
+        by_panel.setdefault(_title(table, cell, "panels"), []).append(cell)
     found = {}
     for panel, own in by_panel.items():
-        columns = list(dict.fromkeys(title(table, cell, "columns") for cell in own))
+        columns = list(dict.fromkeys(_title(table, cell, "columns") for cell in own))
         for count in range(len(columns), 0, -1):
             pieces = [columns[i : i + count] for i in range(0, len(columns), count)]
             grids = [_grid(table, own, piece, notes) for piece in pieces]
@@ -79,14 +74,13 @@ def panels(
     return found
 
 
-def title(table: PaperTable, cell: Cell, direction: str) -> str:
-    """Return the title of a number in one direction of the layout, its words joined."""
-    return ", ".join(filter(None, labels(table, cell, table.layout[direction])))
-
-
 def labels(table: PaperTable, cell: Cell, columns: Sequence[str]) -> tuple[str, ...]:
     """Return the words by which some columns of a printed number are shown."""
     return tuple(table.metrics[cell[c]].title if c == "metric" else cell[c] for c in columns)
+
+
+def _title(table: PaperTable, cell: Cell, direction: str) -> str:
+    return ", ".join(filter(None, labels(table, cell, table.layout[direction])))
 
 
 def _grid(
@@ -94,41 +88,38 @@ def _grid(
 ) -> TextTable:
     """Return some columns of a panel as texts."""
     names = table.layout["rows"]
-    rows, strong, near, before = [], set(), set(), ()
-    for block in _blocks(cells, names):
+    blocks: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        blocks.setdefault(tuple(cell[name] for name in names), []).append(cell)
+    # Rows of equal first words stand together, in the order of the print.
+    order = [list(dict.fromkeys(key[i] for key in blocks)) for i in range(len(names))]
+    rows, marks, before = [], {}, ()
+    for key in sorted(blocks, key=lambda k: [words.index(w) for words, w in zip(order, k)]):
+        block = blocks[key]
         words = labels(table, block[0], names)
         by_column: dict[str, list[Cell]] = {}
         for cell in block:
-            by_column.setdefault(title(table, cell, "columns"), []).append(cell)
+            by_column.setdefault(_title(table, cell, "columns"), []).append(cell)
         for line, of in _lines(table, block):
             label = ["" if words[: i + 1] == before[: i + 1] else w for i, w in enumerate(words)]
             before = words
             for place, column in enumerate(columns, len(names) + 1):
                 own = by_column.get(column, [])
                 if any(line in cell["best"].split() for cell in own):
-                    strong.add((len(rows), place))
-                if line == MEASURED and any(cell["near_best"] for cell in own):
-                    near.add((len(rows), place))
+                    marks[len(rows), place] = "best"
+                elif line == MEASURED and any(cell["near_best"] for cell in own):
+                    marks[len(rows), place] = "alike"
             texts = [_text(table, by_column.get(column, []), line, of, notes) for column in columns]
             rows.append((*label, line, *texts))
     header = (*(TITLES.get(name, name) for name in names), "", *columns)
-    return TextTable(header, tuple(rows), len(names) + 1, frozenset(strong), frozenset(near))
-
-
-def _blocks(cells: Sequence[Cell], names: Sequence[str]) -> list[list[Cell]]:
-    """Return the cells of each row of the print, rows of equal first words together."""
-    found: dict[tuple, list[Cell]] = {}
-    for cell in cells:
-        found.setdefault(tuple(cell[name] for name in names), []).append(cell)
-    order = [list(dict.fromkeys(key[i] for key in found)) for i in range(len(names))]
-    return [found[k] for k in sorted(found, key=lambda k: [o.index(w) for o, w in zip(order, k)])]
+    return TextTable(header, tuple(rows), len(names) + 1, marks)
 
 
 def _lines(table: PaperTable, block: Sequence[Cell]) -> list[tuple[str, str]]:
     """Return the lines of a row of the print; an interval with the line that it belongs to."""
-    found = [(PUBLISHED, "")]
     if all(cell["measured"] is None for cell in block):
-        return [*found, (MEASURED, "")]
+        return [(PUBLISHED, ""), (MEASURED, "")]
+    found = [(PUBLISHED, "")]
     metrics = dict.fromkeys(cell["metric"] for cell in block)
     for name in dict.fromkeys(line for m in metrics for line in table.metrics[m].measures):
         found.append((name, ""))
@@ -170,8 +161,7 @@ def _interval(cell: Cell) -> str:
 
 
 def _width(grid: TextTable) -> int:
-    rows = [grid.header, *grid.rows]
-    return sum(max(len(row[c]) for row in rows) + 3 for c in range(len(grid.header)))
+    return sum(max(map(len, column)) + 3 for column in zip(grid.header, *grid.rows))
 
 
 def in_unit(value: float, unit: str) -> str:

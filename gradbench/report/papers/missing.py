@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from gradbench.config import compose, group_files, load_member
@@ -21,10 +22,6 @@ class MissingRun:
     """A run that tables ask for.
 
     Attributes:
-        experiment: its name.
-        in_dist: in-distribution set.
-        backbone: network.
-        protocol: of the run.
         cells: how many are empty now and would be filled.
         absent: reason -> cells that would stay empty, for want of images.
         detectors: that the tables want of it.
@@ -89,11 +86,6 @@ def missing_runs(
     images are at hand if there is one. A run is asked for all that its tables want of it: what
     finished runs have done already lies in the store. Where challenges may stand in for each other,
     it is asked for those that would be downloaded and for the first that is on this machine.
-
-    Args:
-        tables: as finished runs fill them.
-        dirs: folders of the user's own configuration files.
-        data: where images are looked for.
     """
     dirs = tuple(dirs)
     built = {group: list(group_files(group, dirs)) for group in ("detector", "experiment")}
@@ -134,7 +126,7 @@ class _Images:
 
     def __init__(self, dirs: tuple[Path, ...], data: DataSettings):
         self.dirs, self.data = dirs, data
-        self._known: dict[tuple[str, str], str] = {}
+        self._reason = cache(self._look)
 
     def no_training(self, in_dist: str) -> str:
         """Return why no network can be trained and tested on a set, "" if one can."""
@@ -161,13 +153,8 @@ class _Images:
         dataset = load_member("challenge", name, self.dirs).get("dataset") if known else ""
         return self._reason(dataset, "challenge") if dataset else ""
 
-    def _reason(self, name: str, role: str) -> str:
-        """Return a short reason why images are not here, "" if they are."""
-        if (name, role) not in self._known:
-            self._known[name, role] = self._look(name, role)
-        return self._known[name, role]
-
     def _look(self, name: str, role: str) -> str:
+        """Return a short reason why images are not here, "" if they are."""
         from gradbench.data.in_distribution import why_scarce
         from gradbench.support.instantiate import instantiate
 

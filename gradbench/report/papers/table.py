@@ -24,44 +24,40 @@ A file `table/NAME.yaml` in `configs/` or in the folder of `--config-dir`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from gradbench.config import group_files
+import msgspec
+import pandas
+
+from gradbench.config import group_files, load_member
 from gradbench.errors import GradbenchError, unknown
 from gradbench.report.published import NAMING, published_files, read_published
 from gradbench.run.rows import NO_LEVEL
+from gradbench.support.typed import check_type
 
-if TYPE_CHECKING:
-    import pandas
-
-KEYS = (
-    *("title", "description", "published", "layout", "compare", "protocols", "metrics", "notes"),
-    *("measured", "hole"),
-)
-DIRECTIONS = ("panels", "rows", "columns")
 OURS = ("in_dist", "backbone", "experiment", "challenge", "method")
 """Columns of our rows that a place names; the level is the printed one."""
-MEASURE = ("metric", "side", "threshold_rule")
 MEASURED = "measured"
 """The line of a metric that has one measure."""
+Names = str | list[str | None] | dict[Any, str | list[str | None] | None] | None
 
 
-@dataclass(frozen=True)
-class PrintedMetric:
-    """A printed metric.
+class Measure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a metric is called in our rows."""
 
-    Attributes:
-        title: above its column or panel.
-        measures: name of the line -> (metric, side, threshold rule) in our rows.
-        definition: a sentence.
-    """
+    metric: str
+    side: str = ""
+    threshold_rule: str = ""
 
-    title: str
-    measures: Mapping[str, tuple[str, str, str]]
+
+class PrintedMetric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A printed metric: its measures by the name of their line."""
+
+    title: str = ""
+    measures: dict[str, Measure] = {}
     definition: str = ""
 
     @property
@@ -70,19 +66,36 @@ class PrintedMetric:
         return len(self.measures) == 1
 
 
-@dataclass(frozen=True)
-class PaperTable:
-    """A paper's table.
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where numbers are measured: our names by printed ones."""
+
+    in_dist: Names = None
+    backbone: Names = None
+    experiment: Names = None
+    challenge: Names = None
+    method: Names = None
+    note: str = ""
+
+
+class TableFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of a file, see above."""
+
+    title: str = ""
+    layout: dict[Literal["panels", "rows", "columns"], list[Literal[NAMING]]] = {}
+    metrics: dict[str, PrintedMetric] = {}
+    description: str = ""
+    published: str = ""
+    compare: tuple[Literal[NAMING], ...] = ("method",)
+    protocols: tuple[str, ...] = ("grouped",)
+    notes: list[str] = []
+    measured: list[Place] = []
+    hole: str | None = None
+
+
+class PaperTable(TableFile, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A paper's table with its numbers.
 
     Attributes:
-        name: of its file.
-        title: above it.
-        description: one line.
-        layout: printed columns that make panels, rows and columns.
-        compare: printed columns that the best of a group is chosen among.
-        protocols: accepted ones, by preference.
-        metrics: by printed name.
-        notes: sentences on the print.
         printed: one row per printed number, columns of `published.COLUMNS`, then `group` (a number
             for those that are compared with each other), `detector` (ours, "" for none) and `hole`
             (why it is not measured, "" where it can be).
@@ -92,15 +105,8 @@ class PaperTable:
     """
 
     name: str
-    title: str
-    description: str
-    layout: Mapping[str, tuple[str, ...]]
-    compare: tuple[str, ...]
-    protocols: tuple[str, ...]
-    metrics: Mapping[str, PrintedMetric]
-    notes: tuple[str, ...]
-    printed: pandas.DataFrame
-    places: pandas.DataFrame
+    printed: Any
+    places: Any
 
 
 def table_files(dirs: Iterable[Path] = ()) -> dict[str, Path]:
@@ -115,81 +121,44 @@ def read_table(name: str, dirs: Iterable[Path] = ()) -> PaperTable:
         GradbenchError: for an unknown name, or a file that says something it cannot say.
     """
     files = table_files(dirs)
-    if name not in files:
-        raise unknown("table", name, files)
+    content = load_member("table", name, dirs, resolve=False)
     try:
-        return _build(name, files[name])
+        check_type(content, TableFile, kind="key of a table")
+        return _build(name, files[name], msgspec.convert(content, TableFile))
     except GradbenchError as fault:
         raise GradbenchError(f"{files[name]}: {fault}") from fault
 
 
-def _build(name: str, path: Path) -> PaperTable:
-    content = _content(path)
-    _check_keys("key of a table", content, KEYS)
+def _build(name: str, path: Path, file: TableFile) -> PaperTable:
     for key in ("title", "layout", "metrics"):
-        if not content.get(key):
+        if not getattr(file, key):
             raise GradbenchError(f"the table has no {key}")
-    layout = {d: tuple(content["layout"].get(d, ())) for d in DIRECTIONS}
-    compare = tuple(content.get("compare", ("method",)))
-    laid_out = [column for columns in layout.values() for column in columns]
-    _check_keys("column of published numbers", [*laid_out, *compare], NAMING)
-    metrics = {key: _metric(key, value) for key, value in content["metrics"].items()}
+    metrics = {
+        key: PrintedMetric(
+            one.title or key, one.measures or {MEASURED: Measure(key)}, one.definition
+        )
+        for key, one in file.metrics.items()
+    }
+    layout = {part: file.layout.get(part, []) for part in ("panels", "rows", "columns")}
     several = [key for key, one in metrics.items() if not one.comparable]
     if several and "metric" in layout["columns"]:
         raise GradbenchError(f"{several[0]} takes several lines: metric must not be a column")
-    printed = _printed(name, path, content.get("published", name))
+    printed = _printed(name, path, file.published or name)
     missing = sorted(set(printed["metric"]) - set(metrics))
     if missing:
         raise GradbenchError(f"metrics names no {', '.join(missing)}, which is printed")
-    if printed.duplicated(laid_out).any():
+    if printed.duplicated([column for part in layout.values() for column in part]).any():
         raise GradbenchError("layout puts several numbers in one cell: name more columns")
-    places = _places(printed, content.get("measured", ()), content.get("hole"))
-    shared = [column for column in NAMING if column not in compare]
+    places = _places(printed, file.measured, file.hole)
+    shared = [column for column in NAMING if column not in file.compare]
     printed["group"] = printed.groupby(shared, sort=False).ngroup()
     printed["detector"] = places.groupby("cell")["method"].first().reindex(printed.index).fillna("")
-    hole = content.get("hole", "")
     printed["hole"] = [
-        "" if one["detector"] else hole.format(**one) for one in printed.to_dict("records")
+        "" if one["detector"] else (file.hole or "").format(**one)
+        for one in printed.to_dict("records")
     ]
-    return PaperTable(
-        name,
-        content["title"],
-        content.get("description", ""),
-        layout,
-        compare,
-        tuple(content.get("protocols", ("grouped",))),
-        metrics,
-        tuple(content.get("notes", ())),
-        printed,
-        places,
-    )
-
-
-def _content(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-        raise GradbenchError(f"not valid YAML: {' '.join(str(fault).split())}") from fault
-    if not isinstance(content, dict):
-        raise GradbenchError("holds no mapping of names to values")
-    return content
-
-
-def _check_keys(kind: str, names: Iterable[Any], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise unknown(kind, str(name), known)
-
-
-def _metric(name: str, content: Mapping[str, Any]) -> PrintedMetric:
-    _check_keys(f"key of metric {name}", content, ("title", "measures", "definition"))
-    measures = content.get("measures", {MEASURED: {"metric": name}})
-    for measure in measures.values():
-        _check_keys(f"key of a measure of {name}", measure, MEASURE)
-    lines = {line: tuple(one.get(key, "") for key in MEASURE) for line, one in measures.items()}
-    return PrintedMetric(content.get("title", name), lines, content.get("definition", ""))
+    fields = msgspec.structs.asdict(file) | {"layout": layout, "metrics": metrics}
+    return PaperTable(**fields, name=name, printed=printed, places=places)
 
 
 def _printed(name: str, path: Path, file: str) -> pandas.DataFrame:
@@ -198,32 +167,34 @@ def _printed(name: str, path: Path, file: str) -> pandas.DataFrame:
     if not beside.is_file() and file not in known:
         raise unknown("file of published numbers", file, known)
     numbers = read_published(beside if beside.is_file() else known[file])
-    kept = numbers[numbers["table"] == name].reset_index(drop=True)
-    if kept.empty:
+    own = numbers[numbers["table"] == name].reset_index(drop=True)
+    if own.empty:
         raise GradbenchError(f"no published number in {file}.csv has the table {name}")
-    return kept
+    return own
 
 
-def _places(printed: pandas.DataFrame, measured: Iterable[Mapping], hole: str | None):
+def _places(
+    printed: pandas.DataFrame, measured: Sequence[Place], hole: str | None
+) -> pandas.DataFrame:
     """Return the places where each printed number may be measured, see `PaperTable.places`."""
-    import pandas
-
     for one in measured:
-        _check_keys("key of a place", one, (*OURS, "note"))
-        _check_printed(printed, one)
-    found = []
+        for column in OURS:  # of a printed name that is misspelt nothing would ever be measured
+            names = getattr(one, column)
+            known = set(printed["in_dist" if column == "experiment" else column])
+            for name in map(str, names) if isinstance(names, Mapping) else ():
+                if name not in known:
+                    raise unknown(f"printed {column}", name, known)
+    rows = []
     for cell, row in printed.iterrows():
         place, preferred, lacking = 0, "", set()
         for one in measured:
-            names = {column: _ours(one, column, row) for column in OURS}
+            names = {column: _our_names(one, column, row) for column in OURS}
             lacking |= {column for column, values in names.items() if not values}
             experiments, methods = names["experiment"], names["method"]
             for choice in product(names["in_dist"], names["backbone"], names["challenge"]):
                 for experiment, method in product(experiments, methods[:1]):
-                    ours = dict(zip(OURS, (*choice[:2], experiment, choice[2], method)))
-                    about = {"level": row["level"] or NO_LEVEL, "note": one.get("note", "")}
-                    found.append({"cell": cell, "place": place, "preferred": preferred}
-                                 | ours | about)  # fmt: skip
+                    ours = (*choice[:2], experiment, choice[2], method)
+                    rows.append((cell, place, preferred, *ours, row["level"] or NO_LEVEL, one.note))
                 place += bool(experiments and methods)
                 preferred = preferred or choice[2]
         if hole is None and not place:
@@ -232,22 +203,14 @@ def _places(printed: pandas.DataFrame, measured: Iterable[Mapping], hole: str | 
                 f"nothing names the {which} of {row['method']} on {row['challenge']}, nor a hole"
             )
     columns = ("cell", "place", "preferred", *OURS, "level", "note")
-    return pandas.DataFrame(found, columns=columns)
+    return pandas.DataFrame(rows, columns=columns)
 
 
-def _check_printed(printed: pandas.DataFrame, place: Mapping[str, Any]) -> None:
-    """Refuse a printed name that is misspelt: nothing would ever be measured for it."""
-    for column in OURS:
-        if isinstance(names := place.get(column), Mapping):
-            known = printed["in_dist" if column == "experiment" else column].unique()
-            _check_keys(f"printed {column}", map(str, names), known)
-
-
-def _ours(place: Mapping[str, Any], column: str, row: Mapping[str, str]) -> list[str]:
+def _our_names(place: Place, column: str, row: Mapping[str, str]) -> list[str]:
     """Return our names for a printed value, by preference."""
-    value = place.get(column)
+    value = getattr(place, column)
     if isinstance(value, Mapping):
         key = row["in_dist" if column == "experiment" else column]
         value = {str(printed): ours for printed, ours in value.items()}.get(key)
     listed = value if isinstance(value, list) else [value]
-    return [str(name) for name in listed if name is not None]
+    return [name for name in listed if name is not None]
