@@ -93,15 +93,14 @@ class ImageDetector:
         clean = labelled_images("clean", clean, labels)
         self._backbone = as_backbone(model, clean.images.shape, mean, std)
         bank = self._read(clean, detector.bank_reads)
-        if not detector.learns_from_challenges:
-            normal = Samples.normal(self._read(clean, detector.hold_out_reads))
-            parts = normal, normal
-        else:
-            aside = self._read(clean, detector.hold_out_reads)
-            bank |= {f"hold_out/{name}": values for name, values in aside.items()}
+        hold_out = self._read(clean, detector.hold_out_reads)
+        if detector.learns_from_challenges:
+            bank |= {f"hold_out/{name}": values for name, values in hold_out.items()}
             sides = clean.images, self._images("abnormal", abnormal)
             fit, choose = (self._samples(sides, half, seed) for half in (0, 1))
             parts = fit, choose if detector.drawn is None else choose.draw(detector.drawn)
+        else:
+            parts = (Samples.normal(hold_out),) * 2
         with one_thread():
             detector.fit(bank, *parts, seed)
         return self
@@ -117,27 +116,28 @@ class ImageDetector:
         images = self._images("images", images)
         outputs = self._outputs(images, self.detector.reads)
         for name, one in self.detector.perturbed_passes.items():
-            outputs[name] = self._perturb(one, to_float(images.images))
+            outputs[name] = perturb(self._backbone, one, to_float(images.images))
         with one_thread():
             return self.detector.predict(outputs).double()
 
     def _images(self, name: str, images: Images) -> ImageSet:
-        found = labelled_images(name, images).images
-        if found.shape != self._backbone.shape:
+        images = labelled_images(name, images).images
+        if images.shape != self._backbone.shape:
             raise GradbenchError(
-                f"{name} are of shape {found.shape}: the model takes {self._backbone.shape}"
+                f"{name} are of shape {images.shape}: the model takes {self._backbone.shape}"
             )
-        return found
+        return images
 
     def _read(self, clean: LabelledImages, names: Sequence[str]) -> dict[str, Tensor]:
         """Return outputs of clean images, and whatever else may stand in `bank_reads`."""
         if "labels" in names and not clean.has_labels:
             raise GradbenchError(f"{self.name} reads labels: give labels=, or a loader of pairs")
-        found = self._outputs(clean.images, [n for n in names if n not in BANK_EXTRAS])
+        values = self._outputs(clean.images, [n for n in names if n not in BANK_EXTRAS])
         if any(name.startswith("head/") for name in names):
-            found |= head_tensors(self._backbone)
-        labels = {"labels": torch.from_numpy(clean.images.labels)}
-        return found | (labels if "labels" in names else {})
+            values |= head_tensors(self._backbone)
+        if "labels" in names:
+            values["labels"] = torch.from_numpy(clean.images.labels)
+        return values
 
     def _outputs(self, images: ImageSet, names: Sequence[str]) -> dict[str, Tensor]:
         outputs = self._catalogue.of_network(self._backbone, names)
@@ -159,13 +159,14 @@ class ImageDetector:
         return replace(
             Samples.join(*outputs),
             order=torch.cat(keys),
-            passes=lambda one, chosen: self._perturb(one, pixels[chosen]),
+            passes=lambda one, chosen: perturb(self._backbone, one, pixels[chosen]),
         )
 
-    def _perturb(self, one: PerturbedPass, pixels: Tensor) -> Tensor:
-        backbone = self._backbone
-        parts, _ = in_chunks(lambda p: one(backbone, p.to(backbone.device)), pixels, BATCH)
-        return torch.cat(parts)
+
+def perturb(backbone: Backbone, one: PerturbedPass, pixels: Tensor) -> Tensor:
+    """Return what a perturbed pass gives for images (N, C, H, W) in [0, 1], batch by batch."""
+    parts, _ = in_chunks(lambda batch: one(backbone, batch.to(backbone.device)), pixels, BATCH)
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -107,6 +106,14 @@ class Model(Struct):
             fits = False
         if not fits:
             raise ValueError("resampling must be filter, antialias and mode of a resampling")
+        taken = set(COLUMNS)
+        for place, entry in enumerate(self.detectors):
+            column = f"{entry.name}@{entry.fitted_on}" if entry.fitted_on else entry.name
+            if entry.column != column or {column, f"verdict_{column}"} & taken:
+                raise ValueError(
+                    f"detectors.{place}.column must be name@fitted_on, of no other column"
+                )
+            taken |= {column, f"verdict_{column}"}
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def read_model_json(path: Path) -> dict[str, Any]:
         GradbenchError: if it cannot be read, lacks a field, or one is of another kind or size.
     """
     try:
-        about = read_json(path, Model)
+        return read_json(path, Model)
     except Damaged as fault:
         if fault.missing:
             raise GradbenchError(
@@ -124,23 +131,8 @@ def read_model_json(path: Path) -> dict[str, Any]:
                 f"older gradbench do: {HOW_TO_REPAIR}"
             ) from fault
         raise damaged(path, str(fault)) from fault
-    _check_columns(path, about["detectors"])
-    return about
 
 
 def damaged(path: Path, what: str) -> GradbenchError:
     """Return the error for a `model.json` with a fault."""
     return GradbenchError(f"{printable(path)} is damaged: {printable(what)}: {HOW_TO_REPAIR}")
-
-
-def _check_columns(path: Path, entries: Iterable[Mapping[str, str]]) -> None:
-    """Refuse names of columns that are not those of the detectors, or stand for two things."""
-    taken = set(COLUMNS)
-    for place, entry in enumerate(entries):
-        column, challenge = entry["column"], entry["fitted_on"]
-        own = f"{entry['name']}@{challenge}" if challenge else entry["name"]
-        if column != own or {column, f"verdict_{column}"} & taken:
-            raise damaged(
-                path, f"detectors.{place}.column must be name@fitted_on, of no other column"
-            )
-        taken |= {column, f"verdict_{column}"}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +12,17 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.devices import find_device
-from gradbench.data.imageset import ImageSet, source_ids, to_float
+from gradbench.data.imageset import ImageSet, shards, source_ids, to_float
 from gradbench.data.picture import Resampling
+from gradbench.data.resample import resize_pixels
 from gradbench.errors import Faulty, GradbenchError, printable, unknown
-from gradbench.gradients.memory import in_chunks
 from gradbench.methods.base import Detector
 from gradbench.methods.fold_scores import one_thread
 from gradbench.outputs.extract import OutputValues, select_outputs
 from gradbench.outputs.read import BATCH, compute_outputs
-from gradbench.predict.pictures import (
-    PictureBatch,
-    as_array,
-    batches,
-    decode_files,
-    find_pictures,
-    take_images,
-)
-from gradbench.predict.saved_network import (
-    WRONG_STATE,
-    SavedNetwork,
-    first_line,
-    names_of,
-    open_run,
-)
+from gradbench.predict.image_detector import perturb
+from gradbench.predict.pictures import as_array, decode_files, find_pictures
+from gradbench.predict.saved_network import WRONG_STATE, SavedNetwork, first_line, open_run
 from gradbench.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -54,9 +41,9 @@ def load(
 ) -> RunScorer:
     """Return a scorer of new images with the network and detectors of a finished run.
 
-    Nothing that the run's folder holds is executed: network and detectors are built from their
-    class paths if gradbench or torchvision defines those, and get their tensors from safetensors
-    files whose checksums are compared.
+    `gradbench.load(RUN).score(images)` gives a table. Nothing that the run's folder holds is
+    executed: network and detectors are built from their class paths if gradbench or torchvision
+    defines those, and get their tensors from safetensors files whose checksums are compared.
 
     Args:
         run: the run's folder, or its name under `outputs/`.
@@ -67,23 +54,17 @@ def load(
     Raises:
         GradbenchError: if there is no such run, a file is damaged, or a class is not trusted.
     """
-    device = str(device) if isinstance(device, torch.device) else device
-    return RunScorer(open_run(run, seed, trust), find_device(device))
+    return RunScorer(open_run(run, seed, trust), find_device(str(device)))
 
 
 class RunScorer:
     """A network of a finished run with its detectors, for images that nobody has seen.
 
-    Args:
-        saved: the network's folder.
-        device: to run on.
-
     Attributes:
-        backbone: the network.
         detectors: names of all detectors; `gradient@svhn` was fitted on the challenge svhn.
         default: names of those that learned from no challenge image given to them.
         thresholds: largest score called reliable, by detector; None where there was no hold-out.
-        hold_out: what is known of the hold-out, a sentence; empty where it was not recorded.
+        hold_out: a sentence on the hold-out; empty where nothing was recorded.
     """
 
     def __init__(self, saved: SavedNetwork, device: torch.device):
@@ -91,7 +72,7 @@ class RunScorer:
         self.backbone = saved.backbone(device)
         self.detectors = tuple(saved.entries)
         self.default = tuple(n for n, e in saved.entries.items() if not e["fitted_on"])
-        self.thresholds: Mapping[str, float | None] = {
+        self.thresholds: dict[str, float | None] = {
             name: entry["threshold"] and entry["threshold"]["value"]
             for name, entry in saved.entries.items()
         }
@@ -127,9 +108,16 @@ class RunScorer:
 
         names = self.choose(detectors)
         if torch.is_tensor(images) or isinstance(images, np.ndarray):
-            pixels = as_array(images, self.backbone.shape)
-            read = partial(take_images, pixels, shape=self.backbone.shape, fit=self._fit)
-            parts = [f.drop(columns="note") for f in self._frames(len(pixels), read, names)]
+            shape = self.backbone.shape
+            pixels = as_array(images, shape)
+
+            def read(rows: slice) -> tuple[np.ndarray, list[str]]:
+                batch = pixels[rows]
+                if batch.shape[1:] != shape:  # of uint8, see as_array
+                    batch = resize_pixels(batch, shape, self._fit)
+                return batch, [""] * len(batch)
+
+            parts = [frame.drop(columns="note") for frame in self._frames(len(pixels), read, names)]
         else:
             parts = list(self.stream(find_pictures(images), names, bits))
         return pandas.concat(parts, ignore_index=True)
@@ -138,7 +126,10 @@ class RunScorer:
         self, paths: Sequence[Path], names: Sequence[str], bits: int | None = None
     ) -> Iterator[pandas.DataFrame]:
         """Yield the rows of up to 1,000 files at a time; see `score` and `choose`."""
-        read = partial(decode_files, paths, shape=self.backbone.shape, fit=self._fit, bits=bits)
+
+        def read(rows: slice) -> tuple[np.ndarray, list[str]]:
+            return decode_files(paths[rows], self.backbone.shape, self._fit, bits)
+
         start = 0
         for frame in self._frames(len(paths), read, names):
             named = paths[start : start + len(frame)]
@@ -152,18 +143,18 @@ class RunScorer:
         Raises:
             GradbenchError: for an unknown one, one that cannot be built, or none.
         """
-        asked = self.default if detectors is None else names_of("detectors", detectors)
+        requested = self.default if detectors is None else detectors
         names: dict[str, None] = {}
-        for wanted in asked:
+        for wanted in [requested] if isinstance(requested, str) else requested:
             fitted = [n for n in self.detectors if n.startswith(f"{wanted}@")]
             if wanted not in self.detectors and not fitted:
                 raise unknown("detector of this run", wanted, self.detectors)
             names.update(dict.fromkeys([wanted] if wanted in self.detectors else fitted))
+        if not self.detectors:
+            raise GradbenchError(
+                f"{printable(self.saved.folder)} holds no detector: take another run"
+            )
         if not names:
-            if not self.detectors:
-                raise GradbenchError(
-                    f"{printable(self.saved.folder)} holds no detector: take another run"
-                )
             all_fitted = "every detector of this run was fitted on a challenge"
             raise GradbenchError(
                 f"{all_fitted if detectors is None else 'no detector is named'}: name some of "
@@ -174,42 +165,45 @@ class RunScorer:
                 self._built[name] = self.saved.detector(name)
         return list(names)
 
-    def _frames(self, count: int, read, names: Sequence[str]) -> Iterator[pandas.DataFrame]:
+    def _frames(
+        self,
+        count: int,
+        read: Callable[[slice], tuple[np.ndarray, list[str]]],
+        names: Sequence[str],
+    ) -> Iterator[pandas.DataFrame]:
+        """Yield the rows of each shard.
+
+        Batches are those in which a run reads a set of this size: the last bits of outputs may
+        depend on the batch, and scores are then those of the run.
+        """
         with Progress("scores", count) as progress:
-            for wanted in batches(count):
+            for rows in shards(count):
                 parts, faults = [], []
-                for batch in read(wanted=wanted):
-                    faults += batch.faults
-                    if len(batch.pixels):
-                        parts.append(self._read(batch, names))
-                    progress.advance(len(batch.faults))
+                for start in range(rows.start, rows.stop, BATCH):
+                    pixels, notes = read(slice(start, min(start + BATCH, rows.stop)))
+                    faults += notes
+                    if len(pixels):
+                        parts.append(self._outputs(pixels, names))
+                    progress.advance(len(notes))
                 yield self._frame(parts, faults, names)
 
-    def _read(self, batch: PictureBatch, names: Sequence[str]) -> dict[Any, Tensor]:
-        """Return the outputs of f for a batch: those that are read, and those of further passes.
-
-        The latter are named by (detector, name).
-        """
-        size = len(batch.pixels)
+    def _outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[Any, Tensor]:
+        """Return outputs of f for a batch by name, those of further passes by (detector, name)."""
+        size = len(pixels)
         ids = source_ids("pictures", "", size)
-        images = ImageSet("the pictures", "", batch.pixels, np.zeros(size, np.int64), ids)
+        images = ImageSet("the pictures", "", pixels, np.zeros(size, np.int64), ids)
         wanted = {"logits", *(read for name in names for read in self._built[name].reads)}
         outputs = self.saved.outputs.of_network(self.backbone, wanted)
         read = compute_outputs(self.backbone, images, slice(0, size), outputs)
-        found = OutputValues(read.values, read.faults)
+        values = OutputValues(read.values, read.faults)
         for name in names:
             with self._blame(name):
-                select_outputs(found, self._built[name].reads)
-        pixels = to_float(batch.pixels)
+                select_outputs(values, self._built[name].reads)
         for name in names:
             with self._blame(name):
-                for inner, what in self._built[name].perturbed_passes.items():
-                    look = partial(self._perturb, what)
-                    found[name, inner] = torch.cat(in_chunks(look, pixels, BATCH)[0])
-        return found
-
-    def _perturb(self, what, pixels: Tensor) -> Tensor:
-        return what(self.backbone, pixels.to(self.backbone.device))
+                for inner, one in self._built[name].perturbed_passes.items():
+                    values[name, inner] = perturb(self.backbone, one, to_float(pixels))
+        return values
 
     def _frame(
         self, parts: list[dict], faults: list[str], names: Sequence[str]
@@ -218,36 +212,28 @@ class RunScorer:
         import pandas
 
         good = np.array([not fault for fault in faults])
-        texts = ("class", *(f"{VERDICT}{name}" for name in names))
-        columns: dict[str, np.ndarray] = {n: np.full(len(good), "", object) for n in texts}
+        verdicts = [f"{VERDICT}{name}" for name in names]
+        columns: dict[str, Any] = {"class": np.full(len(good), "", object)}
         columns |= {n: np.full(len(good), np.nan) for n in ("probability", *names)}
+        columns |= {n: np.full(len(good), "", object) for n in verdicts} | {"note": faults}
         if parts:
             outputs = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
             top = outputs["logits"].double().softmax(1).max(1)
             columns["class"][good] = np.array(self.backbone.classes, object)[top.indices.numpy()]
             columns["probability"][good] = top.values.numpy()
-            with one_thread():
-                for name in names:
-                    columns[name][good] = self._scores(name, outputs)
-            for name in names:
-                limit = self.thresholds[name]
+            for name, verdict in zip(names, verdicts):
+                detector, limit = self._built[name], self.thresholds[name]
+                further = {inner: outputs[name, inner] for inner in detector.perturbed_passes}
+                with one_thread(), self._blame(name):
+                    scores = detector.score(outputs | further).double().numpy()
+                columns[name][good] = scores
                 if limit is not None:
-                    reliable = columns[name][good] <= limit
-                    words = np.where(reliable, RELIABLE, ABNORMAL)
-                    columns[f"{VERDICT}{name}"][good] = words
-        order = ("class", "probability", *names, *texts[1:])
-        return pandas.DataFrame({n: columns[n] for n in order} | {"note": faults})
-
-    def _scores(self, name: str, outputs: dict[Any, Tensor]) -> np.ndarray:
-        """Return the scores of a detector from what `_look` found."""
-        detector = self._built[name]
-        with self._blame(name):
-            moved = {inner: outputs[name, inner] for inner in detector.perturbed_passes}
-            return detector.score({**outputs, **moved}).double().numpy()
+                    columns[verdict][good] = np.where(scores <= limit, RELIABLE, ABNORMAL)
+        return pandas.DataFrame(columns)
 
     @contextmanager
     def _blame(self, name: str) -> Iterator[None]:
-        """Say which detector cannot work: what it learned may be another network's."""
+        """Name the detector that cannot work: what it learned may be another network's."""
         try:
             yield
         except (Faulty, *WRONG_STATE) as fault:

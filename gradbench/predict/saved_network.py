@@ -23,9 +23,9 @@ from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import OutputCatalogue
-from gradbench.predict import model_json, trust
-from gradbench.predict.model_json import HOW_TO_REPAIR, damaged
-from gradbench.report.finished_run import RUN_JSON, check_file, read_record
+from gradbench.predict import trust
+from gradbench.predict.model_json import HOW_TO_REPAIR, damaged, read_model_json
+from gradbench.report.finished_run import RUN_JSON, FinishedRun
 from gradbench.store import file_digest
 from gradbench.support.code_keys import code_key
 from gradbench.support.instantiate import imported_targets, instantiate
@@ -37,12 +37,9 @@ WRONG_STATE = (KeyError, IndexError, AttributeError, TypeError, ValueError, Runt
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """One network of a finished run, as its folder tells of it.
+    """One network of a finished run: its folder `RUN/model/s<seed>` and the `model.json` there.
 
-    Attributes:
-        folder: `RUN/model/s<seed>`.
-        about: content of `model.json`.
-        trusted: modules beside gradbench's and torchvision's whose classes are built.
+    `trusted` are modules beside gradbench's and torchvision's whose classes are built.
     """
 
     folder: Path
@@ -51,7 +48,7 @@ class SavedNetwork:
 
     @property
     def entries(self) -> dict[str, Mapping[str, Any]]:
-        """What is told of every detector, by the name of its column."""
+        """The entry of every detector, by the name of its column."""
         return {entry["column"]: entry for entry in self.about["detectors"]}
 
     def backbone(self, device: torch.device) -> Backbone:
@@ -62,20 +59,20 @@ class SavedNetwork:
                 of these images into these classes.
         """
         about, config = self.about, dict(self.about["network"])
-        trust.check(config["_target_"], nn.Module, self.trusted)
-        path = self._checked_path("network.safetensors")
-        with self._blame_field("network", f"the arguments of {config['_target_']}"):
-            network = build_network(trust.without_downloads(config))
         target = config["_target_"]
-        self._same_code(target, about.get("code"), *defining_classes(network, target))
+        trust.check(target, nn.Module, self.trusted)
+        path = self._checked_path("network.safetensors")
+        with self._blame_field("network", f"the arguments of {target}"):
+            network = build_network(trust.without_downloads(config))
+        self._check_code(target, about.get("code"), *defining_classes(network, target))
         load_checkpoint(network, path)
-        told = (about[name] for name in ("mean", "std", "classes", "shape"))
-        backbone = Backbone(network, *told, config, about["feature_layers"] or None)
+        fields = (about[name] for name in ("mean", "std", "classes", "shape"))
+        backbone = Backbone(network, *fields, config, about["feature_layers"] or None)
         backbone = backbone.eval().to(device)
         with self._blame_field("shape", "the shape that the network takes"), torch.no_grad():
             logits = backbone(torch.zeros(1, *backbone.shape, device=device))
         if not torch.is_tensor(logits) or logits.ndim != 2:
-            raise GradbenchError(f"{printable(self.folder)}: {config['_target_']} is no classifier")
+            raise GradbenchError(f"{printable(self.folder)}: {target} is no classifier")
         if logits.shape[1] != len(backbone.classes):
             raise damaged(
                 self.folder / "model.json",
@@ -91,17 +88,17 @@ class SavedNetwork:
                 has another version of it.
         """
         entry = self.entries[column]
-        trust.check(entry["config"].get("_target_"), Detector, self.trusted)
+        target = entry["config"]["_target_"]
+        trust.check(target, Detector, self.trusted)
         with self._blame_field(f"detectors {column}", "its settings"):
             detector = instantiate("detector", entry["name"], entry["config"])
         if not isinstance(detector, Detector):
-            raise GradbenchError(f"{entry['config']['_target_']} gives no detector")
-        _same_version(column, entry["version"], detector.version, self.folder)
+            raise GradbenchError(f"{target} gives no detector")
+        self._check_version(column, entry["version"], detector.version)
         for name in detector.reads:
             self._check_output(name)
         check_declared(entry["name"], detector, self.outputs)
-        target = entry["config"]["_target_"]
-        self._same_code(target, entry.get("code"), *imported_targets(target), detector)
+        self._check_code(target, entry.get("code"), *imported_targets(target), detector)
         detector = checked(entry["name"], detector)
         if not entry["state"]:
             return detector
@@ -112,7 +109,7 @@ class SavedNetwork:
             raise GradbenchError(
                 f"{printable(path)} does not fit {column} ({first_line(fault)}): {HOW_TO_REPAIR}"
             ) from fault
-        for name in detector.reads:
+        for name in detector.reads:  # which may depend on what it learned
             self._check_output(name)
         return detector
 
@@ -124,16 +121,14 @@ class SavedNetwork:
 
     def _check_output(self, name: str) -> None:
         kind = name.partition("/")[0]
-        entry = self.about.get("own_outputs", {}).get(kind)
-        if entry is None:
-            kept = self.about["outputs"].get(kind)
-        else:
-            kept, target = entry["version"], entry["config"]["_target_"]
+        version = self.about["outputs"].get(kind)
+        if entry := self.about.get("own_outputs", {}).get(kind):
+            version, target = entry["version"], entry["config"]["_target_"]
             trust.check(target, Output, self.trusted)
-            self._same_code(target, entry.get("code"), *imported_targets(target))
-        _same_version(f"output {kind}", kept, self.outputs.find(name).version, self.folder)
+            self._check_code(target, entry.get("code"), *imported_targets(target))
+        self._check_version(f"output {kind}", version, self.outputs.find(name).version)
 
-    def _same_code(self, target: str, code: str | None, *things: Any) -> None:
+    def _check_code(self, target: str, code: str | None, *things: Any) -> None:
         """Refuse a class from outside that was edited since the run: it would judge otherwise."""
         if code and code != code_key(*things).get("code"):
             raise GradbenchError(
@@ -141,14 +136,16 @@ class SavedNetwork:
                 "run: carry out the run's command again"
             )
 
-    def _checked_path(self, name: str) -> Path:
-        """Return the path of a file whose content is that of the run.
+    def _check_version(self, thing: str, version: int | None, own: int) -> None:
+        if version != own:
+            raise GradbenchError(
+                f"{printable(self.folder)}: {thing} is of version {version}, this gradbench has "
+                f"{own}: use the gradbench that made the run, or carry out the run's command again"
+            )
 
-        Raises:
-            GradbenchError: if it is missing or damaged.
-        """
-        path = self.folder / name
-        listed = self.about["sha256"].get(name)
+    def _checked_path(self, name: str) -> Path:
+        """Return the path of a file, refused unless its content is that of the run."""
+        path, listed = self.folder / name, self.about["sha256"].get(name)
         if listed is None or not os.path.isfile(path):
             raise GradbenchError(f"{printable(path)} is missing: {HOW_TO_REPAIR}")
         try:
@@ -163,15 +160,15 @@ class SavedNetwork:
         return path
 
     @contextmanager
-    def _blame_field(self, field: str, what: str) -> Iterator[None]:
-        """Tell which field is at fault where a class meets what it cannot work with."""
+    def _blame_field(self, field: str, due: str) -> Iterator[None]:
+        """Name the field at fault where a class meets what it cannot work with."""
         try:
             yield
         except GradbenchError:
             raise
         except Exception as fault:  # a class may answer foreign settings with any
             raise damaged(
-                self.folder / "model.json", f"{field} must be {what} ({first_line(fault)})"
+                self.folder / "model.json", f"{field} must be {due} ({first_line(fault)})"
             ) from fault
 
 
@@ -180,85 +177,34 @@ def first_line(fault: BaseException) -> str:
     return printable(" ".join(str(fault).split()))[:120] or type(fault).__name__
 
 
-def _same_version(what: str, kept: int | None, own: int, folder: Path) -> None:
-    if kept != own:
-        raise GradbenchError(
-            f"{printable(folder)}: {what} is of version {kept}, this gradbench has {own}: use the "
-            "gradbench that made the run, or carry out the run's command again"
-        )
-
-
 def open_run(run: str | Path, seed: int | None = None, trusted: Iterable[str] = ()) -> SavedNetwork:
-    """Open a network of a finished run.
-
-    Args:
-        run: the run's folder, or its name under `outputs/`.
-        seed: which network, of several; None for the first.
-        trusted: see `SavedNetwork`.
+    """Open a network of a finished run; for the arguments see `run_scorer.load`.
 
     Raises:
         GradbenchError: if there is no such run, or it has no whole `model/`.
     """
-    trusted = names_of("trust", trusted)
-    folder = _folder(run)
-    kept = (path for path in folder.glob("model/s*/model.json") if os.path.isfile(path))
-    found = {path.parent.name[1:]: path.parent for path in kept}
-    if not found:
+    folders = [place for place in (expand_home(run), Path("outputs", run)) if os.path.isdir(place)]
+    if not folders:
+        raise GradbenchError(
+            f"there is no run at {printable(run)}: name the folder of a finished run"
+        )
+    folder = folders[0]
+    seeds = [p.parent.name[1:] for p in folder.glob("model/s*/model.json") if os.path.isfile(p)]
+    if not seeds:
         raise GradbenchError(
             f"{printable(folder)} has no model/ with a network: name the folder of a finished run "
             "(out=DIR of `gradbench run`; of a sweep one of its jobs)"
         )
-    seeds = sorted(found, key=lambda text: (len(text), text))
+    seeds.sort(key=lambda text: (len(text), text))
     chosen = seeds[0] if seed is None else str(seed)
-    if chosen not in found:
+    if chosen not in seeds:
         raise GradbenchError(
             f"{printable(folder)} has no network of seed {printable(chosen)}: "
             f"{printable(', '.join(seeds))}"
         )
-    return SavedNetwork(
-        found[chosen], model_json.read_model_json(_as_written(folder, chosen)), trusted
-    )
-
-
-def _as_written(folder: Path, seed: str) -> Path:
-    """Return the `model.json` of a network, which must be as the run wrote it where that is told.
-
-    A `model/` that was copied without the run's `run.json`, or is of an older version, is taken
-    as it is: `model.json` holds the checksums of its own folder.
-    """
-    name = f"model/s{seed}/model.json"
-    if not os.path.lexists(folder / RUN_JSON):
-        return folder / name
-    files = read_record(folder).get("files")
-    return folder / name if files is None else check_file(folder, files, name)
-
-
-def names_of(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
-    """Return names that are given as a list, or as one text.
-
-    Raises:
-        GradbenchError: if they are anything else.
-    """
-    if isinstance(given, str):
-        return (given,)
-    names = tuple(given) if isinstance(given, Iterable) else (given,)
-    for name in names:
-        if not isinstance(name, str):
-            raise GradbenchError(f"{what}: give a list of names, not {describe_type(name)}")
-    return names
-
-
-def _folder(run: str | Path) -> Path:
-    if not isinstance(run, str | os.PathLike):
-        raise GradbenchError(
-            f"{describe_type(run)} is no run: give the folder of one, or its name under outputs/"
-        )
-    for folder in (expand_home(run), Path("outputs") / run):
-        if os.path.isdir(folder):
-            return folder
-    raise GradbenchError(f"there is no run at {printable(run)}: name the folder of a finished run")
-
-
-def describe_type(value: Any) -> str:
-    """Say what was given in place of something else."""
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = f"model/s{chosen}/model.json"
+    # a model/ that was copied without the run's run.json holds its own checksums
+    told = os.path.lexists(folder / RUN_JSON)
+    about = read_model_json(FinishedRun(folder).file(name) if told else folder / name)
+    trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+    return SavedNetwork(folder / f"model/s{chosen}", about, trusted)

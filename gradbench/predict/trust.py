@@ -11,9 +11,6 @@ from torch import nn
 
 from gradbench.errors import GradbenchError, printable
 
-OWN = ("gradbench", "torchvision")
-"""Packages whose networks and detectors are built without being asked."""
-
 
 def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
     """Refuse a class path unless it names a class that may be built.
@@ -32,32 +29,31 @@ def check(target: Any, base: type, trusted: Iterable[str] = ()) -> None:
         GradbenchError: naming the ways out.
     """
     trusted = tuple(trusted)
-    if not isinstance(target, str) or not _inside(target, (*OWN, *trusted)):
+    if not isinstance(target, str) or not _inside(target, ("gradbench", "torchvision", *trusted)):
         module = printable(str(target).rpartition(".")[0] or target)
         raise GradbenchError(
             f"the run wants {printable(target)}, which is neither gradbench's nor torchvision's: "
             f"if you trust its code, say so with --trust {module} (from Python trust=['{module}'])"
         )
     try:
-        found = get_object(target)
+        thing = get_object(target)
     except Exception as fault:
         reason = " ".join(str(fault).split())
-        where = ": PYTHONPATH=DIR names the folder in which it lies"
-        hint = where if "No module named" in reason else ""
+        hint = ": PYTHONPATH=DIR names its folder" if "No module named" in reason else ""
         raise GradbenchError(
             f"the run wants {printable(target)}, which cannot be imported "
             f"({printable(reason)}){hint}"
         ) from fault
-    home = getattr(found, "__module__", None) or ""
-    if isinstance(found, type):
-        allowed = issubclass(found, base) and _inside(home, ("gradbench", *trusted))
+    home = getattr(thing, "__module__", None) or ""
+    if isinstance(thing, type):
+        allowed = issubclass(thing, base) and _inside(home, ("gradbench", *trusted))
     else:
-        allowed = callable(found) and _inside(home, trusted)
-    if not allowed and not (base is nn.Module and any(found is one for one in _classifiers())):
-        kinds = f"a sub-class of {base.__name__} or a function that builds one"
+        allowed = callable(thing) and _inside(home, trusted)
+    if not allowed and not (base is nn.Module and any(thing is one for one in _classifiers())):
         raise GradbenchError(
-            f"the run wants {printable(target)}, which is not {kinds}, defined in gradbench, a "
-            "module named with --trust or, of classifiers, torchvision.models: it is not built"
+            f"the run wants {printable(target)}, which is not a sub-class of {base.__name__} or a "
+            "function that builds one, defined in gradbench, a module named with --trust or, of "
+            "classifiers, torchvision.models: it is not built"
         )
 
 
@@ -70,8 +66,8 @@ def without_downloads(config: dict[str, Any]) -> dict[str, Any]:
         return config
     takes = inspect.signature(get_object(config["_target_"])).parameters
     arguments = {k: v for k, v in config["arguments"].items() if not k.startswith("pretrained")}
-    wanted = (*takes, *arguments)
-    return {**config, "arguments": arguments | {k: None for k in wanted if k.startswith("weights")}}
+    weights = {k: None for k in (*takes, *arguments) if k.startswith("weights")}
+    return {**config, "arguments": arguments | weights}
 
 
 def _classifiers() -> list:

@@ -176,7 +176,8 @@ def test_any_name_is_told_on_any_terminal(here, monkeypatch):
     for name in (r"\xfc", r"two\nlines", r"bold\x1b[1m", r"return\r"):
         assert f"  photos/inner/{name}.png: not a picture that can be read" in told
     found = {Path(row["file"]).name for row in table(here / "s.csv")}
-    assert found == {*names, *(path.name for path in (here / "photos/inner").iterdir())}
+    pictures = (here / "photos/inner").iterdir()
+    assert found == {path.name.replace("\r", r"\r") for path in pictures}
 
 
 def test_a_large_picture_is_read_in_silence(here, monkeypatch, recwarn):

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 import gradbench as package
 from gradbench.errors import GradbenchError
-from gradbench.predict.pictures import batches
 from gradbench.run.evaluate import FEWER, keeping
 from gradbench.run.experiment import instantiate
 from gradbench.run.fitting import image_scores, score
@@ -175,13 +174,6 @@ def test_many_pictures_come_in_parts(folder, scorer, table):
         np.testing.assert_allclose(row, table["gradient_oneclass"], rtol=1e-5)
 
 
-def test_batches_are_those_of_a_run():
-    parts = list(batches(1100))
-    assert [len(part) for part in parts] == [16, 2]
-    assert parts[0][-1] == slice(960, 1000)
-    assert [r for part in parts for rows in part for r in range(1100)[rows]] == list(range(1100))
-
-
 def test_pictures_of_any_size_and_colours_go_through_the_door_of_the_data(scorer, tmp_path):
     draw = np.random.default_rng(0)
     grey = draw.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -206,18 +198,16 @@ def test_pictures_of_any_size_and_colours_go_through_the_door_of_the_data(scorer
     [
         (np.zeros((1, 8, 8), np.uint8), "a single image as images[None]"),
         (np.zeros((2, 8, 8, 3), np.uint8), "transpose(0, 3, 1, 2)"),
-        (np.zeros((0, 1, 8, 8), np.uint8), "nothing to score"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "give (N, C, H, W) with 1 or 3 channels"),
         (np.zeros((2, 1, 8, 8), np.int64), "give uint8, or floats in [0, 1]"),
         (np.full((2, 1, 8, 8), 255.0), "float images from 255 to 255"),
         (np.full((2, 1, 8, 8), -0.1), "not normalised"),
         (torch.full((2, 1, 8, 8), torch.nan), "float images from nan"),
         (torch.zeros((2, 1, 9, 9)), "the network takes (1, 8, 8)"),
-        ([np.zeros((1, 8, 8))], "a list with a ndarray"),
+        ([np.zeros((1, 8, 8))], "images are of type ndarray: give an array"),
         (torch.zeros(2, 1, 8, 8).to_sparse(), "a tensor that holds no plain numbers"),
         (torch.zeros(2, 1, 8, 8, device="meta"), "a tensor that holds no plain numbers"),
-        (None, "images are None: give an array"),
-        (3, "images are a int: give an array"),
-        (Image.new("L", (8, 8)), "images are a Image: give an array"),
+        (Image.new("L", (8, 8)), "images are of type Image: give an array"),
         ([], "no pictures found (nothing named)"),
         ("~no such user/a.png", "there is no user of that name"),
         ("n" * 300, "that can be looked at (File name too long)"),
