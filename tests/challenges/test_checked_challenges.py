@@ -174,9 +174,9 @@ FLOATS = np.linspace(0, 1, 20 * 64, dtype=np.float32).reshape(20, 1, 8, 8)
     ("given", "text"),
     [
         (lambda: None, "gives NoneType: an ImageSet is due"),
-        (lambda: drawn(np.zeros((20, 1, 9, 9), np.uint8)), r"\(1, 9, 9\): that of the in-dist"),
+        (lambda: drawn(np.zeros((20, 1, 9, 9), np.uint8)), r"\(20, 1, 9, 9\): the in-distribution shape"),
         (lambda: drawn(np.zeros((20, 8, 8), np.uint8)), r"\(N, C, H, W\) with C 1 or 3 is due"),
-        (lambda: drawn(np.zeros((0, 1, 8, 8), np.uint8), 0), r"shape \(0, 1, 8, 8\)"),
+        (lambda: drawn(np.zeros((0, 1, 8, 8), np.uint8), 0), r"uint8 \(0, 1, 8, 8\)"),
         (lambda: drawn(FLOATS.astype(np.float64)), "images of float64: uint8 or float32 is due"),
         (lambda: drawn(255 * FLOATS), r"pixels from 0 to 255: floats are due in \[0, 1\]"),
         (lambda: drawn(FLOATS / 0), "pixels from"),
