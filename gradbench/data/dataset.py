@@ -80,6 +80,8 @@ class Dataset:
     exclude: str | None = None  # classes that are left out, a file of gradbench/data/overlaps
     # downloads: `url`, `md5` or `sha256`, folder `to` and the `splits` they hold
     archives: Sequence[Mapping[str, Any]] = ()
+    # split -> published files and folders, relative to a home, by which it is recognised
+    files: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     md5: Mapping[str, str] = field(default_factory=dict)  # published file -> checksum
     terms: str = ""  # licence in a line, or how the images can be had
     note: str = ""  # on every copy, for readers of its rows
@@ -90,6 +92,7 @@ class Dataset:
         checked += ("shape", "std")
         check_type({name: getattr(self, name) for name in checked}, DatasetFile, "dataset")
         self.roles = {r: [s] if isinstance(s, str) else s for r, s in self.roles.items()}
+        self.files = {s: [f] if isinstance(f, str) else f for s, f in self.files.items()}
         steps = [self.processing] if isinstance(self.processing, Mapping) else self.processing
         self.processing = list(steps or ()) or None
         self.classes = tuple(str(name) for name in self.classes)
@@ -135,7 +138,7 @@ class Dataset:
 
     def published_files(self, split: str) -> Sequence[str]:
         """Return files and folders, relative to a home, by which a split is recognised."""
-        return ()
+        return self.files.get(split) or ()
 
     def ready(self, role: str, settings: DataSettings) -> str | None:
         """Return None if `load` finds the images on this machine, else a short reason."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.imageset import ImageSet
 from gradbench.data.loading import LoadedSplit
 from gradbench.data.roles import draw_hold_out
-from gradbench.errors import GradbenchError
 
 PHOTOGRAPHS = ("china", "flower")
 TEST_DIGITS = 597
@@ -56,16 +57,8 @@ class Patches(EmbeddedSet):
     `block` tiles form one group; the label is the photograph.
     """
 
-    tile: int = 32
-    block: int = 4
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 1 <= self.tile <= 427 or self.block < 1:
-            raise GradbenchError(
-                f"dataset.tile={self.tile} dataset.block={self.block}: a tile has 1 to 427 pixels, "
-                "a block at least one tile"
-            )
+    tile: Annotated[int, Meta(ge=1, le=427)] = 32
+    block: Annotated[int, Meta(ge=1)] = 4
 
     def processing_of(self, images: ImageSet) -> list[dict] | None:
         """Return the JPEG of the photographs, on tiles of their size."""

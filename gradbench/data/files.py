@@ -32,7 +32,7 @@ class FileImages(LazyImages):
 
     paths: np.ndarray  # (N,) files
     size: Sequence[int]  # (C, H, W) of the images that are read
-    sizes: np.ndarray | None = None  # (N, 2) width, height of the files; None where as in `size`
+    sizes: np.ndarray  # (N, 2) width and height of the files
     workers: int = 2  # threads that decode; Pillow lets them run at the same time
     resampling: Resampling | None = None  # None as long as nobody chose a size
     bits: int | None = None  # of grey files with more than 8, see `picture.eight_bits`
@@ -43,8 +43,6 @@ class FileImages(LazyImages):
     @property
     def native(self) -> str:
         """The size of the files as text, `32x32` or `20x30 to 64x64`."""
-        if self.sizes is None:
-            return f"{self.shape[3]}x{self.shape[2]}"
         ends = ["{}x{}".format(*size) for size in (self.sizes.min(0), self.sizes.max(0))]
         return " to ".join(dict.fromkeys(ends))
 
@@ -54,10 +52,8 @@ class FileImages(LazyImages):
         They take clean images to the files' usual size and, where most files are JPEG, through JPEG
         there, whose quality is assumed; the reading itself resamples from that size.
         """
-        size, scale = self.shape[2:], 1.0
-        if self.sizes is not None:
-            size = [round(float(side)) for side in np.median(self.sizes, axis=0)[::-1]]
-            scale = min(LARGEST / max(size), 1)
+        size = [round(float(side)) for side in np.median(self.sizes, axis=0)[::-1]]
+        scale = min(LARGEST / max(size), 1)
         jpeg = 2 * sum(path.suffix.lower() in JPEG for path in self.paths) > len(self.paths)
         step: dict[str, Any] = {}
         if jpeg or tuple(size) != self.shape[2:]:
@@ -68,30 +64,23 @@ class FileImages(LazyImages):
 
     def has_shape(self, shape: tuple[int, int, int]) -> bool:
         """Return whether images of this shape are read already, without any resampling now."""
-        same = self.shape[1:] == tuple(shape)
-        if self.resampling is not None or self.sizes is None:
-            return same
-        return same and bool((self.sizes == shape[:0:-1]).all())
+        other_sizes = self.resampling is None and (self.sizes != shape[:0:-1]).any()
+        return self.shape[1:] == tuple(shape) and not other_sizes
 
     def resized(self, shape: tuple[int, int, int], resampling: Resampling) -> FileImages:
         """Return the same files, read in another shape straight from the originals."""
-        uniform = np.tile(np.array(self.shape[:1:-1]), (len(self), 1))
-        sizes = uniform if self.sizes is None else self.sizes
-        return replace(self, size=shape, sizes=sizes, resampling=resampling)
+        return replace(self, size=shape, resampling=resampling)
 
     def take(self, rows: np.ndarray) -> FileImages:
         """Return the images at the given rows, still unread."""
-        sizes = None if self.sizes is None else self.sizes[rows]
-        return replace(self, paths=self.paths[rows], sizes=sizes)
+        return replace(self, paths=self.paths[rows], sizes=self.sizes[rows])
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        size, resampling = self.shape[:1:-1], self.resampling or Resampling()
+        resampling = self.resampling or Resampling()
 
         def decode(number: int) -> None:
             with Image.open(self.paths[rows[number]]) as picture:
-                if self.sizes is None and upright_size(picture) != size:
-                    raise ValueError(f"not {size[0]}x{size[1]}")
                 images[number] = fit_picture(picture, self.shape[1:], resampling, self.bits)
 
         _open_all(decode, range(len(rows)), self.paths[rows], self.workers)
@@ -124,7 +113,7 @@ def open_files(
 
 def decode_error(fault: BaseException) -> str:
     """Return in a line why a file cannot be read as a picture."""
-    if isinstance(fault, UnidentifiedImageError):
+    if isinstance(fault, UnidentifiedImageError):  # whose text is the path
         return "not a picture that can be read"
     text = getattr(fault, "strerror", None) or str(fault)
     kind = "" if text and isinstance(fault, FAULTS) else f"{type(fault).__name__} "
@@ -166,27 +155,25 @@ def list_entries(folder: Path, ignored: Counter[str] | None = None) -> list[Path
     like others, but for those that lead back to a folder above them. `ignored` counts the other
     files by their suffix.
     """
-    found: list[Path] = []
+    entries: list[Path] = []
     closed: list[OSError] = []
     for at, folders, files in os.walk(folder, onerror=closed.append, followlinks=True):
         folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(at, n)]
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in SUFFIXES and not name.startswith("."):
-                found.append(Path(at, name))
+                entries.append(Path(at, name))
             elif ignored is not None and not name.startswith("."):
                 ignored[suffix] += 1
-    found += [Path(fault.filename) for fault in closed]
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+    entries += [Path(fault.filename) for fault in closed]
+    return sorted(entries, key=lambda path: path.relative_to(folder).parts)
 
 
 def _leads_back(at: str, name: str) -> bool:
     """Return whether a folder is a link to one that it lies in, which would never end."""
     path = os.path.join(at, name)
-    if not os.path.islink(path):
-        return False
-    target, here = os.path.realpath(path), os.path.realpath(at)
-    return os.path.commonpath([target, here]) == target
+    target = os.path.realpath(path)
+    return os.path.islink(path) and Path(os.path.realpath(at)).is_relative_to(target)
 
 
 def ignored_files(ignored: Counter[str]) -> str:
@@ -208,18 +195,13 @@ def list_images(
 
     The class of an image is the sub-folder at the top that it lies in; without sub-folders, or
     unless `by_folder`, all have label 0 and no class has a name. For `ignored` see `list_entries`.
-
-    Raises:
-        GradbenchError: if there is no image, or if images lie beside the class folders.
     """
     paths = [path for path in list_entries(folder, ignored) if os.path.isfile(path)]
     if not paths:
         raise GradbenchError(f"{folder} holds no image files ({', '.join(SUFFIXES)})")
-    if not by_folder:
-        return paths, np.zeros(len(paths), np.int64), ()
     parts = [path.relative_to(folder).parts for path in paths]
     loose = sum(len(names) == 1 for names in parts)
-    if loose == len(paths):
+    if not by_folder or loose == len(paths):
         return paths, np.zeros(len(paths), np.int64), ()
     if loose:
         raise GradbenchError(

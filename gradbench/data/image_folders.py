@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.files import FileImages, list_images, open_files
+from gradbench.data.files import list_images, open_files
 from gradbench.data.loading import LoadedSplit, class_name
 from gradbench.errors import GradbenchError
 
 
 @dataclass(kw_only=True, eq=False)
 class Tree(Dataset):
-    """A set of image files, decoded when they are indexed."""
+    """A set of image files, decoded when they are indexed.
 
-    tables: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Split -> further files that it needs."""
+    Of the `files` of a split the first is their folder, the others are tables.
+    """
 
-    folders: Mapping[str, str] = field(default_factory=dict)  # split -> folder relative to a home
     labelled: bool = True  # the class of an image is its sub-folder
-    uniform: bool = False  # all files have the size of `shape`; otherwise sizes are read first
     damaged: Sequence[str] = ()  # published files that are no images, and are left out
-
-    def published_files(self, split: str) -> Sequence[str]:
-        """Return the folder of a split, followed by the tables that it needs."""
-        folder = self.folders.get(split)
-        return (folder, *self.tables.get(split, ())) if folder else ()
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Return the files of a split, still undecoded."""
-        loaded, paths = self.listing(split, home)
-        if self.uniform:
-            files = np.array(paths, dtype=object)
-            loaded.images = FileImages(files, self.shape, workers=settings.workers)
-        else:
-            loaded.images = open_files(paths, self.shape, settings.workers)
+        loaded, paths = self.listing(split, *(home / file for file in self.files[split]))
+        loaded.images = open_files(paths, self.shape, settings.workers)
         return loaded
 
-    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+    def listing(self, split: str, folder: Path, *tables: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return labels and classes of a split, and its files in the same order."""
-        folder = home / self.folders[split]
         paths, labels, classes = list_images(folder, self.labelled)
         names = [path.relative_to(folder) for path in paths]
         rows = [i for i, name in enumerate(names) if name.as_posix() not in self.damaged]
@@ -56,18 +43,16 @@ class Tree(Dataset):
 class Gtsrb(Tree):
     """Traffic signs: training frames by class and track, test images with a table of classes."""
 
-    tables = {"test": ("gtsrb/GT-final_test.csv",)}  # noqa: RUF012
-
-    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+    def listing(self, split: str, folder: Path, *tables: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the signs; names read class/track_frame in training."""
-        if split != "test":
-            loaded, paths = super().listing(split, home)
+        if not tables:
+            loaded, paths = super().listing(split, folder)
             loaded.labels = np.array([int(loaded.classes[label]) for label in loaded.labels])
             loaded.classes = ()
             return loaded, paths
-        with open(home / self.published_files(split)[1], newline="") as stream:
+        with open(tables[0], newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
-        paths = [home / self.folders[split] / row["Filename"] for row in rows]
+        paths = [folder / row["Filename"] for row in rows]
         labels = np.array([int(row["ClassId"]) for row in rows])
         return LoadedSplit(None, labels, np.array([path.stem for path in paths])), paths
 
@@ -75,9 +60,9 @@ class Gtsrb(Tree):
 class TinyImagenet(Tree):
     """Tiny ImageNet as published; labels are places in the sorted list of WordNet ids."""
 
-    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+    def listing(self, split: str, folder: Path, *tables: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the training images, or the validation images by number as `test`."""
-        top = home / "tiny-imagenet-200"
+        top = folder.parents[1 if split == "test" else 0]
         ids = sorted((top / "wnids.txt").read_text().split())
         lines = (top / "words.txt").read_text(encoding="utf-8").splitlines()
         words = dict(line.split("\t", 1) for line in lines if "\t" in line)
@@ -85,10 +70,10 @@ class TinyImagenet(Tree):
             table = (top / "val" / "val_annotations.txt").read_text().splitlines()
             wnids = dict(line.split("\t")[:2] for line in table if line)
             names = sorted(wnids, key=lambda name: int(name.split("_")[1].split(".")[0]))
-            paths = [top / "val" / "images" / name for name in names]
+            paths = [folder / name for name in names]
             labels = [ids.index(wnids[name]) for name in names]
         else:
-            loaded, paths = super().listing(split, home)
+            loaded, paths = super().listing(split, folder)
             labels = [ids.index(loaded.classes[label]) for label in loaded.labels]
         classes = tuple(class_name(wnid, words.get(wnid, "")) for wnid in ids)
         return LoadedSplit(None, np.array(labels), classes=classes), paths
@@ -97,14 +82,12 @@ class TinyImagenet(Tree):
 class Places365(Tree):
     """The validation images of Places365 in their 256x256 form."""
 
-    tables = {"test": ("places365_val.txt", "categories_places365.txt")}  # noqa: RUF012
-
-    def listing(self, split: str, home: Path) -> tuple[LoadedSplit, list[Path]]:
+    def listing(self, split: str, folder: Path, *tables: Path) -> tuple[LoadedSplit, list[Path]]:
         """Return the images in the order of the published list."""
-        images, categories = ((home / name).read_text().split() for name in self.tables[split])
+        images, categories = (table.read_text().split() for table in tables)
         classes = dict(zip(map(int, categories[1::2]), categories[::2]))
         names = tuple(classes[label].lstrip("/") for label in sorted(classes))
-        paths = [home / self.folders[split] / name.lstrip("/") for name in images[::2]]
+        paths = [folder / name.lstrip("/") for name in images[::2]]
         labels = np.array([int(label) for label in images[1::2]])
         return LoadedSplit(None, labels, classes=names), paths
 
@@ -128,7 +111,7 @@ class OdinArchive(Tree):
         if len(wrong):
             first = wrong[0]
             raise GradbenchError(
-                f"{home / self.folders[split]} is not the archive of {self.name}: {len(wrong):,} "
+                f"{home / self.files[split][0]} is not the archive of {self.name}: {len(wrong):,} "
                 f"of {len(sizes):,} images are not {width}x{height}, the first being "
                 f"{loaded.images.paths[first].name} of {sizes[first][0]}x{sizes[first][1]}; "
                 f"original photographs belong to {self.name.split('_odin_')[0]}"

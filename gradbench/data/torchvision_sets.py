@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,36 +19,20 @@ class TorchvisionSet(Dataset):
 
     library: str  # class in `torchvision.datasets`
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # split -> its own
-    # split -> files, relative to a home, by which it is recognised without importing torchvision
-    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     transpose: bool = False  # the published images lie on their side (EMNIST)
     first_label: int = 0  # least published label (1 for EMNIST letters)
-
-    def published_files(self, split: str) -> Sequence[str]:
-        """Return the configured files."""
-        return self.files.get(split) or ()
 
     def count(self, split: str, settings: DataSettings) -> tuple[int | None, bool]:
         """Return the count of arrays; published files, which are whole or not here, hold all."""
         count, restored = super().count(split, settings)
         return (self.counts.get(split) if count is None else count), restored
 
-    def checksums(self, split: str, settings: DataSettings) -> dict[Path, tuple[str, str]]:
-        """Return the split's files with torchvision's own checksums beside the configured ones."""
-        known, home = super().checksums(split, settings), self.home(split, settings)
-        if home is None:
-            return known
-        library = self._library()
-        listed = list(getattr(library, f"{split}_list", []))
-        if meta := getattr(library, "meta", None):
-            listed.append((meta["filename"], meta["md5"]))
-        base = home / getattr(library, "base_folder", "")
-        return known | {base / name: ("md5", checksum) for name, checksum in listed}
-
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Read a split with torchvision, which checks the files' own checksums."""
-        arguments = self.arguments.get(split, {})
-        published = self._library()(root=str(home), download=False, **arguments)
+        import torchvision.datasets  # and torch: seconds, which lists of data sets do not need
+
+        library, arguments = getattr(torchvision.datasets, self.library), self.arguments.get(split)
+        published = library(root=str(home), download=False, **(arguments or {}))
         images = np.asarray(published.data)
         targets = published.targets if hasattr(published, "targets") else published.labels
         if images.ndim == 3:
@@ -57,8 +41,3 @@ class TorchvisionSet(Dataset):
             images = images.transpose(0, 3, 1, 2)
         labels = np.asarray(targets).astype(np.int64) - self.first_label
         return LoadedSplit(np.ascontiguousarray(images), labels)
-
-    def _library(self) -> type:
-        import torchvision.datasets  # and torch: seconds, which lists of data sets do not need
-
-        return getattr(torchvision.datasets, self.library)

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from msgspec import Meta
 
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import ignored_files, list_images, open_files
@@ -172,13 +173,9 @@ class Folder(UserData):
     """A tree of image files, class by sub-folder, whole or as `train` and `test`."""
 
     jpeg: int = 90
-    bits: int | None = None  # of grey files with more than 8; None for what the files say
+    # of grey files with more than 8; None for what the files say
+    bits: Annotated[int, Meta(ge=8, le=16)] | None = None
     valid = "name a folder of images, or one with sub-folders train and test"
-
-    def __post_init__(self):
-        if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
-            raise GradbenchError(f"dataset.bits={self.bits}: a whole number from 8 to 16, or null")
-        super().__post_init__()
 
     def find_places(self, path: Path) -> dict[str, Path]:
         """Return the folder of each split."""

@@ -78,7 +78,7 @@ def own_set(folder, url: str, content: bytes, **changes) -> None:
         "roles": {"challenge": "test"},
         "counts": {"test": 4},
         "shape": [3, 8, 8],
-        "folders": {"test": "tree"},
+        "files": {"test": "tree"},
         "labelled": False,
         "terms": "none",
         "archives": [
@@ -163,7 +163,7 @@ def test_a_set_of_two_archives_brings_what_is_missing(tree, tmp_path):
     changes = {
         "name": "wood",
         "roles": {"train": "train", "test": "test"},
-        "folders": {"train": "other", "test": "tree"},
+        "files": {"train": "other", "test": "tree"},
         "archives": [
             {"url": f"{tree['url']}/{name}.zip", "splits": [split],
              "md5": hashlib.md5(tree["files"]["/tree.zip"]).hexdigest()}

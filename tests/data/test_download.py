@@ -180,7 +180,7 @@ def test_a_data_set_is_downloaded_once(server, tmp_path, monkeypatch):
     dataset = Tree(
         name="tree",
         roles={"challenge": "test"},
-        folders={"test": "tree"},
+        files={"test": "tree"},
         archives=[{"url": server["url"] + "/tree.zip", "md5": md5}],
     )
     root = tmp_path / "root"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from _data_sets import build
 from sklearn.datasets import load_digits, load_sample_image
 
 from gradbench.data.dataset import DataSettings
@@ -33,5 +34,5 @@ def test_patches_are_tiles_in_regions(tmp_path):
     assert images.groups[260 + 20 + 2] == "patches/all/flower/0-0"
     assert len(set(images.groups)) == 2 * 4 * 5
     assert len(set(images.sources)) == 520
-    with pytest.raises(GradbenchError, match="1 to 427"):
-        Patches(name="patches", tile=500)
+    with pytest.raises(GradbenchError, match="patches tile=500: write a whole number"):
+        build("patches", tile=500)

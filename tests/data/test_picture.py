@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from _data_sets import build
 from PIL import Image
 
 from gradbench.data.dataset import DataSettings
@@ -116,8 +117,8 @@ def test_a_set_tells_how_many_bits_its_files_have(tmp_path):
     told = Folder(path=str(tmp_path), roles=roles, bits=12).load("challenge", settings)
     for images in (told, told.select(np.array([0])), resize_to(told, (1, 4, 6))):
         assert np.abs(images.images[:1][0, 0].astype(int) - RAMP).max() <= 1
-    with pytest.raises(GradbenchError, match=r"dataset\.bits=17"):
-        Folder(path=str(tmp_path), roles=roles, bits=17)
+    with pytest.raises(GradbenchError, match="folder bits=17: write a whole number"):
+        build("folder", path=str(tmp_path), bits=17)
 
 
 def test_pictures_of_every_ending_are_read_and_other_files_counted(tmp_path, capsys):

@@ -226,7 +226,7 @@ def test_files_that_cannot_be_read(tmp_path):
             pixels = np.full((5, 4, 3), 40 * number + (label == "b"), np.uint8)
             Image.fromarray(pixels).save(tmp_path / f"pictures/{label}/{number}.png")
     tree = Tree(name="toy", roles={"challenge": "test"}, counts={"test": 6}, shape=[3, 8, 8],
-                folders={"test": "pictures"})  # fmt: skip
+                files={"test": "pictures"})  # fmt: skip
     checks = found(tree, tmp_path)
     assert {verdict for verdict, _ in checks.values()} == {"ok"}
     assert checks["test", "form"][1] == "4x5 RGB, uint8"
