@@ -180,7 +180,6 @@ class BackboneFile(MemberFile):
 
     checkpoint: str | None = ABSENT
     trained_on: str | None = ABSENT
-    narrower: From1 | None = ABSENT
     feature_layers: str | list[str] | None = ABSENT
     arguments: ArgumentsSection | None = ABSENT
 

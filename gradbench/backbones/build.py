@@ -15,7 +15,7 @@ from gradbench.support.code_keys import is_external
 from gradbench.support.external import describe_exception, preserve_process_state
 from gradbench.support.instantiate import check_arguments, import_target, parameters_of
 
-NOT_ARGUMENTS = ("_target_", "name", "description", "checkpoint", "trained_on", "narrower")
+NOT_ARGUMENTS = ("_target_", "name", "description", "checkpoint", "trained_on")
 NOT_ARGUMENTS += ("arguments", "feature_layers")
 """Fields of a file in `configs/backbone/` that are not arguments of the network."""
 

@@ -59,15 +59,14 @@ class Transition(nn.Module):
 class DenseNet(nn.Module):
     """CIFAR-style DenseNet-BC: 3x3 stem, three dense blocks, mean pooling, one layer.
 
+    Images are at least 4x4 pixels.
+
     Args:
         depth: layers with weights, 4 + 6n for blocks of n bottleneck layers; 100 in the papers.
         classes: number of classes.
-        channels: channels of the images, which are at least 4x4 pixels.
+        channels: of the images.
         growth: channels that a layer adds; the stem has twice as many.
         compression: share of its channels, rounded down, that a block hands to the next, in (0, 1].
-
-    Raises:
-        ValueError: for another depth, a growth below 1 or a compression outside (0, 1].
     """
 
     # the four that the Mahalanobis detector was published with on this network

@@ -27,10 +27,6 @@ def find_device(name: str) -> torch.device:
 def find_devices(name: str, count: int) -> tuple[torch.device, ...]:
     """Return the devices of `devices=N`: N accelerators, or the CPU N times for N processes.
 
-    Args:
-        name: the user's `device`: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        count: N.
-
     Raises:
         GradbenchError: if there are fewer devices, or the user named one by its number.
 

@@ -73,14 +73,7 @@ PLANS = {
 class ResNet(nn.Module):
     """CIFAR-style ResNet: 3x3 stem, four stages of width w, 2w, 4w, 8w, mean pooling, one layer.
 
-    Args:
-        depth: 18, 34, 50 or 101.
-        classes: number of classes.
-        channels: channels of the images.
-        width: channels of the first stage; 64 is the published size.
-
-    Raises:
-        ValueError: for another depth or a width below 1.
+    The depth is 18, 34, 50 or 101; 64 is the published width of the first stage.
     """
 
     feature_layers = ("stem", "layer1", "layer2", "layer3", "layer4")

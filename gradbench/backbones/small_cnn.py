@@ -7,10 +7,7 @@ from torch import Tensor, nn
 class SmallCNN(nn.Module):
     """Three 3x3 convolutions with batch normalisation, mean pooling, one linear layer.
 
-    Args:
-        classes: number of classes.
-        channels: channels of the images.
-        width: channels of the first layer; the next two have twice and four times as many.
+    The first layer has `width` channels, the next two have twice and four times as many.
     """
 
     feature_layers = ("stage1", "stage2", "stage3")

@@ -206,14 +206,12 @@ def _train(
     scratch: Path,
 ) -> dict[str, Any]:
     """Train a network, write it into the folder of a product, and return what is noted of it."""
-    width, narrow = request.config.get("width"), request.config.get("narrower")
-    narrower = f"backbone.width={narrow}" if width and narrow and width > narrow else ""
     arguments = (backbone, images, request.recipe, request.seed, scratch)
     with network_faults(backbone):
         if pool:
-            history = train_distributed(pool, *arguments, narrower)
+            history = train_distributed(pool, *arguments)
         else:
-            history = train(*arguments, Worker(request.device), narrower)
+            history = train(*arguments, Worker(request.device))
     about = {
         "recipe": asdict(request.recipe),
         "seed": request.seed,

@@ -58,7 +58,6 @@ def train(
     seed: int,
     work: Path,
     worker: Worker,
-    narrower: str = "",
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> dict:
     """Train a backbone in place and leave it in evaluation mode.
@@ -70,7 +69,6 @@ def train(
         seed: of order, crops and flips.
         work: folder of the checkpoint, written after every epoch; training goes on from there.
         worker: this process with its device, alone or among several that train together.
-        narrower: override that names a cheaper network, suggested when a CPU would take long.
         loss: mean loss of logits (B, N) for labels (B,).
 
     Returns:
@@ -93,7 +91,7 @@ def train(
     if left := total - done * steps:
         seconds = estimate_seconds(backbone, images, recipe, left, worker)
         if worker.is_main:
-            _announce(seconds, left, worker, narrower)
+            _announce(seconds, left, worker)
     with Progress("training", total, "steps", done * steps, worker.is_main) as progress:
         for epoch in range(done, recipe.epochs):
             begun = time.monotonic()
@@ -140,7 +138,6 @@ def train_distributed(
     recipe: Recipe,
     seed: int,
     work: Path,
-    narrower: str = "",
 ) -> dict:
     """Train a backbone as `train` does, each batch shared out among the workers of a pool.
 
@@ -149,15 +146,15 @@ def train_distributed(
     any number of them. The batch holds at least one image for each worker.
     """
     images = replace(images, images=images.images[slice(None)])
-    arguments = (backbone, images, recipe, seed, work, narrower)
+    arguments = (backbone, images, recipe, seed, work)
     weights, history = pool.call("training", _train_worker, *arguments)
     load_tensors(backbone.network, weights, "training")
     return history
 
 
-def _train_worker(worker: Worker, backbone: Backbone, images, recipe, seed, work, narrower):
+def _train_worker(worker: Worker, backbone: Backbone, images, recipe, seed, work):
     synchronise_batch_norm(backbone.network, worker.device)
-    history = train(backbone, images, recipe, seed, work, worker, narrower)
+    history = train(backbone, images, recipe, seed, work, worker)
     return {n: tensor.cpu() for n, tensor in unique_state(backbone.network).items()}, history
 
 
@@ -239,15 +236,15 @@ def estimate_seconds(
     return whole * steps
 
 
-def _announce(seconds: float, steps: int, worker: Worker, narrower: str) -> None:
+def _announce(seconds: float, steps: int, worker: Worker) -> None:
     """Say how long training will take, and on a slow machine which network would be cheaper."""
     device, processes = worker.device.type, worker.world_size
     together = f" in {processes} processes" if processes > 1 else ""
     text = f"training: {steps} steps, about {duration(seconds)} on {device}{together}"
     if seconds > 7200 and device == "cpu":
         text += (
-            f"; {narrower + ' is cheaper, and ' if narrower else ''}"
-            "backbone.checkpoint=PATH takes a network that is trained already"
+            "; a narrower network (backbone.width) is cheaper, and backbone.checkpoint=PATH takes "
+            "one that is trained already"
         )
     say(text)
 

@@ -324,7 +324,7 @@ class FinishedRun:
         return ", ".join(
             f"{key} {own[key]} instead of {value}"
             for key, value in load_member("backbone", self.backbone, dirs).items()
-            if type(value) is int and key != "narrower" and own.get(key, value) != value
+            if type(value) is int and own.get(key, value) != value
         )
 
     def image_notes(self) -> list[str]:

@@ -118,7 +118,7 @@ def test_layer_means_are_of_the_four_published_places():
 
 def test_its_file_builds_and_names_what_it_builds():
     config = load_member("backbone", "densenet_bc_100_12")
-    assert (config["name"], config["narrower"]) == ("densenet_bc_100_12", None)
+    assert config["name"] == "densenet_bc_100_12"
     words = ["backbone=densenet_bc_100_12", "backbone.depth=10", "backbone.growth=4"]
     config = compose(words)["backbone"]
     assert config["name"] == "densenet_bc_10_4"
