@@ -22,8 +22,8 @@ BOX, LARGEST = 128, 256
 """Pixels up to which the longer side of an image is enlarged, and from which it is reduced."""
 MARGIN, GAP, LABEL, WIDEST, NARROWEST = 36, 8, 230, 2600, 900
 """Pixels around everything, between images, for a row's label, and across everything."""
-SIZES = {"title": 9.5, "text": 7.5, "caption": 6.5}
-"""Points."""
+SIZE, LINE, LETTER = 7, 27, 12
+"""Points of the letters, and pixels of a line and about of a letter."""
 SHAPE = 1.5
 """Width over height that the folding of rows into blocks comes near to."""
 
@@ -50,10 +50,10 @@ def contact_sheet(
     rows: Sequence[Row],
     headings: Sequence[str] = (),
 ) -> None:
-    """Write a PNG of rows of panels, in one or more blocks beside each other.
+    """Write a PNG of rows of panels, in one or more blocks beside each other, whole or not at all.
 
     Args:
-        path: of the PNG, which appears there whole or not at all.
+        path: of the PNG.
         title: in bold above everything.
         notes: sentences below the title.
         rows: all with equally many panels.
@@ -62,60 +62,48 @@ def contact_sheet(
     Raises:
         GradbenchError: if the picture cannot be written.
     """
-    images = {
-        (r, c): enlarge(panel.pixels)
-        for r, row in enumerate(rows)
-        for c, panel in enumerate(row.panels)
-        if panel is not None
-    }
+    panels = {(r, c): p for r, row in enumerate(rows) for c, p in enumerate(row.panels) if p}
+    images = {place: enlarge(panel.pixels) for place, panel in panels.items()}
     high, wide = (max((i.shape[side] for i in images.values()), default=BOX) for side in (0, 1))
-    captions = {
-        place: _wrap(rows[place[0]].panels[place[1]].caption, wide, "caption") for place in images
-    }
-    below = max((_height(text, "caption") for text in captions.values()), default=0)
-    labels = [_wrap(row.label, LABEL, "text") for row in rows]
-    left = LABEL * any(labels)
-    across, down = wide + GAP, high + below + GAP
+    captions = {place: _wrap(panel.caption, wide) for place, panel in panels.items()}
+    across, down = wide + GAP, high + max(map(_height, captions.values()), default=0) + GAP
+    left = LABEL * any(row.label for row in rows)
     block = left + across * max(len(row.panels) for row in rows) + 3 * GAP
-    count = min(
-        range(1, max(1, min(len(rows), WIDEST // block)) + 1),
-        key=lambda n: abs(np.log(n * block / (-(-len(rows) // n) * down) / SHAPE)),
-    )
-    each = -(-len(rows) // count)
-    width = max(count * block, NARROWEST) + 2 * MARGIN
-    texts = [(title, "title", style.INK), *((note, "text", style.MUTED) for note in notes if note)]
-    texts = [(_wrap(text, width - 2 * MARGIN, kind), kind, colour) for text, kind, colour in texts]
-    headings = [_wrap(text, across, "text") for text in headings]
-    top = MARGIN + sum(_height(text, kind) for text, kind, _ in texts) + GAP
-    top += max((_height(text, "text") for text in headings), default=0)
+    blocks = int(np.clip(round((SHAPE * len(rows) * down / block) ** 0.5), 1, WIDEST // block or 1))
+    each = -(-len(rows) // blocks)
+    width = max(-(-len(rows) // each) * block, NARROWEST) + 2 * MARGIN
+    head = [_wrap(text, width - 2 * MARGIN) for text in (title, *notes) if text]
+    headings = [_wrap(text, across) for text in headings]
+    top = MARGIN + sum(map(_height, head)) + max(map(_height, headings), default=0) + GAP
     height = top + each * down + MARGIN
     with style.look():
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
         FigureCanvasAgg(figure)
 
-        def write(x: float, y: float, text: str, kind: str, colour: str, **place: str) -> None:
-            weight = "bold" if kind == "title" else "normal"
-            look = {"size": SIZES[kind], "color": colour, "weight": weight}
-            figure.text(x / width, 1 - y / height, text, **look, **place)
+        def write(x: float, y: float, text: str, colour: str, **place: str) -> None:
+            figure.text(x / width, 1 - y / height, text, size=SIZE, color=colour, **place)
 
         y = MARGIN
-        for text, kind, colour in texts:
-            write(MARGIN, y, text, kind, colour, va="top")
-            y += _height(text, kind)
-        for r, label in enumerate(labels):
+        for text in head:
+            first = y == MARGIN
+            colour, weight = (style.INK, "bold") if first else (style.MUTED, "normal")
+            write(MARGIN, y, text, colour, va="top", weight=weight)
+            y += _height(text)
+        for r, row in enumerate(rows):
             x, y = MARGIN + r // each * block + left, top + r % each * down
-            write(x - GAP, y + high / 2, label, "text", style.INK, ha="right", va="center")
+            label = _wrap(row.label, LABEL)
+            write(x - GAP, y + high / 2, label, style.INK, ha="right", va="center")
             for c, text in enumerate(headings if r % each == 0 else ()):
                 middle = x + c * across + wide / 2
-                write(middle, y - GAP, text, "text", style.INK, ha="center", va="bottom")
+                write(middle, y - GAP, text, style.INK, ha="center", va="bottom")
             for c in (c for at, c in images if at == r):
                 image = np.pad(images[r, c], ((1, 1), (1, 1), (0, 0)), constant_values=217)
                 middle = x + c * across + wide // 2
                 corner = middle - image.shape[1] // 2, y + (high - image.shape[0]) // 2
                 figure.figimage(image, corner[0], height - corner[1] - image.shape[0])
-                colour = style.COLOURS[1] if rows[r].panels[c].stressed else style.MUTED
+                colour = style.COLOURS[1] if panels[r, c].stressed else style.MUTED
                 under = y + high + GAP // 2
-                write(middle, under, captions[r, c], "caption", colour, ha="center", va="top")
+                write(middle, under, captions[r, c], colour, ha="center", va="top")
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     path = Path(path)
@@ -134,8 +122,9 @@ def enlarge(pixels: np.ndarray) -> np.ndarray:
     >>> enlarge(np.zeros((1, 28, 28), np.uint8)).shape
     (112, 112, 3)
     """
-    picture = np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels
-    picture = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    picture = np.ascontiguousarray(
+        np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0)
+    )
     longest = max(picture.shape[:2])
     if longest > LARGEST:
         height, width = (max(round(side * LARGEST / longest), 1) for side in picture.shape[:2])
@@ -158,12 +147,13 @@ def magnification(shape: Sequence[int]) -> str:
     return f"{size}, each pixel drawn as {factor}x{factor}" if factor > 1 else size
 
 
-def _wrap(text: str, width: float, kind: str) -> str:
+def _wrap(text: str, width: float) -> str:
     """Break text into lines of at most so many pixels, about, also after underscores."""
-    letters = max(4, int(width / (0.62 * SIZES[kind] * DPI / 72)))
     lines = style.plain(text).replace("_", "_\u200b").split("\n")
-    return "\n".join(fill(line, letters) for line in lines).replace("\u200b", "")
+    return "\n".join(fill(line, max(4, int(width / LETTER))) for line in lines).replace(
+        "\u200b", ""
+    )
 
 
-def _height(text: str, kind: str) -> int:
-    return round((text.count("\n") + 1.4) * 1.3 * SIZES[kind] * DPI / 72) if text else 0
+def _height(text: str) -> int:
+    return LINE * (text.count("\n") + 1) if text else 0

@@ -1,4 +1,7 @@
-"""The figures of a run: scores, ROC curves, gradient profiles, levels, transfer, costs."""
+"""The figures of a run: scores, ROC curves, gradient profiles, levels, transfer, costs.
+
+Each function writes a PNG to a path or stream, and raises a GradbenchError if it cannot.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +43,10 @@ SMALL, MOST_STAGES = 0.06, 12
 def histograms(path: Target, title: str, scores: Mapping[str, Folds]) -> None:
     """Draw the scores of normal and abnormal images, a panel per challenge.
 
-    Bars are shares of each side's images, on a logarithmic axis where half a side falls into one
-    bin (saturated scores). The range leaves out the outermost 0.5 % of either side; they are
-    counted in the outermost bins.
-
-    Args:
-        path: of the PNG.
-        title: of the figure, naming the detector.
-        scores: by challenge, higher = more abnormal; of several folds, all together.
-
-    Raises:
-        GradbenchError: if the picture cannot be written.
+    `scores` are by challenge, higher = more abnormal; of several folds, all together. Bars are
+    shares of each side's images, on a logarithmic axis where half a side falls into one bin
+    (saturated scores). The range leaves out the outermost 0.5 % of either side; they are counted
+    in the outermost bins.
     """
     sides = dict(zip(("normal", "abnormal"), style.COLOURS))
     with style.drawing(path, title, len(scores), (1.8, 1.35), list(sides)) as (panels, handles):
@@ -82,15 +78,8 @@ def histograms(path: Target, title: str, scores: Mapping[str, Folds]) -> None:
 def roc(path: Target, title: str, scores: Mapping[str, Mapping[str, Folds]]) -> None:
     """Draw true against false positive rate, a panel per challenge and a line per detector.
 
-    Of several folds, the true positive rates are averaged at each false positive rate.
-
-    Args:
-        path: of the PNG.
-        title: of the figure.
-        scores: by challenge and detector; abnormal is positive.
-
-    Raises:
-        GradbenchError: if the picture cannot be written.
+    Abnormal is positive. Of several folds, the true positive rates are averaged at each false
+    positive rate.
     """
     looks = style.line_styles(name for lines in scores.values() for name in lines)
     with style.drawing(path, title, len(scores), (1.8, 1.95), list(looks)) as (panels, handles):
@@ -109,18 +98,11 @@ def roc(path: Target, title: str, scores: Mapping[str, Mapping[str, Folds]]) -> 
 def levels(path: Target, title: str, frame: pd.DataFrame) -> int:
     """Draw AUROC against the level of a challenge, a panel per family and a line per detector.
 
-    The band is the interval; with several networks the line is their mean and the band their range.
-
-    Args:
-        path: of the PNG.
-        title: of the figure.
-        frame: rows of a run; AUROC of detectors on challenges with two or more levels is drawn.
+    `frame` holds rows of a run; challenges with two or more levels are drawn. The band is the
+    interval; with several networks the line is their mean and the band their range.
 
     Returns:
         The number of panels; without any, nothing is written.
-
-    Raises:
-        GradbenchError: if the picture cannot be written.
     """
     rows = frame[(frame["metric"] == "auroc") & (frame["fold"] == "all") & frame["value"].notna()]
     rows = rows[rows["role"].isin(["main", "transfer"]) & (rows["level"] != NO_LEVEL)]
@@ -158,13 +140,8 @@ def levels(path: Target, title: str, frame: pd.DataFrame) -> int:
 def heat_map(path: Target, title: str, table: pd.DataFrame, same: pd.DataFrame) -> None:
     """Draw AUROC in percent of one detector, fitted on the rows and measured on the columns.
 
-    Blue lies above chance, orange below; NaN is left empty.
-
-    Args:
-        path: of the PNG.
-        title: of the figure.
-        table: AUROC by the challenge fitted on and the challenge measured on.
-        same: where both are the same challenge, measured on other images: these are framed.
+    Blue lies above chance, orange below; NaN is left empty. Framed is where `same` says that both
+    are the same challenge, measured on other images.
     """
     values = table.to_numpy(float)
     size = (1.5 + 0.5 * values.shape[1], 0.9 + 0.25 * len(values))
@@ -192,11 +169,7 @@ def heat_map(path: Target, title: str, table: pd.DataFrame, same: pd.DataFrame) 
 def costs(path: Target, title: str, points: Mapping[str, pd.DataFrame]) -> None:
     """Draw AUROC against the milliseconds that an image takes, a panel per challenge.
 
-    Args:
-        path: of the PNG.
-        title: of the figure.
-        points: by challenge, a row per detector: `ms`, `auroc`, `low`, `high`; those whose `named`
-            is false are grey.
+    `points` has a row per detector: `ms`, `auroc`, `low`, `high`, `named`; the others are grey.
     """
     with style.drawing(path, title, len(points), (3.5, 2.5)) as (panels, _):
         for panel, (challenge, found) in zip(panels, points.items()):
@@ -222,13 +195,10 @@ def profile(path: Target, title: str, names: Sequence[str], means: Mapping[str, 
     palest.
 
     Args:
-        path: of the PNG.
+        path: of the PNG, or a stream.
         title: of the figure.
         names: of the d parameter tensors, in the order of the network.
         means: (d,) by set, the in-distribution set first: it is drawn strongest.
-
-    Raises:
-        GradbenchError: if the picture cannot be written.
     """
     many = len(names) > MANY
     first = {"color": style.INK, "lw": 1.2 if many else 2.6, "ms": 4.2, "zorder": 1.5}
@@ -283,15 +253,14 @@ def stages(names: Sequence[str]) -> list[Stage]:
     """
     shared = commonprefix([name.split(".") for name in names])
     paths = [name.split(".")[len(shared) :][:-1] or [name] for name in names]
-    found, deeper = ([], [])
-    for depth, into in ((1, found), (2, deeper)):
+    outer, inner = [], []
+    for depth, found in ((1, outer), (2, inner)):
         for key, members in groupby(range(len(paths)), key=lambda i: paths[i][:depth]):
             places = list(members)
-            into.append(Stage(key[-1], places[0], places[-1]))
-    if max(s.last - s.first + 1 for s in found) > 0.8 * len(names) and len(deeper) <= MOST_STAGES:
-        found = deeper
+            found.append(Stage(key[-1], places[0], places[-1]))
+    one_holds_all = max(s.last - s.first + 1 for s in outer) > 0.8 * len(names)
     joined: list[Stage] = []
-    for stage in found:
+    for stage in inner if one_holds_all and len(inner) <= MOST_STAGES else outer:
         pair = [*joined[-1:], stage]
         if len(pair) > 1 and all(s.last - s.first + 1 < SMALL * len(names) for s in pair):
             before = joined.pop()

@@ -47,12 +47,7 @@ CLIPPED = 0.005
 
 @dataclass(frozen=True)
 class Choice:
-    """Which images are shown.
-
-    Attributes:
-        count: of each class of a set, or in all with a challenge; None for what suits.
-        seed: of the choice.
-    """
+    """Which images are shown: how many of each class of a set, or in all with a challenge."""
 
     count: int | None = None
     seed: int = 0
@@ -99,14 +94,8 @@ def show_challenge(
     """Draw images before and after every challenge of an experiment.
 
     Corruptions have a column for each level, attacks one for the perturbation, other sets one for
-    the images as they were before they were brought to shape.
-
-    Args:
-        experiment: with the challenges and all settings.
-        store: where trained networks lie.
-        choice: of the images.
-        path: of the PNG.
-        request: how the user named the challenges.
+    the images as they were before they were brought to shape. `store` is where trained networks
+    lie, `request` how the user named the challenges.
 
     Raises:
         GradbenchError: if challenges of several kinds are asked for, an attack has no network, or
@@ -115,9 +104,11 @@ def show_challenge(
     """
     kinds = {}
     for cell in experiment.cells:
-        attack = isinstance(cell.challenge, Derived) and cell.challenge.uses_network
-        other = isinstance(cell.challenge, OtherSet)
-        kinds[_other_sets if other else _attacks if attack else _levels] = cell.name
+        if isinstance(cell.challenge, OtherSet):
+            kinds[_other_sets] = cell.name
+        else:
+            attack = isinstance(cell.challenge, Derived) and cell.challenge.uses_network
+            kinds[_attacks if attack else _levels] = cell.name
     if not kinds:
         raise GradbenchError("challenge=: name a challenge, `gradbench list challenges` tells all")
     if len(kinds) > 1:

@@ -46,10 +46,6 @@ class RunFolder:
 
     Files that are not the run's own stay: see `claim` for what is replaced.
 
-    Args:
-        path: the folder, made if it is not there.
-        config: of the run.
-
     Raises:
         GradbenchError: if it cannot be written, or holds another run or files of somebody else.
     """
@@ -161,13 +157,7 @@ def terminal(folder: Path) -> str:
 
 
 def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str, Any]:
-    """Return what a table says besides its numbers, JSON-able.
-
-    Args:
-        results: of the run.
-        command: that started it.
-        fitted: its detectors, see `costliest`.
-    """
+    """Return what a table says besides its numbers, JSON-able; `fitted` as by `costliest`."""
     experiment = results.experiment
     backbone = experiment.config["backbone"]
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
@@ -202,16 +192,22 @@ def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str,
 def _draw(results: Results, rows: Any, folder: Path) -> None:
     """Draw the pictures of every network; of many cells, some levels of every challenge."""
     in_dist, cells = results.experiment.dataset.name, results.experiment.cells
-    found = RunRows(rows, protocol_name(results.experiment.protocol))
+    run_rows = RunRows(rows, protocol_name(results.experiment.protocol))
     drawn = {name for curves in results.curves.values() for own in curves.values() for name in own}
-    named = [name for name in found.methods(results.experiment.detectors) if name in drawn]
-    methods, best = best_detectors(found, named, CURVES, BASELINE)
+    named = [name for name in run_rows.methods(results.experiment.detectors) if name in drawn]
+    methods, best = best_detectors(run_rows, named, CURVES, BASELINE)
     best = f"; {best}" if best else ""
     for seed, curves in results.curves.items():
         end = "" if len(results.curves) == 1 else f"_s{seed}"
         titles, which = fewer_levels(cells, curves, PANELS)
         if titles:
-            of_title = {one: _part(curves[one], methods) for one in titles}
+            of_title = {}
+            for one in titles:
+                # Curves stay in the store until they are drawn: those of a large run fill memory.
+                of_title[one] = OnDemand()
+                for method in methods:
+                    if method in curves[one]:
+                        of_title[one].add(method, partial(curves[one].__getitem__, method))
             figures.roc(folder / f"roc{end}.png", f"ROC: {in_dist} in{which}{best}", of_title)
         for method in results.experiment.detectors:
             scores = OnDemand()
@@ -225,41 +221,26 @@ def _draw(results: Results, rows: Any, folder: Path) -> None:
             names = [n for n, _ in results.networks[seed].backbone.network.named_parameters()]
             titles, which = fewer_levels(cells, means, LINES)
             title = f"Mean squared gradient norm of every parameter tensor{which}"
-            kept = {name: means[name] for name in titles}
-            figures.profile(folder / f"gradient_profile{end}.png", title, names, kept)
+            means = {name: means[name] for name in titles}
+            figures.profile(folder / f"gradient_profile{end}.png", title, names, means)
     title = f"AUROC against level: {in_dist} in{best}"
     figures.levels(folder / "levels.png", title, rows[rows["method"].isin(methods)])
 
 
-def _part(curves: OnDemand, methods: Sequence[str]) -> OnDemand:
-    """Return the curves of some methods, read from the store when they are wanted."""
-    kept = OnDemand()
-    for method in methods:
-        if method in curves:
-            kept.add(method, partial(curves.__getitem__, method))
-    return kept
-
-
 def fewer_levels(cells: Sequence[Cell], titles: Iterable[str], most: int) -> tuple[list, str]:
-    """Return all titles; of many, those of the first and last levels, or of the last alone.
+    """Return all titles; of too many, those of the first and last levels, or of the last alone.
 
-    Args:
-        cells: of the experiment.
-        titles: of all sets of images, cells or not; sets without levels are always kept.
-        most: titles that a figure shows.
-
-    Returns:
-        The titles, and what the title of the figure says of the choice.
+    Sets without levels are always kept. The second value says in a figure's title which they are.
     """
     titles = list(titles)
     levels: dict[str, list[str]] = {}
     for cell in cells:
         if cell.level is not None and cell.title in titles:
             levels.setdefault(cell.name, []).append(cell.title)
-    kept, which = titles, ""
+    shown, which = titles, ""
     for words, places in (("first and last level", (0, -1)), ("last level", (-1,))):
-        if len(kept) > most:
+        if len(shown) > most:
             left = {one for own in levels.values() for one in own}
             left -= {own[place] for own in levels.values() for place in places}
-            kept, which = [title for title in titles if title not in left], f"; {words}"
-    return kept, which if len(kept) < len(titles) else ""
+            shown, which = [title for title in titles if title not in left], f"; {words}"
+    return shown, which if len(shown) < len(titles) else ""

@@ -94,12 +94,8 @@ def drawing(
 ) -> Iterator[tuple[list[Axes], list]]:
     """Give panels to draw in and a list for the legend's handles; write a PNG on leaving.
 
-    Args:
-        path: of the picture, or a stream to write it to.
-        title: above all panels.
-        panels: their number; as many stand in a row as a page is wide.
-        size: width and height of a panel in inches.
-        names: of the legend, which stands below the title.
+    As many of the panels, each of a size in inches, stand in a row as a page is wide. Below the
+    title stands a legend of the names.
 
     Raises:
         GradbenchError: if the picture cannot be written.
