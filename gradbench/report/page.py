@@ -25,7 +25,7 @@ from gradbench.report.finished_run import FinishedRun, find_runs, missing_files,
 from gradbench.report.highlights import highlights
 from gradbench.report.numbers import DASH, accuracies
 from gradbench.report.papers.document import html_fragment
-from gradbench.report.papers.fill import fill
+from gradbench.report.papers.fill import fill, is_wanted
 from gradbench.report.papers.table import read_table, table_files
 from gradbench.report.run_rows import NOT_MEASURED, RunRows, best_detectors
 from gradbench.report.table import TextTable, html, html_list, html_text
@@ -103,10 +103,13 @@ def report(runs: Sequence[FinishedRun], command: str, dirs: Sequence[Path] = ())
             progress.advance(1)
     papers = []
     for name in table_files(dirs):
-        filled = fill(read_table(name, dirs), runs, dirs)
+        table = read_table(name, dirs)
+        if not any(is_wanted(run, table) for run in runs):
+            continue
+        filled = fill(table, runs, dirs)
         if filled.runs:
             part = Markup(html_fragment(filled, 3))
-            papers.append((f"table-{name}", filled.table.title, part))
+            papers.append((f"table-{name}", table.title, part))
     days = sorted(run.begun[:10] for run in runs)
     with step("writing the report"):
         return _template("report").render(

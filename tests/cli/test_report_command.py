@@ -3,7 +3,7 @@
 import pytest
 from _reported import parsed, write
 from _runs import gradbench, one_sentence
-from made_rows import whole_run
+from made_rows import everything, whole_run
 
 from gradbench.report.finished_run import seal
 
@@ -13,7 +13,7 @@ def there(tmp_path_factory):
     """Return a folder with two runs under results/ and one under outputs/; only read."""
     place = tmp_path_factory.mktemp("there")
     for name in ("results/b", "results/deep/a", "outputs/mine"):
-        write(place / name, whole_run())
+        write(place / name, everything("ood", "patches", "msp", 91.0), costs="")
     (place / "results/weights").mkdir()
     (place / "half").mkdir()
     (place / "half/results.csv").write_text("")

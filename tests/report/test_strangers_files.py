@@ -1,4 +1,4 @@
-"""Hundreds of damaged run folders: each is shown, or refused in one sentence."""
+"""Many damaged run folders: each is shown, or refused in one sentence."""
 
 import contextlib
 import copy
@@ -98,7 +98,7 @@ def test_damaged_files_are_shown_or_refused_in_one_sentence(folder, tmp_path, se
     run = copy_of(folder, tmp_path / "run")
     whole = {name: (run / name).read_text() for name in FILES}
     shown, refused = [], []
-    for number in range(75):
+    for number in range(30):
         for name, text in whole.items():
             (run / name).write_text(text)
         name = rng.choice((*FILES, "run.json", "results.csv"))
@@ -112,7 +112,7 @@ def test_damaged_files_are_shown_or_refused_in_one_sentence(folder, tmp_path, se
             "show --all": lambda: FinishedRun(run).text("table.md"),
             "score": lambda: str(open_run(run)),
         }
-        if (name == "costs.csv" and number % 2) or number % 25 == 0:
+        if (name == "costs.csv" and number % 3 == 0) or number % 15 == 0:
             looks["report"] = lambda: report(open_runs([run]), "")
         for command, look in looks.items():
             try:
@@ -123,6 +123,6 @@ def test_damaged_files_are_shown_or_refused_in_one_sentence(folder, tmp_path, se
             except Exception as fault:
                 kept = (run / name).read_bytes()
                 raise AssertionError(f"{command} of {name}: {kept[:2000]!r}") from fault
-    assert min(len(shown), len(refused)) > 20
+    assert min(len(shown), len(refused)) > 10
     assert all(line.isprintable() for text in shown for line in text.split("\n"))
     assert not any("\n" in text or len(text) > 1000 for text in refused)

@@ -109,7 +109,7 @@ def in_points(value: float, unit: str) -> float:
     return 100 * value if unit == "fraction" else value
 
 
-def _offers(table: PaperTable, run: FinishedRun) -> bool:
+def is_wanted(run: FinishedRun, table: PaperTable) -> bool:
     """Tell whether a run is one of those that a table asks for."""
     asked = table.places[["experiment", "in_dist", "backbone"]]
     fits = asked.eq([run.name, run.in_dist, run.backbone]).all(axis=1).any()
@@ -130,7 +130,7 @@ def _matches(table: PaperTable, runs: Sequence[FinishedRun]) -> DataFrame:
     rows = [
         run.main_rows[run.main_rows["protocol"] == run.protocol].assign(run=i)
         for i, run in enumerate(runs)
-        if _offers(table, run)
+        if is_wanted(run, table)
     ]
     if not rows:
         return wanted.iloc[:0].assign(run=0)
@@ -165,7 +165,7 @@ def _choose(
                 -begin_time(run.begun),
             )
             for i, run in enumerate(runs)
-            if _offers(table, run) and (run.in_dist, run.backbone) == (in_dist, backbone)
+            if is_wanted(run, table) and (run.in_dist, run.backbone) == (in_dist, backbone)
         }
         if not ranks:
             continue
