@@ -16,7 +16,7 @@ How a call of `squared_norms` flows, and where to read on:
        |- consistency.py  2. checks the batch against one image alone: where images lie in a layer
        |   |                 (layout.py), that they are not mixed, that what seems unused is unused
        |   |- forward_path.py, reordering.py: the passes for which that check holds
-       |   '- cached_tensors.py, hidden_parameters.py, batch_statistics.py, refusals.py
+       |   '- cached_tensors.py, hidden_parameters.py, refusals.py
        |- graph.py        3. sorts parameters: all their influence through recorded calls, or not
        |- reduction.py    4. one backward pass: a layer's per-image squared norms the moment its
        |   |                 output gradient is there

@@ -1,18 +1,17 @@
-"""Networks that cache tensors made of their parameters in evaluation mode, and ways round that.
+"""Networks that cache tensors made of their parameters in evaluation mode.
 
 LeViT, EfficientFormer and TinyViT gather attention biases once and keep them: a forward pass
 without autograd leaves a copy that no gradient reaches, one with autograd a graph that only one
-backward pass can use. Such modules compute the tensors afresh when they are in training mode, or
-when the cache is empty. Whichever gives the same outputs, with the parameters in the graph, is done
-for every pass of the engine; afterwards the network holds what it held.
+backward pass can use. Such modules have a `train` of their own, and compute the tensors afresh in
+training mode. Where that gives the same outputs, every pass of the engine runs these modules in
+training mode; other caches are refused.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,112 +24,68 @@ from gradbench.gradients.graph import leaves_of, nodes_of
 from gradbench.gradients.hidden_parameters import changes_outputs, differ, few, shifted
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.refusals import close, refuse_randomness
-from gradbench.gradients.state import attributes, uncompiled
+from gradbench.gradients.state import attributes, same_attributes, uncompiled
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 
-
-@dataclass(frozen=True)
-class Bypass:
-    """How modules are made to compute what they cache: in training mode, or with an empty cache.
-
-    `changes` are modules and attributes: `training`, which is set, or one that is emptied; where
-    `absent`, attributes that hold a tensor are taken away instead of set to None.
-    """
-
-    changes: tuple[tuple[str, str], ...]
-    absent: bool = False
-
-    @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """Prepare the modules, and put back what they were."""
-        with ExitStack() as stack:
-            for where, name in self.changes:
-                held = vars(model.get_submodule(where))
-                value = held.get(name)
-                if name in held:
-                    stack.callback(held.__setitem__, name, value)
-                else:
-                    stack.callback(held.pop, name, None)
-                if name == "training":
-                    held[name] = True
-                elif isinstance(value, dict | list):
-                    held[name] = type(value)()
-                elif self.absent:
-                    held.pop(name, None)
-                else:
-                    held[name] = None
-            yield
-
-
-# by name of modules: their objects would keep the network alive
-_BYPASSES: WeakKeyDictionary[nn.Module, Bypass] = WeakKeyDictionary()
+# names of modules, whose objects would keep the network alive
+_RECOMPUTING: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
 
 
 @contextmanager
 def as_written(model: nn.Module) -> Iterator[None]:
-    """Run passes of a network uncompiled and, where it caches tensors, by the bypass found."""
-    bypass = _BYPASSES.get(model)
-    with ExitStack() as stack:
-        stack.enter_context(uncompiled())
-        if bypass is not None:
-            stack.enter_context(bypass.applied(model))
-        yield
+    """Run passes of a network uncompiled, and modules that cache tensors in training mode."""
+    modules = [model.get_submodule(name) for name in _RECOMPUTING.get(model, ())]
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = True
+        with uncompiled():
+            yield
+    finally:
+        for module, mode in zip(modules, modes):
+            module.training = mode
 
 
-def set_bypass(bypass: Bypass | None, model: nn.Module) -> None:
-    """Let the passes of a network use a bypass, or none."""
-    if bypass is None:
-        _BYPASSES.pop(model, None)
-    else:
-        _BYPASSES[model] = bypass
+def set_recomputing(names: tuple[str, ...], model: nn.Module) -> None:
+    """Let the passes of a network run the modules of these names in training mode."""
+    _RECOMPUTING[model] = names
 
 
-def find_bypass(
+def find_recomputing(
     forward: Forward,
     model: nn.Module,
     image: Tensor,
     parameters: Collection[Tensor],
     outputs: Tensor,
-) -> Bypass | None:
-    """Look whether a network caches tensors made of parameters; find a bypass and use it.
+) -> tuple[str, ...]:
+    """Return the modules that compute cached tensors afresh in training mode, and run them so.
 
     Args:
         forward: runs the network, `as_written`, without the caller's hooks.
         model: the network, right after a forward pass of an image with autograd.
-        image: the image of that pass, which must be repeated where a bypass is returned.
-        parameters: the requested parameters; refused where they are cached and there is no bypass.
+        image: the image of that pass, which must be repeated where there are such modules.
+        parameters: the requested parameters; refused where they are cached in another manner.
         outputs: of that pass.
     """
     unseen = {p for p in parameters if p.is_floating_point()} - leaves_of(outputs)
-    graphs = _cached_graphs(model)
-    # Modules whose cache this pass has filled: a second pass would share its graph.
-    sharing = _used(graphs, forward(model, image)) if graphs else set()
-    if not (unseen or sharing):
-        return None
-    own = dict(_own_modules(model)) if unseen else {}
-    owners = {n for n, m in own.items() if not unseen.isdisjoint(m._parameters.values())}
-    holders = {n for n, m in own.items() if _tensors(m)}
-    # A `train` of its own may clear a cache, wherever that lies.
-    switches = {n for n, m in own.items() if type(m).train is not nn.Module.train}
-    stale = None
-    if owners or holders or switches:
-        stale = _stale(forward, model, image, unseen, outputs)
-    candidates = _emptied(model, sharing | (holders & owners))
-    if stale is not None:
-        candidates += _emptied(model, sharing | holders)
-    if sharing or stale is not None:  # else a parameter may act in training mode alone
-        candidates += [_trained(sharing | owners), _trained(sharing | owners | holders | switches)]
-    for bypass in candidates:
-        found = _try(bypass, forward, model, image, outputs) if bypass.changes else None
-        if found is None:
+    # A second pass shares the graph of what the first one has kept.
+    graphs = {t.grad_fn for _, _, t in _held_tensors(model)} - {None}
+    sharing = bool(graphs) and not graphs.isdisjoint(nodes_of(forward(model, image)))
+    stale = _stale(forward, model, image, unseen, outputs)
+    if not sharing and stale is None:  # else a parameter may act in training mode alone
+        return ()
+    switches = {n for n, m in model.named_modules() if type(m).train is not nn.Module.train}
+    holders = {name for name, _, _ in _held_tensors(model)}
+    for modules in (switches & holders, switches):
+        names = tuple(sorted(modules))
+        found = _outputs_in_training(names, forward, model, image, outputs)
+        if found is None or not graphs.isdisjoint(nodes_of(found)):
             continue
         rest = unseen - leaves_of(found)
-        if _used(graphs, found) or not (sharing or len(rest) < len(unseen)):
-            continue
-        if stale is None or _stale(forward, model, image, rest, outputs) is None:
-            set_bypass(bypass, model)
-            return bypass
+        if _stale(forward, model, image, rest, outputs) is None:
+            set_recomputing(names, model)
+            return names
     if stale is not None:
         names = few(name for name, p in model.named_parameters() if p in unseen)
         raise GradbenchError(
@@ -138,76 +93,43 @@ def find_bypass(
             "gradients cannot be seen: let it compute them in every pass, or choose other "
             "parameters"
         )
-    return None
+    return ()  # a graph that is shared may last, or the backward pass finds that it does not
 
 
-def _try(
-    bypass: Bypass, forward: Forward, model: nn.Module, image: Tensor, outputs: Tensor
+def _outputs_in_training(
+    names: tuple[str, ...], forward: Forward, model: nn.Module, image: Tensor, outputs: Tensor
 ) -> Tensor | None:
-    """Return the outputs by a bypass, if there are any and they are the same."""
-    set_bypass(bypass, model)
+    """Return the outputs with these modules in training mode, if there are any and the same."""
+    set_recomputing(names, model)
     devices = [image.device] if image.device.type == "cuda" else []
     try:
-        # A module in training mode may draw random numbers for its dropout: that is no bypass.
+        # A module in training mode may draw random numbers for its dropout: that is no way round.
         with torch.random.fork_rng(devices), refuse_randomness(image.device):
             found = forward(model, image)
         tight = {torch.float64: 1e-10, torch.float32: 1e-5}
         return found if close(found.detach(), outputs.detach(), tight) else None
-    except Exception as fault:  # a network may fail in any manner without its cache
+    except Exception as fault:  # a network may fail in any manner in training mode
         if out_of_memory(fault):
             raise
         return None
     finally:
-        set_bypass(None, model)
+        set_recomputing((), model)
 
 
-def _used(graphs: dict[Tensor, str], outputs: Tensor) -> set[str]:
-    """Return the modules whose cached tensors these outputs were made of."""
-    nodes = nodes_of(outputs)
-    return {where for tensor, where in graphs.items() if tensor.grad_fn in nodes}
-
-
-def _cached_graphs(model: nn.Module) -> dict[Tensor, str]:
-    """Return the tensors with a graph that modules hold -> name of the module."""
-    return {
-        tensor: where
-        for where, module in _own_modules(model)
-        for _, tensor in _tensors(module)
-        if tensor.grad_fn is not None
-    }
-
-
-def _own_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Go over the modules whose class is not one of PyTorch's."""
-    for name, module in model.named_modules():
-        if not type(module).__module__.startswith("torch."):
-            yield name, module
-
-
-def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return attributes and tensors that a module holds beside parameters and ordinary buffers."""
-    found: list[tuple[str, Any]] = []
-    for name, value in attributes(module).items():
-        parts = value.values() if isinstance(value, dict) else value
-        parts = parts if isinstance(value, dict | list) else [value]
-        found += [(name, part) for part in parts if isinstance(part, Tensor)]
-    return [(name, v) for name, v in found if name != "_buffers" or v.grad_fn is not None]
-
-
-def _trained(modules: Collection[str]) -> Bypass:
-    return Bypass(tuple((name, "training") for name in sorted(modules)))
-
-
-def _emptied(model: nn.Module, modules: Collection[str]) -> list[Bypass]:
-    pairs = ((n, attribute) for n in modules for attribute, _ in _tensors(model.get_submodule(n)))
-    changes = tuple(sorted(set(pairs)))
-    return [Bypass(changes), Bypass(changes, absent=True)]
+def _held_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield module, attribute and tensor of those held beside parameters and plain buffers."""
+    for where, module in model.named_modules():
+        for name, value in attributes(module).items():
+            parts = value.values() if isinstance(value, dict) else value
+            for part in parts if isinstance(value, dict | list) else [value]:
+                if isinstance(part, Tensor) and (name != "_buffers" or part.grad_fn is not None):
+                    yield where, name, part
 
 
 def _stale(
     forward: Forward, model: nn.Module, image: Tensor, unseen: set[Tensor], outputs: Tensor
 ) -> str | None:
-    """Look whether parameters act once `train` and `eval` were called, on a copy of the network.
+    """Look whether unseen parameters act once caches are emptied.
 
     Gives None if they do not; else an addition to the message: nothing, or that the cached tensors
     do not fit the parameters any more.
@@ -217,7 +139,17 @@ def _stale(
     modes = [module.training for module in model.modules()]
     places = [i for i, p in enumerate(model.parameters()) if p in unseen]
 
-    def of_copy(change: bool) -> Tensor:
+    def emptied(where: str, name: str, absent: bool, change: bool) -> Tensor:
+        with torch.no_grad(), same_attributes(model), shifted(list(unseen) if change else []):
+            held: dict[str, Any] = vars(model.get_submodule(where))
+            value = held.pop(name)
+            if isinstance(value, dict | list):
+                held[name] = type(value)()
+            elif not absent:
+                held[name] = None
+            return forward(model, image)
+
+    def switched(change: bool) -> Tensor:
         twin = copy.deepcopy(model)
         twin.train()
         theirs = list(twin.parameters())
@@ -227,13 +159,17 @@ def _stale(
                 module.training = mode
             return forward(twin, image)
 
-    try:
-        before, after = of_copy(False), of_copy(True)
-    except Exception as fault:  # a network may hold anything, and be of one mode
-        if out_of_memory(fault):
-            raise
-        return None
-    if not differ(before, after, partial(of_copy, False)):
-        return None
-    fits = close(before, outputs.detach())
-    return "" if fits else " that no longer fit them (call model.train() and model.eval())"
+    # A cache is emptied by `train`, or holds a tensor whose absence the network notices.
+    places_held = {(where, name) for where, name, _ in _held_tensors(model) if name != "_buffers"}
+    runs = [partial(emptied, *p, absent) for p in sorted(places_held) for absent in (False, True)]
+    for run in (switched, *runs):
+        try:
+            before, after = run(False), run(True)
+        except Exception as fault:  # a network may hold anything, and be of one mode
+            if out_of_memory(fault):
+                raise
+            continue
+        if differ(before, after, partial(run, False)):
+            fits = close(before, outputs.detach())
+            return "" if fits else " that no longer fit them (call model.train() and model.eval())"
+    return None

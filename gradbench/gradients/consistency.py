@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.gradients import cached_tensors
-from gradbench.gradients.batch_statistics import refuse_batch_statistics
 from gradbench.gradients.forward_path import ForwardPath
 from gradbench.gradients.graph import account
 from gradbench.gradients.hidden_parameters import refuse_hidden_parameters, refuse_without_graph
@@ -72,12 +71,14 @@ class BatchCheck:
         self.channels_last = False
         # (parameters, shape for one image, layout) of the calls of the first batch
         self.layouts: set[tuple] = set()
-        # A bypass of before might hide that the network has changed.
-        cached_tensors.set_bypass(None, model)
+        # What was found before might hide that the network has changed.
+        cached_tensors.set_recomputing((), model)
         with same_attributes(model):
             output = self._pass_alone(model, image)
-            self.bypass = cached_tensors.find_bypass(forward_one, model, image, parameters, output)
-            if self.bypass is not None:
+            self.recomputing = cached_tensors.find_recomputing(
+                forward_one, model, image, parameters, output
+            )
+            if self.recomputing:
                 output = self._pass_alone(model, image)
             if not output.requires_grad:
                 refuse_without_graph(partial(forward_one, model), model, image)
@@ -87,12 +88,8 @@ class BatchCheck:
         # parameters -> shape and some values of every call that they enter
         self.alone: dict[frozenset[Tensor], list[tuple[torch.Size, Tensor | None]]] = {}
         recorder = Recorder(self.held, self.parameters, self._keep)
-        try:
-            with recorder:
-                output = forward_one(model, image)
-        finally:  # also where one image is too few for statistics
-            if recorder.normalised:
-                refuse_batch_statistics(partial(forward_one, model), image)
+        with recorder:
+            output = forward_one(model, image)
         self.reorderings = list(recorder.reorderings)
         recorder.release()
         check_outputs(output, image, model)

@@ -125,7 +125,7 @@ class Engine:
         known = _CHECKS.get(model, {}).get(len(images))
         if known is not None and known.signature == now and not afresh:
             self.channels_last = known.channels_last
-            cached_tensors.set_bypass(known.bypass, model)
+            cached_tensors.set_recomputing(known.recomputing, model)
             return known
         with refuse_randomness(self.task.device), naming_rejected_images(model, images):
             make = partial(BatchCheck, model, parameters=self.parameters, held=self.held)

@@ -66,7 +66,7 @@ def _convolution(function: Callable, transposed: bool, arguments: Arguments) -> 
 def _batch_norm(arguments: Arguments) -> Rule | None:
     mean, variance = arguments.get("running_mean"), arguments.get("running_var")
     if arguments.get("training") or mean is None or variance is None:
-        return None  # of weights, or refused: see batch_statistics.py
+        return None  # of weights: others are refused by the recorder
     return BatchNorm(mean, variance, arguments.get("eps", 1e-5))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from gradbench.gradients.batch_statistics import uses_batch_statistics
+from gradbench.errors import GradbenchError
 from gradbench.gradients.expressions import Expression, Expressions, tensors_in
 from gradbench.gradients.forward_path import ForwardPath
 from gradbench.gradients.layers import Layer, read_layer
@@ -97,8 +97,6 @@ class Recorder(TorchFunctionMode):
         self.calls: list[Call] = []
         # lengths along which something was picked or reordered, see reordering.py
         self.reorderings: list[tuple[int, ...]] = []
-        # whether something was normalised by its own statistics, see batch_statistics.py
-        self.normalised = False
         self.expressions, self.path = Expressions(held, parameters), ForwardPath()
 
     def __torch_function__(
@@ -113,7 +111,8 @@ class Recorder(TorchFunctionMode):
         if func in COMPOSITES:
             with self:  # a mode is off while it handles a function
                 return _opened(func)(*args, **kwargs)
-        self.normalised = self.normalised or uses_batch_statistics(func, args, kwargs)
+        if func in BATCH_NORMS:
+            self._refuse_batch_statistics(func, args, kwargs)
         result = self._run(func, args, kwargs)
         self.path.add(func, args, kwargs, result)
         return result
@@ -138,6 +137,18 @@ class Recorder(TorchFunctionMode):
         if free_of_images:
             return self.expressions.follow(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def _refuse_batch_statistics(self, func: Callable, args: Sequence, kwargs: Mapping) -> None:
+        names = dict(zip(BATCH_NORMS[func].split(), args)) | kwargs
+        means = names.get("running_mean"), names.get("running_var")
+        by_batch = bool(names.get("training")) or any(mean is None for mean in means)
+        # Standardised weights (Big Transfer, normaliser-free networks) are normalised by their own
+        # statistics, which say nothing about other images.
+        if by_batch and self.expressions.find(names["input"]) is None:
+            raise GradbenchError(
+                "a batch normalisation uses the statistics of the batch, so no image has a "
+                "gradient of its own: call model.eval() and give the layer running statistics"
+            )
 
     def restart(self) -> None:
         """Forget what was recorded and begin with another forward pass."""
@@ -241,6 +252,11 @@ def _substituted(
     return func(*(instead.get(id(value), value) for value in args), **named)
 
 
+# functions that normalise over the batch -> names of their arguments
+BATCH_NORMS: dict[Callable, str] = {
+    F.batch_norm: "input running_mean running_var weight bias training",
+    torch.batch_norm: "input weight bias running_mean running_var training",
+}
 # Functions made of layers. PyTorch offers them whole, and what they call would stay unseen.
 COMPOSITES = frozenset([F.multi_head_attention_forward])
 

@@ -91,12 +91,6 @@ def written(net: OfImages, h: Tensor) -> Tensor:
     return rows
 
 
-def written_unseen(net: OfImages, h: Tensor) -> Tensor:
-    rows = torch.zeros(3, 6, dtype=h.dtype)
-    rows.data.view(-1)[:6].copy_(h.detach()[0])  # which the version of `rows` does not tell
-    return rows
-
-
 def without_autograd(net: OfImages, h: Tensor) -> Tensor:
     with torch.no_grad():
         return torch.stack([h[0], h[0] * 2]) * net.out.weight.sum()
@@ -106,7 +100,6 @@ MADE = {
     "the images": lambda net, h: torch.cat([h, h.flip(0) * 2]),
     "detached": lambda net, h: torch.cat([h.detach(), net.out.weight]),
     "written in place": written,
-    "written unseen": written_unseen,
     "without autograd": without_autograd,
 }
 

@@ -147,7 +147,7 @@ def held(net: nn.Module) -> list:
 
 
 @pytest.mark.parametrize("before", ["fresh", "without autograd", "with autograd", "backward"])
-@pytest.mark.parametrize("kind", [InDictionary, AtEval, AsBuffer, Lazy, LazyAttribute])
+@pytest.mark.parametrize("kind", [InDictionary, AtEval, AsBuffer])
 def test_kept_tables_have_their_gradients(kind, before):
     truth = loop(blocks(Attention), images())
     assert (truth[:, 0] > 0).all()
@@ -171,6 +171,19 @@ def test_nothing_is_left_in_a_fresh_network():
     assert not net.a.kept
     torch.testing.assert_close(outputs(net, images()), blocks(Attention)(images()).detach())
     assert not squared_norms(net, images()).values.isnan().any()
+
+
+@pytest.mark.parametrize("before", ["without autograd", "with autograd", "backward"])
+@pytest.mark.parametrize("kind", [Lazy, LazyAttribute])
+def test_tables_that_training_mode_keeps_too_are_refused(kind, before):
+    net = used(blocks(kind), before)
+    with pytest.raises(GradbenchError, match="keeps tensors made of"):
+        squared_norms(net, images(), chunk=2)
+    others = ["a.qkv.weight", "fc.weight"]
+    assert_exact(
+        squared_norms(net, images(), parameters=others).values,
+        loop(blocks(Attention), images())[:, [1, -2]],
+    )
 
 
 @pytest.mark.parametrize("kind", [InDictionary, AtEval])
