@@ -101,25 +101,24 @@ def outputs_task(
 def select_parameters(model: nn.Module, wanted: Choice) -> dict[str, nn.Parameter]:
     """Return name -> parameter of the wanted parameters, at least one, in the model's order."""
     named = dict(model.named_parameters())
-    if wanted is None:
-        keep = set(named)
-    elif callable(wanted) and not isinstance(wanted, nn.Module):
-        keep = {name for name in named if wanted(name)}
-    else:
-        one = isinstance(wanted, str | Tensor | nn.Module) or not isinstance(wanted, Iterable)
-        listed = [wanted] if one else list(wanted)
-        if not all(isinstance(name, str) for name in listed):
-            kind = type(wanted).__name__
-            raise GradbenchError(
-                f"parameters is a {kind} of something else than names: give names such as "
-                f"'{next(iter(named), 'fc.weight')}', or a function that says of a name whether it "
-                "is wanted"
-            )
-        keep = set(listed)
-    for name in sorted(keep - set(named)):
-        raise unknown("parameter", name, named)
     if not named:
         raise GradbenchError("the network has no parameters, so there is no gradient to measure")
+    if wanted is None:
+        return named
+    if isinstance(wanted, Iterable) and not isinstance(wanted, str | Tensor | nn.Module):
+        keep = list(wanted)
+    elif isinstance(wanted, nn.Module) or not callable(wanted):
+        keep = [wanted]
+    else:
+        keep = [name for name in named if wanted(name)]
+    if not all(isinstance(name, str) for name in keep):
+        raise GradbenchError(
+            f"parameters is a {type(wanted).__name__} of something else than names: give names "
+            f"such as '{next(iter(named))}', or a function that says of a name whether it is wanted"
+        )
+    for name in keep:
+        if name not in named:
+            raise unknown("parameter", name, named)
     if not keep:
         raise GradbenchError("no parameter was selected")
     return {name: p for name, p in named.items() if name in keep}
@@ -151,22 +150,15 @@ def network_inside(model: Any) -> nn.Module:
     Layers inside compiled code cannot be seen, nor those that run on other devices. Names of
     parameters are those of the network inside; all must have values that can have a gradient.
     """
-    if _is_class_of_modules(model):
-        raise GradbenchError(f"the model is the class {model.__name__}: make a network of it first")
     if not isinstance(model, nn.Module):
-        raise GradbenchError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        else:
-            break
-    if any(map(_fault, tensors_of(model))):  # names take several times as long
-        for name, parameter in model.named_parameters():
-            _check_tensor(f"parameter {name}", parameter)
-        for name, buffer in model.named_buffers():
-            _check_tensor(f"buffer {name}", buffer)
+        kind = "class" if isinstance(model, type) else type(model).__name__
+        raise GradbenchError(f"the model is a {kind}, not a torch.nn.Module")
+    parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
+    while hasattr(model, "_orig_mod") or isinstance(model, parallel):
+        model = model.module if isinstance(model, parallel) else model._orig_mod
+    if not all(map(_ordinary, tensors_of(model))):  # names take several times as long
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            _check_tensor(f"the network's tensor {name}", tensor)
     return model
 
 
@@ -176,10 +168,8 @@ def check_images(images: Any, chunk: Any = None) -> Tensor:
         hint = ": torch.as_tensor makes one of an array" if hasattr(images, "__array__") else ""
         raise GradbenchError(f"the images are a {type(images).__name__}, not a torch.Tensor{hint}")
     _check_tensor("the tensor of images", images)
-    if images.ndim < 1 or len(images) == 0:
-        raise GradbenchError("no images were given")
-    if images.ndim > 1 and images[0].numel() == 0:
-        raise GradbenchError(f"the images are empty: their shape is {tuple(images.shape)}")
+    if images.ndim < 1 or images.numel() == 0:
+        raise GradbenchError(f"no images were given: the shape is {tuple(images.shape)}")
     if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
         raise GradbenchError(f"chunk {chunk}: a whole number of at least 1")
     return images.detach().as_subclass(Tensor)
@@ -187,13 +177,11 @@ def check_images(images: Any, chunk: Any = None) -> Tensor:
 
 def check_directions(directions: Any, model: nn.Module) -> None:
     """Raise a GradbenchError unless these are parameters' names -> real, finite tensors to fit."""
-    if not isinstance(directions, Mapping):
+    if not isinstance(directions, Mapping) or not directions:
         raise GradbenchError(
-            f"directions is a {type(directions).__name__}: give a dictionary from names of "
-            "parameters to tensors of their shapes"
+            f"directions is {'empty' if directions == {} else f'a {type(directions).__name__}'}: "
+            "give a dictionary from names of parameters to tensors of their shapes"
         )
-    if not directions:
-        raise GradbenchError("no direction was given: name -> tensor of that parameter's shape")
     named = dict(model.named_parameters())
     for name, direction in directions.items():
         if name not in named:
@@ -203,22 +191,20 @@ def check_directions(directions: Any, model: nn.Module) -> None:
                 f"the direction of {name} is a {type(direction).__name__}, not a torch.Tensor"
             )
         _check_tensor(f"the direction of {name}", direction)
-        if direction.is_complex():
-            raise GradbenchError(f"the direction of {name} is complex")
         if direction.shape != named[name].shape:
             raise GradbenchError(
                 f"the direction of {name} has shape {tuple(direction.shape)}, but the parameter "
                 f"has {tuple(named[name].shape)}"
             )
-        if not torch.isfinite(direction).all():
-            raise GradbenchError(f"the direction of {name} is not finite")
+        if direction.is_complex() or not torch.isfinite(direction).all():
+            raise GradbenchError(f"the direction of {name} is not real and finite")
 
 
 def check_loss(loss: Any) -> None:
     """Raise a GradbenchError for a loss of PyTorch's own, which wants a target."""
-    of_torch = getattr(loss, "__module__", None) == F.__name__
-    if isinstance(loss, _Loss) or of_torch or _is_class_of_modules(loss):
-        name = getattr(loss, "__name__", type(loss).__name__)
+    kind = loss if isinstance(loss, type) else type(loss)
+    if issubclass(kind, _Loss) or getattr(loss, "__module__", None) == F.__name__:
+        name = getattr(loss, "__name__", kind.__name__)
         raise GradbenchError(
             f"loss {name} compares with a target: pass a function of the network's outputs alone"
         )
@@ -248,24 +234,16 @@ def naming_rejected_images(model: nn.Module, images: Tensor) -> Iterator[None]:
         raise GradbenchError(text) from fault
 
 
-def _is_class_of_modules(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, nn.Module)
+def _ordinary(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, and has values that can have a gradient."""
+    special = is_lazy(tensor) or tensor.is_meta or tensor.is_quantized or tensor.is_nested
+    return not special and tensor.layout == torch.strided
 
 
-def _fault(tensor: Tensor) -> str | None:
-    """Return the reason why a tensor has no values that can have a gradient, if there is one."""
-    if is_lazy(tensor):
-        return "has no shape yet: run the network once on some images first"
-    if tensor.is_meta:
-        return "is on the meta device, which holds no values"
-    if tensor.is_quantized:
-        return "is quantised, and has no gradient: pass dequantize()d ones"
-    if tensor.is_nested or tensor.layout != torch.strided:
-        layout = "nested" if tensor.is_nested else short_name(tensor.layout)
-        return f"is {layout}, not an ordinary (dense) tensor"
-    return None
-
-
-def _check_tensor(what: str, tensor: Tensor) -> None:
-    if fault := _fault(tensor):
-        raise GradbenchError(f"{what} {fault}")
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    if not _ordinary(tensor):
+        kind = "lazy" if is_lazy(tensor) else f"{short_name(tensor.layout)}, {tensor.device}"
+        raise GradbenchError(
+            f"{name} ({kind}) is no ordinary tensor with values: lazy ones get them in a first "
+            "pass; the meta device holds none; sparse, nested and quantised ones must be made dense"
+        )
