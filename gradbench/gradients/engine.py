@@ -33,9 +33,9 @@ from gradbench.gradients.refusals import check_outputs, per_image_loss, refuse_r
 from gradbench.gradients.state import (
     BACKWARD_HOOKS,
     FORWARD_HOOKS,
-    callers_hooks,
     only_these_require_grad,
     same_buffers,
+    suspended_hooks,
 )
 from gradbench.gradients.task import ALONE, UNUSED, Route, Statistics, Task
 
@@ -171,8 +171,7 @@ class Engine:
 
         with (
             refuse_randomness(self.task.device),
-            callers_hooks(model, suspended),
-            callers_hooks(model, FORWARD_HOOKS, self.recorder.path.leave_out),
+            suspended_hooks(model, suspended),
             cached_tensors.as_written(model),
         ):
             try:

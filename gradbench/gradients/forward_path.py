@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 _EXACT = (int, str, type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
@@ -27,7 +26,6 @@ class ForwardPath:
         self.steps: list[tuple] = []
         self.values: list[Any] = []
         self._own: set[int] = set()  # ids of the tensors that this pass has made
-        self._paused = False
 
     def start(self, images: Tensor) -> Tensor:
         """Return the images, taken for a tensor of this pass."""
@@ -36,8 +34,6 @@ class ForwardPath:
 
     def add(self, func: Callable, args: Sequence, kwargs: Mapping | None, result: Any) -> None:
         """Add a call of a function."""
-        if self._paused:
-            return
         step = [func]
         for argument in args:
             self._read(argument, step)
@@ -50,27 +46,6 @@ class ForwardPath:
             self._own.add(id(result))
         elif isinstance(result, tuple | list):
             self._own.update(id(part) for part in result)
-
-    def leave_out(self, hook: Callable) -> Callable:
-        """Return a hook of the caller's whose functions are no part of the path.
-
-        What it looks at may change from pass to pass. Changing something is a step.
-        """
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            tensors = [v for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
-            before = [_identity(tensor) for tensor in tensors]
-            self._paused = True
-            try:
-                returned = hook(*args, **kwargs)
-            finally:
-                self._paused = False
-            if returned is not None or before != [_identity(tensor) for tensor in tensors]:
-                self.steps.append(("hook",))
-                self._own.update(id(value) for value in tree_leaves(returned))
-            return returned
-
-        return watched
 
     def _read(self, argument: Any, step: list) -> None:
         # By hand, not by tree_leaves: this runs for every function of every pass.

@@ -12,7 +12,7 @@ from gradbench.errors import GradbenchError
 from gradbench.gradients.cached_tensors import as_written
 from gradbench.gradients.memory import out_of_memory
 from gradbench.gradients.refusals import close
-from gradbench.gradients.state import callers_hooks
+from gradbench.gradients.state import suspended_hooks
 
 Result = TypeVar("Result")
 
@@ -23,7 +23,7 @@ def forward_one(model: nn.Module, image: Tensor) -> Tensor:
     The caller does not know of this pass: a hook that counts or collects must not see it.
     """
     try:
-        with callers_hooks(model) as suspended, as_written(model):
+        with suspended_hooks(model) as suspended, as_written(model):
             return model(image.clone())  # networks may change their images in place
     except (KeyError, AttributeError, TypeError, NameError) as fault:
         if not suspended:

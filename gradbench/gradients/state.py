@@ -111,31 +111,23 @@ def uncompiled() -> AbstractContextManager:
 
 
 @contextmanager
-def callers_hooks(
-    model: nn.Module,
-    kinds: Sequence[str] = (*FORWARD_HOOKS, *BACKWARD_HOOKS),
-    wrapper: Callable[[Callable], Callable] | None = None,
+def suspended_hooks(
+    model: nn.Module, kinds: Sequence[str] = (*FORWARD_HOOKS, *BACKWARD_HOOKS)
 ) -> Iterator[list[str]]:
-    """Wrap the hooks that were placed on the model, or suspend them where there is no wrapper.
+    """Suspend the caller's hooks on a model; give the names of the modules that had some.
 
-    Hooks of PyTorch itself (weight normalisation, say) are part of the network and stay. Gives the
-    names of the modules that had others.
+    Hooks of PyTorch itself (weight normalisation, say) are part of the network and stay.
     """
     names = []
     with ExitStack() as stack:
         for where, module in model.named_modules():
             for kind in kinds:
                 hooks = getattr(module, kind)
-                if not hooks or all(map(_of_torch, hooks.values())):
-                    continue
-                names.append(f"'{where}'")
-                instead = OrderedDict(
-                    (key, hook if _of_torch(hook) else wrapper(hook))
-                    for key, hook in hooks.items()
-                    if wrapper is not None or _of_torch(hook)
-                )
-                setattr(module, kind, instead)
-                stack.callback(setattr, module, kind, hooks)
+                of_torch = OrderedDict((k, hook) for k, hook in hooks.items() if _of_torch(hook))
+                if len(of_torch) < len(hooks):
+                    names.append(f"'{where}'")
+                    setattr(module, kind, of_torch)
+                    stack.callback(setattr, module, kind, hooks)
         yield names
 
 
