@@ -8,12 +8,15 @@ and no backward pass goes through the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients.arguments import (
@@ -23,10 +26,17 @@ from gradbench.gradients.arguments import (
     naming_rejected_images,
     network_inside,
 )
-from gradbench.gradients.head import forward_to_head, linear_layers
+from gradbench.gradients.cached_tensors import as_written
+from gradbench.gradients.expressions import tensors_in
 from gradbench.gradients.losses import Label, PerImage, as_loss, asks_for_images
 from gradbench.gradients.one_image import forward_one
-from gradbench.gradients.refusals import per_image_loss, refuse_mixing_loss, refuse_training_mode
+from gradbench.gradients.refusals import (
+    check_outputs,
+    per_image_loss,
+    refuse_mixing_loss,
+    refuse_randomness,
+    refuse_training_mode,
+)
 from gradbench.gradients.rules.base import squared_rows
 
 CHUNK = 256
@@ -51,12 +61,8 @@ class LastLayer:
     float32, keeps all its digits. Squares of such gradients fall below the range of float32 from
     logits of about 44 on; `dataclasses.replace` with tensors in float64 is the way out.
 
-    Args:
-        layer: name of the layer.
-        features: its input h, (B, H), float32, or float64 where the network is.
-        logits: its output z, (B, N), of the same precision.
-        loss: function from logits to one value per image, of the confounding label.
-        has_bias: whether the layer has a bias.
+    `features` are its input h (B, H), `logits` its output z (B, N), both float32, or float64 where
+    the network is; `loss` is the one of the confounding label.
     """
 
     layer: str
@@ -194,14 +200,14 @@ def last_layer(
         raise GradbenchError("the closed forms hold for losses of the outputs alone: (outputs)")
     model, images = network_inside(model), check_images(images, chunk)
     refuse_training_mode(model)
-    heads = linear_layers(model, layer)
+    heads = _linear_layers(model, layer)
     device = next(iter(heads.values())).weight.device
     parts = []
     with torch.inference_mode(False), torch.no_grad():
         for piece in images.split(chunk or CHUNK):
             piece = piece.to(device, copy=True)  # networks may change it in place
             try:
-                name, features, logits = forward_to_head(model, piece.clone(), heads)
+                name, features, logits = _forward_to_head(model, piece.clone(), heads)
             except FAULTS:  # of the network, or of the caller's hooks?
                 with naming_rejected_images(model, piece):
                     forward_one(model, piece[:1])
@@ -210,6 +216,116 @@ def last_layer(
             heads = {name: heads[name]}
         features, logits = (torch.cat(tensors).to(images.device) for tensors in zip(*parts))
     return LastLayer(name, features, logits, per_image, heads[name].bias is not None)
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how often each tensor of a set enters a function that makes tensors.
+
+    The closed form is the whole gradient only of a weight that enters its layer and nothing else.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]):
+        super().__init__()
+        self.count = {id(tensor): 0 for tensor in tensors}
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the function and count."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if any(True for _ in tensors_in(result)):  # not a shape, say
+            for value in tensors_in((args, kwargs)):
+                if id(value) in self.count:
+                    self.count[id(value)] += 1
+        return result
+
+
+def _linear_layers(model: nn.Module, layer: str | None) -> dict[str, nn.Linear]:
+    """Return name -> layer of the Linear layers, or of the named one alone."""
+    modules = dict(model.named_modules())
+    linear = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
+    if layer is None and linear:
+        return linear
+    if layer is not None and layer not in list(modules):  # anything may be given
+        raise unknown("layer", layer, linear)
+    if layer not in linear:
+        kind = type(modules[layer]).__name__ if layer else ""
+        where = f"layer '{layer}' is a {kind}" if layer else "the network has no Linear layer"
+        raise GradbenchError(
+            f"{where}, but the closed forms hold for Linear layers alone (a convolution adds up "
+            "over positions): use squared_norms"
+        )
+    return {layer: linear[layer]}
+
+
+def _forward_to_head(
+    model: nn.Module, images: Tensor, heads: Mapping[str, nn.Linear]
+) -> tuple[str, Tensor, Tensor]:
+    """Run the network on a chunk; return the last layer's name, its input and the logits."""
+    calls: list[tuple[str, Tensor, Tensor]] = []
+    shapes = dict.fromkeys(heads, "not called")
+
+    def keep(name: str) -> Callable:
+        def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+            x = args[0] if args else kwargs["input"]
+            shapes[name] = str(tuple(output.shape))
+            if all(t.ndim == 2 and len(t) == len(images) for t in (x, output)):
+                calls.append((name, x, output))  # anything else is not worth its memory
+
+        return hook
+
+    uses = _Uses(p for head in heads.values() for p in (head.weight, head.bias) if p is not None)
+    with ExitStack() as stack:
+        for name, head in heads.items():
+            stack.enter_context(head.register_forward_hook(keep(name), with_kwargs=True))
+        for context in (refuse_randomness(images.device), as_written(model), uses):
+            stack.enter_context(context)
+        logits = model(images)
+    check_outputs(logits, images, model)
+    # By identity, then by value: an identity or an inactive dropout may follow the layer.
+    fitting = [call for call in calls if call[2].shape == logits.shape]
+    last = [call for call in fitting if call[2].data_ptr() == logits.data_ptr()] or [
+        call for call in fitting if torch.equal(call[2].to(logits.dtype), logits)
+    ]
+    if not last:
+        layers = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
+        raise GradbenchError(
+            f"the network's output, shape {tuple(logits.shape)}, is not the output of a Linear "
+            f"layer (looked at {layers}), so there is no closed form: use squared_norms"
+        )
+    names = dict.fromkeys(name for name, _, _ in last)
+    if len(names) > 1:
+        raise GradbenchError(
+            "the outputs of several layers are equal to the network's: name the last one by "
+            f"layer, one of {', '.join(names)}"
+        )
+    name, x, _ = last[-1]
+    _check_closed_form(name, heads[name], x, logits, uses)
+    precise = torch.promote_types(torch.promote_types(x.dtype, logits.dtype), torch.float32)
+    # A copy: x may be a view, of the class token say, and would keep all tokens.
+    return name, x.to(precise, copy=True), logits.to(precise)
+
+
+def _check_closed_form(name: str, head: nn.Linear, x: Tensor, logits: Tensor, uses: _Uses) -> None:
+    """Raise unless logits = W x + b with parameters W and b that enter nothing else."""
+    parameters = [p for p in (head.weight, head.bias) if p is not None]
+    if not all(isinstance(p, nn.Parameter) for p in parameters):
+        raise GradbenchError(
+            f"the weight of layer '{name}' is computed from other parameters: use squared_norms"
+        )
+    if any(uses.count[id(p)] != 1 for p in parameters):
+        raise GradbenchError(
+            f"the weight or bias of layer '{name}' is used more than once in a forward pass, so "
+            "its gradient has other parts than the closed form: use squared_norms"
+        )
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-3}.get(logits.dtype, 5e-2)
+    error = (F.linear(x, head.weight, head.bias).to(logits) - logits).abs().max()
+    if error > tolerance * logits.abs().max():
+        raise GradbenchError(
+            f"the output of layer '{name}' is not its weight times its input plus its bias: a "
+            "hook, an operation in place or a forward of its own changes one of them"
+        )
 
 
 def _sum_of_others(values: Tensor) -> Tensor:
