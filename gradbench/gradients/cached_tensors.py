@@ -61,12 +61,9 @@ def find_recomputing(
 ) -> tuple[str, ...]:
     """Return the modules that compute cached tensors afresh in training mode, and run them so.
 
-    Args:
-        forward: runs the network, `as_written`, without the caller's hooks.
-        model: the network, right after a forward pass of an image with autograd.
-        image: the image of that pass, which must be repeated where there are such modules.
-        parameters: the requested parameters; refused where they are cached in another manner.
-        outputs: of that pass.
+    `outputs` are those of a forward pass of the image with autograd just before, which must be
+    repeated where there are such modules; `forward` runs the network, `as_written`, without the
+    caller's hooks. Requested parameters that are cached in another manner are refused.
     """
     unseen = {p for p in parameters if p.is_floating_point()} - leaves_of(outputs)
     # A second pass shares the graph of what the first one has kept.

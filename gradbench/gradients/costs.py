@@ -18,17 +18,11 @@ PRICES = Path(__file__).with_name("costs.json")
 
 @dataclass(frozen=True)
 class Work:
-    """Counts of work for one image; the price of a unit depends on the route and the device.
+    """Counts of work for one image; the price of a unit depends on the route and the device."""
 
-    Args:
-        multiplications: each with an addition.
-        elements: copied, added or reduced.
-        calls: steps that cost the same whatever the shapes.
-    """
-
-    multiplications: float = 0
-    elements: float = 0
-    calls: float = 0
+    multiplications: float = 0  # each with an addition
+    elements: float = 0  # copied, added or reduced
+    calls: float = 0  # steps that cost the same whatever the shapes
 
 
 @cache

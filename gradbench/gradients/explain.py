@@ -17,13 +17,10 @@ from gradbench.gradients.engine import compute
 class ParameterRoute:
     """How one parameter tensor is computed.
 
-    Args:
-        name: of the parameter.
-        rule: kind of layer whose rule is used; empty where none is.
-        route: how: outer, direct, gram, native, materialised, 'one image at a time', the same with
-            'too' (it has a rule, but stands beside a tensor that has none), or unused.
-        microseconds: modelled cost of the route for one image; None where the model has none.
-        others: route that was not taken -> its modelled cost.
+    `rule` is the kind of layer, empty where no rule is used; `route` one of outer, direct, gram,
+    native, materialised, 'one image at a time', the same with 'too' (it has a rule, but stands
+    beside a tensor that has none), or unused. `microseconds` is the modelled cost for one image,
+    None where the model has none, and `others` that of the routes that were not taken.
     """
 
     name: str
@@ -39,16 +36,8 @@ def explain(
     """Print layer, rule, route and modelled cost of every parameter tensor, and return them.
 
     One pass over two images is made. Routes are chosen by a static model of shapes and kind of
-    device; its prices come from `scripts/benchmarks/routes.py`.
-
-    Args:
-        model: network in evaluation mode.
-        images: at least one image.
-        file: where to print; None is standard output.
-        options: those of `squared_norms`.
-
-    Raises:
-        GradbenchError: as `squared_norms`.
+    device; its prices come from `scripts/benchmarks/routes.py`. Options and errors are those of
+    `squared_norms`; `file` None is standard output.
     """
     check_options(options)
     task = make_task(model, check_images(images)[:2], **options)

@@ -20,34 +20,25 @@ from gradbench.gradients.rules.broadcast import functions_named
 
 Reshape = Callable[[Tensor], Tensor]
 
-RESHAPES: frozenset[Callable] = frozenset(
-    [
-        *functions_named(
-            "view", "view_as", "reshape", "flatten", "unflatten", "contiguous", "clone"
-        ),
-        *functions_named("unsqueeze", "squeeze", "permute", "transpose", "t", "movedim"),
-        *(Tensor.T.__get__, Tensor.mT.__get__, Tensor.__getitem__),
-    ]
-)
-"""Functions that give a tensor's elements another shape or order."""
+# functions that give a tensor's elements another shape or order
+_RESHAPES = "view view_as reshape flatten unflatten contiguous clone unsqueeze squeeze permute"
+RESHAPES: frozenset[Callable] = frozenset(functions_named(*_RESHAPES.split())) | {
+    *functions_named("transpose", "t", "movedim"),
+    *(Tensor.T.__get__, Tensor.mT.__get__, Tensor.__getitem__),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Expression:
     """A tensor that does not depend on the images: a parameter, a constant, or made of them.
 
-    Args:
-        tensor: itself; kept, or another one could come by its id.
-        version: number of in-place changes when it was made.
-        parameters: the requested parameters that it is made of.
-        reshape: brings values of the parameter's shape into this one, where it holds the elements
-            of one parameter in another shape or order: then no gradient of the parameter need be
-            materialised. None where it holds anything else.
+    Where it holds the elements of one parameter in another shape or order, `reshape` brings values
+    of the parameter's shape into this one: then no gradient of it need be materialised.
     """
 
-    tensor: Tensor
-    version: int
-    parameters: frozenset[Tensor] = frozenset()
+    tensor: Tensor  # kept, or another one could come by its id
+    version: int  # number of in-place changes when it was made
+    parameters: frozenset[Tensor] = frozenset()  # the requested ones that it is made of
     reshape: Reshape | None = None
 
     @property
@@ -71,7 +62,7 @@ class Expressions:
             self._add(value, frozenset([value] if own else []), (lambda v: v) if own else None)
 
     def find(self, value: Any) -> Expression | None:
-        """Return the expression that a tensor is; None where it may depend on the images."""
+        """Return a tensor's expression; None where it may depend on the images."""
         found = self._known.get(id(value))
         return found if found is not None and value._version == found.version else None
 
@@ -92,10 +83,6 @@ class Expressions:
                 whole = reshape is not None and tensor.numel() == arguments[0].numel()
                 self._add(tensor, parameters, reshape if whole else None)
         return result
-
-    def clear(self) -> None:
-        """Let go of every tensor."""
-        self._known.clear()
 
     def _add(self, tensor: Tensor, parameters: frozenset[Tensor], reshape: Reshape | None) -> None:
         # Inference tensors count no changes; a function that reads complex ones has no rule.

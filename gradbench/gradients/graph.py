@@ -22,19 +22,12 @@ from gradbench.gradients.recorder import Call, ParameterUse
 
 @dataclass(frozen=True)
 class Accounting:
-    """How the requested parameters act on the loss, by the graph.
+    """How the requested parameters act on the loss, by the graph."""
 
-    Args:
-        uses: use -> its call, of all through which parameters that are accounted for act.
-        unaccounted: parameters that act on the loss in any other way.
-        edges: where the backward pass may stop, so that it passes every call of `uses`.
-        acting: all that act on the loss, as far as autograd saw it; the gradient of others is zero.
-    """
-
-    uses: dict[ParameterUse, Call]
-    unaccounted: list[Tensor]
-    edges: list[Any]
-    acting: frozenset[Tensor]
+    uses: dict[ParameterUse, Call]  # through which parameters act that are accounted for
+    unaccounted: list[Tensor]  # that act in any other way
+    edges: list[Any]  # where the backward pass may stop, having passed every call of `uses`
+    acting: frozenset[Tensor]  # as far as autograd saw it; the gradient of others is zero
 
 
 def account(
@@ -43,11 +36,7 @@ def account(
     parameters: Iterable[Tensor],
     without: Iterable[Tensor] = (),
 ) -> Accounting:
-    """Sort the parameters by how they act on the losses; those `without` are left to others.
-
-    Raises:
-        GradbenchError: when part of the graph is hidden by re-entrant checkpointing.
-    """
+    """Sort the parameters by how they act on the losses; those `without` are left to others."""
     parents, leaves = _parents(values.grad_fn)
     excluded = frozenset(without)
     unaccounted = {p for p in parameters if p in leaves}

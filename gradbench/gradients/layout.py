@@ -14,17 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to bring images to the front.
+    """A way to bring images to the front."""
 
-    Args:
-        dimension: where the images are; None where the whole tensor belongs to the one image.
-        rows: how many rows of that dimension each image has.
-        apart: whether they lie apart (row 0 of every image first) instead of side by side.
-    """
-
-    dimension: int | None = 0
-    rows: int = 1
-    apart: bool = False
+    dimension: int | None = 0  # of the images; None: the whole tensor belongs to the one image
+    rows: int = 1  # of that dimension, for each image
+    apart: bool = False  # row 0 of every image first, instead of an image's rows side by side
 
     @property
     def plain(self) -> bool:

@@ -145,15 +145,9 @@ def as_loss(
 ) -> PerImage | PairLoss:
     """Return the function from logits (B, N) to one value per image (B,).
 
-    Args:
-        loss: one of `LOSSES`, or any function from the network's output, or from images and output
-            (see `of_images_and_outputs`), to (B,), which is returned as it is and must not mix
-            images.
-        label: confounding label; `ce_uniform` and functions have none of their own.
-        reduction: mean or sum over the N outputs; None is the usual one of the loss.
-
-    Raises:
-        GradbenchError: for an unknown name, or a label or reduction where the loss takes none.
+    A function from the network's output, or from images and output, to (B,) is returned as it is,
+    takes no label and no reduction, and must not mix images. `ce_uniform` takes no label either.
+    The reduction over the N outputs, mean or sum, is by default the usual one of the loss.
     """
     default_label = isinstance(label, str) and label == "ones"
     if not isinstance(loss, str):
@@ -191,11 +185,7 @@ def as_loss(
 
 
 def asks_for_images(loss: Callable[..., Tensor]) -> bool:
-    """Whether a loss is a function of (images, outputs): it cannot do without two arguments.
-
-    Raises:
-        GradbenchError: when it cannot do without three.
-    """
+    """Whether a loss is a function of (images, outputs): it cannot do without two arguments."""
     try:
         parameters = inspect.signature(loss).parameters.values()
     except (TypeError, ValueError):  # built-in functions

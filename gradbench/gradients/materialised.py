@@ -22,20 +22,10 @@ Part = Callable[[slice], Tensor]
 
 @dataclass(eq=False)
 class Group:
-    """Parameters whose gradients are only known together, and the uses through which they act.
-
-    Args:
-        parameters: of the group.
-        parts: use -> its part, once the backward pass has met it.
-    """
+    """Parameters whose gradients are only known together, and the uses through which they act."""
 
     parameters: list[Tensor]
-    parts: dict[ParameterUse, Part | None] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the backward pass has met every use."""
-        return None not in self.parts.values()
+    parts: dict[ParameterUse, Part | None] = field(default_factory=dict)  # None: not met yet
 
     def gradients(self, images: int) -> Iterable[tuple[slice, list[Tensor]]]:
         """Yield blocks of images and the gradients of every parameter, (b, *shape) each."""

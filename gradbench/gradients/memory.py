@@ -31,11 +31,7 @@ def in_chunks(
 ) -> tuple[list[Result], int]:
     """Work on chunks of images in order; one that does not fit is halved, and so are later ones.
 
-    Returns:
-        The results, and how often a chunk was halved.
-
-    Raises:
-        GradbenchError: when one image alone does not fit.
+    Returns the results, and how often a chunk was halved; one image that does not fit is an error.
     """
     results, begin, halvings = [], 0, 0
     while begin < len(images):

@@ -40,15 +40,12 @@ class ParameterUse:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a layer function: its rule, what enters it, its input x if the rule reads it.
-
-    Where the images lie in input and output is its layout, None where that is not known.
-    """
+    """One call of a layer function."""
 
     rule: Rule
     uses: list[ParameterUse]
-    x: Tensor | None = None
-    layout: Layout | None = None
+    x: Tensor | None = None  # its input, if the rule reads it
+    layout: Layout | None = None  # where the images lie in input and output; None: not known
     node: Any = field(default=None, init=False)
     edge: Any = field(default=None, init=False)
     handle: Any = field(default=None, init=False)
@@ -76,12 +73,9 @@ class Call:
 class Recorder(TorchFunctionMode):
     """Records the calls that the requested parameters enter; use around a forward pass.
 
-    Args:
-        held: the tensors that the network holds.
-        parameters: the requested parameters.
-        on_call: called with each call and a tensor of it that shows where its images lie.
-        on_delta: called in the backward pass with each call and the gradient of its output; without
-            it nothing is cut off.
+    `held` are the tensors of the network. `on_call` gets each call and a tensor of it that shows
+    where its images lie, `on_delta` in the backward pass each call and the gradient of its output;
+    without it nothing is cut off.
     """
 
     def __init__(
@@ -160,7 +154,7 @@ class Recorder(TorchFunctionMode):
         for call in self.calls:
             call.release()
         self.calls.clear()
-        self.expressions.clear()
+        self.expressions = Expressions((), ())
         self.reorderings.clear()
 
     def _run_layer(self, layer: Layer, func: Callable, args: Sequence, kwargs: Mapping) -> Any:

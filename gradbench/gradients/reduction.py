@@ -22,11 +22,7 @@ class Reduction:
     """Turns inputs and output gradients of layers into statistics, the moment they are known.
 
     What a layer kept is dropped at once, so that the memory is that of an ordinary backward pass.
-
-    Args:
-        task: what is computed.
-        images: number of images of the chunk.
-        routes: parameter -> how it was computed; filled in.
+    `images` is the size of the chunk; `routes` is filled in.
     """
 
     def __init__(self, task: Task, images: int, routes: dict[Tensor, Route]):
@@ -113,7 +109,7 @@ class Reduction:
             group.parts[use] = partial(_large_gradients, call, x, delta, shape)
         for parameter in group.parameters:
             self.routes[parameter] = Route(call.rule.kind, MATERIALISED)
-        if group.complete:
+        if None not in group.parts.values():  # the backward pass has met every use
             self._finish(group)
 
     def _finish(self, group: Group) -> None:

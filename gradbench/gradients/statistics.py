@@ -30,26 +30,19 @@ from gradbench.gradients.state import same_buffers
 
 @dataclass(frozen=True)
 class GradientNorms:
-    """Squared norms of the gradients of each image's loss.
+    """Squared norms of the gradients of each image's loss, d parameter tensors.
 
-    Args:
-        names: names of the d parameter tensors, in the order of `model.named_parameters()`.
-        values: squared norms, (B, d), float32, or float64 where a parameter is float64.
-        outputs: logits of the same forward pass, (B, N).
-        routes: name -> how it was computed: a layer and its route, 'one image at a time' where
-            there is none, 'one image at a time too' for those beside it, or 'unused' for a
-            parameter that does not act on the loss (its norm is 0; a change of it does not change
-            the outputs either).
-        halvings: how often a chunk was halved because memory did not suffice.
-        chunk: images per pass at the beginning.
+    `routes` tells how each was computed: a layer and its route, 'one image at a time' where there
+    is none, 'one image at a time too' for those beside it, or 'unused' for a parameter that does
+    not act on the loss (its norm is 0; a change of it does not change the outputs either).
     """
 
-    names: list[str]
-    values: Tensor
-    outputs: Tensor
+    names: list[str]  # in the order of `model.named_parameters()`
+    values: Tensor  # (B, d), float32, or float64 where a parameter is float64
+    outputs: Tensor  # logits of the same forward pass, (B, N)
     routes: dict[str, str] = field(default_factory=dict)
-    halvings: int = 0
-    chunk: int = 0
+    halvings: int = 0  # of chunks, because memory did not suffice
+    chunk: int = 0  # images per pass at the beginning
 
 
 def squared_norms(
@@ -113,22 +106,12 @@ def squared_norms(
 
 @dataclass(frozen=True)
 class Alignments:
-    """How the gradient of each image's loss points along fixed directions.
-
-    Args:
-        names: names of the d parameter tensors, in the order of `model.named_parameters()`.
-        products: inner products <dJ_b/dtheta_l, v_l>, (B, d).
-        cosines: the same divided by both lengths, (B, d), -1 to 1; 0 where a length is 0.
-        squared_norms: squared gradient norms, (B, d).
-        outputs: outputs of the same forward pass.
-        routes: name -> how it was computed.
-        halvings: how often a chunk was halved because memory did not suffice.
-    """
+    """How the gradient of each image's loss points along fixed directions; see `GradientNorms`."""
 
     names: list[str]
-    products: Tensor
-    cosines: Tensor
-    squared_norms: Tensor
+    products: Tensor  # inner products <dJ_b/dtheta_l, v_l>, (B, d)
+    cosines: Tensor  # the same divided by both lengths, (B, d), -1 to 1; 0 where a length is 0
+    squared_norms: Tensor  # (B, d)
     outputs: Tensor
     routes: dict[str, str]
     halvings: int = 0
@@ -142,12 +125,8 @@ def alignments(
     c(x_b)_l = <dJ_b/dtheta_l, v_l>, the gradient term of GradCon's score (Kwon et al. 2020) when
     v_l is a mean gradient and the loss a function of (images, outputs). A layer's product is the
     layer itself applied to its input with weight v_l, times delta: no gradient is materialised.
-
-    Args:
-        model: network in evaluation mode; it comes back as it was.
-        images: images first.
-        directions: name -> fixed direction of that parameter's shape; only these are computed.
-        options: those of `squared_norms`, but for parameters.
+    `directions` are name -> fixed direction of that parameter's shape; only these are computed.
+    Options are those of `squared_norms`, but for parameters.
 
     Raises:
         GradbenchError: for a name that the model does not have, a direction of another shape or
@@ -173,20 +152,9 @@ def outputs(
     precision: str | None = None,
     channels_last: bool | None = None,
 ) -> Tensor:
-    """Return the network's outputs for all images, the same bits as those of `squared_norms`.
+    """Return the outputs for all images, (B, ...), the same bits as those of `squared_norms`.
 
-    Args:
-        model: network in evaluation mode.
-        images: images first.
-        chunk: images per pass.
-        precision: number format.
-        channels_last: layout of four-dimensional images.
-
-    Returns:
-        (B, ...), on the device of the images.
-
-    Raises:
-        GradbenchError: for images, settings or a mode that `squared_norms` refuses too.
+    Images, settings and modes that `squared_norms` refuses are refused here, too.
     """
     task = outputs_task(model, images, chunk, precision, channels_last)
     model, device = task.model, task.device

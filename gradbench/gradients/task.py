@@ -20,35 +20,20 @@ MATERIALISED = "materialised"
 
 @dataclass(frozen=True)
 class Task:
-    """Network and images in the wanted number format, and the statistics that are requested.
-
-    Args:
-        model: the network, in evaluation mode.
-        images: images first.
-        device: of the network.
-        chunk: images per pass.
-        precision: name of the number format, or None.
-        channels_last: whether images are laid out so where the network allows it.
-        loss: function from images and outputs to one value per image.
-        known_loss: whether it is one of `LOSSES`.
-        parameters: name -> requested parameter, d of them; none where outputs are.
-        directions: parameter -> direction of the same shape, or none.
-        forced: parameter -> route that it must take.
-        scale: factor of the losses in the backward pass; statistics are those without it.
-    """
+    """Network and images in the wanted number format, and the statistics that are requested."""
 
     model: nn.Module
     images: Tensor
     device: torch.device
-    chunk: int
+    chunk: int  # images per pass
     precision: str | None
     channels_last: bool
     loss: PairLoss | None = None
-    known_loss: bool = False
+    known_loss: bool = False  # one of LOSSES, which mix no images
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
     directions: Mapping[Tensor, Tensor] = field(default_factory=dict)
-    forced: Mapping[Tensor, str] = field(default_factory=dict)
-    scale: float = 1.0
+    forced: Mapping[Tensor, str] = field(default_factory=dict)  # parameter -> route
+    scale: float = 1.0  # of the losses in the backward pass; statistics are those without it
 
 
 @dataclass(frozen=True)
@@ -71,5 +56,4 @@ class Route:
     delta: torch.Size | None = None
 
     def __str__(self) -> str:
-        """Return kind and route as one text."""
         return f"{self.kind} {self.route}" if self.kind else self.route

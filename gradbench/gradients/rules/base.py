@@ -53,10 +53,7 @@ class Rule:
     def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
         """Return the routes of the large parameter and the work of each for one image.
 
-        Args:
-            x: shape of the input, images first.
-            delta: shape of the output.
-            device: kind of device, which decides how much is worked on at once.
+        By the shapes of input and output; the kind of device decides how much is worked on at once.
         """
         return {}
 

@@ -21,9 +21,7 @@ from gradbench.gradients.rules.base import Roles, Rule
 class Broadcast(Rule):
     """A parameter of which every row of the images has a copy: its gradient is that of the copies.
 
-    Args:
-        kind: name of the operation.
-        shape: of a copy, as many dimensions as the copies have; the first stands for the rows.
+    `shape` is that of a copy, with as many dimensions as the copies; the first stands for the rows.
     """
 
     reads_input = False
@@ -58,17 +56,12 @@ class Slope(Rule):
 
 @dataclass(frozen=True)
 class BroadcastFunction:
-    """Where parameters may stand among the arguments of a function that broadcasts them.
-
-    Args:
-        kind: name of the operation.
-        places: positions and keywords of these arguments; None means all.
-        shaped_like: position of the argument whose shape, but for the last dimension, is that of
-            the result; None where all arguments are broadcast with each other.
-    """
+    """Where parameters may stand among the arguments of a function that broadcasts them."""
 
     kind: str
-    places: tuple[int | str, ...] | None = None
+    places: tuple[int | str, ...] | None = None  # positions and keywords; None: all
+    # position of the argument whose shape, but for the last dimension, is that of the result; None
+    # where all arguments are broadcast with each other
     shaped_like: int | None = None
 
     def shape_of_copies(
@@ -108,8 +101,8 @@ def copied_per_row(parameter: Tensor, result: Tensor) -> bool:
 
 def functions_named(*names: str) -> list[Callable]:
     """Return the functions and methods of these names: a function mode meets either."""
-    return [getattr(where, name) for name in names for where in (torch, Tensor)
-            if hasattr(where, name)]  # fmt: skip
+    pairs = [(where, name) for name in names for where in (torch, Tensor)]
+    return [getattr(where, name) for where, name in pairs if hasattr(where, name)]
 
 
 BROADCASTS: dict[Callable, BroadcastFunction] = {

@@ -48,15 +48,7 @@ from gradbench.gradients.rules.base import (
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution moves over its input; one entry per dimension.
-
-    Args:
-        kernel: sizes of the kernel.
-        stride: steps between neighbouring outputs.
-        padding: zeros added before and after.
-        dilation: steps between neighbouring kernel elements.
-        groups: number of groups of channels.
-    """
+    """How a convolution moves over its input; one entry per dimension, zeros before and after."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -81,10 +73,8 @@ class Geometry:
 class Convolution(Rule):
     """Weight and bias of a convolution.
 
-    Args:
-        geometry: of the convolution; of a transposed one, that of its adjoint.
-        apply: function of (x, weight) to the layer's output without bias.
-        transposed: whether the roles of x and delta are exchanged.
+    The geometry of a transposed one, where the roles of x and delta are exchanged, is that of its
+    adjoint. `apply` is the layer without bias as a function of (x, weight).
     """
 
     large = "weight"

@@ -25,10 +25,7 @@ class Linear(Rule):
 
     Routes: *outer*, for one row per image, is ||x||^2 ||delta||^2; *direct* computes the product of
     T rows, T C P multiplications, and reduces it at once; *gram* is the inner product of the Gram
-    matrices of both factors, T^2 (C + P).
-
-    Args:
-        transposed: whether the function reads its weight transposed, (C, P), as `x @ weight` does.
+    matrices of both factors, T^2 (C + P). A `transposed` weight is (C, P), as in `x @ weight`.
     """
 
     kind = "linear"
@@ -90,9 +87,7 @@ class Embedding(Rule):
     """Rows of a table picked by numbers: the gradient of row i is the sum of delta_t with id_t = i.
 
     Its squared norm is the sum over pairs t, t' with the same number of delta_t . delta_t'.
-
-    Args:
-        padding: number of the row that has no gradient, if any.
+    `padding` is the number of the row that has no gradient, if any.
     """
 
     kind = "embedding"

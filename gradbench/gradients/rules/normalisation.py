@@ -76,13 +76,7 @@ class GroupNorm(Normalisation):
 
 
 class LayerNorm(Normalisation):
-    """Layer normalisation over the last dimensions, or its root-mean-square form.
-
-    Args:
-        shape: sizes of the normalised dimensions.
-        eps: constant added to the variance.
-        centred: whether the mean is subtracted; False for the root-mean-square form.
-    """
+    """Layer normalisation over the last dimensions, or its root-mean-square form, not `centred`."""
 
     rows = True
 
