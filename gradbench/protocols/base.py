@@ -40,10 +40,8 @@ class SideRows:
 class Fold:
     """One rotation of a protocol.
 
-    Attributes:
-        fit: images that weights are fitted on.
-        choose: images for early stopping, hyperparameters and thresholds.
-        measure: images that are scored once and never looked at before.
+    Images that weights are fitted on; images for early stopping, hyperparameters and thresholds;
+    and images that are scored once and never looked at before.
     """
 
     fit: SideRows
@@ -62,9 +60,7 @@ class Protocol(ABC):
             there is a single rotation, and nothing can be said of its spread.
         supervision: kinds of detectors that are measured; all others are left out and named.
 
-    Args:
-        name: in place of that of the class.
-        description: one line for `gradbench list`.
+    The arguments are a name in place of that of the class, and a line for `gradbench list`.
     """
 
     name: str
@@ -105,7 +101,7 @@ class Grouped(Protocol):
 
     Args:
         name: see `Protocol`.
-        description: see `Protocol`.
+        description: likewise.
         folds: number of folds, at least 3.
         split: `grouped`, or `random`: every image by itself whatever its group. A twin of a
             measured image may then be fitted on, and the gap to `grouped` measures that leak.
@@ -150,16 +146,7 @@ class Grouped(Protocol):
     def folds(
         self, normal_groups: np.ndarray, abnormal_groups: np.ndarray, seed: int | str = 0
     ) -> list[Fold]:
-        """Return one `Fold` per rotation; see `parts`.
-
-        Args:
-            normal_groups: (N,) group of each normal image.
-            abnormal_groups: (M,) group of each abnormal image.
-            seed: of the division.
-
-        Raises:
-            GradbenchError: if the groups of a side do not fill every fold.
-        """
+        """Return one `Fold` per rotation; see `parts`."""
         sides = self.parts(normal_groups, abnormal_groups, seed)
         half = (self.count - 1) // 2
 
@@ -239,15 +226,8 @@ def partition(sizes: Mapping[str, Sequence[int]], parts: int, *seed: int | str) 
 
     The largest groups go first, each to the part that has least of what the group brings; groups
     of equal size go in the order of `shuffled`. Where every group has one image a side, parts
-    differ by at most one image on each side.
-
-    Args:
-        sizes: images of each group, one number a side (normal, abnormal).
-        parts: number of parts.
-        seed: of the order.
-
-    Returns:
-        The part, 0 to parts - 1, of each group.
+    differ by at most one image on each side. `sizes` are the images of each group, one number a
+    side; the parts are numbered from 0.
     """
     totals = [max(sum(side), 1) for side in zip(*sizes.values())]
     loads = [[0] * len(totals) for _ in range(parts)]

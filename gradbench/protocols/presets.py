@@ -16,14 +16,6 @@ class Icip2020(Grouped):
 
     Differs from the paper: images of one source stay together; `split=random` mirrors the paper,
     which does not say how it divided twins.
-
-    Args:
-        name: see `Protocol`.
-        description: see `Protocol`.
-        split: `grouped`, or `random`: every image by itself.
-
-    Raises:
-        GradbenchError: for an unknown split.
     """
 
     name = "icip2020"
@@ -48,16 +40,6 @@ class Access2023(Grouped):
 
     The folds of repetition r come after those of r - 1; the first are those of `grouped`. The paper
     reports detection accuracy: at 0.5 for H, at the best threshold for all others.
-
-    Args:
-        name: see `Protocol`.
-        description: see `Protocol`.
-        folds: of each repetition, at least 3.
-        repeats: repetitions, at least 1.
-        split: `grouped`, or `random`: every image by itself.
-
-    Raises:
-        GradbenchError: for too few folds or repetitions or an unknown split.
     """
 
     name = "access2023"
@@ -76,12 +58,12 @@ class Access2023(Grouped):
         self.repeats = repeats
 
     def settings(self) -> Mapping[str, Any]:
-        """See `Protocol`."""
+        """Return what `Grouped` does, and the repetitions."""
         return {**super().settings(), "repeats": self.repeats}
 
     @property
     def explanation(self) -> str:
-        """See `Protocol`."""
+        """How a value comes about."""
         return (
             f"A value is the mean over {self.count} folds in each of {self.repeats} divisions; "
             "every image is measured once in each, and counts as one image in the intervals; all "
@@ -99,16 +81,7 @@ class Access2023(Grouped):
 
 
 class Transfer(Grouped):
-    """Detectors fitted on one challenge as `grouped` does, measured on the others.
-
-    Args:
-        name: see `Protocol`.
-        description: see `Protocol`.
-        folds: of the challenge that is fitted on, at least 3.
-
-    Raises:
-        GradbenchError: for fewer than 3 folds.
-    """
+    """Detectors fitted on one challenge as `grouped` does, measured on the others."""
 
     name = "transfer"
     explanation = (
@@ -141,10 +114,7 @@ class Transfer(Grouped):
         a challenge is measured in the same folds whatever was fitted on, where its sources are all
         its own or all those of the clean images.
 
-        Args:
-            fitted: groups of the normal and the abnormal images of the challenge fitted on.
-            measured: the same of the challenge to be measured.
-            seed: of the division.
+        Given are the groups of the normal and the abnormal images of both challenges.
 
         Raises:
             GradbenchError: if the groups of a side do not fill every fold.

@@ -41,15 +41,9 @@ class EvaluationSettings:
 
 
 def source_weights(names: np.ndarray, replicates: Sequence[int], seed: int) -> np.ndarray:
-    """Return the weights of sources in resamples, exponential with mean 1.
+    """Return the weights (R, G) of distinct sources in numbered resamples, exponential with mean 1.
 
-    Args:
-        names: (G,) distinct names of sources.
-        replicates: numbers of the resamples, for example range(1000).
-        seed: of all weights.
-
-    Returns:
-        (R, G) float64; a column depends on nothing but the name and the seed.
+    A column depends on nothing but the name and the seed.
     """
     return _exponential(_keys(names, seed), np.asarray(replicates))
 
@@ -116,14 +110,9 @@ def combine(
 class FoldScores:
     """The scores that one fitted detector gave to one fold; higher = more abnormal.
 
-    Attributes:
-        normal: (n,) scores of the measured normal images.
-        normal_groups: (n,) their groups.
-        abnormal: (m,) scores of the measured abnormal images.
-        abnormal_groups: (m,) their groups; a group on both sides is a pair of twins.
-        choose_normal: scores of the normal images of *choose*, empty where there are none.
-        choose_abnormal: scores of the abnormal images of *choose*.
-        half: the score at which the detector itself says 0.5, where it has one.
+    Those of the measured images, (n,) normal and (m,) abnormal, with their groups (a group on both
+    sides is a pair of twins); those of *choose*, empty where there are none; and `half`, the score
+    at which the detector itself says 0.5, where it has one.
     """
 
     normal: np.ndarray

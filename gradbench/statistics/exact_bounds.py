@@ -19,10 +19,8 @@ from gradbench.statistics.bootstrap import FoldScores, Sources
 class DisjointPairs(NamedTuple):
     """Pairs of a normal and an abnormal image, no source of which is in another pair.
 
-    Attributes:
-        count: pairs in all.
-        won: pairs whose abnormal image has the higher score.
-        lost: pairs whose abnormal image has the lower score; the rest are ties.
+    The abnormal image has the higher score in those won, the lower in those lost; the rest are
+    ties.
     """
 
     count: int
@@ -114,22 +112,15 @@ def auroc_bounds(accuracy: float) -> tuple[float, float]:
 
     With J = 2 * accuracy - 1: J <= AUROC <= 1 - (1 - J)^2 / 2 (methods.md, a.9). Both ends are
     concave in J or linear, so the bounds hold for means over folds as well.
-
-    Args:
-        accuracy: largest (TPR + TNR) / 2 over thresholds, a fraction.
     """
     j = 2 * accuracy - 1
     return j, 1 - (1 - j) ** 2 / 2
 
 
 def check_bounds(auroc: float, accuracy: float, n: int, fpr95: float | None = None) -> None:
-    """Stop where AUROC, best detection accuracy and FPR95 of the same images contradict.
+    """Stop where AUROC, best detection accuracy and FPR95 of the same n images contradict.
 
-    Args:
-        auroc: a fraction.
-        accuracy: best detection accuracy, a fraction.
-        n: images measured; the tolerance is 1 / n.
-        fpr95: of either side; 1 - accuracy <= (0.05 + fpr95) / 2.
+    See `auroc_bounds`; of either side, 1 - accuracy <= (0.05 + fpr95) / 2. The tolerance is 1 / n.
 
     Raises:
         GradbenchError: naming the numbers; the scores or their labels were mixed up.
@@ -163,11 +154,8 @@ def fpr95_from_auroc(auroc: float) -> float:
 def aupr_from_auroc(auroc: float, share: float) -> float:
     """Return a lower bound of the average precision that an AUROC allows.
 
-    At recall r the error is at most (1 - AUROC) / (1 - r); precision follows from it.
-
-    Args:
-        auroc: P(abnormal score > normal score), ties counted as lost.
-        share: of the positive class among all images.
+    At recall r the error is at most (1 - AUROC) / (1 - r); precision follows from it and from the
+    share of the positive class. Ties count as lost in the AUROC.
     """
     recall = (np.arange(100_000) + 0.5) / 100_000
     error = np.minimum(1, (1 - auroc) / (1 - recall))

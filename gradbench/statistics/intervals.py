@@ -32,19 +32,13 @@ MISSING = {
 
 @dataclass(frozen=True)
 class MetricEstimate:
-    """One measured number, as fractions in [0, 1]; NaN where there is none.
+    """One measured number with its interval, as fractions in [0, 1]; NaN where there is none.
 
-    Attributes:
-        metric: with `side` and `threshold_rule` as in `metrics.MEASURES`.
-        side: the positive class of aupr (in, out), the side of the 95 % of fpr95.
-        threshold_rule: best (of the measured images), choose (from *choose*) or half.
-        value: mean over folds.
-        lo: lower end of the interval.
-        hi: upper end of the interval.
-        per_fold: value of each fold.
-        n_normal: normal images measured, over all folds.
-        n_abnormal: abnormal images measured, over all folds.
-        note: how the interval was made where it is not the bootstrap alone, or why there is none.
+    The value is the mean over folds; the counts are those of the measured images over all folds.
+    `metric`, `side` (the positive class of aupr, the side of the 95 % of fpr95) and
+    `threshold_rule` (best of the measured images, from *choose*, or half) are those of
+    `metrics.MEASURES`. The note says how the interval was made where it is not the bootstrap alone,
+    or why there is none.
     """
 
     metric: str
@@ -84,13 +78,8 @@ def measure_detection(
       *choose*, where there is one); elsewhere equal resamples give no interval.
     - Fewer than 25 sources on a side of a fold: the interval also covers the exact bounds.
 
-    Args:
-        folds: scores of every fold.
-        replicates: resamples.
-        confidence: of the interval.
-        seed: of the resamples and pairs.
-        repeats: how often the folds measure every image; it counts once, and is drawn with all of
-            its scores.
+    `repeats` says how often the folds measure every image: it counts once, and is drawn with all of
+    its scores.
 
     Returns:
         One `MetricEstimate` for each of `metrics.MEASURES`, in that order; a hole with its reason

@@ -79,8 +79,6 @@ class SortedScores:
     def __init__(self, scores: np.ndarray, abnormal: np.ndarray):
         scores = np.asarray(scores, dtype=np.float64)
         abnormal = np.asarray(abnormal, dtype=bool)
-        if scores.ndim != 1 or scores.shape != abnormal.shape:
-            raise ValueError(f"scores {scores.shape} and abnormal {abnormal.shape} must be (n,)")
         missing = int(np.isnan(scores).sum())
         if missing:
             raise GradbenchError(f"{missing} of {len(scores)} scores are not numbers (NaN)")
@@ -106,10 +104,8 @@ class SortedScores:
 class Curve:
     """R weightings of one set of scores; methods give (R,), NaN where a side weighs nothing.
 
-    Args:
-        values: (K,) distinct scores, ascending.
-        normal: (R, K) weight of the normal images with each score.
-        abnormal: (R, K) weight of the abnormal images with each score.
+    `values` (K,) are the distinct scores, ascending; `normal` and `abnormal` (R, K) the weights of
+    the images with each of them.
     """
 
     def __init__(self, values: np.ndarray, normal: np.ndarray, abnormal: np.ndarray):
@@ -137,12 +133,9 @@ class Curve:
     def aupr(self, side: str, balanced: bool = False) -> np.ndarray:
         """Return the area under precision and recall, as average precision.
 
-        Differs from the paper: the reference code integrates by trapezoid and starts at precision
-        0.5.
-
-        Args:
-            side: the positive class: `in` (normal, found by low scores) or `out` (abnormal).
-            balanced: both classes are brought to equal total weight.
+        The positive class is `in` (normal, found by low scores) or `out` (abnormal); `balanced`
+        brings both classes to equal total weight. Differs from the paper: the reference code
+        integrates by trapezoid and starts at precision 0.5.
         """
         if side == "in":
             recall, wrong = self.normal_below, self.abnormal_below
@@ -171,16 +164,13 @@ class Curve:
     def fpr95(self, side: str) -> np.ndarray:
         """Return the false positive rate where 95 % of one side are recognised.
 
+        `normal`: an image is accepted when its score is at most t, the smallest score at which at
+        least 95 % of the normal images are; returned is the share of abnormal images accepted
+        (Mahalanobis and ODIN; TPR on normal). `abnormal`: an image is flagged when its score is at
+        least t, the largest score at which at least 95 % of the abnormal images are; returned is
+        the share of normal images flagged. Images tied with t are all accepted, or flagged.
         Differs from the paper: the reference takes the point *nearest* to 95 %, here it is at
         least.
-
-        Args:
-            side: the side of the 95 %. `normal`: an image is accepted when its score is at most t;
-                t is the smallest score at which at least 95 % of the normal images are accepted;
-                returned is the share of abnormal images accepted (Mahalanobis and ODIN; TPR on
-                normal). `abnormal`: an image is flagged when its score is at least t; t is the
-                largest score at which at least 95 % of the abnormal images are flagged; returned is
-                the share of normal images flagged. Images tied with t are all accepted, or flagged.
         """
         if side == "normal":
             reached, share = self.normal_below, self.abnormal_below
