@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.challenges import checked
-from gradbench.challenges.archive import Archive, archive_of, published_images
+from gradbench.challenges.archive import archive_of, published_images
 from gradbench.challenges.base import External, ImageRequest
 from gradbench.challenges.controls import NoisyCopy
 from gradbench.challenges.produce import AttackOutcome, ChallengeSetup
@@ -41,18 +41,19 @@ class ChallengeImages:
     processing: Sequence | None = None
 
 
-def archive_for(experiment: Experiment, cell: Cell) -> Archive | None:
-    """Return the published archive that a challenge is taken from; see `archive.archive_of`."""
-    name, root = experiment.dataset.name, experiment.data.root
-    return archive_of(cell.challenge, experiment.config, name, root)
+def published(
+    experiment: Experiment, cell: Cell, images: InDistribution, store: Store
+) -> ImageSet | None:
+    """Return the published images of a corruption, None where it is not taken from an archive.
 
-
-def from_archive(
-    experiment: Experiment, cell: Cell, archive: Archive, images: InDistribution, store: Store
-) -> ImageSet:
-    """Return the published images of a corruption; see `archive.published_images`."""
+    See `archive.archive_of` and `archive.published_images`.
+    """
+    name, challenge, root = experiment.dataset.name, cell.challenge, experiment.data.root
+    archive = archive_of(challenge, experiment.config, name, root)
+    if archive is None:
+        return None
     grouped = experiment.protocol.split != "random"
-    return published_images(archive, cell.challenge, cell.level, cell.title, images, grouped, store)
+    return published_images(archive, challenge, cell.level, cell.title, images, grouped, store)
 
 
 def load_challenge(experiment: Experiment, cell: Cell, clean: ImageSet) -> ChallengeImages:

@@ -35,11 +35,10 @@ from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.extract import OutputValues, extract
 from gradbench.run.challenge_images import (
     ChallengeImages,
-    archive_for,
     attack_policy,
-    from_archive,
     load_challenge,
     noisy_copies,
+    published,
     setup,
 )
 from gradbench.run.experiment import Cell, Experiment
@@ -165,9 +164,8 @@ class NetworkContext:
         experiment, images = self.experiment, self.images
         if cell.name in self.faults:
             raise Faulty(self.faults[cell.name])
-        archive = archive_for(experiment, cell)
-        if archive is not None:
-            return ChallengeImages(from_archive(experiment, cell, archive, images, self.store))
+        if (found := published(experiment, cell, images, self.store)) is not None:
+            return ChallengeImages(found)
         if isinstance(cell.challenge, Derived):
             made = setup(experiment, cell, self.f)
             return ChallengeImages(*produce(made, images.normal, self.store))
@@ -257,9 +255,6 @@ def clean_images(experiment: Experiment) -> InDistribution:
     """Load the in-distribution images; no network of the run was trained on the hold-out.
 
     Where that cannot be had, `provenance` says so; see `load_in_distribution`.
-
-    Raises:
-        GradbenchError: if images, a checkpoint or a list of training images cannot be read.
     """
     records, limit = tuple(_training_records(experiment)), experiment.settings.limit
     return load_in_distribution(experiment.dataset, experiment.data, limit, records)

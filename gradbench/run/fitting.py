@@ -55,11 +55,9 @@ FoldArrays = list[tuple[np.ndarray, np.ndarray]]
 class KeptScores:
     """The scores of a detector in every fold, as the store keeps them.
 
-    Attributes:
-        product: holds them, and the state of a detector that was fitted on the first fold.
-        images: of both sides, (normal, abnormal).
-        parts: the rows of the measured images of every fold.
-        half: score at which the detector itself says 0.5.
+    The product also holds the state of a detector that was fitted on the first fold; `parts` are
+    the rows of the measured images of every fold, in the images (normal, abnormal); at the score
+    `half` the detector itself says 0.5.
     """
 
     product: Product
@@ -262,14 +260,8 @@ def transferred_scores(
 ) -> KeptScores:
     """Return the scores on a challenge of a detector that was fitted on another; kept or computed.
 
-    Args:
-        context: with a protocol that says which images are measured across challenges.
-        name: of the detector.
-        title: of the detector in rows.
-        home: its scores on the challenge that it was fitted on, with the states of every fold.
-        home_groups: of the normal and abnormal images that it was fitted on.
-        normal: the normal side of the measured challenge.
-        abnormal: the abnormal side.
+    The product `home` holds its states of every fold and its scores on the challenge that it was
+    fitted on, whose images have the groups `home_groups`; `title` is the name in rows.
     """
     protocol, store = context.experiment.protocol, context.store
     images = normal.images, abnormal.images

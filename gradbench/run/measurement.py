@@ -39,10 +39,7 @@ MEASURES_VERSION = SAMPLES_VERSION = 2
 class Threshold:
     """The largest score of a detector that is still called reliable.
 
-    Attributes:
-        value: of the score.
-        images: of the hold-out that it was taken from.
-        note: other uses that the detector made of these images.
+    With the number of hold-out images that it was taken from, and other uses of these.
     """
 
     value: float
@@ -52,11 +49,9 @@ class Threshold:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """The result of one case for one network.
+    """The result of one case for the network of a seed.
 
     Attributes:
-        case: the case.
-        seed: that the experiment names for the network.
         protocol: name in rows; `random` says that twins were not kept together.
         source: status of the challenge's images.
         note: remarks on the images and the fit.
@@ -120,16 +115,10 @@ def result_of(
     compared: bool = False,
     ranked: bool = False,
 ) -> CaseResult:
-    """Return the result of a case whose scores are there.
+    """Return the result of a case whose scores are there, in the folds of a protocol.
 
-    Args:
-        case: the case.
-        context: the network.
-        scores: of every fold.
-        protocol: that divided the images.
-        note: remark on the fit.
-        compared: the headline is compared with those of others, and averaged.
-        ranked: a rank test is wanted.
+    With `compared`, its headline is compared with those of others and averaged; with `ranked`,
+    there is a rank test.
     """
     experiment, detector = context.experiment, context.experiment.detector(case.method)
     related = relation(experiment.own_cells(case.method), case.cell)
@@ -210,12 +199,10 @@ def _samples(context: NetworkContext, scores: KeptScores, targets: FoldArrays) -
 
 
 def rank_p(scores: KeptScores) -> float:
-    """Return the two-sided p that scores tell the sides apart, ranked within folds.
-
-    Images of one group count as one witness.
-    """
+    """Return the two-sided p that scores tell the sides apart; images of a group count once."""
     ranks, labels, groups = [], [], []
     for fold in scores.folds():
+        # within a fold: scores of different fits have different scales
         ranks.append(rankdata(np.concatenate([fold.normal, fold.abnormal])))
         ranks[-1] /= len(ranks[-1]) + 1
         labels.append(np.arange(len(ranks[-1])) >= len(fold.normal))

@@ -45,12 +45,8 @@ def time_passes(context: NetworkContext, results: Results) -> None:
 def costliest(results: Results, name: str, seed: int | None = None) -> Detector | None:
     """Return a detector in that state of a run in which scoring an image takes the most passes.
 
-    Fits may differ: some choose to do without a step. None where it was never fitted.
-
-    Args:
-        results: of the run.
-        name: of the detector.
-        seed: of the network, None for all.
+    Fits may differ: some choose to do without a step. None where it was never fitted. Looked at are
+    the fits of the network of a seed, or of all.
     """
     build = partial(results.experiment.detector, name)
     if type(build()).perturbed_passes is Detector.perturbed_passes:  # told by its settings

@@ -36,11 +36,9 @@ StateKey = tuple[int, str, str]
 
 @dataclass(frozen=True)
 class ChallengeFacts:
-    """The facts of one challenge for one network, whatever detectors make of it.
+    """The facts of one challenge for the network of a seed, whatever detectors make of it.
 
     Attributes:
-        cell: the challenge.
-        seed: that the experiment names for the network.
         missing: why it cannot be measured, "" where it can.
         attack: numbers of an attack as columns of rows, none for other challenges.
         images: size, fingerprint and provenance of the abnormal images.
@@ -122,13 +120,11 @@ class Results:
     of any number of challenges takes the memory of one.
 
     Attributes:
-        experiment: the settings.
-        images: the clean images.
         networks: by seed.
         accuracy: of the networks on the normal images, by seed, in [0, 1].
         challenges: facts of every challenge and network.
         cases: results of all cases that could be evaluated.
-        clean_profiles: profile of the normal images by seed.
+        clean_profiles: mean squared norms of the normal images, see `ChallengeFacts`, by seed.
         faults: the last fault of a detector that was left out somewhere, by its name in rows.
         rows: tidy rows derived from all of it, once the run is finished.
     """

@@ -79,13 +79,7 @@ def rows_file(folder: str | os.PathLike) -> Path:
 
 
 def row(**values: Any) -> dict[str, Any]:
-    """Return a row with all columns in order, empty (None) where nothing is given.
-
-    Nothing given as `level` is `NO_LEVEL` in the table.
-
-    Raises:
-        GradbenchError: for an unknown column.
-    """
+    """Return a row with all columns in order, empty (None) where nothing is given."""
     for name in values:
         if name not in COLUMNS:
             raise unknown("column", name, COLUMNS)
@@ -96,9 +90,6 @@ def measured_row(measured: MetricEstimate, few_noted: bool = True, **values: Any
     """Return the row of a measured number in percent; a `note` in `values` stands before its own.
 
     The note says that a number from fewer than 500 abnormal images is indicative, if `few_noted`.
-
-    Raises:
-        GradbenchError: for an unknown column.
     """
     few = few_noted and measured.n_abnormal < FEW and not math.isnan(measured.value)
     notes = (values.pop("note", None), INDICATIVE if few else "", measured.note)
@@ -158,15 +149,11 @@ def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    records = table.astype(object).where(table.notna(), None).to_dict("records")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_text(_cell(c, one[c])) for c in COLUMNS] for one in records)
-    found = text.getvalue().encode()
+    texts = {c: table[c].map(for_spreadsheet) for c in COLUMNS if c not in REAL + WHOLE}
+    text = table.assign(**texts).to_csv(index=False, lineterminator="\n").encode()
     try:
         with open(beside, "wb") as file:
-            file.write(gzip.compress(found, mtime=0) if path.suffix == ".gz" else found)
+            file.write(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -190,14 +177,10 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
         raise GradbenchError(f"cannot read {path}: {error}") from error
     if tuple(header) != COLUMNS:
         wrong = sorted(set(header) ^ set(COLUMNS)) or ["their order"]
-        older = set(header) >= {"experiment", "challenge", "metric"} and "role" not in header
-        kind = (
-            "holds results of an older gradbench (run the same command again; what is in the "
-            "store is not computed anew)"
-            if older
-            else "is no table of results"
+        raise GradbenchError(
+            f"{path} is no table of results of this gradbench (the same command, run again, makes "
+            f"one): columns that differ: {', '.join(wrong)}"
         )
-        raise GradbenchError(f"{path} {kind}: columns that differ: {', '.join(wrong)}")
     for number, line in enumerate(lines, 1):
         if len(line) != len(COLUMNS):
             raise GradbenchError(f"{path} is damaged: row {number} has not {len(COLUMNS)} columns")
@@ -248,13 +231,6 @@ def _cell(column: str, value: Any) -> Any:
         pass
     kind = "a number" if column in REAL else "a whole number"
     raise GradbenchError(f"column {column} holds '{str(value)[:40]}', which is not {kind}")
-
-
-def _text(value: Any) -> str:
-    """Return a cell as it stands in a file."""
-    if isinstance(value, str):
-        return for_spreadsheet(value)
-    return "" if value is None else repr(value)
 
 
 def _rank(value: Any) -> tuple[int, float, str]:

@@ -26,7 +26,7 @@ from gradbench.data.in_distribution import (
 from gradbench.errors import Faulty, MissingData
 from gradbench.outputs.read import compute_outputs
 from gradbench.run.cases import Case, cases
-from gradbench.run.challenge_images import archive_for, from_archive, load_challenge, setup
+from gradbench.run.challenge_images import load_challenge, published, setup
 from gradbench.run.context import (
     NetworkContext,
     check_enough,
@@ -51,9 +51,7 @@ TRIED = 200
 def run(experiment: Experiment, store: Store) -> Results:
     """Carry out an experiment: evaluate every case for every network, and derive the rows.
 
-    Args:
-        experiment: the settings.
-        store: holds the products of the steps; those that are there are not computed again.
+    Products of the steps that are in the store are not computed again.
 
     Raises:
         GradbenchError: if in-distribution images are missing, a network does not fit, or the
@@ -85,11 +83,7 @@ def run(experiment: Experiment, store: Store) -> Results:
 
 
 def evaluate_network(context: NetworkContext, results: Results) -> None:
-    """Evaluate all cases of one network, and add their results.
-
-    Raises:
-        GradbenchError: if the identity control fails.
-    """
+    """Evaluate all cases of one network, and add their results."""
     experiment = context.experiment
     context.faults |= identity_control(context)
     # cases of a challenge come while its images are in memory, then those that need several
@@ -204,9 +198,7 @@ def check_challenges(experiment: Experiment, images: InDistribution, store: Stor
     with step("looking at the published archives"):
         for cell in {cell.name: cell for cell in reversed(experiment.cells)}.values():
             with contextlib.suppress(MissingData):  # which becomes a row without numbers
-                archive = archive_for(experiment, cell)
-                if archive is not None:
-                    from_archive(experiment, cell, archive, images, store)
+                published(experiment, cell, images, store)
     groups = images.normal.groups
     experiment.protocol.folds(groups, groups, experiment.evaluation.seed)
     with step("looking at the other sets"):

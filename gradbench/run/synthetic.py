@@ -29,12 +29,7 @@ CURE-TSR and their stand-ins by the name of the type."""
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Hold-out images and what was made from them.
-
-    Attributes:
-        clean: the hold-out images.
-        made: the same images under each challenge, in the same order.
-    """
+    """Hold-out images, and the same images under each challenge, in the same order."""
 
     clean: ImageSet
     made: tuple[ImageSet, ...]
@@ -77,14 +72,9 @@ def _side(clean: dict[str, Tensor], made: Sequence[dict[str, Tensor]], rows) -> 
 
 
 def relation(own: Sequence[Cell], measured: Cell) -> str:
-    """Tell whether a measured challenge is one that was fitted on, or a relative.
+    """Tell whether a measured challenge is one of a detector's own, or a relative.
 
-    Args:
-        own: challenges that were made from the hold-out.
-        measured: a challenge.
-
-    Returns:
-        `fitted on NAME`, `fitted on a relative: NAME`, or empty.
+    `fitted on NAME`, `fitted on a relative: NAME`, or empty.
     """
     family = getattr(measured.challenge, "family", "")
     for cell in own:

@@ -22,10 +22,14 @@ from gradbench.store import Store
 @pytest.mark.parametrize("kind", [Grouped, Icip2020, Access2023])
 @pytest.mark.parametrize("split", ["grouped", "random"])
 def test_a_random_split_of_any_protocol_needs_no_twins(kind, split, monkeypatch):
+    monkeypatch.setattr(challenge_images, "archive_of", lambda *_: "archive")
     monkeypatch.setattr(challenge_images, "published_images", lambda *given: given)
     cell = SimpleNamespace(challenge=None, level=1, title="fog 1")
-    experiment = SimpleNamespace(protocol=kind(split=split))
-    given = challenge_images.from_archive(experiment, cell, None, "images", None)
+    data, dataset = SimpleNamespace(root=None), SimpleNamespace(name="cifar10")
+    experiment = SimpleNamespace(
+        protocol=kind(split=split), data=data, dataset=dataset, config=None
+    )
+    given = challenge_images.published(experiment, cell, "images", None)
     assert given[given.index("images") + 1] is (split == "grouped")
 
 
