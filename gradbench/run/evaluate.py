@@ -221,11 +221,9 @@ def _memorisation(case: Case, context: NetworkContext) -> CaseResult | None:
         note = f"; {case.method}: fitted on {first.case.cell.title}"
     else:
         scores = [image_scores(context, case.method, side) for side in both]
-        known = {
-            "these training images": detector.bank_reads,
-            "these hold-out images": detector.hold_out_reads or detector.synthetic,
-        }
-        known = [where for where, reads in known.items() if reads]
+        known = ["these training images"] if detector.bank_reads else []
+        if detector.hold_out_reads or detector.synthetic:
+            known.append("these hold-out images")
         note = f"; {case.method}: fitted on {' and '.join(known)} among others" if known else ""
     was = "was" if about.trained else "may have been"
     without = " without the hold-out" if about.role == "train" else ""
@@ -274,8 +272,8 @@ def _threshold(case: Case, context: NetworkContext) -> CaseResult | None:
         state = fit.state
         detector = context.experiment.detector(case.method).load(state())
     images = context.read_outputs(clean)
-    if detector.perturbed_passes:
-        images = images.select(fewer(clean))
+    if detector.perturbed_passes and len(clean) > FEWER:
+        images = images.select(np.flatnonzero(draw_hold_out(clean.labels, clean.groups, FEWER)))
     if case.fitted_on is None:
         scores = image_scores(context, case.method, images)
     else:
@@ -299,13 +297,6 @@ def keeping(scores: np.ndarray, percent: int = KEPT) -> float:
     """
     place = -(-percent * len(scores) // 100) - 1  # in whole numbers: 0.95 is not exact
     return float(np.sort(scores)[place])
-
-
-def fewer(clean: ImageSet) -> np.ndarray:
-    """Return the rows of those hold-out images that detectors with passes of their own take."""
-    if len(clean) <= FEWER:
-        return np.arange(len(clean))
-    return np.flatnonzero(draw_hold_out(clean.labels, clean.groups, FEWER))
 
 
 ROLES: Mapping[str, Callable[[Case, NetworkContext], CaseResult | None]] = {
