@@ -19,15 +19,6 @@ RANDOM = "random"
 SPLITS = ("grouped", RANDOM)
 
 
-def random_name(name: str) -> str:
-    """Return the name in rows of a protocol whose images are divided one by one.
-
-    >>> random_name("grouped"), random_name("icip2020")
-    ('random', 'icip2020_random')
-    """
-    return RANDOM if name == "grouped" else f"{name}_{RANDOM}"
-
-
 @dataclass(frozen=True)
 class SideRows:
     """Images of both sides, as ascending indices into the normal and the abnormal set."""
@@ -81,6 +72,13 @@ class Protocol(ABC):
     def settings(self) -> Mapping[str, Any]:
         """Return everything besides groups and seed that the folds depend on, JSON-able."""
         return {"_target_": stable_name(type(self)), "name": self.name}
+
+    @property
+    def title(self) -> str:
+        """The name in rows; `random` says that twins were not kept together."""
+        if self.split != RANDOM:
+            return self.name
+        return RANDOM if self.name == "grouped" else f"{self.name}_{RANDOM}"
 
     @property
     @abstractmethod

@@ -26,7 +26,7 @@ from gradbench.report.finished_run import (
 )
 from gradbench.report.model_folder import write_models
 from gradbench.report.run_rows import RunRows, best_detectors
-from gradbench.run.experiment import Cell, protocol_name
+from gradbench.run.experiment import Cell
 from gradbench.run.pass_times import costliest
 from gradbench.run.results import Results
 from gradbench.run.rows import write_csv
@@ -170,7 +170,7 @@ def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str,
         "n_accuracy": len(results.images.normal),
         "n_clean": len(results.images.normal),
         "hold_out": results.hold_out,
-        "protocol": protocol_name(experiment.protocol),
+        "protocol": experiment.protocol.title,
         "told": experiment.protocol.explanation,
         "left_out": dict(experiment.left_out),
         "refused": dict(experiment.refused),
@@ -192,7 +192,7 @@ def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str,
 def _draw(results: Results, rows: Any, folder: Path) -> None:
     """Draw the pictures of every network; of many cells, some levels of every challenge."""
     in_dist, cells = results.experiment.dataset.name, results.experiment.cells
-    run_rows = RunRows(rows, protocol_name(results.experiment.protocol))
+    run_rows = RunRows(rows, results.experiment.protocol.title)
     drawn = {name for curves in results.curves.values() for own in curves.values() for name in own}
     named = [name for name in run_rows.methods(results.experiment.detectors) if name in drawn]
     methods, best = best_detectors(run_rows, named, CURVES, BASELINE)

@@ -28,7 +28,7 @@ from gradbench.protocols.presets import Transfer
 from gradbench.run.cases import Case
 from gradbench.run.challenge_images import ChallengeImages
 from gradbench.run.context import NetworkContext, Sides
-from gradbench.run.experiment import Cell, Experiment, protocol_name
+from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.fitting import fitted, image_scores, score, transferred_scores
 from gradbench.run.measurement import CaseResult, Threshold, measured, result_of
 from gradbench.run.synthetic import relation
@@ -235,7 +235,7 @@ def _memorisation(case: Case, context: NetworkContext) -> CaseResult | None:
     estimate = MetricEstimate(
         "auroc", "", "", value, np.nan, np.nan, (value,), len(train), len(held)
     )
-    protocol = protocol_name(context.experiment.protocol)
+    protocol = context.experiment.protocol.title
     return CaseResult(case, context.seed, protocol, note=note, estimates=(estimate,))
 
 

@@ -25,7 +25,7 @@ from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.catalogue import OutputCatalogue
-from gradbench.protocols.base import Protocol, random_name
+from gradbench.protocols.base import Protocol
 from gradbench.run.rows import is_mean
 from gradbench.statistics.bootstrap import EvaluationSettings
 from gradbench.support.code_keys import is_external
@@ -192,9 +192,8 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         raise GradbenchError(
             "detectors=[]: name at least one; `gradbench list detectors` tells all"
         )
-    refused = _refused(detectors, OutputCatalogue(dirs))
-    detectors = {name: content for name, content in detectors.items() if name not in refused}
-    left_out = _left_out(protocol, detectors)
+    refused, left_out = _not_measured(detectors, OutputCatalogue(dirs), protocol)
+    unmeasured = {*refused, *left_out}
     for name in filter(is_mean, challenges):
         raise GradbenchError(
             f"challenges: '{name}' is the name of a mean over challenges in tables; give yours "
@@ -207,7 +206,7 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         dirs=dirs,
         dataset=dataset,
         cells=tuple(_cells(challenges, _numbers(config, "level", "levels"))),
-        detectors={name: each for name, each in detectors.items() if name not in left_out},
+        detectors={name: each for name, each in detectors.items() if name not in unmeasured},
         protocol=protocol,
         task=task,
         left_out=left_out,
@@ -239,11 +238,6 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
     return experiment
 
 
-def protocol_name(protocol: Protocol) -> str:
-    """Return a protocol's name in rows; `random` says that twins were not kept together."""
-    return random_name(protocol.name) if protocol.split == "random" else protocol.name
-
-
 def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
     """Build a challenge; one from outside that cannot be measured becomes a row that says why."""
     try:
@@ -254,37 +248,36 @@ def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
         return UnusableChallenge("ood", str(fault))
 
 
-def _refused(detectors: Mapping[str, Mapping], outputs: OutputCatalogue) -> dict[str, str]:
-    """Return why detectors from outside cannot be measured; the others of the run can.
+def _not_measured(
+    detectors: Mapping[str, Mapping], outputs: OutputCatalogue, protocol: Protocol
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return why detectors from outside cannot be measured, and whom the protocol leaves out.
+
+    The latter with their supervision.
 
     Raises:
         GradbenchError: if none is left, or a detector is asked for in a way that no class takes.
     """
-    refused = {}
+    refused, left_out = {}, {}
     for name, content in detectors.items():
         try:
             detector = instantiate("detector", name, content, base=Detector)
             check_declared(name, detector, outputs)
+            if detector.supervision not in protocol.supervision:
+                left_out[name] = detector.supervision
         except Faulty as fault:
             if isinstance(fault.__cause__, GradbenchError) and not is_external(detector):
                 raise fault.__cause__ from fault  # a setting that the user gave
             refused[name] = str(fault)
     if len(refused) == len(detectors):
         raise GradbenchError("; ".join(refused.values()))
-    return refused
-
-
-def _left_out(protocol: Protocol, detectors: Mapping[str, Mapping]) -> dict[str, str]:
-    """Return the supervision of the detectors that a protocol does not measure."""
-    kinds = {n: instantiate("detector", n, each).supervision for n, each in detectors.items()}
-    left = {name: kind for name, kind in kinds.items() if kind not in protocol.supervision}
-    if len(left) == len(detectors):
+    if len(refused) + len(left_out) == len(detectors):
         raise GradbenchError(
             f"protocol={protocol.name} measures detectors of supervision "
-            f"{' or '.join(protocol.supervision)} alone, and {', '.join(left)} learn from "
+            f"{' or '.join(protocol.supervision)} alone, and {', '.join(left_out)} learn from "
             "challenges: add another detector, msp for example"
         )
-    return left
+    return refused, left_out
 
 
 def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):

@@ -23,7 +23,6 @@ from gradbench.data.imageset import join_notes
 from gradbench.protocols.base import Protocol
 from gradbench.run.cases import Case
 from gradbench.run.context import ImagesWithOutputs, NetworkContext
-from gradbench.run.experiment import protocol_name
 from gradbench.run.fitting import FoldArrays, KeptScores, fitted, fold_scores, kept_state
 from gradbench.run.synthetic import relation
 from gradbench.statistics.bootstrap import BootstrapSamples
@@ -135,7 +134,7 @@ def result_of(
     return CaseResult(
         case,
         context.seed,
-        protocol_name(protocol),
+        protocol.title,
         abnormal.status,
         join_notes(abnormal.note, note, related and f"{case.title}: {related}"),
         _estimates(context, scores, targets, protocol.repeats),

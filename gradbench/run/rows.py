@@ -150,7 +150,7 @@ def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     texts = {c: table[c].map(for_spreadsheet) for c in COLUMNS if c not in REAL + WHOLE}
-    text = table.assign(**texts).to_csv(index=False, lineterminator="\n").encode()
+    text = table.assign(**texts)[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode()
     try:
         with open(beside, "wb") as file:
             file.write(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)

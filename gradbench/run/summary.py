@@ -16,7 +16,6 @@ from itertools import combinations
 from typing import Any
 
 from gradbench.data.imageset import join_notes
-from gradbench.run.experiment import protocol_name
 from gradbench.run.measurement import CaseResult
 from gradbench.run.results import Results
 from gradbench.run.rows import NETWORKS, is_mean, mean_of, row
@@ -236,7 +235,7 @@ class _Summary:
             "source": self.sources.get(place, ""),
             "method": method,
             **self.results.method_columns(results.case.method),
-            "protocol": protocol_name(self.experiment.protocol),
+            "protocol": self.experiment.protocol.title,
             "fold": "all",
             "metric": self.metric,
             "unit": "percent",
