@@ -20,7 +20,7 @@ class Backbone(nn.Module):
     """Any classifier behind one door: pixels in [0, 1] in, logits out.
 
     Args:
-        network: module from normalised images (B, C, H, W) to logits (B, N), see `find_logits`.
+        network: module from normalised images (B, C, H, W) to logits (B, N), alone or as `logits`.
         mean: of each channel, in [0, 1]; likewise `std`.
         std: see `mean`.
         classes: names of the labels, in order.
@@ -55,12 +55,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, N)."""
-        output = self.raw_output(images)
-        return output if isinstance(output, Tensor) else find_logits(output, len(self.classes))[1]
-
-    def raw_output(self, images: Tensor) -> Any:
-        """Return what the network itself gives for images (B, C, H, W) in [0, 1]."""
-        return self.network((images - self.mean) / self.std)
+        output = self.network((images - self.mean) / self.std)
+        return output if isinstance(output, Tensor) else _logits(output)
 
     @property
     def device(self) -> torch.device:
@@ -68,36 +64,16 @@ class Backbone(nn.Module):
         return self.mean.device
 
 
-def find_logits(output: Any, classes: int) -> tuple[str, Tensor]:
-    """Return the logits among several outputs of a network, and the name of their entry.
-
-    They are the entry of a tuple, a dictionary or an object that is called `logits`, or else the
-    only one of the shape (B, classes).
-
-    Raises:
-        GradbenchError: if there is no such entry, or several.
-    """
-    if isinstance(output, Mapping):
-        entries = {str(name): value for name, value in output.items()}
-    elif isinstance(output, tuple | list) and not hasattr(output, "_asdict"):
-        entries = {f"[{place}]": value for place, value in enumerate(output)}
-    else:  # of a named tuple, or the attributes of an object
-        attributes = (
-            output._asdict() if isinstance(output, tuple) else getattr(output, "__dict__", {})
+def _logits(output: Any) -> Tensor:
+    """Return the entry `logits` of a network's dictionary or object of several outputs."""
+    mapping = isinstance(output, Mapping)
+    logits = output.get("logits") if mapping else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise GradbenchError(
+            f"the network gives {type(output).__name__}, in which nothing is called logits: let "
+            "forward return the logits (B, classes) alone, or under this name"
         )
-        entries = {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
-    if isinstance(entries.get("logits"), Tensor):
-        return "logits", entries["logits"]
-    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
-    fitting = [n for n, value in tensors.items() if value.dim() == 2 and value.shape[1] == classes]
-    if len(fitting) == 1:
-        return fitting[0], entries[fitting[0]]
-    described = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
-    raise GradbenchError(
-        f"the network gives {type(output).__name__}{f' of {described}' if described else ''}, in "
-        f"which the logits (B, {classes}) cannot be identified: let forward return them alone, or "
-        "under the name logits"
-    )
+    return logits
 
 
 def defining_classes(network: nn.Module, target: str | None = None) -> list[Any]:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
-from gradbench.backbones.backbone import Backbone, find_logits
+from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.errors import GradbenchError
 from gradbench.support.code_keys import is_external
@@ -18,16 +17,14 @@ from gradbench.support.external import (
     preserve_process_state,
     seed_process,
 )
-from gradbench.support.progress import say, step
+from gradbench.support.progress import step
 
 TRIED_IMAGES = 4
 """Images that are passed together and alone."""
 
 
-def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> None:
+def check_outputs(backbone: Backbone, test: ImageSet) -> None:
     """Pass a few test images through a network in evaluation mode, together and alone.
-
-    `announce` says which of several outputs are taken for the logits.
 
     Raises:
         GradbenchError: unless it gives one finite logit for each class, which depend on the image
@@ -40,16 +37,12 @@ def check_outputs(backbone: Backbone, test: ImageSet, announce: bool = True) -> 
     with network_faults(backbone), torch.inference_mode(), preserve_process_state(), trying:
         try:
             first = backbone(pixels[:1])
-            output = backbone.raw_output(pixels[:1]) if announce else first
         except RuntimeError as fault:
             place = external_line(fault)
             raise GradbenchError(
                 f"the backbone cannot take images of shape {test.shape} from {test.name}: "
                 f"{str(fault).splitlines()[0]}{f' in {place}' if place else ''}"
             ) from fault
-        if not isinstance(output, Tensor):
-            name, _ = find_logits(output, classes)
-            say(f"the backbone gives {type(output).__name__}: of it {name} is taken for the logits")
         if new := sorted(set(backbone.network.state_dict()) - before):
             raise GradbenchError(
                 f"the backbone registers {', '.join(new[:3])} in its first pass, too late for "

@@ -155,13 +155,30 @@ def load_or_train(
         fingerprints = {"train": train_images.fingerprint}
         fingerprints |= {"hold_out": hold_out.fingerprint} if hold_out is not None else {}
 
-        def build(folder: Path, scratch: Path) -> dict:
-            return _train(request, backbone, train_images, pool, fingerprints, folder, scratch)
+        def build(folder: Path, scratch: Path) -> dict[str, Any]:
+            arguments = (backbone, train_images, request.recipe, request.seed, scratch)
+            with network_faults(backbone):
+                if pool:
+                    history = train_distributed(pool, *arguments)
+                else:
+                    history = train(*arguments, Worker(request.device))
+            about = {
+                "recipe": asdict(request.recipe),
+                "seed": request.seed,
+                "classes": backbone.classes,
+                "mean": list(request.mean),
+                "std": list(request.std),
+                "trained_on": fingerprints,
+            }
+            save_checkpoint(folder / "network.safetensors", backbone.network, about)
+            (folder / "history.json").write_text(json.dumps(history, indent=1))
+            noted = {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}
+            return noted | ({"devices": len(pool)} if pool else {})
 
         history = _load_product(backbone, store.make(request.key(train_images), build))
         origin, seed = "trained", request.seed
     backbone.to(request.device).eval()
-    check_outputs(backbone, test, announce=False)
+    check_outputs(backbone, test)
     return TrainedNetwork(backbone, digest(backbone), origin, seed, history, fingerprints)
 
 
@@ -194,33 +211,3 @@ def _load_product(backbone: Backbone, product: Product) -> dict[str, list[float]
     with step("loading the trained network"):
         load_tensors(backbone.network, load_file(str(path)), str(path))
     return json.loads(product.path("history.json").read_text())
-
-
-def _train(
-    request: NetworkRequest,
-    backbone: Backbone,
-    images: ImageSet,
-    pool: WorkerPool | None,
-    fingerprints: Mapping[str, str],
-    folder: Path,
-    scratch: Path,
-) -> dict[str, Any]:
-    """Train a network, write it into the folder of a product, and return what is noted of it."""
-    arguments = (backbone, images, request.recipe, request.seed, scratch)
-    with network_faults(backbone):
-        if pool:
-            history = train_distributed(pool, *arguments)
-        else:
-            history = train(*arguments, Worker(request.device))
-    about = {
-        "recipe": asdict(request.recipe),
-        "seed": request.seed,
-        "classes": backbone.classes,
-        "mean": list(request.mean),
-        "std": list(request.std),
-        "trained_on": fingerprints,
-    }
-    save_checkpoint(folder / "network.safetensors", backbone.network, about)
-    (folder / "history.json").write_text(json.dumps(history, indent=1))
-    noted = {"epochs": len(history["loss"]), "training_seconds": sum(history["seconds"])}
-    return noted | ({"devices": len(pool)} if pool else {})

@@ -58,7 +58,7 @@ def configure(parser: Parser) -> None:
         "gradient@svhn; gradient alone stands for all of these")  # fmt: skip
     add("--out", metavar="FILE", type=_value,
         help="where to write; scores.csv in the run's folder without it. Earlier scores are "
-        "replaced; pictures, other files of a run, links and devices never are")  # fmt: skip
+        "replaced; other files, links and devices never are")  # fmt: skip
     add("--seed", metavar="N", type=_seed,
         help="which network, of a run with several; the first without it")  # fmt: skip
     add("--device", metavar="D", type=_value, default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -97,7 +97,7 @@ def main(args: Namespace) -> None:
     with step("looking for pictures"):
         paths = find_pictures(places, ignored)
     # an unwritable place is told before any work
-    with _exit_on_signals(), ScoresFile(out, paths) as file:
+    with _exit_on_signals(), ScoresFile(out) as file:
         with step(f"loading network and detectors of {printable(run)}"):
             scorer = load(run, args.seed, _split(args.trust), args.device)
             names = scorer.choose(None if args.detector is None else _split(args.detector))

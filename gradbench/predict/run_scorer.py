@@ -64,7 +64,6 @@ class RunScorer:
         detectors: names of all detectors; `gradient@svhn` was fitted on the challenge svhn.
         default: names of those that learned from no challenge image given to them.
         thresholds: largest score called reliable, by detector; None where there was no hold-out.
-        hold_out: a sentence on the hold-out; empty where nothing was recorded.
     """
 
     def __init__(self, saved: SavedNetwork, device: torch.device):
@@ -76,7 +75,6 @@ class RunScorer:
             name: entry["threshold"] and entry["threshold"]["value"]
             for name, entry in saved.entries.items()
         }
-        self.hold_out = str(saved.about.get("hold_out") or "")
         self._fit = Resampling(**saved.about["resampling"])
         self._built: dict[str, Detector] = {}
 

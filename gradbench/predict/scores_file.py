@@ -1,6 +1,6 @@
 """Writes the scores of any number of pictures to a CSV file, which is there when it is whole.
 
-It replaces earlier scores, never a picture or a part of a run.
+It replaces earlier scores and nothing else.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class ScoresFile:
     """A CSV file that is written part by part beside its place, and moved there at the end.
 
     Used as a context manager; where that is left by an exception, nothing remains. Folders above
-    it are made; `pictures` are read meanwhile, and are not replaced.
+    it are made.
 
     Raises:
         GradbenchError: if it cannot be written, or would replace what is no file of scores.
     """
 
-    def __init__(self, path: str | Path, pictures: Iterable[Path] = ()):
-        self.path = scores_path(path, pictures)
+    def __init__(self, path: str | Path):
+        self.path = scores_path(path)
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,45 +116,32 @@ class ScoresFile:
         )
 
 
-def scores_path(path: str | Path, pictures: Iterable[Path] = ()) -> Path:
-    """Return the path that scores go to, whether it is there or not yet.
+def scores_path(path: str | Path) -> Path:
+    """Return the path that scores go to: of a new file, or in place of earlier scores.
 
-    A folder with a `run.json` is a run: of its files only earlier scores may be replaced, and its
-    `model/` stays as it is. Links are not followed: /dev/stdout is one.
+    Links are not followed: /dev/stdout is one.
 
     Raises:
-        GradbenchError: if it is a folder, a link, a device, a picture, or belongs to a run.
+        GradbenchError: if something else is there, or it lies in the `model/` of a run.
     """
     path = expand_home(path)
     name = printable(path)
     if os.path.isdir(path):
         raise GradbenchError(f"{name} is a folder: name a file, --out {name}/NAME.csv")
-    exists, scores = os.path.lexists(path), False
-    if exists and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise GradbenchError(
-            f"{name} is a link, a device or a pipe: scores go to a file, name one with --out FILE"
-        )
-    if exists:
+    if os.path.lexists(path):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise GradbenchError(
+                f"{name} is a link, a device or a pipe: scores go to a file, name one with "
+                "--out FILE"
+            )
         with suppress(OSError), path.open("rb") as stream:
-            scores = stream.read(len(START)) == START
-    if exists and not scores and any(_same(path, picture) for picture in pictures):
-        raise GradbenchError(f"{name} is one of the pictures: name another file with --out FILE")
+            if stream.read(len(START)) not in (START, b""):
+                raise GradbenchError(
+                    f"{name} is there and holds no scores: name another file with --out FILE"
+                )
     whole = Path(os.path.realpath(path.parent), path.name)
-    home = next((p for p in whole.parents if os.path.isfile(p / "run.json")), None)
-    if home and (home / "model") in whole.parents:
+    if any(p.name == "model" and os.path.isfile(p.parent / "run.json") for p in whole.parents):
         raise GradbenchError(
             f"{name} lies where a run keeps its networks: name another file with --out FILE"
         )
-    if home and exists and not scores:
-        raise GradbenchError(
-            f"{name} is a file of the run in {printable(home)} and holds no scores: name another "
-            "file with --out FILE"
-        )
     return path
-
-
-def _same(path: Path, picture: Path) -> bool:
-    try:
-        return os.path.samefile(path, picture)
-    except (OSError, ValueError):  # pictures that are not there are told later
-        return False

@@ -91,8 +91,8 @@ def test_detectors_and_place_are_chosen(here):
         (("mine", "photos", "--out"), "score --out: a value must follow"),
         (("mine", "photos", "--out", "photos"), "photos is a folder"),
         (("mine", "photos", "--out", "photos/000.png/a.csv"), "scores cannot be written to"),
-        (("mine", "photos", "--out", "photos/000.png"), "is one of the pictures"),
-        (("mine", "photos", "out=outputs/mine/run.json"), "is a file of the run in"),
+        (("mine", "photos", "--out", "photos/000.png"), "is there and holds no scores"),
+        (("mine", "photos", "out=outputs/mine/run.json"), "holds no scores"),
         (("mine", "photos", "--detector", ","), "no detector is named: name some of"),
         (("n" * 300, "photos"), "no finished run at nnn"),
         (("~no such user", "photos"), "there is no user of that name"),
@@ -118,7 +118,7 @@ def test_bad_input_is_one_sentence(here, words, told):
 
 
 def test_a_fault_on_the_way_leaves_the_earlier_file(here, monkeypatch):
-    (here / "scores.csv").write_text("earlier")
+    (here / "scores.csv").write_text("file,class,probability,earlier")
 
     whole = RunScorer.stream
 
@@ -129,7 +129,7 @@ def test_a_fault_on_the_way_leaves_the_earlier_file(here, monkeypatch):
     monkeypatch.setattr(RunScorer, "stream", stream)
     ran = gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here)
     assert (ran.code, ran.err) == (130, "gradbench: stopped; the same command starts again\n")
-    assert (here / "scores.csv").read_text() == "earlier"
+    assert (here / "scores.csv").read_text() == "file,class,probability,earlier"
     assert not list(here.glob(".*"))
 
 
