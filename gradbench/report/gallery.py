@@ -134,6 +134,7 @@ def _levels(experiment: Experiment, _: Store, choice: Choice) -> Sheet:
     """Return clean images, and beside them what is made of them at every level."""
     families = list(dict.fromkeys(cell.name for cell in experiment.cells))
     levels = sorted({cell.level or 0 for cell in experiment.cells})
+    headings = ["clean", *(f"level {level}" if level else "challenge" for level in levels)]
     rows, notes, any_clean = [], {}, False
     count = choice.count or (USUAL if len(families) == 1 else 1)
     with _context(experiment, count, choice) as context:
@@ -144,30 +145,23 @@ def _levels(experiment: Experiment, _: Store, choice: Choice) -> Sheet:
             # Images that nothing clean was the source of (noise alone) have no clean column.
             from_clean = all(set(clean.sources) & set(images.sources) for images in made.values())
             any_clean |= from_clean
-            for row in range(len(clean)):
-                source = clean.sources[row] if from_clean else None
+            for row, source in enumerate(clean.sources):
                 panels = [Panel(clean.images[row]) if from_clean else None]
-                panels += [_panel_of(made.get(level), source, row) for level in levels]
+                for images in map(made.get, levels):
+                    at = [row] if images and row < len(images) else []
+                    if images and from_clean:
+                        at = [i for i, one in enumerate(images.sources) if one == source]
+                    panels.append(Panel(_uint8(images.images[at[0]])) if at else None)
                 label = _label_name(clean, int(clean.labels[row])) if from_clean else ""
                 rows.append(Row(label if len(families) == 1 else name * (row == 0), panels))
             first = next(iter(made.values()))
             notes[join_notes(first.status, first.note)] = None
-    headings = ["clean", *(f"level {level}" if level else "challenge" for level in levels)]
     if not any_clean:
         headings, rows = headings[1:], [Row(row.label, row.panels[1:]) for row in rows]
-    if not any_clean and levels == [0] and len(families) == 1:
-        headings, rows = [], _in_rows("", [row.panels[0] for row in rows], len(rows))
+        if levels == [0] and len(families) == 1:
+            headings, rows = [], _in_rows("", [row.panels[0] for row in rows], len(rows))
     where = f"on {clean.name} {clean.split}" if any_clean else f"for {clean.name}"
     return where, ["; ".join(notes), _how_many(clean, choice, any_clean)], rows, headings
-
-
-def _panel_of(images: ImageSet | None, source: str | None, row: int) -> Panel | None:
-    """Return the image made from a source, or without one the next of the images."""
-    if images is None:
-        return None
-    if source is not None:
-        row = next((i for i, own in enumerate(images.sources) if own == source), len(images))
-    return Panel(_uint8(images.images[row])) if row < len(images) else None
 
 
 def _other_sets(experiment: Experiment, _: Store, choice: Choice) -> Sheet:
@@ -244,7 +238,6 @@ def _network(experiment: Experiment, store: Store) -> TrainedNetwork:
     """
     dataset, data = experiment.dataset, replace(experiment.data, download=False)
     config, seed = experiment.config["backbone"], experiment.seeds[0]
-    there = not any(dataset.ready(role, data) for role in ("train", "test"))
     f = None
     if config.get("checkpoint"):
         train = _load(dataset, data)
@@ -253,7 +246,7 @@ def _network(experiment: Experiment, store: Store) -> TrainedNetwork:
             train = train.select(np.flatnonzero(~dataset.held_out(train)))
         images = InDistribution(train, train, train, train)
         f = find_network(network_request(experiment, images, seed), train, store)
-    elif there:
+    elif not any(dataset.ready(role, data) for role in ("train", "test")):
         images = load_in_distribution(dataset, data)
         f = find_network(network_request(experiment, images, seed), images.train, store)
     if f is None:

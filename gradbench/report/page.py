@@ -38,8 +38,6 @@ CURVES, BASELINE = 8, "msp"
 """Detectors that are told apart where curves cross, and the one that is always among them."""
 PANELS = 6
 """Challenges drawn one by one where there is no mean of them."""
-SHORT = 12
-"""Letters of a fingerprint that are shown."""
 SEED = re.compile(r"_s(\d+)$")
 RULES = (
     "AUPR and FPR95 name their side in the column. Thresholds: none for AUROC and AUPR; FPR95: at "
@@ -173,6 +171,7 @@ class Chapter:
         self.detectors = self._html(saw, "Who saw what: the detectors of")
         self.sections = self._sections()
         self.figures = [figure for figure in self._figures() if figure.pictures]
+        self.root = (run.config.get("data") or {}).get("root")
         self.configuration = yaml.safe_dump(
             run.config, sort_keys=False, allow_unicode=True, width=100
         )
@@ -224,53 +223,6 @@ class Chapter:
         return Markup(html(table, f"{caption} {self.title}"))
 
     @property
-    def provenance(self) -> list[tuple[str, str]]:
-        """When, with which code and versions and on which machine the run was made."""
-        record = self.run.record
-        code, time = record["code"], record["time"]
-        changed = {True: ", with changes that are in no commit", None: ", no checkout"}
-        took = f"{time['seconds']:g} s" if time.get("seconds") is not None else ""
-        if time.get("products_made") is not None:
-            made = f"{time['products_made']} products made, {time.get('products_found')} found"
-            took += f" for the last call: {made} in the store"
-        hardware = (f"{k.replace('_', ' ')} {v}" for k, v in record["hardware"].items())
-        entries = {
-            "Folder": f"`{self.run.path}`",
-            "Begun": self.run.begun,
-            "Took": took,
-            "Code": f"{self.run.commit}{changed.get(code.get('changed'), '')}",
-            "Hardware": ", ".join(hardware),
-            "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
-        }
-        return [(word, text) for word, text in entries.items() if text]
-
-    @property
-    def networks(self) -> Markup:
-        """The table of every network with its weights."""
-        accuracy = self.about["accuracy"]
-        rows = [
-            (f"seed {seed}", f"{100 * accuracy[seed]:.2f} %" if seed in accuracy else "",
-             one.get("origin") or "", one["weights"][:SHORT])
-            for seed, one in self.run.record["networks"].items()
-        ]  # fmt: skip
-        header = ("network", "test accuracy", "origin", "SHA-256 of the weights")
-        return self._words(header, rows, "Networks of")
-
-    @property
-    def data(self) -> Markup:
-        """The table of every set of images with its fingerprint."""
-        rows = []
-        for name, one in self.run.record["data"].items():
-            count = "" if one.get("images") is None else str(one["images"])
-            texts = [one.get(key) or "" for key in ("status", "note", "fingerprint")]
-            rows.append((name, count, *texts[:2], texts[2][:SHORT]))
-        return self._words(("images", "count", "status", "note", "SHA-256"), rows, "Images of")
-
-    def _words(self, header: tuple[str, ...], rows: Sequence[tuple], caption: str) -> Markup:
-        table = TextTable(header, tuple(rows), labels=len(header))
-        return self._html(table.without_empty_columns(), caption)
-
-    @property
     def not_measured(self) -> list[str]:
         """The reasons why challenges or detectors were not measured, each once."""
         frame = self.run.frame
@@ -281,15 +233,6 @@ class Chapter:
             name = " ".join(filter(None, words))
             reasons.setdefault(row.note.removeprefix(NOT_MEASURED), {})[name] = None
         return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
-
-    @property
-    def repeat(self) -> str:
-        """The commands that make the run again."""
-        commit = self.run.record["code"].get("commit")
-        root = (self.run.config.get("data") or {}).get("root")
-        where = f"  # images under {root}/" if root else ""
-        lines = [f"git checkout {commit}"] if commit else []
-        return "\n".join([*lines, f"make install{where}", self.about["command"]])
 
     def _figures(self) -> list[Figure]:
         """Return the figures: those drawn from the rows, then those that the run drew."""

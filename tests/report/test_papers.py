@@ -327,14 +327,6 @@ def test_numbers_of_two_networks_parts_or_protocols_never_stand_in_one_table(mad
     assert "Left aside" in filled.left_out[0]
 
 
-def test_runs_of_the_same_moment_are_told(made, tmp_path):
-    write_run(tmp_path / "runs" / "a", far(80.0), weights="x")
-    write_run(tmp_path / "runs" / "b", far(81.0), weights="y")
-    filled = made()
-    assert cell(filled, "A", "Far", "Baseline")["measured"] == 80.0
-    assert "began at the same time" in filled.left_out[0]
-
-
 def test_runs_are_found_below_and_stores_are_not_searched(tmp_path):
     write_run(tmp_path / "x" / "deep" / "a", far(1.0), begun=OLD)
     write_run(tmp_path / "x" / "b", far(1.0), begun=NEW)

@@ -172,17 +172,10 @@ def _choose(
         lead, *others = sorted(ranks, key=ranks.get)
         same = [i for i in others if runs[i].comparable == runs[lead].comparable]
         chosen += [lead, *same]
-        ties = [i for i in others if i not in same and ranks[i] == ranks[lead]]
-        rest = [i for i in others if i not in same and i not in ties]
-        if ties:
-            left_out.append(
-                f"{runs[lead].path} and {', '.join(str(runs[i].path) for i in ties)} began at the "
-                "same time and differ in network, images or protocol; the first by name was taken."
-            )
-        if rest:
+        if rest := [str(runs[i].path) for i in others if i not in same]:
             left_out.append(
                 "Left aside, for another network, part of the images or protocol than in "
-                f"{runs[lead].path}: {', '.join(str(runs[i].path) for i in rest)}."
+                f"{runs[lead].path}: {', '.join(rest)}."
             )
     return chosen, left_out
 
