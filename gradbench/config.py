@@ -1,9 +1,9 @@
 """Configuration: its typed description, its files, and how Hydra composes it.
 
 The folder `configs/` stands beside the package in a checkout and inside it in an installed
-wheel; the folders of `--config-dir` come before it. What configs/config.yaml sets and what an
-experiment's file may change are the same settings (`Settings`). Settings of members are described
-by the constructors of their classes.
+wheel; the folders of `--config-dir` come before it. configs/config.yaml and the files of
+experiments hold the same settings (`Settings`). Settings of members are described by the
+constructors of their classes.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import yaml
 from msgspec import UNSET, Meta, Struct
 
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.text import check_name, format_value
-from gradbench.support.typed import check_type, setting_names
+from gradbench.support.typed import check_type
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -221,11 +221,6 @@ class Settings(Section):
     task: MemberFile = ABSENT
 
 
-def every_setting() -> list[str]:
-    """Return the names of all settings."""
-    return setting_names(Settings)
-
-
 def check_settings(config: Mapping[str, Any]) -> None:
     """Refuse a composed configuration that is not what is described here.
 
@@ -242,10 +237,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
 def check_file(group: str, content: Mapping[str, Any], path: Path) -> None:
     """Refuse the file of a member that is not what is described here.
 
-    Args:
-        group: of the configuration.
-        content: as it stands there; what refers to other settings is checked when it is composed.
-        path: of the file.
+    References to other settings are left out: they are checked when a run is composed.
 
     Raises:
         GradbenchError: naming the file, the setting, its value and what is due.
@@ -271,15 +263,14 @@ def check_file(group: str, content: Mapping[str, Any], path: Path) -> None:
 
 
 def _without_references(content: Any) -> Any:
-    """Return a mapping without the values that wait for others, as `${name}`."""
     if not isinstance(content, Mapping):
         return content
-    return {k: _without_references(v) for k, v in content.items() if not _refers(v)}
+    return {k: _without_references(v) for k, v in content.items() if not _is_reference(v)}
 
 
-def _refers(value: Any) -> bool:
+def _is_reference(value: Any) -> bool:
     if isinstance(value, list):
-        return any(map(_refers, value))
+        return any(map(_is_reference, value))
     return isinstance(value, str) and ("${" in value or value == "???")
 
 
@@ -289,15 +280,10 @@ def builtin_dir() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
 
 
-def group_files(group: str, dirs: Iterable[Path] = ()) -> dict[str, Path]:
-    """Return the files of a group by member name; folders named first win."""
-    return files_in((*dirs, builtin_dir()), group)
-
-
-def files_in(dirs: Iterable[Path], group: str) -> dict[str, Path]:
-    """Return the files of a group that stand in some folders by member name."""
+def group_files(group: str, dirs: Iterable[Path] = (), builtin: bool = True) -> dict[str, Path]:
+    """Return the files of a group by member name; folders named first win, built-in ones last."""
     files: dict[str, Path] = {}
-    for folder in dirs:
+    for folder in (*dirs, builtin_dir()) if builtin else dirs:
         for path in sorted((Path(folder) / group).glob("*.yaml")):
             files.setdefault(path.stem, path)
     return files
@@ -305,37 +291,33 @@ def files_in(dirs: Iterable[Path], group: str) -> dict[str, Path]:
 
 def replaced_members(dirs: Iterable[Path]) -> list[str]:
     """Return `group name` of every built-in member that a user's file takes the place of."""
-    dirs = [Path(folder) for folder in dirs if Path(folder).resolve() != builtin_dir().resolve()]
+    dirs = [Path(folder) for folder in dirs if not _is_builtin(folder)]
     return [
         f"{group} {name}"
         for group in GROUPS
-        for name in sorted(files_in(dirs, group).keys() & group_files(group).keys())
+        for name in sorted(group_files(group, dirs, builtin=False).keys() & group_files(group))
     ]
+
+
+def _is_builtin(folder: str | Path) -> bool:
+    return Path(folder).resolve() == builtin_dir().resolve()
 
 
 def load_member(
     group: str, name: str, dirs: Iterable[Path] = (), resolve: bool = True
 ) -> dict[str, Any]:
-    """Return the content of a member's file.
-
-    Args:
-        group: of the configuration.
-        name: of the member.
-        dirs: folders of the user's own configuration files.
-        resolve: whether references to other settings in the file are replaced by their values.
+    """Return the content of a member's file, by default with references inside it resolved.
 
     Raises:
-        GradbenchError: if there is no such member, or its file is not YAML.
+        GradbenchError: if there is no such member, or its file is not valid.
     """
-    import yaml
-
     files = group_files(group, dirs)
     if not isinstance(name, str) or name not in files:
         raise unknown(group, format_value(name), files)
     path = files[name]
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=_loader()) or {}
+        content = yaml.load(text, Loader=_Loader) or {}
         if resolve and "${" in text:
             content = resolve_references(content)
     except UnicodeDecodeError as fault:
@@ -349,32 +331,30 @@ def load_member(
     return content
 
 
-@cache
-def _loader() -> type:
-    """Return a loader that reads as OmegaConf's does, ten times as fast and without its import."""
-    import yaml
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """Reads YAML as OmegaConf does, ten times as fast: 1e-3 is a number, a date is text."""
 
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        """Takes 1e-3 for a number and a date for text; refuses a key that stands twice."""
-
-        def construct_mapping(self, node, deep=False):
-            pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-            keys = [key.value for key, _ in pairs if key.tag != "tag:yaml.org,2002:merge"]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"'{key}' stands there twice", node.start_mark
-                    )
-            return super().construct_mapping(node, deep)
-
-    date = "tag:yaml.org,2002:timestamp"
-    number = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if tag != date]
-        for first, forms in Loader.yaml_implicit_resolvers.items()
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-    return Loader
+
+    def construct_mapping(self, node, deep=False):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        keys = [key.value for key, _ in pairs if not key.tag.endswith(":merge")]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{key}' stands there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 def resolve_references(content: Any) -> Any:
@@ -390,7 +370,7 @@ def resolve_references(content: Any) -> Any:
 
 
 def check_chosen_files(overrides: Iterable[str], dirs: Iterable[Path] = ()) -> None:
-    """Look at the files of the members that overrides choose, of which Hydra says less.
+    """Refuse files of chosen members that are not valid: of these Hydra says less.
 
     Raises:
         GradbenchError: naming the file and what is wrong with it.
@@ -410,44 +390,42 @@ def expand(group: str, entries: Any, dirs: Iterable[Path] = ()) -> list[tuple[st
     Raises:
         GradbenchError: for an unknown name or setting, or a name that stands twice.
     """
-    plural = f"{group}s"
-    if isinstance(entries, (str, Mapping)):
-        entries = [entries]
+    dirs = tuple(dirs)
+    entries = [entries] if isinstance(entries, str | Mapping) else entries or []
     members: dict[str, dict[str, Any]] = {}
-    for entry in _unfold(group, entries or [], tuple(dirs)):
+    for entry in _unfold(group, entries, dirs):
         changes = dict(entry)
         base = changes.pop("use", None)
         if not isinstance(base, str):
             raise GradbenchError(
-                f"{plural}: {format_value(entry)} names no member; write {{use: NAME, …}}"
+                f"{group}s: {format_value(entry)} names no member; write {{use: NAME, …}}"
             )
         name = check_name(f"name of a {group}", changes.pop("name", base))
         content = load_member(group, base, dirs)
         if "members" in content:
             raise GradbenchError(
-                f"{plural}: {format_value(entry)} changes a suite; name its members, as "
+                f"{group}s: {format_value(entry)} changes a suite; name its members, as "
                 "{use: NAME, …}"
             )
         if name in members:
             raise GradbenchError(
-                f"{plural}: '{name}' stands there twice; give one a name: of its own"
+                f"{group}s: '{name}' stands there twice; give one a name: of its own"
             )
         members[name] = content | changes
     return list(members.items())
 
 
-def _unfold(group: str, entries: Iterable[Any], dirs: tuple[Path, ...], inside=()):
+def _unfold(
+    group: str, entries: Iterable[Any], dirs: tuple[Path, ...], inside: tuple[str, ...] = ()
+) -> Iterator[Mapping[str, Any]]:
     for entry in entries:
-        if isinstance(entry, Mapping):
-            yield entry
-            continue
-        content = load_member(group, entry, dirs)
-        if "members" in content:
-            if entry in inside:
-                raise GradbenchError(f"the suite '{entry}' of {group}s contains itself")
-            yield from _unfold(group, content["members"], dirs, (*inside, entry))
+        content = {} if isinstance(entry, Mapping) else load_member(group, entry, dirs)
+        if "members" not in content:
+            yield entry if isinstance(entry, Mapping) else {"use": entry}
+        elif entry in inside:
+            raise GradbenchError(f"the suite '{entry}' of {group}s contains itself")
         else:
-            yield {"use": entry}
+            yield from _unfold(group, content["members"], dirs, (*inside, entry))
 
 
 @contextlib.contextmanager
@@ -464,7 +442,7 @@ def hydra_session(dirs: Iterable[str | Path] = ()) -> Iterator[Hydra]:
         hydra = GlobalHydra.instance().hydra
         path = hydra.config_loader.get_search_path()
         for folder in dirs:
-            if Path(folder).resolve() == builtin_dir().resolve():
+            if _is_builtin(folder):
                 continue
             if (Path(folder) / "config.yaml").exists():
                 raise GradbenchError(
@@ -478,14 +456,7 @@ def hydra_session(dirs: Iterable[str | Path] = ()) -> Iterator[Hydra]:
 
 
 def compose(overrides: Sequence[str] = (), dirs: Iterable[str | Path] = ()) -> dict[str, Any]:
-    """Compose the configuration of a run, as the command line does.
-
-    Args:
-        overrides: for example `experiment=quickstart`.
-        dirs: folders of the user's own configuration files.
-
-    Returns:
-        The resolved configuration.
+    """Return the resolved configuration of a run for overrides such as `experiment=quickstart`.
 
     Raises:
         GradbenchError: if the file of a chosen member is not valid.

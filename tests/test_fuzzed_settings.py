@@ -17,14 +17,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gradbench.cli.composing import hydra_faults, prepare_overrides
 from gradbench.config import (
     CHOSEN,
+    Settings,
     builtin_dir,
     check_settings,
-    every_setting,
     load_member,
     resolve_references,
 )
 from gradbench.errors import GradbenchError, printable
 from gradbench.run.experiment import build_experiment
+from gradbench.support.typed import setting_names
 
 VALUES = (
     *("true", "1", "-1", "0", "1e3", "2.5", "null", "[]", "[[]]", "[[1]]", "{}", "{a: 1}", "x"),
@@ -54,7 +55,7 @@ def bases():
 
 def keys(cfg) -> list[str]:
     """Return every setting of a composed configuration, and what may stand in a list of members."""
-    found = {*every_setting(), *(f"+{key}" for key in ("backbone.extra", "dataset.extra", "new"))}
+    found = {*setting_names(Settings), "+backbone.extra", "+dataset.extra", "+new"}
 
     def walk(node, prefix):
         for key, value in node.items():

@@ -52,11 +52,11 @@ Shell completion: eval "$(gradbench -sc install=bash)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 wrong input or a fault, 1 damage in the store."""
+    """Run a command; exit with 2 for wrong input or a fault, with 1 for damage in the store."""
     words = list(sys.argv[1:] if argv is None else argv)
     if hasattr(sys.stdout, "reconfigure"):  # a terminal may lack characters of file names
         sys.stdout.reconfigure(errors="backslashreplace")
-    if argv is None:  # of a program that calls this, the path is its own affair
+    if argv is None:  # a program that calls this minds its own path
         leave_out_working_folder()
     try:
         _dispatch(words)

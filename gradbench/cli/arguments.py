@@ -12,7 +12,6 @@ from typing import Any
 
 from gradbench.errors import GradbenchError, printable, unknown
 
-CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -24,11 +23,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=form, allow_abbrev=False, **settings)
 
     def error(self, message: str):
-        """Raise the error for argparse's complaint.
-
-        Raises:
-            GradbenchError: always.
-        """
+        """Raise argparse's complaint as a GradbenchError."""
         lacking = re.match(r"argument (-[^/:]+)\S*: expected (one|at least one) argument", message)
         if lacking:
             choices = self._option_string_actions[lacking[1]].choices or ["a value"]
@@ -45,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         """Return words that may come next, for a sub-command or for this parser's own words."""
         choices = [a.choices for a in self._actions if a.choices and not a.option_strings]
         if command is None:
-            return [str(c) for c in choices[0]] if choices else self.options()
+            return [*map(str, choices[0])] if choices else self.options()
         return choices[0][command].candidates() if command in choices[0] else []
 
     def options(self) -> list[str]:
@@ -54,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; options may stand among the words that are none.
+    """Parse a command line; options may stand anywhere among the other words.
 
     Raises:
         GradbenchError: for an unknown option, or a word too many.
@@ -84,7 +79,9 @@ def add_overrides(parser: Parser) -> None:
     """Add settings of a run (`key=value`), and Hydra's options that look at them."""
     parser.add_argument("words", metavar="key=value", nargs="*", help="settings of a run")
     add_config_dir(parser)
-    parser.add_argument("--cfg", "-c", choices=CFG, help="print the configuration, run nothing")
+    parser.add_argument(
+        "--cfg", "-c", choices=("job", "hydra", "all"), help="print the configuration, run nothing"
+    )
     parser.add_argument("--resolve", action="store_true", help="with its references resolved")
     parser.add_argument("--package", "-p", metavar="NAME", help="print this section alone")
     parser.add_argument(
@@ -93,24 +90,31 @@ def add_overrides(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def split_settings(
-    words: Iterable[str], known: Sequence[str], command: str
-) -> tuple[list[str], dict[str, str]]:
-    """Return the words that are no settings, and the settings `key=value` among the known ones.
+def split_words(
+    words: Iterable[str], keys: Sequence[str], command: str | None = None
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """Return the words that are no settings, the settings among `keys`, and the other settings.
 
     Raises:
-        GradbenchError: for an unknown setting.
+        GradbenchError: for another setting where a command is named, which takes none.
     """
-    names, settings = [], {}
+    names, settings, others = [], {}, []
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and key in known:
+        if equals and key in keys:
             settings[key] = value
-        elif equals and not os.path.lexists(word):
-            raise unknown(f"setting of {command}", key, known)
-        else:
+        elif not equals or (command and os.path.lexists(word)):
             names.append(word)
-    return names, settings
+        elif command:
+            raise unknown(f"setting of {command}", key, keys)
+        else:
+            others.append(word)
+    return names, settings, others
+
+
+def with_dirs(words: Iterable[str], dirs: Iterable[Path]) -> list[str]:
+    """Return the words of a command with the options that name the user's folders in front."""
+    return [*(f"--config-dir={folder}" for folder in dirs), *words]
 
 
 def existing_folders(key: str, text: str) -> list[Path]:
@@ -126,9 +130,9 @@ def existing_folders(key: str, text: str) -> list[Path]:
     return folders
 
 
-def data_root(given: str | None) -> Path:
+def data_root(text: str | None) -> Path:
     """Return the folder of all data sets: data.root=DIR, GRADBENCH_DATA, or data."""
-    return Path(given or os.environ.get("GRADBENCH_DATA") or "data").expanduser()
+    return Path(text or os.environ.get("GRADBENCH_DATA") or "data").expanduser()
 
 
 def warn_of_replaced_members(dirs: Iterable[Path]) -> None:

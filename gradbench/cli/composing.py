@@ -22,9 +22,10 @@ from yaml import YAMLError
 
 from gradbench import config
 from gradbench.cli.arguments import INFO
-from gradbench.config import CHOSEN, GROUPS, every_setting, files_in, group_files, load_member
+from gradbench.config import CHOSEN, GROUPS, Settings, group_files, load_member
 from gradbench.errors import GradbenchError, printable, unknown
 from gradbench.support.text import format_value
+from gradbench.support.typed import setting_names
 
 LAUNCHERS = {
     "joblib": ("hydra-joblib-launcher", "parallel"),
@@ -35,26 +36,19 @@ LAUNCHERS = {
 """Package of a launcher, and the extra of gradbench that installs it."""
 OPTIONAL = ("experiment", "launcher")
 """Groups of which a run need not have a member."""
-USUAL = {"backbone": "resnet18", "dataset": "cifar10", "protocol": "grouped"}
+DEFAULTS = {"backbone": "resnet18", "dataset": "cifar10", "protocol": "grouped"}
 """Members that a run takes where nothing else is chosen."""
 OPEN = ("hydra", "backbone", "dataset", "protocol")
 """Sections that take settings which their files do not name (`+backbone.groups=2`)."""
-PLURALS = {"challenge": "challenges", "detector": "detectors"}
 FOLDERS = ("out", "store", "data.root")
 DEEPEST = 30
-"""Brackets in each other; Hydra takes no more than some hundred."""
-SECTIONS = ("training", "data", "evaluation", "controls", "model")
+"""Brackets in each other; Hydra's parser takes no more than some hundred."""
 
 
 def compose(
     words: Sequence[str], dirs: Sequence[Path] = (), for_sweep: bool = False
 ) -> dict[str, Any]:
-    """Return the checked configuration of a run.
-
-    Args:
-        words: settings `key=value`.
-        dirs: folders of the user's own configuration files.
-        for_sweep: whether a launcher may be chosen.
+    """Return the checked configuration of a run; for a sweep a launcher may be chosen.
 
     Raises:
         GradbenchError: for a setting that is unknown, or not what it must be.
@@ -66,7 +60,7 @@ def compose(
     return composed
 
 
-def look(args: Namespace) -> bool:
+def print_config(args: Namespace) -> bool:
     """Print the configuration of a run if `--cfg` or `--info` ask for it; tell whether they do.
 
     Raises:
@@ -99,8 +93,8 @@ def prepare_overrides(
             stand under a plural key, a member that there is not.
     """
     words = [for_hydra(word) for word in words]
-    for text in words:
-        _check_override(text, words, dirs, for_sweep)
+    for word in words:
+        _check_override(word, words, dirs, for_sweep)
     config.check_chosen_files(words, dirs)
     return words
 
@@ -128,80 +122,69 @@ def for_hydra(word: str) -> str:
     return f"++{word}" if key == "backbone.trained_on" else word
 
 
-def _check_override(text: str, words: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
-    override = _parse(text)
-    key = override.key_or_group
-    if key.split("/")[0] == "hydra" and not isinstance(override.value(), str | list | None):
-        value = format_value(override.value())
-        raise GradbenchError(f"{key}={value}: write the name of a member")
-    if override.is_add() and key.split(".")[0] not in OPEN:
-        raise unknown("setting", key, settings(words, dirs))
-    if key in CHOSEN and not override.is_sweep_override():
-        _check_choice(override, text, dirs)
-    if override.value_type == ValueType.GLOB_CHOICE_SWEEP and key not in CHOSEN:
-        raise GradbenchError(
-            f"{text}: glob chooses among the members of {', '.join(CHOSEN[:5])}; write the "
-            f"values of {key} one by one"
-        )
-    if key in FOLDERS and override.value() in (None, ""):
-        raise GradbenchError(f"{text}: name a folder")
-    if key in SECTIONS and not isinstance(override.value(), dict):
-        raise GradbenchError(f"{text}: {key} is a section, write {key}.NAME=value")
-    if key in PLURALS:
-        raise GradbenchError(
-            f"{text}: {key}s are listed under the plural key, write "
-            f"'{PLURALS[key]}=[{text.split('=', 1)[-1]}]'"
-        )
-    if key == "launcher" and not sweep and override.value() is not None:
-        raise GradbenchError(f"{text}: a launcher carries out the jobs of `gradbench sweep`")
-    if override.is_sweep_override() and not sweep:
-        plural = key if key.endswith("s") else f"{key}s"
-        values = text.split("=", 1)[1]
-        inside = f"'{plural}=[{values}]'" if key in ("seed", "level") else f"{key}=VALUE"
-        raise GradbenchError(
-            f"{text} is a list for a sweep: write {inside} to do it in one run, or "
-            f"`gradbench sweep {text}` to make a run of each"
-        )
-
-
-def _parse(text: str) -> Override:
-    """Return a setting, parsed.
-
-    Raises:
-        GradbenchError: if it is none, or cannot be read.
-    """
-    if text.startswith("~"):
-        raise GradbenchError(f"{text}: settings can be changed, not taken away")
-    if not text.partition("=")[0] or "=" not in text:
-        raise GradbenchError(f"'{text}' is no setting: write key=value, for example seed=1")
-    if max(accumulate((c in "[{") - (c in "]}") for c in text)) > DEEPEST:
-        raise GradbenchError(f"{format_value(text)}: more than {DEEPEST} brackets in each other")
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as fault:
-        quoted = text.replace('"', r"\"").replace("=", "='", 1)
-        reason = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
-        raise GradbenchError(
-            f"'{format_value(text)}' cannot be read ({reason}): a value with one of "
-            f'= ( [ {{ , in it stands in two pairs of quotes, "{printable(quoted)[:300]}\'"'
-        ) from fault
-
-
 def is_sweep(word: str) -> bool:
     """Tell whether a setting has several values, of which each makes a run."""
     return _parse(word).is_sweep_override()
 
 
-def _check_choice(override: Override, text: str, dirs: Sequence[Path]) -> None:
-    """Refuse what is no member of a group."""
-    group, name = override.key_or_group, override.value()
-    if name in (None, "") and group in OPTIONAL:
-        raise GradbenchError(f"{text}: leave it out for no {group}")
+def _parse(word: str) -> Override:
+    if word.startswith("~"):
+        raise GradbenchError(f"{word}: settings can be changed, not taken away")
+    key, equals, value = word.partition("=")
+    if not key or not equals:
+        raise GradbenchError(f"'{word}' is no setting: write key=value, for example seed=1")
+    if max(accumulate((c in "[{") - (c in "]}") for c in word)) > DEEPEST:
+        raise GradbenchError(f"{format_value(word)}: more than {DEEPEST} brackets in each other")
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as fault:
+        quoted = printable(f"{key}='{value}'".replace('"', r"\""))[:300]
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
+        raise GradbenchError(
+            f"'{format_value(word)}' cannot be read ({reason}): a value with one of "
+            f'= ( [ {{ , in it stands in two pairs of quotes, "{quoted}"'
+        ) from fault
+
+
+def _check_override(word: str, words: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
+    override = _parse(word)
+    key, text = override.key_or_group, word.split("=", 1)[1]
+    several = override.is_sweep_override()
+    value = None if several else override.value()
+    if override.is_add() and key.split(".")[0] not in OPEN:
+        raise unknown("setting", key, _known_settings(words, dirs))
+    if key in CHOSEN and not several:
+        _check_member(key, value, word, dirs)
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP and key not in CHOSEN:
+        raise GradbenchError(
+            f"{word}: glob chooses among the members of {', '.join(CHOSEN[:5])}; write the "
+            f"values of {key} one by one"
+        )
+    if key in FOLDERS and not several and value in (None, ""):
+        raise GradbenchError(f"{word}: name a folder")
+    if key in ("challenge", "detector"):
+        raise GradbenchError(
+            f"{word}: {key}s are listed under the plural key, write '{key}s=[{text}]'"
+        )
+    if key == "launcher" and not sweep and value is not None:
+        raise GradbenchError(f"{word}: a launcher carries out the jobs of `gradbench sweep`")
+    if several and not sweep:
+        plural = key if key.endswith("s") else f"{key}s"
+        inside = f"'{plural}=[{text}]'" if key in ("seed", "level") else f"{key}=VALUE"
+        raise GradbenchError(
+            f"{word} is a list for a sweep: write {inside} to do it in one run, or "
+            f"`gradbench sweep {word}` to make a run of each"
+        )
+
+
+def _check_member(group: str, name: Any, word: str, dirs: Sequence[Path]) -> None:
     if name in (None, ""):
-        raise GradbenchError(f"{text}: name a {group}, `gradbench list {group}s` tells all")
+        if group in OPTIONAL:
+            raise GradbenchError(f"{word}: leave it out for no {group}")
+        raise GradbenchError(f"{word}: name a {group}, `gradbench list {group}s` names all")
     files = group_files(group, dirs)
     if group != "launcher" and (isinstance(name, bool | list | dict) or str(name) not in files):
-        raise unknown(group, text.partition("=")[2], files)
+        raise unknown(group, word.partition("=")[2], files)
 
 
 @contextlib.contextmanager
@@ -209,15 +192,15 @@ def hydra_faults(words: Sequence[str], dirs: Sequence[Path] = ()) -> Iterator[No
     """Turn exceptions of Hydra, OmegaConf and YAML about a command line into one sentence."""
     try:
         yield
-    except (YAMLError, UnicodeDecodeError) as fault:
+    except (YAMLError, UnicodeDecodeError):
         for group in GROUPS:  # Hydra does not say which of the user's files it is
-            for name in files_in(dirs, group):
+            for name in group_files(group, dirs, builtin=False):
                 try:
                     load_member(group, name, dirs, resolve=False)
                 except GradbenchError as error:
                     if error.__cause__ is not None:  # it cannot be read at all
                         raise
-        raise fault from fault.__cause__
+        raise
     except (HydraException, OmegaConfBaseException) as fault:
         raise _explain(fault, words, dirs) from fault
 
@@ -226,15 +209,15 @@ def _explain(fault: Exception, words: Sequence[str], dirs: Sequence[Path]) -> Gr
     text = str(fault)
     if launcher := re.search(r"Could not find 'hydra/launcher/([^']+)'", text):
         return missing_launcher(launcher[1])
-    group = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
-    if group and group[1] in GROUPS:
-        return unknown(group[1], group[2], group_files(group[1], dirs))
+    member = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
+    if member and member[1] in GROUPS:
+        return unknown(member[1], member[2], group_files(member[1], dirs))
     if key := re.search(r"Could not override '([^']+)'", text):
-        known = settings(words, dirs)
+        known = _known_settings(words, dirs)
         # the key itself may be known: what is wrong stands inside it
         inside = re.search(r"full_key: (\S+)", str(fault.__cause__)) if key[1] in known else None
         name = (inside or key)[1]
-        if name in every_setting() and name.split(".")[0] in OPEN:
+        if name in setting_names(Settings) and name.split(".")[0] in OPEN:
             return GradbenchError(
                 f"the chosen file does not name {name}: add it with a plus, +{name}=…"
             )
@@ -253,9 +236,9 @@ def missing_launcher(name: str) -> GradbenchError:
     )
 
 
-def settings(words: Iterable[str], dirs: Sequence[Path] = ()) -> list[str]:
+def _known_settings(words: Iterable[str], dirs: Sequence[Path]) -> list[str]:
     """Return the names of all settings of the main configuration and of the chosen members."""
-    names = {*every_setting(), *OPTIONAL}
+    names = {*setting_names(Settings), *OPTIONAL}
 
     def walk(node: Mapping[str, Any], prefix: str) -> None:
         for key, value in node.items():
@@ -264,8 +247,8 @@ def settings(words: Iterable[str], dirs: Sequence[Path] = ()) -> list[str]:
                 walk(value, f"{prefix}{key}.")
 
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
-    for group, usual in USUAL.items():
+    for group, default in DEFAULTS.items():
         name = chosen.get(group)
-        name = name if name in group_files(group, dirs) else usual
+        name = name if name in group_files(group, dirs) else default
         walk(load_member(group, name, dirs, resolve=False), f"{group}.")
     return sorted(names)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradbench.cli import data_show
-from gradbench.cli.arguments import Parser, add_config_dir, data_root, split_settings
+from gradbench.cli.arguments import Parser, add_config_dir, data_root, split_words
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.progress import step
 
 if TYPE_CHECKING:
-    from gradbench.data.dataset import DataSettings
+    from gradbench.data.dataset import Dataset, DataSettings
 
 ACTIONS = {
     "list": "every data set: what is here, where the rest can be had, its size, its terms",
@@ -24,7 +24,6 @@ ACTIONS = {
     "is damaged",
     "show": "a picture of a set, or of what a challenge makes of it",
 }
-KEYS = ("data.root", "data.download")
 
 
 def configure(parser: Parser) -> None:
@@ -38,8 +37,8 @@ def configure(parser: Parser) -> None:
             continue
         action.add_argument("words", nargs="*", metavar="NAME | data.root=DIR | dataset.KEY=value")
         add_config_dir(action)
-        run = {"list": _list, "fetch": _fetch, "verify": _verify}[name]
-        action.set_defaults(main=run, parser=action)
+        function = {"list": _list, "fetch": _fetch, "verify": _verify}[name]
+        action.set_defaults(main=function, parser=action)
 
 
 def main(args: Namespace) -> None:
@@ -56,14 +55,13 @@ def _list(args: Namespace) -> None:
         entries = list_datasets(settings, args.config_dir)
     off = "" if settings.online else ", downloads are off"
     print(f"data sets, looked for under {settings.root}{off} ({len(entries)})")
-    rows = [("name", "here", "status", "published at", "size", "terms")]
-    for entry in entries:
-        hosts = ", ".join(entry.hosts)
-        rows.append(
-            (entry.name, entry.summary, entry.status, hosts, _size(entry.size), entry.terms)
-        )
-    for line in _aligned(rows):
-        print(f"  {line}")
+    table = [("name", "here", "status", "published at", "size", "terms")]
+    table += [(e.name, e.summary, e.status, ", ".join(e.hosts), _size(e.size), e.terms)
+              for e in entries]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for row in table:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths)]
+        print(f"  {'  '.join(cells)}".rstrip())
 
 
 def _fetch(args: Namespace) -> None:
@@ -71,10 +69,9 @@ def _fetch(args: Namespace) -> None:
 
     names, changes, settings = _read(args.words)
     if not names:
-        raise GradbenchError("data fetch: name a data set, `gradbench data list` tells all")
+        raise GradbenchError("data fetch: name a data set, `gradbench data list` names all")
     datasets = _datasets(names, changes, args.config_dir)
-    for dataset in datasets:
-        # what cannot be had is told before anything is downloaded
+    for dataset in datasets:  # a set that cannot be had is refused before anything is downloaded
         missing_splits(dataset, settings)
     for dataset in datasets:
         for line in download_missing(dataset, settings):
@@ -98,7 +95,7 @@ def _verify(args: Namespace) -> None:
         sys.exit(1)
 
 
-def _datasets(names: list[str], changes: dict[str, Any], dirs: list[Path]) -> list:
+def _datasets(names: list[str], changes: dict[str, Any], dirs: list[Path]) -> list[Dataset]:
     from gradbench.data.catalogue import build_dataset
 
     if changes and len(names) != 1:
@@ -107,33 +104,23 @@ def _datasets(names: list[str], changes: dict[str, Any], dirs: list[Path]) -> li
 
 
 def _read(words: Sequence[str]) -> tuple[list[str], dict[str, Any], DataSettings]:
-    """Return names, settings of the data set, and where data sets are."""
+    """Return names, changed settings of the data set, and where data sets are."""
     import yaml
 
     from gradbench.data.dataset import DataSettings
 
-    changes = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key.startswith("dataset.") and equals:
-            changes[key.removeprefix("dataset.")] = yaml.safe_load(value)
-    rest = [word for word in words if not (word.startswith("dataset.") and "=" in word)]
-    names, given = split_settings(rest, (*KEYS, "dataset.path"), "data")
-    download = given.get("data.download", "true")
+    changed = [word for word in words if word.startswith("dataset.") and "=" in word]
+    pairs = [word.removeprefix("dataset.").split("=", 1) for word in changed]
+    keys = ("data.root", "data.download", "dataset.path")
+    names, settings, _ = split_words([w for w in words if w not in changed], keys, "data")
+    download = settings.get("data.download", "true")
     if download not in ("true", "false"):
         raise unknown("value of data.download", download, ("true", "false"))
-    return names, changes, DataSettings(data_root(given.get("data.root")), download == "true")
+    where = DataSettings(data_root(settings.get("data.root")), download == "true")
+    return names, {key: yaml.safe_load(value) for key, value in pairs}, where
 
 
 def _size(count: int | None) -> str:
-    """Return a number of bytes as text, "" for None."""
     if count is None:
         return ""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count / 2**20, 1):.0f} MiB"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Return the rows of a table as lines with columns below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()

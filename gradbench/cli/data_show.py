@@ -7,7 +7,7 @@ import re
 from argparse import Namespace
 from pathlib import Path
 
-from gradbench.cli.arguments import Parser, add_overrides
+from gradbench.cli.arguments import Parser, add_overrides, split_words
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import step
 
@@ -18,7 +18,6 @@ says before and after, images of another set before and after they are brought t
 
   gradbench data show cifar10
   gradbench data show cifar10 challenge=gaussian_noise 'levels=[1,3,5]'
-  gradbench data show cifar10 challenge=textures
   gradbench data show cifar10 challenge=fgsm backbone.width=32 backbone.checkpoint=FILE
   gradbench data show cifar10 'challenge={use: fgsm, epsilon: 0.1}' n=4 seed=1
 """
@@ -28,7 +27,6 @@ and seed=0, which chooses them. All settings of `gradbench run` hold (data.root=
 an attack takes the network of backbone.checkpoint, else the trained one that the store has.
 Nothing is downloaded or trained. Writes to outputs/data unless out names a file.
 """
-KEYS = ("challenge", "out", "n", "seed")
 
 
 def configure(parser: Parser) -> None:
@@ -40,24 +38,22 @@ def configure(parser: Parser) -> None:
 
 def main(args: Namespace) -> None:
     """Draw the picture."""
-    from gradbench.cli.composing import compose, look
+    from gradbench.cli.composing import compose, print_config
     from gradbench.report.gallery import Choice
 
-    names = [word for word in args.words if "=" not in word]
+    names, own, others = split_words(args.words, ("challenge", "out", "n", "seed"))
     if len(names) != 1:
         raise GradbenchError(
-            f"data show {' '.join(names)}: name one data set, `gradbench data list` tells all"
+            f"data show {' '.join(names)}: name one data set, `gradbench data list` names all"
         )
-    pairs = [word.split("=", 1) for word in args.words if "=" in word]
-    given = {key: value for key, value in pairs if key in KEYS}
-    challenge = given.get("challenge")
-    choice = Choice(_whole("n", given.get("n")), _whole("seed", given.get("seed")) or 0)
-    out = _file(given.get("out"), names[0], challenge)
-    args.words = [*("=".join(p) for p in pairs if p[0] not in KEYS), f"dataset={names[0]}"]
+    challenge = own.get("challenge")
+    choice = Choice(_whole("n", own.get("n")), _whole("seed", own.get("seed")) or 0)
+    out = _file(own.get("out"), names[0], challenge)
+    args.words = [*others, f"dataset={names[0]}"]
     if challenge is not None:
         listed = challenge if challenge.startswith("[") else f"[{challenge}]"
         args.words.append(f"challenges={listed}")
-    if look(args):
+    if print_config(args):
         return
     config = compose(args.words, args.config_dir)
     with step("loading libraries"):
@@ -66,7 +62,12 @@ def main(args: Namespace) -> None:
         from gradbench.store import Store
 
     experiment = build_experiment(config, args.config_dir)
-    _make_folder(out)
+    try:  # before any work
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise GradbenchError(f"out={out} cannot be written: {fault.strerror}") from fault
+    if not os.access(out.parent, os.W_OK):
+        raise GradbenchError(f"out={out} cannot be written: no rights in {out.parent}")
     store = Store(Path(config["store"]).expanduser())
     with step(f"drawing {out.name}"):
         if challenge is None:
@@ -77,15 +78,12 @@ def main(args: Namespace) -> None:
 
 
 def _whole(key: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"-?\d{1,9}", text):
+    if text is not None and not re.fullmatch(r"-?\d{1,9}", text):
         raise GradbenchError(f"{key}={text}: a whole number")
-    return int(text)
+    return None if text is None else int(text)
 
 
 def _file(text: str | None, name: str, challenge: str | None) -> Path:
-    """Return the file to write."""
     if text is None:
         slug = re.sub(r"[^\w.]+", "-", challenge or "").strip("-")
         text = f"outputs/data/{name}{'-' if slug else ''}{slug}.png"
@@ -93,13 +91,3 @@ def _file(text: str | None, name: str, challenge: str | None) -> Path:
     if path.suffix.lower() != ".png" or path.is_dir():
         raise GradbenchError(f"out={text}: name a file that ends in .png")
     return path
-
-
-def _make_folder(path: Path) -> None:
-    """Make the folder of a file; one that cannot be written to is told before any work."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise GradbenchError(f"out={path} cannot be written: {fault.strerror}") from fault
-    if not os.access(path.parent, os.W_OK):
-        raise GradbenchError(f"out={path} cannot be written: no rights in {path.parent}")

@@ -1,6 +1,6 @@
 """`gradbench list`: what there is, and whether it is ready here.
 
-Imports no torch, but for what one detector tells of itself.
+Imports no torch, except to describe a detector.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gradbench.cli.arguments import (
     Parser,
     add_config_dir,
     data_root,
-    split_settings,
+    split_words,
     warn_of_replaced_members,
 )
 from gradbench.config import builtin_dir, expand, group_files, load_member
@@ -37,7 +37,6 @@ DESCRIPTION = """\
 One line each: name, whether it is ready here, what it is. Of detectors by name, or of those of a
 suite: the paper to cite, its code, what the detector sees and reads, how many passes it takes.
 """
-KEYS = ("detector", "data.root")
 
 
 def configure(parser: Parser) -> None:
@@ -54,46 +53,50 @@ def main(args: Namespace) -> None:
     """Print the lists."""
     dirs = args.config_dir
     warn_of_replaced_members(dirs)
-    named = [w.split("=", 1)[1] for w in args.words if w.startswith("detector=")]
-    kinds, given = split_settings(args.words, KEYS, "list")
+    detectors = [w.removeprefix("detector=") for w in args.words if w.startswith("detector=")]
+    kinds, settings, _ = split_words(args.words, ("detector", "data.root"), "list")
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("list", kind, KINDS)
-    if named:
-        names = [name for word in named for name in word.split(",")]
-        print("\n\n".join(_describe(names, dirs)))
-    root = data_root(given.get("data.root"))
-    for kind in kinds or ([] if named else KINDS):
+    if detectors:
+        print("\n\n".join(_describe(",".join(detectors).split(","), dirs)))
+    root = data_root(settings.get("data.root"))
+    for kind in kinds or ([] if detectors else KINDS):
         rows = list(_rows(KINDS[kind], dirs, root))
         print(f"{kind} ({len(rows)})")
         widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
         for row in rows:
-            name, ready, what = map(printable, row)
-            print(f"  {name:<{widths[0]}}  {ready:<{widths[1]}}  {what}")
+            name, state, description = map(printable, row)
+            print(f"  {name:<{widths[0]}}  {state:<{widths[1]}}  {description}")
 
 
 def _rows(group: str, dirs: list[Path], root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield name, state and description of every member."""
     for name in group_files(group, dirs):
         try:
             content = load_member(group, name, dirs, resolve=False)
-            what = content.get("description") or ""
-            if group == "challenge" and not what and "dataset" in content:
+            description = content.get("description") or ""
+            if group == "challenge" and not description and "dataset" in content:
                 dataset = load_member("dataset", content["dataset"], dirs, resolve=False)
-                what = dataset.get("description", "")
-            yield name, _ready(group, name, content, dirs, root), what
+                description = dataset.get("description", "")
+            yield name, _state(group, name, content, dirs, root), description
         except GradbenchError as fault:  # one file of many
             yield name, "not valid", str(fault)
 
 
-def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
+def _state(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
     """Return `ready`, or what is missing."""
     if group == "dataset":
-        return _ready_roles(name, content, dirs, root)
+        states = {role: _images(name, role, dirs, root) for role in content.get("roles", {})}
+        missing = [role for role, state in states.items() if state != "ready"]
+        if missing and states.get("challenge") == "ready":
+            return f"ready as challenge, no {' or '.join(missing)} images"
+        return states["train" if "train" in states else "challenge"] if missing else "ready"
     if group == "challenge" and "members" in content:
-        return _ready_challenges(content["members"], dirs, root)
+        return _challenges(content["members"], dirs, root)
     if group == "challenge" and "dataset" in content:
         changes = {k: v for k, v in content.items() if k == "path"}
-        return _ready_dataset(content["dataset"], "challenge", dirs, root, changes)
+        return _images(content["dataset"], "challenge", dirs, root, changes)
     if group == "experiment":
         main = yaml.safe_load((builtin_dir() / "config.yaml").read_text(encoding="utf-8"))
         defaults: dict[str, Any] = {}
@@ -101,17 +104,18 @@ def _ready(group: str, name: str, content: dict, dirs: list[Path], root: Path) -
             defaults |= entry if isinstance(entry, dict) else {}
         dataset = defaults.get("override /dataset", "cifar10")
         for role in ("train", "test"):
-            state = _ready_dataset(dataset, role, dirs, root)
+            state = _images(dataset, role, dirs, root)
             if state != "ready":
                 return f"{dataset}: {role} images {state}"
-        return _ready_challenges(content.get("challenges", main["challenges"]), dirs, root)
+        return _challenges(content.get("challenges", main["challenges"]), dirs, root)
     if group == "backbone" and not content.get("_target_"):
         return "set backbone._target_"
     return "ready"
 
 
-def _ready_challenges(challenges: Any, dirs: list[Path], root: Path) -> str:
-    entries = [challenges] if isinstance(challenges, str | dict) else challenges or []
+def _challenges(entries: Any, dirs: list[Path], root: Path) -> str:
+    """Return which challenges of a list are missing."""
+    entries = [entries] if isinstance(entries, str | dict) else entries or []
     missing = []
     for entry in entries:
         changes = entry if isinstance(entry, dict) else {"use": entry}
@@ -119,29 +123,17 @@ def _ready_challenges(challenges: Any, dirs: list[Path], root: Path) -> str:
             raise GradbenchError(f"challenges: {entry} names no member; write {{use: NAME, …}}")
         name = changes["use"]
         content = load_member("challenge", name, dirs, resolve=False) | changes
-        if _ready("challenge", name, content, dirs, root) != "ready":
+        if _state("challenge", name, content, dirs, root) != "ready":
             missing.append(changes.get("name", name))
+    if len(missing) == len(entries) > NAMED:
+        return f"not here, none of {len(entries)}"
     if len(missing) > NAMED:
-        if len(missing) == len(entries):
-            return f"not here, none of {len(entries)}"
         return f"ready but for {len(missing)} of {len(entries)}"
     return "ready" if not missing else f"ready but for {', '.join(missing)}"
 
 
-def _ready_roles(name: str, content: dict, dirs: list[Path], root: Path) -> str:
-    """Return what a data set can be used for here; a part of it, or why there is nothing."""
-    states = {role: _ready_dataset(name, role, dirs, root) for role in content.get("roles", {})}
-    missing = [role for role, state in states.items() if state != "ready"]
-    if not missing:
-        return "ready"
-    if states.get("challenge") == "ready":
-        return f"ready as challenge, no {' or '.join(missing)} images"
-    return states["train" if "train" in states else "challenge"]
-
-
-def _ready_dataset(
-    name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None
-) -> str:
+def _images(name: str, role: str, dirs: list[Path], root: Path, changes: dict | None = None) -> str:
+    """Return whether a data set has images of a role here."""
     from gradbench.data.catalogue import build_dataset
     from gradbench.data.dataset import DataSettings
 
@@ -152,55 +144,36 @@ def _ready_dataset(
 
 
 def _describe(names: Sequence[str], dirs: Sequence[Path]) -> Iterator[str]:
-    """Yield a paragraph for every detector, suites unfolded.
-
-    Raises:
-        GradbenchError: for an unknown one, or one that cannot be built.
-    """
-    from gradbench.methods.base import Detector
+    """Yield a paragraph for every detector, suites unfolded."""
+    from gradbench.methods.base import Detector, PassCount
     from gradbench.methods.checked import check_declared
     from gradbench.outputs.catalogue import OutputCatalogue
+    from gradbench.report.run_tables import SUPERVISION
     from gradbench.support.instantiate import instantiate
 
     for name, content in expand("detector", list(dict.fromkeys(names)), dirs):
         detector = instantiate("detector", name, content, base=Detector)
         check_declared(name, detector, OutputCatalogue(dirs))
-        facts = {"what": content.get("description"), **_origin(detector), **_needs(detector)}
+        facts = {"what": content.get("description")}
+        if info := getattr(detector, "info", None):
+            if info.own:
+                facts["method"] = "gradbench's own, not in the paper that it is built on"
+            facts["built on" if info.own else "paper"] = info.title
+            facts |= {"venue": info.venue, "url": info.url, "code": info.code or "none public"}
+        else:
+            facts["paper"] = "not named"
+        steps = detector.perturbed_passes.values()
+        passes = str(detector.pass_count)
+        planned = detector.planned_passes(("layer", "other"))
+        if chosen := [p for p in planned if p.part == "measure" and p.chosen]:
+            each = " for each feature layer" if len(chosen) > 1 else ""
+            passes += f"; where it chooses a step {PassCount(2, 1)}{each}"
+        reads = [*detector.reads, *(f"{p.source} after a step of the pixels" for p in steps)]
+        facts |= {
+            "supervision": f"{detector.supervision}: sees {SUPERVISION[detector.supervision]}",
+            "clean images": detector.clean_seen,
+            "reads": ", ".join(reads),
+            "passes": passes,
+        }
         lines = [printable(f"  {key:<12}  {value}") for key, value in facts.items() if value]
         yield "\n".join([name, *lines])
-
-
-def _origin(detector: Any) -> dict[str, str]:
-    """Return the paper, and whether the method is its own."""
-    info = getattr(detector, "info", None)
-    if info is None:
-        return {"paper": "not named"}
-    own = {"method": "gradbench's own, not in the paper that it is built on"} if info.own else {}
-    return own | {
-        "built on" if info.own else "paper": info.title,
-        "venue": info.venue,
-        "url": info.url,
-        "code": info.code or "none public",
-    }
-
-
-def _needs(detector: Any) -> dict[str, str]:
-    """Return what a detector sees and reads, and how many passes through f an image takes."""
-    from gradbench.methods.base import PassCount
-    from gradbench.report.run_tables import SUPERVISION
-
-    perturbed = [
-        f"{p.source} after a step of the pixels" for p in detector.perturbed_passes.values()
-    ]
-    passes = str(detector.pass_count)
-    planned = detector.planned_passes(("layer", "other"))
-    chosen = [p for p in planned if p.part == "measure" and p.chosen]
-    if chosen:
-        each = " for each feature layer" if len(chosen) > 1 else ""
-        passes += f"; where it chooses a step {PassCount(2, 1)}{each}"
-    return {
-        "supervision": f"{detector.supervision}: sees {SUPERVISION[detector.supervision]}",
-        "clean images": detector.clean_seen,
-        "reads": ", ".join([*detector.reads, *perturbed]),
-        "passes": passes,
-    }

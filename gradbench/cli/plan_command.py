@@ -9,22 +9,24 @@ from gradbench.cli.arguments import Parser, add_overrides, warn_of_replaced_memb
 from gradbench.errors import printable
 from gradbench.support.progress import duration, step
 
+DESCRIPTION = """\
+The steps of a run, how many of their products the store holds already, and an estimate of the time
+for the rest, from a few steps timed on this machine. Takes the settings of `gradbench run` and
+neither makes nor downloads anything.
+"""
+
 
 def configure(parser: Parser) -> None:
     """Add the arguments of the command."""
-    parser.description = (
-        "The steps of a run, how many of their products the store holds already, and an estimate "
-        "of the\ntime for the rest, from a few steps timed on this machine. Takes the settings of "
-        "`gradbench run`\nand neither makes nor downloads anything."
-    )
+    parser.description = DESCRIPTION
     add_overrides(parser)
 
 
 def main(args: Namespace) -> None:
     """Print the plan of a run."""
-    from gradbench.cli.composing import compose, look
+    from gradbench.cli.composing import compose, print_config
 
-    if look(args):
+    if print_config(args):
         return
     config = compose(args.words, args.config_dir)
     with step("loading libraries"):

@@ -8,25 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradbench.cli.arguments import Parser, add_overrides, warn_of_replaced_members
+from gradbench.cli.arguments import Parser, add_overrides, warn_of_replaced_members, with_dirs
 from gradbench.support.progress import step
 
 DESCRIPTION = """\
-Carries out one experiment and writes results.csv.gz, costs.csv, table.md, run.json, figures/ and
+Carries out one experiment and writes results.csv, costs.csv, table.md, run.json, figures/ and
 model/ to out=DIR. What the store holds already is not computed again, so the same command after a
 kill goes on, and one more challenge, level or detector costs only itself. A folder that holds a run
 of another configuration, or files of yours where results would go, is refused before any work.
 """
 EPILOG = """\
-  experiment=NAME                   `gradbench list experiments` tells which
-  backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE
-  'seeds=[0,1,2]' 'backbone.checkpoint=f-{seed}.safetensors'   (one file for each seed)
-  backbone.trained_on=FILE          names of its training images; or all, without_hold_out
-  dataset=cifar10 data.root=DIR
-  'challenges=[svhn,textures,fgsm]' 'levels=[1,3,5]'
-  'challenges=[{use: fgsm, name: strong, epsilon: 0.1}]'
-  'detectors=[msp,gradient]' protocol=grouped 'seeds=[0,1,2]'
-  training.epochs=30 device=auto devices=1 out=DIR store=DIR
+  experiment=NAME dataset=cifar10 data.root=DIR protocol=grouped
+  backbone=resnet18 backbone.width=32 backbone.checkpoint=FILE backbone.trained_on=FILE
+  'challenges=[svhn,{use: fgsm, name: strong, epsilon: 0.1}]' 'levels=[1,3,5]'
+  'detectors=[msp,gradient]' 'seeds=[0,1,2]' training.epochs=30 device=auto devices=1 store=DIR
+`gradbench list` names the members of each group, --cfg job prints every setting.
 """
 
 
@@ -38,12 +34,12 @@ def configure(parser: Parser) -> None:
 
 def main(args: Namespace) -> None:
     """Carry out an experiment and print its table."""
-    from gradbench.cli.composing import compose, look
+    from gradbench.cli.composing import compose, print_config
 
-    if look(args):
+    if print_config(args):
         return
     config = compose(args.words, args.config_dir)
-    words = [*(f"--config-dir={folder}" for folder in args.config_dir), *args.words]
+    words = with_dirs(args.words, args.config_dir)
     carry_out(config, args.config_dir, Path(config["out"]).expanduser(), words)
 
 
@@ -69,7 +65,8 @@ def carry_out(
     keep_freed_memory()
     experiment = build_experiment(config, dirs)
     warn_of_replaced_members(dirs)
-    folder = RunFolder(out, experiment.config)  # told before hours of work: unwritable, another run
+    # before hours of work: a folder that cannot be written or holds another run is refused here
+    folder = RunFolder(out, experiment.config)
     store = Store(Path(config["store"]).expanduser(), provenance.code())
     results = run(experiment, store)
     folder.write(results, store, shlex.join(["gradbench", "run", *words]))

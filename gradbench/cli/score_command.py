@@ -8,7 +8,7 @@ import threading
 import warnings
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gradbench.cli.arguments import Parser
@@ -53,13 +53,13 @@ def configure(parser: Parser) -> None:
         help="the run's folder, or its name under outputs/; then files, or folders that are looked "
         "through with all folders inside, linked ones too, but for hidden files")  # fmt: skip
     add("--detector", metavar="NAME", action="append", type=_value,
-        help="which detectors, may be repeated (or a,b). Without it all that learned from no "
-        "challenge images given to them. Those that did are named after what they were fitted on, "
-        "gradient@svhn; gradient alone stands for all of these")  # fmt: skip
+        help="which detectors, may be repeated (or a,b); all that learned from no challenge images "
+        "without it. Those that did are named after what they were fitted on, gradient@svhn; "
+        "gradient alone stands for all of these")  # fmt: skip
     add("--out", metavar="FILE", type=_value,
         help="where to write; scores.csv in the run's folder without it. Earlier scores are "
         "replaced; other files, links and devices never are")  # fmt: skip
-    add("--seed", metavar="N", type=_seed,
+    add("--seed", metavar="N", type=_whole("--seed", "write the number of a network, as 0"),
         help="which network, of a run with several; the first without it")  # fmt: skip
     add("--device", metavar="D", type=_value, default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--trust", metavar="MODULE", action="append", type=_value, default=[],
@@ -67,7 +67,8 @@ def configure(parser: Parser) -> None:
         "of your own needs it (PYTHONPATH=DIR names its folder). Otherwise only classes that "
         "gradbench and torchvision define are built, and nothing in the run's folder is executed",
         )  # fmt: skip
-    add("--bits", metavar="N", type=_bits,
+    add("--bits", metavar="N",
+        type=_whole("--bits", "write how many bits grey values have, 8 to 16", range(8, 17)),
         help="bits of grey values (8 to 16) in files that hold them in 16 or 32 and do not say",
         )  # fmt: skip
 
@@ -118,16 +119,13 @@ def _value(text: str) -> str:
     return text
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise GradbenchError(f"--seed {text}: write the number of a network, for example 0")
-    return int(text)
+def _whole(option: str, advice: str, choices: range | None = None) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or (choices is not None and int(text) not in choices):
+            raise GradbenchError(f"{option} {text}: {advice}")
+        return int(text)
 
-
-def _bits(text: str) -> int:
-    if not text.isdecimal() or not 8 <= int(text) <= 16:
-        raise GradbenchError(f"--bits {text}: write how many bits grey values have, 8 to 16")
-    return int(text)
+    return read
 
 
 @contextmanager

@@ -33,14 +33,22 @@ def main(args: Namespace) -> None:
     """Print the table of a run."""
     from gradbench.report.finished_run import FinishedRun, missing_files, sweep_runs
 
-    for folder in places(args.run) if args.run else ():
+    for folder in run_places(args.run) if args.run else ():
         if not missing_files(folder):
             break
         if inside := sweep_runs(folder):
             print(f"{printable(folder)} is the folder of a sweep, its runs are:")
             print("\n".join(f"  gradbench show {shlex.quote(printable(job))}" for job in inside))
             return
-    folder = find_run(args.run) if args.run else _latest()
+    if args.run:
+        folder = find_run(args.run)
+    elif runs := finished_runs():
+        folder = runs[-1]
+    else:
+        raise GradbenchError(
+            "no finished run under outputs/: start with `gradbench run experiment=quickstart`, "
+            "or name a folder"
+        )
     if args.all:
         print(FinishedRun(folder).text("table.md"), end="")
         return
@@ -53,8 +61,8 @@ def main(args: Namespace) -> None:
 
 def finished_runs() -> list[Path]:
     """Return the folders of finished runs under outputs/, the latest last."""
-    found = [p.parent for pattern in ("*/run.json", "*/*/run.json") for p in OUTPUTS.glob(pattern)]
-    return sorted(found, key=lambda p: (p / "run.json").stat().st_mtime)
+    files = [path for pattern in ("*/run.json", "*/*/run.json") for path in OUTPUTS.glob(pattern)]
+    return [path.parent for path in sorted(files, key=lambda path: path.stat().st_mtime)]
 
 
 def find_run(name: str) -> Path:
@@ -63,26 +71,16 @@ def find_run(name: str) -> Path:
     Raises:
         GradbenchError: if there is none, naming those that there are.
     """
-    for folder in places(name):
+    for folder in run_places(name):
         if os.path.isfile(folder / "run.json"):  # whatever the name: too long ones too
             return folder
     from gradbench.report.finished_run import sweep_runs
 
-    there = [*(job for folder in places(name) for job in sweep_runs(folder)), *finished_runs()]
+    there = [*(job for folder in run_places(name) for job in sweep_runs(folder)), *finished_runs()]
     names = ", ".join(map(printable, there)) or "none yet"
     raise GradbenchError(f"no finished run at {printable(name)}; runs here: {names}")
 
 
-def places(name: str) -> tuple[Path, Path]:
+def run_places(name: str) -> tuple[Path, Path]:
     """Return where a run is looked for by its path or its name."""
     return expand_home(name), OUTPUTS / name
-
-
-def _latest() -> Path:
-    runs = finished_runs()
-    if not runs:
-        raise GradbenchError(
-            "no finished run under outputs/: start with `gradbench run experiment=quickstart`, "
-            "or name a folder"
-        )
-    return runs[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -9,7 +10,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from gradbench.cli.arguments import Parser, split_settings
+from gradbench.cli.arguments import Parser, split_words
 from gradbench.errors import GradbenchError, printable
 from gradbench.store import MANIFEST, Store, find_damage
 from gradbench.support.locks import try_file_lock
@@ -24,7 +25,6 @@ EPILOG = """\
           checkpoints of unfinished training after 7 days); with days=N also products that were
           not used for N days; what another process is making is left alone
 """
-KEYS = ("store", "days")
 
 
 def configure(parser: Parser) -> None:
@@ -38,14 +38,14 @@ def configure(parser: Parser) -> None:
 
 def main(args: Namespace) -> None:
     """Look through the store."""
-    names, given = split_settings(args.words, KEYS, "store")
+    names, settings, _ = split_words(args.words, ("store", "days"), "store")
     if names:
         raise GradbenchError(f"store takes no {printable(names[0])}: store=DIR, days=N")
-    root = Path(given.get("store") or os.environ.get("GRADBENCH_STORE") or "outputs/store")
-    root = root.expanduser()
+    root = settings.get("store") or os.environ.get("GRADBENCH_STORE") or "outputs/store"
+    root = Path(root).expanduser()
     if not root.is_dir():
         raise GradbenchError(f"there is no store at {root}: name one with store=DIR")
-    days = _days(given.get("days"))
+    days = _days(settings.get("days"))
     with step(f"looking through {root}"):
         if args.action == "prune":
             _prune(Store(root), days)
@@ -70,30 +70,30 @@ def _list(store: Store) -> None:
 
 
 def _verify(store: Store) -> None:
-    total, damaged = 0, 0
-    for folder, _ in store.products():
-        total += 1
-        if fault := find_damage(folder):
+    folders = [folder for folder, _ in store.products()]
+    damaged = 0
+    for folder in folders:
+        if damage := find_damage(folder):
             damaged += 1
-            print(printable(f"{folder}: {fault}"))
-    print(f"{total} products, {damaged} damaged")
+            print(printable(f"{folder}: {damage}"))
+    print(f"{len(folders)} products, {damaged} damaged")
     if damaged:
         print(
-            f"gradbench: {damaged} of {total} products are damaged; the next run that needs "
+            f"gradbench: {damaged} of {len(folders)} products are damaged; the next run that needs "
             "them makes them anew, `gradbench store prune` removes them",
             file=sys.stderr,
         )
         sys.exit(1)
 
 
-def _prune(store: Store, days: float | None) -> None:
+def _prune(store: Store, days: float) -> None:
     removed, freed, busy = 0, 0, 0
     for path in [*store.leftovers(), *(folder for folder, _ in store.products())]:
         if not _is_unneeded(path, days):
             continue
-        name = f"{path.parent.name}-{path.stem}"
+        lock = store.root / "locks" / f"{path.parent.name}-{path.stem}.lock"
         try:
-            with try_file_lock(store.root / "locks" / f"{name}.lock") as is_ours:
+            with try_file_lock(lock) as is_ours:
                 if not is_ours:
                     busy += 1
                 elif _is_unneeded(path, days):  # still: another process may have mended it
@@ -107,22 +107,19 @@ def _prune(store: Store, days: float | None) -> None:
         print(f"left {busy} that another process is making")
 
 
-def _is_unneeded(path: Path, days: float | None) -> bool:
-    """Tell whether nobody needs a folder of the store any more."""
+def _is_unneeded(path: Path, days: float) -> bool:
     try:
         if path.suffix in LEFT_ALONE:
             return time.time() - path.stat().st_mtime > LEFT_ALONE[path.suffix]
         unused = (time.time() - (path / MANIFEST).stat().st_mtime) / 86400
     except FileNotFoundError:  # finished or removed meanwhile
         return False
-    return (days is not None and unused >= days) or find_damage(path) is not None
+    return unused >= days or find_damage(path) is not None
 
 
-def _days(text: str | None) -> float | None:
-    if text is None:
-        return None
+def _days(text: str | None) -> float:
     try:
-        days = float(text)
+        days = math.inf if text is None else float(text)
     except ValueError:
         days = -1
     if not days >= 0:

@@ -9,29 +9,29 @@ import re
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-from gradbench.cli.arguments import Parser, add_overrides
+from gradbench.cli.arguments import Parser, add_overrides, with_dirs
 from gradbench.errors import GradbenchError, printable
 from gradbench.support.progress import step
 
 JOBS = ".gradbench-jobs"
 """Folder in which every finished job leaves its name: jobs may run in other processes. What Hydra
 writes of a sweep goes there too (`hydra.sweep.dir`), and with it in the end."""
-COLUMNS = (
+COLUMNS = {
     *("seed", "seeds", "level", "levels", "challenges", "detectors", "backbone", "backbone.width"),
     *("dataset", "protocol", "experiment", "name", "challenge.seed", "detector.seed"),
     "evaluation.seed",
-)
+}
 """Settings that stand in a column of their own."""
 DESCRIPTION = """\
 Runs every combination of the comma lists (Hydra multirun). Each job writes to <out>/<job>; rows of
-all jobs go to <out>/results.csv.gz (of several levels, their picture to <out>/levels.png), settings
+all jobs go to <out>/results.csv (of several levels, their picture to <out>/levels.png), settings
 and names of the jobs to <out>/sweep.json. All jobs share one store. A job that fails leaves the
-others running and is told at the end; the same command again does only what is missing.
+others running and is reported at the end; the same command again does only what is missing.
 
   gradbench sweep experiment=quickstart seed=0,1,2
   gradbench sweep experiment=quickstart level=1,2,3,4,5 launcher=joblib
@@ -50,72 +50,66 @@ def configure(parser: Parser) -> None:
 
 def main(args: Namespace) -> None:
     """Run all jobs and join their rows."""
-    from gradbench.cli.composing import compose, is_sweep, look, prepare_overrides
+    from gradbench.cli.composing import (
+        compose,
+        hydra_faults,
+        is_sweep,
+        prepare_overrides,
+        print_config,
+    )
+    from gradbench.config import hydra_session
     from gradbench.report.claim import check_sweep_claim
 
-    if look(args):
+    if print_config(args):
         return
-    words = prepare_overrides(args.words, args.config_dir, for_sweep=True)
-    own = [word for word in words if not word.startswith("hydra")]
-    fixed = [word for word in own if not is_sweep(word)]
-    config = compose(fixed, args.config_dir, for_sweep=True)
+    dirs = args.config_dir
+    words = prepare_overrides(args.words, dirs, for_sweep=True)
+    settings = [word for word in words if not word.startswith("hydra")]
+    fixed = [word for word in settings if not is_sweep(word)]
+    config = compose(fixed, dirs, for_sweep=True)
     base = Path(config["out"]).expanduser()
     check_sweep_claim(base, config)  # before any work
     # jobs are named after what differs between them
     keys = ["out", *map(_key, fixed)]
     naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"
-    swept = {_key(word) for word in own} - set(keys)
-    with _alone(base):
+    swept = {_key(word) for word in settings} - set(keys)
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are reported once
+    with _hold(base):
         try:
-            with _deaths(base):
-                _launch([*words, f"out={_quoted(base)}", naming], args.config_dir)
+            with _launcher_faults(base), hydra_faults(words, dirs), hydra_session(dirs) as hydra:
+                hydra.multirun("config", task, [*words, f"out={_quoted(base)}", naming])
             if not any((base / JOBS).glob("*.json")):
                 over = ", ".join(sorted(swept))
                 raise GradbenchError(f"a sweep over {over} has no values to run")
-        finally:
-            with _writing(base), step("joining the rows of the jobs"):
-                merge(base, config, named=not swept <= set(COLUMNS))
+        finally:  # rows of the jobs that finished are joined also where others failed
+            with _write_faults(base), step("joining the rows of the jobs"):
+                merge(base, config, named=not swept <= COLUMNS)
 
 
 def _key(word: str) -> str:
     return word.split("=", 1)[0].lstrip("+~")
 
 
-def _launch(words: Sequence[str], dirs: Sequence[Path]) -> None:
-    """Have Hydra run every combination."""
-    from gradbench.cli.composing import hydra_faults
-    from gradbench.config import hydra_session
-
-    logging.getLogger("hydra").addHandler(logging.NullHandler())  # its faults are told once
-    with hydra_faults(words, dirs), hydra_session(dirs) as hydra:
-        hydra.multirun("config", task, list(words))
-
-
 @contextlib.contextmanager
-def _alone(base: Path) -> Iterator[None]:
-    """Hold the folder of a sweep, which begins and ends without names of finished jobs.
+def _hold(base: Path) -> Iterator[None]:
+    """Lock the folder of a sweep, which begins and ends without names of finished jobs."""
+    from gradbench.report.claim import locked
 
-    Raises:
-        GradbenchError: if it cannot be written.
-    """
+    def remove_if_empty() -> None:
+        with contextlib.suppress(OSError):
+            base.rmdir()
+
     with contextlib.ExitStack() as stack:
-        from gradbench.report.claim import locked
-
-        with _writing(base):
-            stack.callback(_remove_if_empty, base)
+        with _write_faults(base):
+            stack.callback(remove_if_empty)
             stack.enter_context(locked(base))
         stack.callback(shutil.rmtree, base / JOBS, ignore_errors=True)
         shutil.rmtree(base / JOBS, ignore_errors=True)
         yield
 
 
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
 @contextlib.contextmanager
-def _writing(base: Path) -> Iterator[None]:
+def _write_faults(base: Path) -> Iterator[None]:
     """Put into one sentence that the folder of a sweep cannot be written."""
     try:
         yield
@@ -128,8 +122,8 @@ def _writing(base: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deaths(base: Path) -> Iterator[None]:
-    """Put into one sentence what a launcher raises when it fails, or a worker of its died."""
+def _launcher_faults(base: Path) -> Iterator[None]:
+    """Put into one sentence what a launcher raises when it fails or one of its workers dies."""
     try:
         yield
     except Exception as fault:
@@ -140,7 +134,7 @@ def _deaths(base: Path) -> Iterator[None]:
             raise
         first = (str(fault).strip().splitlines() or [""])[0][:200]
         logs = base / ".submitit"
-        where = f"; what it said last stands in {logs}" if logs.is_dir() else ""
+        where = f"; its last words stand in {logs}" if logs.is_dir() else ""
         raise GradbenchError(
             f"a worker of the sweep died, or {launcher} failed ({type(fault).__name__}: "
             f"{first}){where}: jobs and products that were finished are kept, and the same command "
@@ -164,7 +158,13 @@ def task(cfg: Any) -> None:
     name = re.sub(r"[^\w.=,-]+", "_", hydra.job.override_dirname) or str(hydra.job.num)
     if len(name.encode()) > 150:
         name = f"{name.encode()[:140].decode(errors='ignore')}-{hydra.job.num}"
-    with _where_the_sweep_began(hydra.runtime.cwd):
+    start = hydra.runtime.cwd  # relative paths of the sweep start from there
+    if not Path(start).is_dir():
+        raise GradbenchError(
+            f"{start}, in which the sweep was begun, is not on this machine: begin it in a folder "
+            "that all machines share"
+        )
+    with contextlib.chdir(start):
         # workers that a launcher starts know nothing of the folders that the command line named
         sources = [s.path for s in hydra.runtime.config_sources if s.schema == "file" and s.path]
         dirs = [Path(path) for path in sources if Path(path) != builtin_dir()]
@@ -172,32 +172,19 @@ def task(cfg: Any) -> None:
         config = resolve_references(cfg)
         check_settings(config)
         out = Path(config["out"]).expanduser()
-        words = alone(hydra.overrides.task, out / name, dirs)
-        carry_out(config, dirs, out / name, words)
+        carry_out(config, dirs, out / name, run_words(hydra.overrides.task, out / name, dirs))
         (out / JOBS).mkdir(parents=True, exist_ok=True)
         (out / JOBS / f"{hydra.job.num}.json").write_text(json.dumps(name))
 
 
-def alone(settings: Iterable[str], out: Path, dirs: Iterable[Path]) -> list[str]:
+def run_words(settings: Iterable[str], out: Path, dirs: Iterable[Path]) -> list[str]:
     """Return the words behind `gradbench run` that do what one job of a sweep did.
 
-    >>> alone(["seed=1", "launcher=joblib", "level=1", "out=a"], Path("a/level=1"), [])
+    >>> run_words(["seed=1", "launcher=joblib", "level=1", "out=a"], Path("a/level=1"), [])
     ['seed=1', 'level=1', "out='a/level=1'"]
     """
-    kept = [w for w in settings if not w.lstrip("+").startswith(("out=", "launcher="))]
-    return [*(f"--config-dir={d}" for d in dirs), *kept, f"out={_quoted(out)}"]
-
-
-@contextlib.contextmanager
-def _where_the_sweep_began(folder: str) -> Iterator[None]:
-    """Work in the folder that relative paths of the sweep start from."""
-    if not Path(folder).is_dir():
-        raise GradbenchError(
-            f"{folder}, in which the sweep was begun, is not on this machine: begin it in a folder "
-            "that all machines share"
-        )
-    with contextlib.chdir(folder):
-        yield
+    words = [w for w in settings if not w.lstrip("+").startswith(("out=", "launcher="))]
+    return with_dirs([*words, f"out={_quoted(out)}"], dirs)
 
 
 def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
@@ -211,6 +198,7 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     """
     import pandas
 
+    from gradbench.report import figures
     from gradbench.report.claim import move_sweep_into_place
     from gradbench.run.rows import NAMING, frame, read_csv, write_csv
 
@@ -221,15 +209,15 @@ def merge(base: Path, config: Mapping[str, Any], named: bool) -> None:
     rows = pandas.concat(parts).drop_duplicates()
     if named or rows.duplicated([*NAMING]).any():
         for name, part in zip(names, parts):
-            part["variant"] = [f"{own}; {name}" if own else name for own in part["variant"]]
+            part["variant"] = [f"{variant}; {name}" if variant else name
+                               for variant in part["variant"]]  # fmt: skip
         rows = pandas.concat(parts)
     merged = frame(rows.astype(object).where(rows.notna(), None).to_dict("records"))
     write_csv(merged, base / JOBS / "results.csv")
-    told = f"{len(parts)} jobs, rows in {base / 'results.csv'}"
-    if merged["level"].nunique() > 2:  # no level and at least two of them
-        from gradbench.report import figures
-
-        if figures.levels(base / JOBS / "levels.png", "AUROC against level", merged):
-            told += f", picture: {base / 'levels.png'}"
+    summary = f"{len(parts)} jobs, rows in {base / 'results.csv'}"
+    levels = base / JOBS / "levels.png"
+    # level 0 is that of rows without one: a curve needs two others
+    if merged["level"].nunique() > 2 and figures.levels(levels, "AUROC against level", merged):
+        summary += f", picture: {base / 'levels.png'}"
     move_sweep_into_place(base, base / JOBS, config, names)
-    print(told, file=sys.stderr)
+    print(summary, file=sys.stderr)

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradbench.cli.arguments import Parser, add_config_dir, existing_folders
+from gradbench.cli.arguments import (
+    Parser,
+    add_config_dir,
+    existing_folders,
+    split_words,
+    with_dirs,
+)
 from gradbench.cli.faults import as_error
 from gradbench.errors import GradbenchError, printable, unknown
 from gradbench.support.progress import duration, say, step
@@ -36,10 +42,7 @@ Settings of `gradbench run` (data.root=DIR backbone.width=32 backbone.checkpoint
 to the runs of --plan and --run. --config-dir DIR adds your own table/NAME.yaml.
 """
 FORMATS = {"terminal": "", "markdown": ".md", "csv": ".csv", "html": ".html"}
-FOLDERS = (Path("outputs"), Path("results"))
-OWN = ("results", "format", "out")
-"""Settings of the command itself."""
-ONLY = ("experiment", "backbone")
+FILTERS = ("experiment", "backbone")
 """Settings that choose among the runs."""
 
 
@@ -65,23 +68,21 @@ def main(args: Namespace) -> None:
     with step("loading libraries"):
         from gradbench.report.papers.table import read_table, table_files
 
-    if args.words[:1] == ["list"] or not (args.words or args.all or args.plan or args.run):
-        _list(args.words[1:], args.config_dir)
+    dirs, makes_runs = args.config_dir, args.plan or args.run
+    if args.words[:1] == ["list"] or not (args.words or args.all or makes_runs):
+        _list(args.words[1:], dirs)
         return
-    known = table_files(args.config_dir)
-    names = [word for word in args.words if "=" not in word]
-    pairs = [word.split("=", 1) for word in args.words if "=" in word]
-    own = {key: value for key, value in pairs if key in OWN}
-    only = {key: value for key, value in pairs if key in ONLY}
-    given = ["=".join(pair) for pair in pairs if pair[0] not in (*OWN, *ONLY)]
+    names, own, others = split_words(args.words, ("results", "format", "out", *FILTERS))
+    filters = {key: own[key] for key in FILTERS if key in own}
+    known = table_files(dirs)
     for name in names:
         if name not in known:
             raise unknown("table", name, known)
     names = list(known) if args.all else list(dict.fromkeys(names))
     if not names:
         raise GradbenchError(f"name a table, or --all for all: {', '.join(sorted(known))}")
-    if (given or only) and not (args.plan or args.run):
-        word = [*given, *("=".join(pair) for pair in only.items())][0]
+    if (others or filters) and not makes_runs:
+        word = [*others, *("=".join(pair) for pair in filters.items())][0]
         raise GradbenchError(f"{word} is a setting of runs, and none is made: add --plan or --run")
     out = Path(own["out"]).expanduser() if own.get("out") else None
     form = own.get("format", "" if out else "terminal")
@@ -90,17 +91,17 @@ def main(args: Namespace) -> None:
     places = [Path(name).expanduser() for name in own.get("results", "").split(",") if name]
     if not args.run:
         existing_folders("results", own.get("results", ""))
-    places = places or list(FOLDERS)
-    tables = [read_table(name, args.config_dir) for name in names]
+    places = places or [Path("outputs"), Path("results")]
+    tables = [read_table(name, dirs) for name in names]
     failed = []
-    if args.plan or args.run:
-        filled = _fill(tables, places, args.config_dir, needed=False)
-        runs = _missing(filled, given, only, args.config_dir)
+    if makes_runs:
+        filled = _fill(tables, places, dirs, needed=False)
+        runs = _missing_runs(filled, others, filters, dirs)
         if args.plan:
-            _plan(filled, runs, given, args.config_dir)
+            _plan(filled, runs, others, dirs)
             return
-        failed = _make(runs, given, places[0], args.config_dir)
-    _write(_fill(tables, places, args.config_dir, needed=not args.run), form, out)
+        failed = _make(runs, others, places[0], dirs)
+    _write(_fill(tables, places, dirs, needed=not args.run), form, out)
     if failed:
         raise GradbenchError(f"these runs failed, as said above: {', '.join(failed)}")
 
@@ -113,31 +114,26 @@ def _list(extra: Sequence[str], dirs: Sequence[Path]) -> None:
         raise GradbenchError(f"`tables list` takes no {extra[0]}: --config-dir DIR alone")
     detectors = set(group_files("detector", dirs))
     tables = [read_table(name, dirs) for name in table_files(dirs)]
-    wide = max(len(table.name) for table in tables)
+    width = max(len(table.name) for table in tables)
     print(f"tables ({len(tables)}): name, published numbers, of them with a method that is built")
     for table in tables:
         built = table.printed["detector"].isin(detectors).sum()
-        print(f"  {table.name:<{wide}}  {len(table.printed):>4}  {built:>4}  {table.description}")
+        print(f"  {table.name:<{width}}  {len(table.printed):>4}  {built:>4}  {table.description}")
 
 
 def _fill(
     tables: Sequence, places: Sequence[Path], dirs: Sequence[Path], needed: bool
 ) -> list[FilledTable]:
-    """Fill tables from finished runs.
-
-    Raises:
-        GradbenchError: if there is no run though a table needs one, or a run is damaged.
-    """
     from gradbench.report.finished_run import find_runs
     from gradbench.report.papers.fill import fill
 
     with step(f"reading the runs under {' and '.join(map(str, places))}"):
         runs = find_runs(places)
-    wants = [table.name for table in tables if len(table.places)]
-    if needed and not runs and wants:
+    unfilled = [table.name for table in tables if len(table.places)]
+    if needed and not runs and unfilled:
         raise GradbenchError(
             f"no finished run under {' or '.join(map(str, places))}: `gradbench tables "
-            f"{wants[0]} --run` makes them, results=DIR names other folders"
+            f"{unfilled[0]} --run` makes them, results=DIR names other folders"
         )
     filled = []
     for table in tables:
@@ -146,22 +142,21 @@ def _fill(
     return filled
 
 
-def _missing(
-    filled: Sequence[FilledTable], given: Sequence[str], only: dict[str, str], dirs: Sequence[Path]
+def _missing_runs(
+    filled: Sequence[FilledTable], words: Sequence[str], filters: dict[str, str], dirs: list[Path]
 ) -> list[MissingRun]:
-    """Return the runs that are missing, of those that the user wants."""
     from gradbench.cli.composing import compose, prepare_overrides
     from gradbench.data.dataset import DataSettings
     from gradbench.report.papers.missing import missing_runs
 
-    prepare_overrides(given, dirs)
-    data = compose([word for word in given if word.startswith("data.")], dirs)["data"]
-    found = missing_runs(filled, dirs, DataSettings(Path(data["root"]), data["download"]))
-    return [run for run in found if all(getattr(run, key) == value for key, value in only.items())]
+    prepare_overrides(words, dirs)
+    data = compose([word for word in words if word.startswith("data.")], dirs)["data"]
+    runs = missing_runs(filled, dirs, DataSettings(Path(data["root"]), data["download"]))
+    return [r for r in runs if all(getattr(r, key) == value for key, value in filters.items())]
 
 
 def _make(
-    runs: Sequence[MissingRun], given: Sequence[str], root: Path, dirs: Sequence[Path]
+    runs: Sequence[MissingRun], settings: Sequence[str], root: Path, dirs: Sequence[Path]
 ) -> list[str]:
     """Make the runs that are missing; return the folders of those that failed."""
     from gradbench.cli.composing import compose, hydra_faults
@@ -174,14 +169,15 @@ def _make(
             for reason, count in run.absent.items():
                 say(f"{run.experiment}, {run.backbone}: {count} cells without images: {reason}")
             continue
-        words = run.arguments(given)
+        words = run.arguments(settings)
         with hydra_faults(words, dirs):
-            usual = run.folder(root, given, dirs)
-        out = unclaimed_folder(usual, compose(words, dirs))
-        words = [*(f"--config-dir={folder}" for folder in dirs), *words, f"out={out}"]
-        say(f"gradbench run {' '.join(words)}")
+            default = run.folder(root, settings, dirs)
+        out = unclaimed_folder(default, compose(words, dirs))
+        words = [*words, f"out={out}"]
+        command = with_dirs(words, dirs)
+        say(f"gradbench run {' '.join(command)}")
         try:
-            carry_out(compose(words[len(dirs) :], dirs), dirs, out, words)
+            carry_out(compose(words, dirs), dirs, out, command)
         except Exception as fault:  # the other runs are made nevertheless
             say(f"gradbench: {printable(str(as_error(fault)))}")
             failed.append(str(out))
@@ -191,20 +187,20 @@ def _make(
 def _plan(
     filled: Sequence[FilledTable],
     runs: Sequence[MissingRun],
-    given: Sequence[str],
+    settings: Sequence[str],
     dirs: Sequence[Path],
 ) -> None:
-    """Print what is missing, why, and what the runs would take."""
+    """Print what is missing, why, and the time that the runs would take."""
     from gradbench.cli.composing import hydra_faults
     from gradbench.report.papers.missing import summary
     from gradbench.run.plan import forecast
 
-    for one in filled:
-        print("\n".join(summary(one)), end="\n\n")
-    whole, made, refused = 0.0, 0, []
+    for table in filled:
+        print("\n".join(summary(table)), end="\n\n")
+    total, count, refused = 0.0, 0, []
     for run in runs:
-        words = run.arguments(given)
-        print(f"gradbench run {' '.join([*words, *(f'--config-dir={d}' for d in dirs)])}")
+        words = run.arguments(settings)
+        print(f"gradbench run {' '.join([*words, *with_dirs((), dirs)])}")
         try:
             with hydra_faults(words, dirs), step(f"planning {run.experiment}"):
                 seconds, notes = forecast(words, dirs)
@@ -217,22 +213,18 @@ def _plan(
             reasons = notes or [f"will not be made: {reason}" for reason in run.absent]
             print(f"  {'; '.join(reasons)} ({sum(run.absent.values())} cells)")
             continue
-        made, whole = made + 1, whole + seconds
+        count, total = count + 1, total + seconds
         print(f"  fills {run.cells} cells in about {duration(seconds)}, then fits detectors")
         for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in run.absent.items())]:
             print(f"  {note}")
-    if refused and not made:
+    if refused and not count:
         raise refused[0]
-    count = f"{made} run{'s' * (made != 1)}"
-    print(f"{count}, about {duration(whole)} in all, then fitting and measuring")
+    number = f"{count} run{'s' * (count != 1)}"
+    print(f"{number}, about {duration(total)} in all, then fitting and measuring")
 
 
 def _write(filled: Sequence[FilledTable], form: str, out: Path | None) -> None:
-    """Print tables, or write them to a folder in one format, or in all.
-
-    Raises:
-        GradbenchError: if the folder cannot be written.
-    """
+    """Print tables, or write them to a folder in one format, or in all."""
     from gradbench.report.page import page
     from gradbench.report.papers import document
     from gradbench.report.papers.fill import to_csv
@@ -240,23 +232,23 @@ def _write(filled: Sequence[FilledTable], form: str, out: Path | None) -> None:
     render = {
         "terminal": document.terminal,
         "markdown": document.markdown,
-        "csv": lambda one: to_csv([one]),
+        "csv": lambda table: to_csv([table]),
         "html": document.html_fragment,
     }
     if out is None:
         if form == "csv":
             print(to_csv(filled), end="")
         else:
-            print("\n\n".join(render[form](one).rstrip("\n") for one in filled))
+            print("\n\n".join(render[form](table).rstrip("\n") for table in filled))
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for one in filled:
+        for table in filled:
             for name in [form] if form else [name for name in FORMATS if FORMATS[name]]:
-                path = out / f"{one.table.name}{FORMATS[name] or '.txt'}"
-                text = render[name](one).rstrip("\n")
+                path = out / f"{table.table.name}{FORMATS[name] or '.txt'}"
+                text = render[name](table).rstrip("\n")
                 if name == "html":
-                    text = page(one.table.title, text).rstrip("\n")
+                    text = page(table.table.title, text).rstrip("\n")
                 path.write_text(text + "\n", encoding="utf-8")
                 print(path)
     except OSError as fault:

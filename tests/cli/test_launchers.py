@@ -11,7 +11,7 @@ import pytest
 from _runs import SMALL, TINY, copy_of, gradbench, kept, one_sentence, reference
 
 from gradbench.cli import composing
-from gradbench.cli.sweep_command import _deaths
+from gradbench.cli.sweep_command import _launcher_faults
 from gradbench.config import group_files
 from gradbench.errors import GradbenchError
 
@@ -102,9 +102,9 @@ def test_a_worker_that_dies_is_one_sentence_and_what_is_finished_is_kept(finishe
 def test_a_launcher_that_cannot_start_is_one_sentence_and_other_faults_are_not_hidden(tmp_path):
     start = compile("raise Exception('no raylet\\nmore')", "node.py", "exec")
     told = r"^a worker of the sweep died, or ray failed \(Exception: no raylet\): jobs and products"
-    with pytest.raises(GradbenchError, match=told), _deaths(tmp_path):
+    with pytest.raises(GradbenchError, match=told), _launcher_faults(tmp_path):
         exec(start, {"__name__": "ray._private.node"})
-    with pytest.raises(ZeroDivisionError), _deaths(tmp_path):
+    with pytest.raises(ZeroDivisionError), _launcher_faults(tmp_path):
         1 / 0  # noqa: B018
 
 

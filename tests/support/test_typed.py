@@ -10,7 +10,6 @@ from gradbench.config import (
     ProcessingStep,
     Settings,
     check_settings,
-    every_setting,
     group_files,
     load_member,
 )
@@ -18,7 +17,7 @@ from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.support.instantiate import _declared, import_target, instantiate, parameters_of
 from gradbench.support.text import format_value
-from gradbench.support.typed import check_type, describe_type, is_plain_type
+from gradbench.support.typed import check_type, describe_type, is_plain_type, setting_names
 
 From1 = Annotated[int, Meta(ge=1)]
 
@@ -85,7 +84,7 @@ def test_the_description_and_the_main_configuration_have_the_same_settings():
     named = {k for k in main if k not in ("defaults", "hydra")}
     assert named | {"backbone", "dataset", "protocol", "task"} == set(get_type_hints(Settings))
     for section in [k for k in named if isinstance(main[k], dict)]:
-        inside = {n for n in every_setting() if n.startswith(f"{section}.")}
+        inside = {n for n in setting_names(Settings) if n.startswith(f"{section}.")}
         assert inside == {f"{section}.{key}" for key in main[section]}
 
 
