@@ -19,8 +19,7 @@ from gradbench.errors import Faulty
 from gradbench.support.code_keys import is_external
 from gradbench.support.external import external_call, seed_process
 
-PROBED = 32
-"""Images that are read beforehand, and some of them twice."""
+PROBED = 32  # images that are read beforehand, and some of them twice
 
 
 def load(dataset: Dataset, role: str, settings: DataSettings) -> ImageSet:

@@ -26,8 +26,7 @@ from gradbench.support.locks import file_lock
 from gradbench.support.progress import step
 from gradbench.support.typed import check_type
 
-TRACK = re.compile(r"(.+/.+)_[^_/]+")
-"""Names of frames: class/track_frame."""
+TRACK = re.compile(r"(.+/.+)_[^_/]+")  # names of frames: class/track_frame
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,10 @@ class Dataset:
         # a class from outside is told the line of its own file instead, see `checked.load`
         damage = refuse_damage(f"the files of {self.name} under {home} are not as published")
         with nullcontext() if is_external(self) else damage:
-            return self.read_published(split, home, settings)
+            loaded = self.read_published(split, home, settings)
+            if not len(loaded.labels):
+                raise GradbenchError(f"{self.name}/{split} holds no images")
+            return loaded
 
     def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
         """Read the published files of a split from the folder that holds them."""
@@ -207,8 +209,6 @@ class Dataset:
             self.least.get(split, 0),
             self.counts.get(split, 0),
         )
-        if not count:
-            raise GradbenchError(f"{self.name}/{split} holds no images")
         resized = loaded.copied and bool(self.copy_note)
         in_grey = isinstance(loaded.images, FileImages) and loaded.images.shape[1] == 1
         notes = (

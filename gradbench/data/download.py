@@ -17,10 +17,8 @@ from typing import Any
 from gradbench.errors import GradbenchError
 from gradbench.support.progress import Progress, step
 
-CHUNK = 2**20
-"""Bytes received at a time, and the unit of the progress shown."""
-TIMEOUT = 30.0
-"""Seconds without an answer after which a server counts as gone."""
+CHUNK = 2**20  # bytes received at a time, and the unit of the progress shown
+TIMEOUT = 30.0  # seconds without an answer after which a server counts as gone
 PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 

@@ -18,8 +18,7 @@ from gradbench.data.picture import JPEG, SUFFIXES, Resampling, fit_picture, upri
 from gradbench.errors import GradbenchError, MissingData
 from gradbench.support.progress import Progress
 
-SHOWN = 5
-"""Files, or kinds of files, that are named in a message."""
+SHOWN = 5  # files, or kinds of files, that are named in a message
 LARGEST = 256
 """Pixels of the longer side at which JPEG is imitated; finer traces do not outlive a reduction."""
 FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)

@@ -15,8 +15,7 @@ from gradbench.support.progress import step
 if TYPE_CHECKING:  # torch takes seconds, which lists of data sets do not need
     from torch import Tensor
 
-SHARD = 1000
-"""Images in a shard: the unit in which products are digested, stored and resumed."""
+SHARD = 1000  # images in a shard: the unit in which products are digested, stored and resumed
 
 
 class LazyImages:

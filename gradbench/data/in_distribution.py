@@ -18,13 +18,11 @@ from gradbench.errors import GradbenchError, MissingData
 ALL, WITHOUT_HOLD_OUT = "all", "without_hold_out"
 TRAINED_ON = "backbone.trained_on"
 OTHER_FINGERPRINTS = "its checkpoint tells of other images or another hold-out than these"
-SCARCE = 0.05
-"""Share of a published training set below which a copy is not taken for it."""
+SCARCE = 0.05  # share of a published training set below which a copy is not taken for it
 LEAST = 100
 """Images of a hold-out, at least, unless a smaller one is asked for: of fewer, a threshold that
 keeps 95 % is off by several percent."""
-SPARED = 3
-"""At most one of so many test images is taken for the hold-out."""
+SPARED = 3  # at most one of so many test images is taken for the hold-out
 
 
 @dataclass(frozen=True)

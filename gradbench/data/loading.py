@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +14,9 @@ import numpy as np
 from gradbench.data.imageset import LazyImages, shards
 from gradbench.errors import GradbenchError
 
-WHOLE = "all"
-"""Split of images that are not divided into training and test."""
+WHOLE = "all"  # split of images that are not divided into training and test
 UNLABELLED = -1
 """Label of an image whose class is not known, as in ODIN's archives; only a challenge has them."""
-FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, ValueError,
-          TypeError, SyntaxError, LookupError, AssertionError, EOFError, OSError, RuntimeError,
-          MemoryError)  # fmt: skip
-"""What damaged files raise; RuntimeError where a byte asks for encryption or an unknown
-compression, MemoryError where one makes an array huge."""
 
 
 @dataclass
@@ -46,10 +37,12 @@ class LoadedSplit:
 
 @contextmanager
 def refuse_damage(sentence: str) -> Iterator[None]:
-    """Turn whatever damaged files raise into one sentence with the reason at its end."""
+    """Turn whatever readers of damaged files raise into one sentence with the reason at its end."""
     try:
         yield
-    except FAULTS as fault:
+    except GradbenchError:
+        raise
+    except Exception as fault:  # zip, pickle, tokenizer and NumPy have each errors of their own
         raise GradbenchError(f"{sentence}: {' '.join(str(fault).split())}") from fault
 
 

@@ -25,8 +25,7 @@ SUFFIXES = (
     ".webp", ".avif", ".jp2", ".j2k",
 )  # fmt: skip
 """Endings of the files that are taken for pictures."""
-PLAIN = ("nearest", "bilinear")
-"""Filters that exist without antialiasing."""
+PLAIN = ("nearest", "bilinear")  # filters that exist without antialiasing
 
 
 @dataclass(frozen=True)

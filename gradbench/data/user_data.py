@@ -23,10 +23,8 @@ from gradbench.errors import GradbenchError, MissingData
 from gradbench.support.progress import say
 from gradbench.support.text import to_name
 
-TEST = 0.2
-"""Share of an undivided set that is the test set where one is needed."""
-ENDS = 2**15
-"""Bytes of the start and of the end of a file that its digest covers."""
+TEST = 0.2  # share of an undivided set that is the test set where one is needed
+ENDS = 2**15  # bytes of the start and of the end of a file that its digest covers
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "test": ("test", "testing", "val", "valid", "validation"),
