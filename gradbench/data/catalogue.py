@@ -6,7 +6,6 @@ Imports no torch: `gradbench list` and `gradbench data list` answer at once.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from gradbench.data.imageset import shards
 from gradbench.data.loading import UNLABELLED
 from gradbench.data.resample import CHANNELS
 from gradbench.errors import GradbenchError, MissingData
-from gradbench.support.instantiate import check_arguments, import_hint
+from gradbench.support.instantiate import instantiate
 from gradbench.support.progress import step
 
 UNCOUNTED = "files, not counted"
@@ -34,27 +33,9 @@ REPEATS = 0.05  # share of repeated images above which a set is damaged; publish
 def build_dataset(
     name: str, dirs: Iterable[Path] = (), changes: Mapping[str, Any] | None = None
 ) -> Dataset:
-    """Build a data set from its file, with some settings changed.
-
-    `support.instantiate` does so for runs, and needs seconds for Hydra.
-
-    Raises:
-        GradbenchError: for an unknown name, a class that is not found or a setting it refuses.
-    """
+    """Build a data set from its file, with some settings changed."""
     content = load_member("dataset", name, dirs, resolve=False) | dict(changes or {})
-    target = content.pop("_target_", "")
-    module, _, kind = str(target).rpartition(".")
-    try:
-        make = getattr(importlib.import_module(module), kind)
-    except (ImportError, AttributeError, ValueError) as fault:
-        raise GradbenchError(
-            f"dataset {name}: {target} cannot be imported ({fault}){import_hint(str(fault))}"
-        ) from fault
-    check_arguments(make, content, f"dataset {name}")
-    try:
-        return make(**content)
-    except (TypeError, ValueError) as fault:
-        raise GradbenchError(f"dataset {name}: {fault}") from fault
+    return instantiate("dataset", name, content, drop=("_target_",), base=Dataset)
 
 
 # what is here

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
-import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_type_hints
 
 from gradbench.errors import Faulty, GradbenchError, printable, unknown
@@ -40,11 +40,6 @@ def instantiate(
         GradbenchError: if its class is not found or refuses a setting, with the valid ones.
         Faulty: if the constructor of a class from outside raises.
     """
-    from gradbench.support.external import (  # which import torch
-        describe_exception,
-        preserve_process_state,
-    )
-
     target = content.get("_target_")
     if not target:
         raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
@@ -52,12 +47,14 @@ def instantiate(
     arguments = {k: v for k, v in content.items() if k not in drop}
     check_arguments(make, arguments, f"{group} {name}", taken)
     try:
-        with preserve_process_state() if is_external(make) else nullcontext():
+        with _process_kept(is_external(make)):
             made = make(**arguments)
     except GradbenchError:
         raise
     except Exception as fault:
         if is_external(make):
+            from gradbench.support.external import describe_exception
+
             raise Faulty(f"{group} {name}: {target} {describe_exception(fault)}") from fault
         if not isinstance(fault, TypeError | ValueError):
             raise
@@ -88,20 +85,14 @@ def import_target(what: str, target: Any, base: type | None = None) -> Callable:
     Raises:
         GradbenchError: if it cannot be imported, or is something else.
     """
-    # seconds, which lists of data sets do not need
-    from hydra.utils import get_object
-
-    from gradbench.support.external import preserve_process_state
-
     if not isinstance(target, str):
         raise GradbenchError(f"{what}: _target_={format_value(target)}: write package.module.Name")
-    logging.getLogger("hydra").addHandler(logging.NullHandler())  # it says what is raised too
+    module, _, name = target.rpartition(".")
     try:
-        known = target.rpartition(".")[0] in sys.modules
-        with nullcontext() if known else preserve_process_state():
-            make = get_object(target)
+        with _process_kept(module not in sys.modules and not module.startswith("gradbench.")):
+            make = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as fault:
-        reason = " ".join(str(fault.__cause__ or fault).split())  # without Hydra's advice around it
+        reason = " ".join(str(fault).split())
         raise GradbenchError(
             f"{what}: {format_value(target)} cannot be imported "
             f"({printable(reason)}){import_hint(reason)}"
@@ -109,6 +100,15 @@ def import_target(what: str, target: Any, base: type | None = None) -> Callable:
     if not callable(make) or (base and isinstance(make, type) and not issubclass(make, base)):
         raise _other(what, target, base)
     return make
+
+
+def _process_kept(external: bool) -> AbstractContextManager:
+    """Return a block that puts settings of the process back after code from outside."""
+    if not external:
+        return nullcontext()
+    from gradbench.support.external import preserve_process_state  # and torch, which takes seconds
+
+    return preserve_process_state()
 
 
 def check_arguments(
