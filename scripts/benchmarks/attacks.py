@@ -14,7 +14,7 @@ share of images on which both succeed or both fail. Parameters are frozen for bo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -47,17 +47,8 @@ SHOWN = (
 def attack_pair(name: str, f: Backbone, clean: CleanBatch) -> dict[str, Callable[[], Tensor]]:
     """Return an attack on clean images, ours and foolbox's, with the same budget.
 
-    Both return pixels in [0, 1], not rounded to the grid. The parameters of f are frozen for both,
-    so that no gradients of them are computed; foolbox's attacks are run without its own look at the
-    result.
-
-    Args:
-        name: of `ATTACKS`.
-        f: in evaluation mode, without gradients of its parameters.
-        clean: images and labels, not to be rounded.
-
-    Raises:
-        Unavailable: without foolbox.
+    Both return pixels in [0, 1], not rounded to the grid; foolbox's attacks are run without its own
+    look at the result.
     """
     try:
         import foolbox
@@ -108,30 +99,21 @@ def attack_pair(name: str, f: Backbone, clean: CleanBatch) -> dict[str, Callable
     return {"gradbench": run_ours, "foolbox": run_theirs}
 
 
-@dataclass(frozen=True)
-class Effect:
-    """What an attack did to images that f classified correctly.
+def effect_of(
+    f: Backbone, clean: CleanBatch, attacked: Tensor
+) -> tuple[float, float | None, Tensor]:
+    """Return what attacked pixels in [0, 1] do to images that f classified correctly.
 
-    Attributes:
-        success: share that f is mistaken about afterwards.
-        l2: mean L2 norm of the perturbation over those, pixels in [0, 1]; None without success.
-        succeeded: (B,) bool.
+    The share that f is mistaken about afterwards, the mean L2 norm of the perturbation over those
+    (None without success), and which they are, (B,).
     """
-
-    success: float
-    l2: float | None
-    succeeded: Tensor
-
-
-def effect_of(f: Backbone, clean: CleanBatch, attacked: Tensor) -> Effect:
-    """Return what attacked pixels in [0, 1] do."""
     pixels = clean.grey / 255
     with torch.no_grad():
         right = f(pixels).argmax(1) == clean.labels
         succeeded = right & (f(attacked).argmax(1) != clean.labels)
     length = (attacked - pixels).flatten(1).norm(dim=1)[succeeded]
     share = float(succeeded.sum() / right.sum().clamp(min=1))
-    return Effect(share, float(length.mean()) if len(length) else None, succeeded)
+    return share, float(length.mean()) if len(length) else None, succeeded
 
 
 def compare(name: str, f: Backbone, clean: CleanBatch, rounds: int) -> list[dict[str, Any]]:
@@ -144,22 +126,22 @@ def compare(name: str, f: Backbone, clean: CleanBatch, rounds: int) -> list[dict
     if timed.failed:
         return [{"attack": name, "note": "; ".join(timed.failed.values())}]
     effects = {side: effect_of(f, clean, timed.results[side]) for side in runs}
-    ours, theirs = effects.values()
-    alike = float((ours.succeeded == theirs.succeeded).float().mean())
+    (_, l2, succeeded), (_, their_l2, they_succeeded) = effects.values()
+    alike = float((succeeded == they_succeeded).float().mean())
     rows = []
-    for side, effect in effects.items():
+    for side, (success, length, _) in effects.items():
         speed = len(clean.grey) / median(timed.seconds[side])
         rows.append({"attack": name, "contender": side, "images_per_second": speed})
-        rows[-1] |= {"success": effect.success, "l2": effect.l2, "alike": alike}
+        rows[-1] |= {"success": success, "l2": length, "alike": alike}
     rows[0] |= harness.ratio_columns(timed.seconds["foolbox"], timed.seconds["gradbench"], "speed")
-    rows[0]["l2_ratio"] = ours.l2 / theirs.l2 if ours.l2 and theirs.l2 else None
+    rows[0]["l2_ratio"] = l2 / their_l2 if l2 and their_l2 else None
     rows[0]["note"] = ATTACKS[name]
     return rows
 
 
 def main() -> None:
     """Run the benchmark, print its table and write its CSV file."""
-    names = ("backbone", "width", "config_dir", "checkpoint", "dataset", "data", "images")
+    names = ("backbone", "width", "checkpoint", "dataset", "data", "images")
     parser = harness.options_parser(__doc__, (*names, "image_size", "rounds"))
     parser.add_argument("--attacks", metavar="A,B,…", help="which of them (all)")
     options = parser.parse_args()
@@ -171,13 +153,11 @@ def main() -> None:
     f.requires_grad_(False)
     arrays = images.images[: len(images)], images.labels, images.sources
     clean = CleanBatch.from_pixels(*arrays, f.device, quantise=False)
-    weights = options.checkpoint.stem if options.checkpoint else "random"
     if not options.checkpoint:
         with torch.no_grad():
             clean = replace(clean, labels=f(clean.grey / 255).argmax(1))
     rows = [row for name in attacks for row in compare(name, f, clean, options.rounds)]
-    shared = {"weights": weights, "source": f"{images.name}/{images.split}", "images": len(images)}
-    more = [f"{weights}_weights", f"{len(images)}_{images.name}_images"]
+    shared, more = harness.source_columns(options, images)
     more += [f"only_{'_'.join(attacks)}"] if len(attacks) < len(ATTACKS) else []
     harness.write_table("attacks", rows, options, SHOWN, *more, shared=shared)
 

@@ -46,10 +46,7 @@ def main() -> None:
     families = harness.chosen_names("family of corruptions", options.families, list(FAMILIES))
     harness.start(options)
     options.image_size = options.image_size or 32
-    images, device = (
-        harness.load_images(options, options.images),
-        find_device(options.device),
-    )
+    images, device = harness.load_images(options, options.images), find_device(options.device)
     runs, cells = {}, {}
     for family in families:
         content = load_member("challenge", family) | {"table": options.table}

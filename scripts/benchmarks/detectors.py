@@ -39,13 +39,7 @@ SHOWN = ("detector", "supervision", "fits", "seconds", "seconds_low", "seconds_h
 
 
 class DrawnOutputs:
-    """Random outputs alike in name, shape, mean and spread to those that a network gives.
-
-    Args:
-        f: the network.
-        images: from which mean and spread of its outputs are taken.
-        names: of the outputs.
-    """
+    """Random outputs alike in name, shape, mean and spread to those that f gives for images."""
 
     def __init__(self, f: Backbone, images: ImageSet, names: Sequence[str]):
         self.values = compute_outputs(f, images, slice(0, len(images)), list(names)).values
@@ -114,7 +108,7 @@ def _selected(outputs: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, 
 
 def main() -> None:
     """Run the benchmark, print its table and write its CSV file."""
-    names = ("backbone", "width", "config_dir", "images", "batch", "image_size", "rounds")
+    names = ("backbone", "width", "images", "batch", "image_size", "rounds")
     parser = harness.options_parser(__doc__, names, images=10_000, rounds=1)
     parser.add_argument("--detectors", metavar="A,B,…", help="which of them (all that can be)")
     parser.add_argument("--bank", type=harness.positive, default=45_000, help="training images")

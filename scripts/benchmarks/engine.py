@@ -26,13 +26,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import harness
@@ -45,6 +43,7 @@ from torch.func import functional_call, grad, vmap
 from gradbench.backbones.devices import find_device
 from gradbench.errors import GradbenchError
 from gradbench.gradients import as_loss, squared_norms
+from gradbench.gradients.precision import arithmetic
 from gradbench.support.memory import PeakMemory
 
 MICRO_BATCH = 8
@@ -65,30 +64,17 @@ SHOWN = (
 
 @dataclass
 class Contender:
-    """One way to work on a batch.
-
-    Attributes:
-        run: does the work once and returns squared norms (images, d), or None.
-        images: how many images a run handles.
-        note: what is worth knowing about its numbers; a run may change it.
-    """
+    """One way to work on a batch; `run` returns squared norms (images, d), or None."""
 
     run: Callable[[], Tensor | None]
-    images: int
-    note: str = ""
+    images: int  # that a run handles
+    note: str = ""  # worth knowing about its numbers; a run may change it
 
 
 def prepare(name: str, model: nn.Module, images: Tensor, options: argparse.Namespace) -> Contender:
-    """Make a contender; its first run may still show that it cannot handle the network.
+    """Make a contender for normalised images; its first run may show that it cannot do the network.
 
-    Args:
-        name: one of `CONTENDERS`.
-        model: in evaluation mode; is left as it is.
-        images: normalised, (B, C, H, W), on the model's device.
-        options: what precision to compute in.
-
-    Raises:
-        Unavailable: if its library is missing or cannot handle the network.
+    Raises `Unavailable` if its library is missing or cannot handle the network.
     """
     if name == "engine":  # brings its own numerics
         return _engine(model, images, options.precision)
@@ -96,7 +82,7 @@ def prepare(name: str, model: nn.Module, images: Tensor, options: argparse.Names
     bare = contender.run
 
     def run() -> Tensor | None:
-        with harness.numerics(options):
+        with arithmetic(options.precision, images.device):
             return bare()
 
     contender.run = run
@@ -125,19 +111,16 @@ def _forward(model: nn.Module, images: Tensor) -> Contender:
     return Contender(run, len(images))
 
 
-def _step(memory_format: torch.memory_format):
-    def make(model: nn.Module, images: Tensor) -> Contender:
-        network = deepcopy(model).to(memory_format=memory_format)
-        pixels = images.to(memory_format=memory_format)
-        parameters = list(network.parameters())
+def _step(memory_format: torch.memory_format, model: nn.Module, images: Tensor) -> Contender:
+    network = deepcopy(model).to(memory_format=memory_format)
+    pixels = images.to(memory_format=memory_format)
+    parameters = list(network.parameters())
 
-        def run() -> None:
-            loss = LOSS(network(pixels)).sum()
-            torch.autograd.grad(loss, parameters, allow_unused=True)
+    def run() -> None:
+        loss = LOSS(network(pixels)).sum()
+        torch.autograd.grad(loss, parameters, allow_unused=True)
 
-        return Contender(run, len(images))
-
-    return make
+    return Contender(run, len(images))
 
 
 def _vmap(model: nn.Module, images: Tensor) -> Contender:
@@ -236,8 +219,8 @@ def _pytorch_ood(model: nn.Module, images: Tensor) -> Contender:
 
 CONTENDERS: dict[str, Callable[..., Contender]] = {
     "forward": _forward,
-    "step": _step(torch.contiguous_format),
-    "step_channels_last": _step(torch.channels_last),
+    "step": partial(_step, torch.contiguous_format),
+    "step_channels_last": partial(_step, torch.channels_last),
     "engine": _engine,
     "vmap": _vmap,
     "backpack": _backpack,
@@ -247,12 +230,7 @@ CONTENDERS: dict[str, Callable[..., Contender]] = {
 
 
 def relative_errors(norms: Tensor, exact: Tensor) -> Tensor:
-    """Return |n - r| / max(r, FLOOR max_l r), infinite where a norm is not finite.
-
-    Args:
-        norms: squared norms (B, d).
-        exact: the same, exact.
-    """
+    """Return |n - r| / max(r, FLOOR max_l r) of squared norms (B, d), infinite if not finite."""
     norms, exact = norms.double().cpu(), exact.double().cpu()
     floor = FLOOR * exact.amax(1, keepdim=True)
     scale = exact.maximum(floor).clamp_min(1e-300)
@@ -264,8 +242,8 @@ def agreement(norms: Tensor, exact: Tensor, precision: str) -> dict[str, float |
 
     Rounding alone changes float32 norms by about 1e-6, but for an input of a ReLU within rounding
     of zero, whose gradient passes or not: then every tensor before it changes by up to a hundredth,
-    for this image. Another memory layout is enough to bring that about (DenseNet: in half of the
-    images). So a wrong formula is told by its being wrong for most images.
+    for this image. Another memory layout is enough (DenseNet: in half of the images). So a wrong
+    formula is told by its being wrong for most images.
     """
     by_image = relative_errors(norms, exact[: len(norms)]).amax(1).sort().values
     largest, quartile = float(by_image[-1]), float(by_image[(len(by_image) - 1) // 4])
@@ -287,26 +265,9 @@ def peak_mib(name: str, options: argparse.Namespace) -> float | None:
 
 
 def _peak_in_child(name: str, options: argparse.Namespace) -> float | None:
-    """Return `peak_mib` as a fresh process measures it.
-
-    Raises:
-        Unavailable: if the contender cannot take part, or its process ended without an answer.
-    """
-    words = [*sys.argv[1:], "--backbone", options.backbone, "--peak-of", name]
-    words += ["--image-size", str(options.image_size)]
-    ran = subprocess.run(
-        [sys.executable, __file__, *words],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode < 0:
-        raise Unavailable(f"killed by signal {-ran.returncode}, most likely for want of memory")
-    if ran.returncode:
-        last = (ran.stderr.splitlines() or ["nothing was said"])[-1]
-        raise Unavailable(f"its process ended with code {ran.returncode}: {last[:120]}")
-    return json.loads(ran.stdout.splitlines()[-1])
+    """Return `peak_mib` as a fresh process measures it."""
+    words = ("--backbone", options.backbone, "--image-size", str(options.image_size))
+    return harness.in_fresh_process(__file__, *words, "--peak-of", name)
 
 
 def _network_and_images(options: argparse.Namespace) -> tuple[nn.Module, Tensor]:
@@ -320,11 +281,7 @@ def _network_and_images(options: argparse.Namespace) -> tuple[nn.Module, Tensor]
 def measure(names: list[str], options: argparse.Namespace) -> tuple[list[dict], int]:
     """Measure memory, then time, then agreement; what fails early is left out of the rest.
 
-    Returns:
-        A row for each contender, and the number of tensors that took one image at a time.
-
-    Raises:
-        GradbenchError: if no ordinary step could be timed.
+    Returns a row for each contender, and the number of tensors that took one image at a time.
     """
     device = find_device(options.device)
     model, images = _network_and_images(options)
@@ -371,7 +328,7 @@ def measure(names: list[str], options: argparse.Namespace) -> tuple[list[dict], 
 
 def main() -> None:
     """Run the benchmark, print its table and write its CSV file."""
-    names = ("backbone", "width", "config_dir", "batch", "image_size", "precision", "rounds")
+    names = ("backbone", "width", "batch", "image_size", "precision", "rounds")
     parser = harness.options_parser(__doc__, names, rounds=5)
     parser.add_argument("--contenders", metavar="A,B,…", help="which of them (all)")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="no peak memory")

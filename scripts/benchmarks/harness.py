@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -34,7 +35,6 @@ from gradbench.data.dataset import DataSettings
 from gradbench.data.imageset import ImageSet, channel_statistics, source_ids
 from gradbench.data.resample import resize_to
 from gradbench.errors import GradbenchError, unknown
-from gradbench.gradients.precision import arithmetic
 from gradbench.report import provenance
 from gradbench.support.instantiate import instantiate
 from gradbench.support.progress import Progress
@@ -42,12 +42,12 @@ from gradbench.support.progress import Progress
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
 LIBRARIES = ("torchvision", "timm")
 """Libraries whose networks are taken too, as LIBRARY:NAME."""
-CLASSES = 10
 SETTLING_IMAGES = 8
 """Images from which batch normalisation takes its statistics where weights are random."""
 SHORTEST = 0.1
 """Seconds: a shorter run is repeated within one measurement until it lasts this long."""
 MAX_CALLS = 1000
+CONDITION = ("backbone", "width", "batch", "image_size", "device", "threads", "precision", "rounds")
 
 
 def positive(text: str) -> int:
@@ -57,37 +57,22 @@ def positive(text: str) -> int:
     return int(text)
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "backbone": {
-        "default": "resnet18",
-        "metavar": "NAME",
-        "help": "of `gradbench list backbones`, torchvision:NAME or timm:NAME",
-    },
-    "width": {"type": positive, "metavar": "N", "help": "channels of its first stage"},
-    "config_dir": {"type": Path, "metavar": "DIR", "help": "your own configuration files"},
-    "checkpoint": {"type": Path, "metavar": "FILE", "help": "weights of the network (random ones)"},
-    "dataset": {"metavar": "NAME", "help": "its test images (tiles of two photographs)"},
-    "data": {"type": Path, "default": Path("data"), "metavar": "DIR", "help": "of data sets"},
-    "images": {"type": positive, "default": 100, "metavar": "N", "help": "how many images"},
-    "batch": {"type": positive, "default": 64, "metavar": "N", "help": "images in a batch"},
-    "image_size": {"type": positive, "metavar": "PIXELS", "help": "height and width (32)"},
-    "precision": {
-        "choices": PRECISIONS,
-        "default": "float32",
-        "help": "TF32 is off but in tf32; bfloat16 and float16 by autocast",
-    },
-    "device": {"default": "cpu", "metavar": "NAME", "help": "cpu, cuda, cuda:1"},
-    "threads": {"type": positive, "metavar": "N", "help": "threads of the processor (all)"},
-    "rounds": {"type": positive, "default": 3, "metavar": "N", "help": "measurements of each"},
-    "out": {
-        "type": Path,
-        "default": Path("results/bench"),
-        "metavar": "DIR",
-        "help": "folder of the CSV file",
-    },
+# options of all benchmarks, of which each takes some: name -> type, default, help
+OPTIONS: dict[str, tuple[Callable, Any, str]] = {
+    "backbone": (str, "resnet18", "of `gradbench list backbones`, torchvision:NAME or timm:NAME"),
+    "width": (positive, None, "channels of its first stage"),
+    "checkpoint": (Path, None, "weights of the network (random ones)"),
+    "dataset": (str, None, "its test images (tiles of two photographs)"),
+    "data": (Path, Path("data"), "folder of data sets"),
+    "images": (positive, 100, "how many images"),
+    "batch": (positive, 64, "images in a batch"),
+    "image_size": (positive, None, "height and width in pixels (32)"),
+    "precision": (str, "float32", "TF32 is off but in tf32; bfloat16 and float16 by autocast"),
+    "device": (str, "cpu", "cpu, cuda, cuda:1"),
+    "threads": (positive, None, "threads of the processor (all)"),
+    "rounds": (positive, 3, "measurements of each"),
+    "out": (Path, Path("results/bench"), "folder of the CSV file"),
 }
-"""The options of all benchmarks; each takes some of them."""
-CONDITION = ("backbone", "width", "batch", "image_size", "device", "threads", "precision", "rounds")
 
 
 def options_parser(description: str, names: Sequence[str], **defaults: Any):
@@ -98,19 +83,20 @@ def options_parser(description: str, names: Sequence[str], **defaults: Any):
         allow_abbrev=False,
     )
     for name in (*names, "device", "threads", "out"):
-        option = OPTIONS[name] | ({"default": defaults[name]} if name in defaults else {})
-        if option.get("default") is not None:
-            option["help"] += f" ({option['default']})"
-        parser.add_argument(f"--{name.replace('_', '-')}", **option)
+        kind, default, text = OPTIONS[name]
+        default = defaults.get(name, default)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=default,
+            choices=PRECISIONS if name == "precision" else None,
+            help=text if default is None else f"{text} ({default})",
+        )
     return parser
 
 
 def start(options: argparse.Namespace) -> None:
-    """Set torch's threads, look for the device, make the folder of the table.
-
-    Raises:
-        GradbenchError: for a device, a precision or more threads than there are, or the folder.
-    """
+    """Set torch's threads, look for the device, make the folder of the table."""
     find_device(options.device)
     cores = os.cpu_count() or 1
     if options.threads and options.threads > cores:
@@ -126,11 +112,7 @@ def start(options: argparse.Namespace) -> None:
 
 
 def chosen_names(kind: str, text: str | None, valid: Sequence[str]) -> list[str]:
-    """Return the names of a comma list, all valid ones without it.
-
-    Raises:
-        GradbenchError: for a name that is not valid.
-    """
+    """Return the names of a comma list, which must be valid; all valid ones without it."""
     names = [name.strip() for name in text.split(",")] if text else list(valid)
     for name in names:
         if name not in valid:
@@ -142,7 +124,7 @@ def main_of(main: Callable[[], None]) -> None:
     """Run a benchmark; what is wrong with its options is one sentence."""
     try:
         main()
-    except GradbenchError as fault:
+    except (GradbenchError, Unavailable) as fault:
         print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
         sys.exit(2)
 
@@ -151,16 +133,11 @@ def main_of(main: Callable[[], None]) -> None:
 
 
 def load_images(options: argparse.Namespace, count: int) -> ImageSet:
-    """Return test images of a data set, spread evenly over it, or tiles; nothing is downloaded.
-
-    Raises:
-        GradbenchError: if there is no such set or its images are not on this machine.
-    """
+    """Return test images of a data set, spread evenly over it, or tiles; nothing is downloaded."""
     size = options.image_size
     if not getattr(options, "dataset", None):
         return tiles(count, size or 32)
-    content = load_member("dataset", options.dataset, _folders(options))
-    dataset = instantiate("dataset", options.dataset, content)
+    dataset = instantiate("dataset", options.dataset, load_member("dataset", options.dataset))
     images = dataset.load("test", DataSettings(options.data, download=False))
     count = min(count, len(images))
     images = images.select(np.arange(count) * len(images) // count)
@@ -168,11 +145,7 @@ def load_images(options: argparse.Namespace, count: int) -> ImageSet:
 
 
 def tiles(count: int, side: int) -> ImageSet:
-    """Return tiles of two photographs, moved on from image to image, with arbitrary labels.
-
-    Raises:
-        GradbenchError: if tiles are to be larger than the photographs.
-    """
+    """Return tiles of two photographs, moved on from image to image, with arbitrary labels."""
     from sklearn.datasets import load_sample_images
 
     photos = load_sample_images().images
@@ -184,11 +157,8 @@ def tiles(count: int, side: int) -> ImageSet:
         photo = photos[number % len(photos)]
         top, left = (rng.integers(0, n - side + 1) for n in photo.shape[:2])
         pixels[number] = photo[top : top + side, left : left + side].transpose(2, 0, 1)
-    names = tuple(map(str, range(CLASSES)))
-    labels = np.arange(count) % CLASSES
-    return ImageSet(
-        "tiles", "all", pixels, labels, source_ids("tiles", "all", count), classes=names
-    )
+    sources, classes = source_ids("tiles", "all", count), tuple(map(str, range(10)))
+    return ImageSet("tiles", "all", pixels, np.arange(count) % 10, sources, classes=classes)
 
 
 def make_backbone(options: argparse.Namespace, images: ImageSet) -> tuple[Backbone, Tensor]:
@@ -197,9 +167,6 @@ def make_backbone(options: argparse.Namespace, images: ImageSet) -> tuple[Backbo
     Without a checkpoint weights are random, always the same, and batch normalisation takes its
     statistics from a few images, so that outputs and gradients are of the size that trained
     networks have. Mean and deviation of the pixels are the checkpoint's, or those of the images.
-
-    Raises:
-        GradbenchError: if the checkpoint is not of this network, or it cannot take the images.
     """
     checkpoint = getattr(options, "checkpoint", None)
     about = read_checkpoint(checkpoint)[1] if checkpoint else {}
@@ -238,15 +205,27 @@ def _settle(model: nn.Module, pixels: Tensor, settle: bool) -> None:
 
 
 def build_model(options: argparse.Namespace, classes: int, channels: int) -> nn.Module:
-    """Return the network with random weights, always the same; libraries' have 1,000 classes.
-
-    Raises:
-        GradbenchError: for a backbone or a width that cannot be had here.
-    """
+    """Return the network with random weights, always the same; libraries' have 1,000 classes."""
     torch.manual_seed(0)
     library, _, name = options.backbone.partition(":")
-    if library not in LIBRARIES or not name:
-        return build_network(network_config(_member(options), classes, channels))
+    if library in LIBRARIES and name:
+        if options.width:
+            raise GradbenchError(f"{options.backbone} has no width: leave out --width")
+        return _of_library(library, name)
+    members = group_files("backbone")
+    content = load_member("backbone", options.backbone) if options.backbone in members else {}
+    if not content.get("_target_"):  # of `custom`, which names no class, there is no network here
+        raise unknown("backbone", options.backbone, [*members, *(f"{n}:NAME" for n in LIBRARIES)])
+    if options.width and content.get("width") is None:
+        raise GradbenchError(f"backbone {options.backbone} has no width: leave out --width")
+    # the table tells the width, also where it is the usual one
+    options.width = content["width"] = options.width or content.get("width")
+    if content["width"] is None:
+        del content["width"]
+    return build_network(network_config(content, classes, channels))
+
+
+def _of_library(library: str, name: str) -> nn.Module:
     try:
         if library == "timm":
             import timm
@@ -257,49 +236,10 @@ def build_model(options: argparse.Namespace, classes: int, channels: int) -> nn.
 
             known, create = models.list_models(module=models), models.get_model
     except ImportError as fault:
-        raise GradbenchError(f"{options.backbone}: {library} is not installed") from fault
+        raise GradbenchError(f"{library}:{name}: {library} is not installed") from fault
     if name not in known:
         raise unknown(f"network of {library}", name, known)
-    if options.width:
-        raise GradbenchError(f"{options.backbone} has no width: leave out --width")
     return create(name)
-
-
-def _folders(options: argparse.Namespace) -> list[Path]:
-    folder = getattr(options, "config_dir", None)
-    if folder and not folder.is_dir():
-        raise GradbenchError(f"--config-dir {folder}: there is no such folder")
-    return [folder.absolute()] if folder else []
-
-
-def _member(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the backbone's file with the width that is asked for, which `options` then has too."""
-    folders = _folders(options)
-    members = group_files("backbone", folders)
-    if options.backbone not in members:
-        raise unknown("backbone", options.backbone, [*members, *(f"{n}:NAME" for n in LIBRARIES)])
-    content = load_member("backbone", options.backbone, folders)
-    if not content.get("_target_"):
-        raise GradbenchError(
-            f"backbone {options.backbone} names no class: give it a file of its own with "
-            "_target_, and its folder with --config-dir"
-        )
-    if options.width and content.get("width") is None:
-        raise GradbenchError(f"backbone {options.backbone} has no width: leave out --width")
-    if options.width:
-        content["width"] = options.width
-    options.width = content.get("width")
-    return content
-
-
-@contextmanager
-def numerics(options: argparse.Namespace):
-    """Compute in the precision that is asked for."""
-    device = find_device(options.device)
-    low = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(options.precision)
-    autocast = torch.autocast(device.type, low, enabled=low is not None)
-    with arithmetic(options.precision, device), autocast:
-        yield
 
 
 # timing
@@ -311,21 +251,13 @@ class Unavailable(Exception):
 
 @dataclass
 class Timings:
-    """What `time_in_turn` measured, by name.
+    """What `time_in_turn` measured, by name; names whose call failed have no seconds."""
 
-    Attributes:
-        seconds: of one call, one per round.
-        cpu_seconds: of all processor cores together: what a busy machine does not change.
-        calls: within one measurement.
-        results: of the first call.
-        failed: why a call failed; such names have no seconds.
-    """
-
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    cpu_seconds: dict[str, list[float]] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # of one call, one per round
+    cpu_seconds: dict[str, list[float]] = field(default_factory=dict)  # of all cores together
+    calls: dict[str, int] = field(default_factory=dict)  # within one measurement
+    results: dict[str, Any] = field(default_factory=dict)  # of the first call
+    failed: dict[str, str] = field(default_factory=dict)  # why
 
     def columns(self, name: str) -> dict[str, Any]:
         """Return median, smallest and largest time of a call as columns of a table."""
@@ -348,37 +280,31 @@ def time_in_turn(
     """Time functions in turn, again and again, so that a machine's drift hits all alike.
 
     The order rotates from round to round. Collection of garbage waits until a measurement is over.
-    A function that fails is left out from there on.
-
-    Args:
-        runs: functions by name.
-        rounds: measurements of each.
-        device: is waited for before and after each measurement.
-        warm_up: call each once before the first round, and several times in a measurement if short.
-        shortest: seconds of a measurement.
+    A function that fails is left out from there on. With `warm_up` each is called once before the
+    first round, and several times in a measurement where one call takes less than `shortest`.
     """
-    found = Timings()
+    timed = Timings()
     gc.collect()
     gc.freeze()  # what is there already is left out of the collections between measurements
 
     def attempt(name: str, warming: bool) -> None:
-        if name in found.failed:
+        if name in timed.failed:
             return
         try:
-            calls = found.calls.get(name, 1)
+            calls = timed.calls.get(name, 1)
             seconds, cpu_seconds, result = _time(runs[name], calls, device)
-            found.results.setdefault(name, result)
+            timed.results.setdefault(name, result)
             if warming and seconds < 10 * shortest:  # see how long a warm run takes
                 seconds, _, _ = _time(runs[name], 1, device)
         except Exception as fault:  # what a library cannot do is a line of the table
-            found.failed[name] = failure(fault)
-            found.seconds.pop(name, None)
+            timed.failed[name] = failure(fault)
+            timed.seconds.pop(name, None)
             return
         if warming:
-            found.calls[name] = min(MAX_CALLS, max(1, ceil(shortest / max(seconds, 1e-9))))
+            timed.calls[name] = min(MAX_CALLS, max(1, ceil(shortest / max(seconds, 1e-9))))
             return
-        found.seconds.setdefault(name, []).append(seconds / calls)
-        found.cpu_seconds.setdefault(name, []).append(cpu_seconds / calls)
+        timed.seconds.setdefault(name, []).append(seconds / calls)
+        timed.cpu_seconds.setdefault(name, []).append(cpu_seconds / calls)
 
     names = list(runs)
     try:
@@ -390,36 +316,48 @@ def time_in_turn(
                     progress.advance(1, name)
     finally:
         gc.unfreeze()
-    return found
+    return timed
 
 
 def _time(run: Callable[[], Any], calls: int, device: torch.device) -> tuple[float, float, Any]:
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
     gc.collect()
     gc.disable()
     try:
-        synchronize(device)
+        wait(device)
         begun, busy = time.perf_counter(), time.process_time()
         for _ in range(calls):
             result = run()
-        synchronize(device)
+        wait(device)
         return time.perf_counter() - begun, time.process_time() - busy, result
     finally:
         gc.enable()
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def in_fresh_process(script: str, *words: str) -> Any:
+    """Run a benchmark with more options in a process of its own; return the JSON that it prints."""
+    ran = subprocess.run(
+        [sys.executable, script, *sys.argv[1:], *words],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode < 0:
+        raise Unavailable(f"killed by signal {-ran.returncode}, most likely for want of memory")
+    if ran.returncode:
+        last = (ran.stderr.splitlines() or ["nothing was said"])[-1]
+        raise Unavailable(f"its process ended with code {ran.returncode}: {last[:120]}")
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
-def ratio_columns(own: Sequence[float], reference: Sequence[float], name: str) -> dict[str, float]:
+def ratio_columns(times: Sequence[float], reference: Sequence[float], name: str) -> dict:
     """Return the ratio to the reference, taken within each round, as columns of a table.
 
     >>> ratio_columns([2.0, 3.0, 9.0], [1.0, 2.0, 3.0], "ratio")
     {'ratio': 2.0, 'ratio_low': 1.5, 'ratio_high': 3.0}
     """
-    ratios = [a / b for a, b in zip(own, reference, strict=True)]
+    ratios = [a / b for a, b in zip(times, reference, strict=True)]
     return {name: median(ratios), f"{name}_low": min(ratios), f"{name}_high": max(ratios)}
 
 
@@ -436,6 +374,14 @@ def failure(fault: BaseException) -> str:
 # tables
 
 
+def source_columns(options: argparse.Namespace, images: ImageSet) -> tuple[dict[str, Any], list]:
+    """Return which weights and images a benchmark used: as columns, and for its file's name."""
+    weights = options.checkpoint.stem if options.checkpoint else "random"
+    source = f"{images.name}/{images.split}"
+    columns = {"weights": weights, "source": source, "images": len(images)}
+    return columns, [f"{weights}_weights", f"{len(images)}_{images.name}_images"]
+
+
 def write_table(
     subject: str,
     rows: Sequence[Mapping[str, Any]],
@@ -443,51 +389,39 @@ def write_table(
     shown: Sequence[str],
     *more: str,
     shared: Mapping[str, Any] | None = None,
-) -> Path:
-    """Print the rows of a benchmark, and write them with condition, versions and hardware as CSV.
+) -> None:
+    """Print some columns of the rows; write all with condition, versions and hardware as CSV.
 
-    Args:
-        subject: of the benchmark; with the condition it makes the file's name.
-        rows: numbers by column.
-        options: the condition.
-        shown: columns to print.
-        more: what else belongs to the file's name.
-        shared: what else all rows have.
-
-    Returns:
-        The path of the file.
+    Subject, condition and `more` make the file's name; `shared` columns are the same in all rows.
     """
     hardware = provenance.hardware(torch.device(options.device))
     versions, code = provenance.versions(), provenance.code()
     condition = {name: getattr(options, name) for name in CONDITION if hasattr(options, name)}
-    libraries = ("backpack-for-pytorch", "pytorch-ood", "foolbox", "timm")
     about = {
         **condition,
         **(shared or {}),
         **{name: hardware.get(name) for name in ("processor", "cores", "accelerator")},
-        "load_average": round(os.getloadavg()[0], 2),
+        "load_average": os.getloadavg()[0],
         **{name: versions[name] for name in ("gradbench", "python", "torch", "torchvision")},
-        **{name: _version(name) for name in libraries},
+        **{n: _version(n) for n in ("backpack-for-pytorch", "pytorch-ood", "foolbox", "timm")},
         **{name: code[name] for name in ("commit", "changed")},
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "command": shlex.join(("python", f"scripts/benchmarks/{subject}.py", *sys.argv[1:])),
     }
     table = pd.DataFrame([dict(row) | about for row in rows])
-    columns = [*dict.fromkeys(name for row in rows for name in row), *about]
-    table = pd.DataFrame({name: table[name].map(_text) for name in dict.fromkeys(columns)})
+    table = table[[*dict.fromkeys([*(name for row in rows for name in row), *about])]].map(_text)
     if shown:
         print(table[[name for name in shown if name in table]].to_string(index=False))
     machine = hardware.get("accelerator") or f"{options.threads}thread{'s'[options.threads == 1 :]}"
-    size = f"{options.image_size}px" if getattr(options, "image_size", None) else None
     parts = [subject, condition.get("backbone")]
-    parts += [f"{letter}{condition[name]}" for letter, name in (("w", "width"), ("b", "batch"))
-              if condition.get(name)]  # fmt: skip
-    parts += [size, options.device.split(":")[0], machine.lower(), condition.get("precision")]
-    stem = "-".join(re.sub(r"[^\w.]+", "_", str(part)) for part in (*parts, *more) if part)
-    path = options.out / f"{stem}.csv"
+    for pattern, name in (("w{}", "width"), ("b{}", "batch"), ("{}px", "image_size")):
+        parts += [pattern.format(condition[name])] if condition.get(name) else []
+    parts += [options.device.split(":")[0], machine.lower(), condition.get("precision"), *more]
+    path = options.out / (
+        "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part) + ".csv"
+    )
     table.to_csv(path, index=False, lineterminator="\n")
     print(f"written to {path}")
-    return path
 
 
 def _text(value: Any) -> str:

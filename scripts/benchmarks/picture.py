@@ -24,10 +24,10 @@ NAMES = {
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Return the contenders that were measured, by name; nothing where the engine was not."""
+    """Return the contenders that were measured, by name; nothing unless the engine and others."""
     table = pd.read_csv(path).dropna(subset=["ratio"]).set_index("contender")
     found = table.loc[[name for name in NAMES if name in table.index]]
-    return found if "engine" in found.index else found.iloc[:0]
+    return found if "engine" in found.index and len(found) > 1 else found.iloc[:0]
 
 
 def draw(tables: Sequence[pd.DataFrame], path: Path) -> None:

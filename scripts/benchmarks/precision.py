@@ -51,13 +51,8 @@ SHOWN = (
 def rounding(norms: Tensor, exact: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Return relative errors of squared norms and rank correlations with the exact ones.
 
-    Differences of norms below a millionth of their image's largest are taken relative to that
-    millionth, and a tensor whose norms are all as small has no rank.
-
-    Args:
-        norms: squared norms (B, d).
-        exact: the same in float64.
-        names: of the d tensors.
+    Norms are (B, d). Differences below a millionth of their image's largest are taken relative to
+    that millionth, and a tensor whose norms are all as small has no rank.
     """
     norms, exact = norms.double().cpu(), exact.double().cpu()
     errors = relative_errors(norms, exact)
@@ -96,16 +91,7 @@ def _quantiles(errors: Tensor, prefix: str) -> dict[str, float]:
 
 
 def measure(model: nn.Module, pixels: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Compute the norms of all images in every format, and compare them with float64.
-
-    Args:
-        model: in evaluation mode, on the device.
-        pixels: (B, C, H, W) on the device.
-        options: batch, rounds and device.
-
-    Raises:
-        GradbenchError: if the network cannot be computed in float64.
-    """
+    """Compute the norms of all images in every format, and compare them with float64."""
     device = find_device(options.device)
     reduced = ("tf32", "bfloat16", "float16")
     usual = {p: prefers_channels_last(device, p, torch.float32) for p in ("float32", *reduced)}
@@ -149,16 +135,14 @@ def measure(model: nn.Module, pixels: Tensor, options: argparse.Namespace) -> li
 
 def main() -> None:
     """Run the benchmark, print its table and write its CSV file."""
-    names = ("backbone", "width", "config_dir", "checkpoint", "dataset", "data", "images")
+    names = ("backbone", "width", "checkpoint", "dataset", "data", "images")
     names += ("batch", "image_size", "rounds")
     options = harness.options_parser(__doc__, names, images=256, rounds=1).parse_args()
     harness.start(options)
     images = harness.load_images(options, options.images)
     options.image_size = images.shape[1]
     model, pixels = harness.make_backbone(options, images)
-    weights = options.checkpoint.stem if options.checkpoint else "random"
-    shared = {"weights": weights, "source": f"{images.name}/{images.split}", "images": len(images)}
-    more = (f"{weights}_weights", f"{len(images)}_{images.name}_images")
+    shared, more = harness.source_columns(options, images)
     rows = measure(model, pixels, options)
     harness.write_table("precision", rows, options, SHOWN, *more, shared=shared)
 
