@@ -121,7 +121,15 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
             "its own"
         )
     tensors = {name: t for name, t in best.tensors.items() if name in names.first}
-    load_tensors(network, _converted(tensors, network, source), source)
+    tensors, loaded_as = _converted(tensors, network, source), {}
+    for name in sorted(tensors):
+        other = loaded_as.setdefault(names.first[name], name)
+        if not torch.equal(tensors[name], tensors[other]):
+            raise GradbenchError(
+                f"{source} has other weights in {other} than in {name}, which are one tensor in "
+                f"the configured {type(network).__name__}"
+            )
+    load_tensors(network, tensors, source)
     if note := _note(best, others):
         about = about | {"note": note}
         say(f"{source}: {note}")
@@ -129,31 +137,19 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load tensors into a network by its names; one of several names of a tensor is enough.
+    """Load all tensors of a network's state; one of several names of a tensor is enough.
 
-    Args:
-        network: is changed in place.
-        tensors: by name, of the shapes of the network's own.
-        source: how messages begin.
+    `source` is how messages begin.
 
     Raises:
-        GradbenchError: if names or shapes differ, tied weights differ in the source, or the network
-            refuses them.
+        GradbenchError: if their names are others, or the network refuses them.
     """
-    kind, names = type(network).__name__, TensorNames(network)
+    names = TensorNames(network)
     if different := names.missing(tensors) + names.left_over(tensors):
         raise GradbenchError(
-            f"{source} is of another network than the configured {kind}: only one of "
-            f"them has {_listed(different)}"
+            f"{source} is of another network than the configured {type(network).__name__}: only "
+            f"one of them has {_listed(different)}"
         )
-    loaded_as: dict[str, str] = {}
-    for name, first in names.first.items():
-        other = loaded_as.setdefault(first, name) if name in tensors else name
-        if name != other and not torch.equal(tensors[name], tensors[other]):
-            raise GradbenchError(
-                f"{source} has other weights in {other} than in {name}, which are one tensor in "
-                f"the configured {kind}"
-            )
     for module in network.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:  # numbers of an expanded buffer share memory: none can be set
@@ -167,7 +163,7 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
 
 def _converted(tensors: Mapping[str, Tensor], network: nn.Module, source: str) -> dict[str, Tensor]:
     """Return tensors of a file in the types of the network's own, or refuse them."""
-    state = network.state_dict()
+    state, converted = network.state_dict(), {}
     for name, tensor in tensors.items():
         # of these kinds some have no shape, and some no numbers
         if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
@@ -176,21 +172,21 @@ def _converted(tensors: Mapping[str, Tensor], network: nn.Module, source: str) -
                 "nested or empty): save the network's ordinary weights"
             )
     _check_shapes(tensors, state, source)
-    converted = {}
     for name, tensor in tensors.items():
-        own, kinds = state[name], [str(t.dtype)[6:] for t in (tensor, state[name])]
-        if tensor.is_complex() != own.is_complex() or (
-            own.is_floating_point() and not tensor.is_floating_point()
-        ):
+        target = state[name]
+        packed = target.is_floating_point() and not tensor.is_floating_point()
+        if packed or tensor.is_complex() != target.is_complex():
+            kinds = [str(t.dtype).removeprefix("torch.") for t in (tensor, target)]
             raise GradbenchError(
                 f"{source} holds {kinds[0]} numbers in {name}, the configured network {kinds[1]}: "
                 "weights that were quantised or packed lack the scale to go on"
             )
-        converted[name] = tensor.detach().reshape(own.shape).to(own.dtype)
-        bad = ~torch.isfinite(converted[name])
+        values = tensor.detach().reshape(target.shape).to(target.dtype)
+        bad = ~torch.isfinite(values)
         # a mask of -inf that the network has, too, is fine
-        if bad.any() and not torch.equal(converted[name][bad], own.cpu()[bad]):
+        if bad.any() and not torch.equal(values[bad], target.cpu()[bad]):
             raise GradbenchError(f"{source} holds NaN or infinity in {name}")
+        converted[name] = values
     return converted
 
 

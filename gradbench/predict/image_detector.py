@@ -178,16 +178,16 @@ class LabelledImages:
 
 
 def labelled_images(
-    name: str, given: Images, labels: Sequence[int] | None = None
+    name: str, images: Images, labels: Sequence[int] | None = None
 ) -> LabelledImages:
     """Return a tensor, an array or the batches of a loader as an image set.
 
     Raises:
         GradbenchError: if there is no image, or the labels differ in number.
     """
-    batches = [given] if torch.is_tensor(given) or isinstance(given, np.ndarray) else given
+    in_memory = torch.is_tensor(images) or isinstance(images, np.ndarray)
     pixels, known = [], []
-    for batch in batches:
+    for batch in [images] if in_memory else images:
         part, label = batch[:2] if isinstance(batch, list | tuple) else (batch, None)
         pixels.append(as_array(part, tuple(part.shape[1:])))
         known += [] if label is None else torch.as_tensor(label).tolist()

@@ -1,4 +1,4 @@
-"""What `model.json` must say, checked once when a run is opened: it may be anybody's."""
+"""The fields of `model.json`, checked once when a run is opened: it may be anybody's."""
 
 from __future__ import annotations
 
@@ -133,6 +133,6 @@ def read_model_json(path: Path) -> dict[str, Any]:
         raise damaged(path, str(fault)) from fault
 
 
-def damaged(path: Path, what: str) -> GradbenchError:
+def damaged(path: Path, fault: str) -> GradbenchError:
     """Return the error for a `model.json` with a fault."""
-    return GradbenchError(f"{printable(path)} is damaged: {printable(what)}: {HOW_TO_REPAIR}")
+    return GradbenchError(f"{printable(path)} is damaged: {printable(fault)}: {HOW_TO_REPAIR}")

@@ -204,7 +204,7 @@ def open_run(run: str | Path, seed: int | None = None, trusted: Iterable[str] = 
         )
     name = f"model/s{chosen}/model.json"
     # a model/ that was copied without the run's run.json holds its own checksums
-    told = os.path.lexists(folder / RUN_JSON)
-    about = read_model_json(FinishedRun(folder).file(name) if told else folder / name)
+    recorded = os.path.lexists(folder / RUN_JSON)
+    about = read_model_json(FinishedRun(folder).file(name) if recorded else folder / name)
     trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
     return SavedNetwork(folder / f"model/s{chosen}", about, trusted)

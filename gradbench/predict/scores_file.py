@@ -29,13 +29,10 @@ LISTED = 20
 
 @dataclass
 class Summary:
-    """What was written.
+    """Counts of the rows of a file of scores.
 
-    Attributes:
-        pictures: rows in the file.
-        unreadable: how many of them have no numbers.
-        reasons: (file, reason) of the first of these.
-        abnormal: pictures that each detector calls abnormal.
+    `unreadable` of its `pictures` have no numbers, `reasons` are (file, reason) of the first of
+    them; `abnormal` counts the pictures that each detector calls so.
     """
 
     path: Path
