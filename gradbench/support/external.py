@@ -21,7 +21,7 @@ import torch
 from gradbench.errors import Faulty, GradbenchError, printable
 
 LONGEST = 300
-"""Characters of another's message."""
+"""Characters of another program's message that are shown."""
 SWITCHES = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -66,11 +66,11 @@ def preserve_process_state() -> Iterator[None]:
 
 
 @contextmanager
-def external_call(what: str) -> Iterator[None]:
-    """Call code from outside: settings are kept, and what it raises is one sentence.
+def external_call(name: str) -> Iterator[None]:
+    """Call code from outside: settings are kept, and an exception becomes one sentence.
 
     Args:
-        what: names the member and the method, for example `detector mine: Mine.score`.
+        name: of the member and the method, for example `detector mine: Mine.score`.
 
     Raises:
         Faulty: for any exception, with the file and line that raised it.
@@ -81,7 +81,7 @@ def external_call(what: str) -> Iterator[None]:
         except (Exception, SystemExit) as fault:
             if isinstance(fault, GradbenchError) and type(fault) is not GradbenchError:
                 raise  # says already what it is: missing data, or a fault that was found
-            raise Faulty(f"{what} {describe_exception(fault)}") from fault
+            raise Faulty(f"{name} {describe_exception(fault)}") from fault
 
 
 def describe_exception(fault: BaseException) -> str:
@@ -95,27 +95,21 @@ def describe_exception(fault: BaseException) -> str:
 
 def external_line(fault: BaseException) -> str:
     """Return `FILE, line N` of the innermost line from outside that an exception came through."""
+    libraries = (*LIBRARIES, Path(sys.prefix) / "bin")
     for frame in reversed(traceback.extract_tb(fault.__traceback__)):
         path = Path(frame.filename)
-        if not (_library(path) or frame.filename.startswith("<frozen")):
-            return f"{printable(_near(path))}, line {frame.lineno}"
+        if frame.filename.startswith("<frozen") or any(map(path.is_relative_to, libraries)):
+            continue
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return f"{printable(path)}, line {frame.lineno}"
     return ""
 
 
-HOME = Path(__file__).parents[1]
-LIBRARIES = tuple({Path(np.__file__).parents[1], Path(torch.__file__).parents[1],
-                   Path(random.__file__).parent})  # fmt: skip
-
-
-def _library(path: Path) -> bool:
-    return any(
-        path.is_relative_to(folder) for folder in (HOME, *LIBRARIES, Path(sys.prefix) / "bin")
-    )
-
-
-def _near(path: Path) -> Path:
-    """Return a path relative to the working folder where it lies inside."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+LIBRARIES = (
+    *(Path(__file__).parents[1], Path(np.__file__).parents[1], Path(torch.__file__).parents[1]),
+    Path(random.__file__).parent,
+)
+"""Folders of gradbench, of installed packages and of Python."""
 
 
 def seed_process(seed: int) -> None:

@@ -35,14 +35,14 @@ def read_json(path: Path, schema: Any, largest: int = LARGEST) -> Any:
 
     Raises:
         Damaged: if it cannot be read, is no JSON, too large or too deep, names a field twice,
-            holds halves of signs (lone surrogates; bytes of file names that are no text are none),
-            or a field is missing or of another type than the schema says.
+            holds half a surrogate pair (bytes of file names that are no text are none), or a field
+            is missing or of another type than the schema says.
     """
     try:
         text = read_bytes(path, largest).decode("utf-8")
-        found = json.loads(text, object_pairs_hook=_once)
-        _check(found)
-        msgspec.convert(found, schema)
+        content = json.loads(text, object_pairs_hook=_each_once)
+        _check(content)
+        msgspec.convert(content, schema)
     except msgspec.ValidationError as fault:
         raise _damaged(fault) from fault
     except Damaged:
@@ -51,7 +51,7 @@ def read_json(path: Path, schema: Any, largest: int = LARGEST) -> Any:
         raise Damaged(TOO_DEEP) from fault
     except (ValueError, OverflowError) as fault:
         raise Damaged(" ".join(str(fault).split())[:120]) from fault
-    return found
+    return content
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
@@ -60,52 +60,39 @@ def read_bytes(path: Path, largest: int) -> bytes:
     Raises:
         Damaged: if it cannot be read, is no plain file, or is larger than allowed.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Damaged("it is no plain file")
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise Damaged("it is no plain file")
         with open(path, "rb") as stream:
-            found = stream.read(largest + 1)
-    except Damaged:
-        raise
+            content = stream.read(largest + 1)
     except (OSError, ValueError) as fault:
         raise Damaged(getattr(fault, "strerror", None) or str(fault)) from fault
-    if len(found) > largest:
+    if len(content) > largest:
         raise Damaged(f"it is larger than {largest // 2**20} MiB")
-    return found
+    return content
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a mapping of which no name stands twice: readers differ in which of them they take."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Damaged(f"it names '{twice[:40]}' twice")
-    return found
+    names = [name for name, _ in pairs]
+    for name in names if len(set(names)) < len(names) else ():
+        if names.count(name) > 1:
+            raise Damaged(f"it names '{name[:40]}' twice")
+    return dict(pairs)
 
 
-def _check(value: Any) -> None:
-    level = [value]
-    for _ in range(DEEPEST):
-        inside = []
-        for one in level:
-            if isinstance(one, str):
-                _check_text(one)
-            elif isinstance(one, dict):
-                inside += [*one, *one.values()]
-            elif isinstance(one, list):
-                inside += one
-        level = inside
-        if not level:
-            return
-    raise Damaged(TOO_DEEP)
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as fault:
-        raise Damaged(f"'{text[:40]}' holds half a sign, a lone surrogate") from fault
+def _check(value: Any, depth: int = 0) -> None:
+    """Refuse deep nesting and lone surrogates, which no schema of msgspec sees."""
+    if depth > DEEPEST:
+        raise Damaged(TOO_DEEP)
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as fault:
+            raise Damaged(f"'{value[:40]}' holds half a sign, a lone surrogate") from fault
+    elif isinstance(value, dict | list):
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            _check(item, depth + 1)
 
 
 def _damaged(fault: msgspec.ValidationError) -> Damaged:

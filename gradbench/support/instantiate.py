@@ -23,7 +23,7 @@ def instantiate(
     name: str,
     content: Mapping[str, Any],
     drop: Iterable[str] = NOT_ARGUMENTS,
-    taken: Iterable[str] = (),
+    elsewhere: Iterable[str] = (),
     base: type | None = None,
 ):
     """Build the object that a member's file describes.
@@ -33,8 +33,8 @@ def instantiate(
         name: of the member.
         content: of its file, with the user's changes.
         drop: keys that are no settings of the class.
-        taken: settings that were valid where the user wrote them and are another's, for messages.
-        base: what must come of it.
+        elsewhere: settings of another class that are valid in the same place, for messages.
+        base: the class that it must be an instance of.
 
     Raises:
         GradbenchError: if its class is not found or refuses a setting, with the valid ones.
@@ -45,7 +45,7 @@ def instantiate(
         raise GradbenchError(f"configs/{group}/{name}.yaml names no _target_")
     make = import_target(f"{group} {name}", target, base)
     arguments = {k: v for k, v in content.items() if k not in drop}
-    check_arguments(make, arguments, f"{group} {name}", taken)
+    check_arguments(make, arguments, f"{group} {name}", elsewhere)
     try:
         with _process_kept(is_external(make)):
             made = make(**arguments)
@@ -72,21 +72,23 @@ def imported_targets(target: str | None) -> list[Any]:
         return []
 
 
-def import_target(what: str, target: Any, base: type | None = None) -> Callable:
-    """Return the class, or the function that builds one, that a file names.
+def import_target(member: str, target: Any, base: type | None = None) -> Callable:
+    """Return the class, derived from `base`, or the function that builds one.
 
     What its module sets in torch, numpy or Python when it is imported is put back.
 
     Args:
-        what: names it, for messages.
-        target: `package.module.Name`.
-        base: what a class must be derived from.
+        member: names it in messages.
+        target: its path, `package.module.Name`.
+        base: a class.
 
     Raises:
         GradbenchError: if it cannot be imported, or is something else.
     """
     if not isinstance(target, str):
-        raise GradbenchError(f"{what}: _target_={format_value(target)}: write package.module.Name")
+        raise GradbenchError(
+            f"{member}: _target_={format_value(target)}: write package.module.Name"
+        )
     module, _, name = target.rpartition(".")
     try:
         with _process_kept(module not in sys.modules and not module.startswith("gradbench.")):
@@ -94,11 +96,11 @@ def import_target(what: str, target: Any, base: type | None = None) -> Callable:
     except (Exception, SystemExit) as fault:
         reason = " ".join(str(fault).split())
         raise GradbenchError(
-            f"{what}: {format_value(target)} cannot be imported "
+            f"{member}: {format_value(target)} cannot be imported "
             f"({printable(reason)}){import_hint(reason)}"
         ) from fault
     if not callable(make) or (base and isinstance(make, type) and not issubclass(make, base)):
-        raise _other(what, target, base)
+        raise _other(member, target, base)
     return make
 
 
@@ -112,32 +114,25 @@ def _process_kept(external: bool) -> AbstractContextManager:
 
 
 def check_arguments(
-    make: Callable, arguments: Mapping[str, Any], what: str, taken: Iterable[str] = ()
+    make: Callable, arguments: Mapping[str, Any], member: str, elsewhere: Iterable[str] = ()
 ) -> None:
     """Refuse arguments that a class does not take, or that are not of the types it declares.
-
-    Args:
-        make: the class.
-        arguments: by name.
-        what: names it, for messages.
-        taken: see `instantiate`.
 
     Raises:
         GradbenchError: naming the argument, and the valid ones or what is due.
     """
     named, open_ended = parameters_of(make)
-    for wrong in arguments:
-        if not open_ended and wrong not in named:
-            raise unknown(f"setting of {what}", str(wrong), (*named, *taken))
+    for argument in arguments:
+        if not open_ended and argument not in named:
+            raise unknown(f"setting of {member}", str(argument), (*named, *elsewhere))
     missing = [n for n, p in named.items() if p.default is p.empty and n not in arguments]
     if missing:
-        raise GradbenchError(f"{what} needs a value for {', '.join(missing)}")
+        raise GradbenchError(f"{member} needs a value for {', '.join(missing)}")
     declared = _declared(make)
     for key, parameter in named.items():
-        if key not in arguments or arguments[key] is parameter.default:
-            continue
-        due = declared.get(key, Any)
-        check_type(arguments[key], due if is_plain_type(due) else Any, f"{what} {key}")
+        if key in arguments and arguments[key] is not parameter.default:
+            due = declared.get(key, Any)
+            check_type(arguments[key], due if is_plain_type(due) else Any, f"{member} {key}")
 
 
 def parameters_of(make: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -160,10 +155,10 @@ def _declared(make: Callable) -> Mapping[str, Any]:
         return {}
 
 
-def _other(what: str, target: str, base: type | None) -> GradbenchError:
+def _other(member: str, target: str, base: type | None) -> GradbenchError:
     kind = f"builds no {base.__name__.lower()}" if base else "is no class"
     due = f"a class derived from {base.__module__}.{base.__name__}" if base else "a class"
-    return GradbenchError(f"{what}: _target_={format_value(target)} {kind}: name {due}")
+    return GradbenchError(f"{member}: _target_={format_value(target)} {kind}: name {due}")
 
 
 def import_hint(reason: str) -> str:

@@ -16,14 +16,7 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
     """Let one process at a time into the block; the others wait, and a killed one lets go.
 
     The file goes away with the lock. A process that waited must look whether its work is done
-    already.
-
-    Args:
-        path: of the lock file; its folder is made.
-        what: what the holder does, for the message to those who wait.
-
-    Raises:
-        OSError: if the file cannot be made.
+    already. `what` says what the holder does, for the message to those who wait.
     """
     while True:
         with _lock(path, what) as is_ours:
@@ -33,17 +26,7 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
 
 
 def try_file_lock(path: Path) -> contextlib.AbstractContextManager[bool]:
-    """Hold a lock for the block if no process has it; do not wait.
-
-    Args:
-        path: of the lock file; its folder is made.
-
-    Returns:
-        A context that tells whether the lock is held.
-
-    Raises:
-        OSError: if the file cannot be made.
-    """
+    """Hold a lock for the block if no process has it; the context tells whether it is held."""
     return _lock(path, None)
 
 

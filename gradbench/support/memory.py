@@ -15,14 +15,11 @@ MIB = 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for the next tensor instead of giving it back to the system at once.
+    """Keep freed memory for the next tensor; tell whether the C library took the settings.
 
     Every pass over a batch asks for the same large blocks again; fetching them anew, page by page,
     took a third of a forward pass on the CPU (`scripts/benchmarks/freed_memory.py`). Results do not
     change. Settings of the user (`MALLOC_…`, `GLIBC_TUNABLES`) stay as they are.
-
-    Returns:
-        Whether the C library knows how and took the settings.
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return False
@@ -52,8 +49,7 @@ class PeakMemory:
     def watch(self, note: Callable[[dict[str, float]], None]) -> Iterator[None]:
         """Measure what happens within, and hand over the peaks in MiB by name, if any are known.
 
-        Args:
-            note: is given `peak_mib` (resident memory) and `peak_device_mib` (allocated by CUDA).
+        These are `peak_mib` (resident memory) and `peak_device_mib` (allocated by CUDA).
         """
         self._note_marks()
         release_freed_memory()

@@ -20,13 +20,9 @@ def save_tensors(
 ) -> None:
     """Write tensors to a safetensors file, which takes none that share memory or have gaps.
 
-    Args:
-        tensors: dense, on any device, by name; views and overlapping ones are written in full.
-        path: of the file.
-        metadata: texts by name.
-        dtype: that floating-point tensors are stored as; None leaves them as they are.
+    Views and overlapping tensors are written in full; `dtype` is that of floating-point tensors.
     """
-    kept: dict[str, Tensor] = {}
+    separate: dict[str, Tensor] = {}
     memories: set[int] = set()
     for name, tensor in tensors.items():
         tensor = tensor.detach()
@@ -36,17 +32,12 @@ def save_tensors(
         if tensor.untyped_storage().data_ptr() in memories:
             tensor = tensor.clone()
         memories.add(tensor.untyped_storage().data_ptr())
-        kept[name] = tensor
-    save_file(kept, str(path), metadata=metadata)
+        separate[name] = tensor
+    save_file(separate, str(path), metadata=metadata)
 
 
 def gradient_in_pixels(values: Tensor, pixels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the gradient of values in the pixels that they were computed from.
-
-    Args:
-        values: computed from the pixels, with a graph.
-        pixels: which require a gradient.
-        weights: of the values; None for a single value.
+    """Return the gradient of values, each times its weight, in the pixels they were computed from.
 
     Raises:
         GradbenchError: when autograd does not see how the values depend on the pixels.

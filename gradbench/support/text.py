@@ -42,13 +42,8 @@ def check_name(key: str, name: object) -> str:
     Raises:
         GradbenchError: if it breaks the rule.
     """
-    if not (
-        isinstance(name, str)
-        and name not in MISSING
-        and name[:1].isalnum()
-        and all(_in_names(c) for c in name)
-        and len(name.encode()) <= LONGEST_NAME
-    ):
+    valid = isinstance(name, str) and name[:1].isalnum() and all(_in_names(c) for c in name)
+    if not valid or name in MISSING or len(name.encode()) > LONGEST_NAME:
         raise GradbenchError(f"{key}={format_value(name)}: {RULE}")
     return name
 

@@ -157,7 +157,7 @@ class Mixed(Dark):
 
 class Net(SmallCNN):
     def forward(self, x):
-        return {"out": super().forward(x), "x": x}
+        return {"logits": super().forward(x), "x": x}
 """
 DETECTORS = ("Clamps", "Raises", "Centred", "Unfit", "Misspelt", "Built")
 
