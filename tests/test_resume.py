@@ -149,7 +149,7 @@ def after(real, calls: int, half: str = "", where: str = ""):
 
 
 MOMENTS = {
-    "in the second epoch": ("gradbench.backbones.training.save_progress", 1, ""),
+    "in the second epoch": ("gradbench.backbones.training._save_progress", 1, ""),
     "with a half-written network": ("gradbench.backbones.checkpoint.save_tensors", 0, "half"),
     "in the middle of a shard": ("gradbench.outputs.extract.save_file", 3, "half"),
     "between two fits": ("gradbench.run.fitting.score_folds", 7, ""),
