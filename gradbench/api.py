@@ -123,11 +123,11 @@ def _clean_images(experiment: Experiment, normal: ImageSet, fit: Images | None) 
     # whether the model was trained on these images, only the caller knows
     provenance = Provenance(unseen=False, trained=False, reason="the caller gave them")
     if fit is not None:
-        given = labelled_images("fit", fit)
+        fit_images = labelled_images("fit", fit)
         for name, detector in detectors.items():
-            if "labels" in detector.bank_reads and not given.has_labels:
+            if "labels" in detector.bank_reads and not fit_images.has_labels:
                 raise GradbenchError(f"{name} reads labels: give fit as a loader of pairs")
-        return InDistribution(given.images, given.images, normal, normal, provenance)
+        return InDistribution(fit_images.images, fit_images.images, normal, normal, provenance)
     needing = [name for name, detector in detectors.items() if learns(detector)]
     if needing:
         raise GradbenchError(f"{needing[0]} learns from clean images: give fit=IMAGES")

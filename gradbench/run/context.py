@@ -33,6 +33,7 @@ from gradbench.outputs.base import Output
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.extract import OutputValues, extract
+from gradbench.protocols.base import Fold, Protocol
 from gradbench.run.challenge_images import (
     ChallengeImages,
     attack_policy,
@@ -42,7 +43,8 @@ from gradbench.run.challenge_images import (
     setup,
 )
 from gradbench.run.experiment import Cell, Experiment
-from gradbench.store import Store
+from gradbench.store import Store, canonical_json
+from gradbench.support.code_keys import code_key
 from gradbench.support.progress import step
 
 
@@ -102,6 +104,7 @@ class NetworkContext:
     known: dict[Any, Any] = field(default_factory=dict, init=False)
     _challenges: dict[Cell, ChallengeImages] = field(default_factory=dict, init=False)
     _sides: dict[Cell, Sides] = field(default_factory=dict, init=False)
+    _folds: dict[str, list[Fold]] = field(default_factory=dict, init=False)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return the value of a key in `known`, made where it is missing."""
@@ -164,8 +167,9 @@ class NetworkContext:
         experiment, images = self.experiment, self.images
         if cell.name in self.faults:
             raise Faulty(self.faults[cell.name])
-        if (found := published(experiment, cell, images, self.store)) is not None:
-            return ChallengeImages(found)
+        from_archive = published(experiment, cell, images, self.store)
+        if from_archive is not None:
+            return ChallengeImages(from_archive)
         if isinstance(cell.challenge, Derived):
             made = setup(experiment, cell, self.f)
             return ChallengeImages(*produce(made, images.normal, self.store))
@@ -188,13 +192,20 @@ class NetworkContext:
             self.known["missing", cell] = reason
             raise
 
-    def _latest(self, kept: dict[Cell, Any], cell: Cell, make: Callable[[Cell], Any]) -> Any:
-        if cell not in kept:
-            value = make(cell)
+    def folds(self, protocol: Protocol, normal: ImageSet, abnormal: ImageSet) -> list[Fold]:
+        """Return the folds of a protocol, which are the same for all detectors of a challenge."""
+        settings = {**protocol.settings(), **code_key(protocol)}
+        key = canonical_json([settings, normal.fingerprint, abnormal.fingerprint])
+        groups, seed = (normal.groups, abnormal.groups), self.experiment.evaluation.seed
+        return self._latest(self._folds, key, lambda _: protocol.folds(*groups, seed))
+
+    def _latest(self, kept: dict, key: Hashable, make: Callable[[Any], Any]) -> Any:
+        if key not in kept:
+            value = make(key)
             if len(kept) > 1:  # images of all challenges at once would not fit into memory
                 del kept[next(iter(kept))]
-            kept[cell] = value
-        return kept[cell]
+            kept[key] = value
+        return kept[key]
 
     def _both_sides(self, cell: Cell) -> Sides:
         experiment, made = self.experiment, self.challenge(cell)

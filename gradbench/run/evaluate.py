@@ -118,8 +118,8 @@ def _transfer(case: Case, context: NetworkContext) -> CaseResult | None:
     # groups were kept at home: its images would push others out of memory
     groups = context.known["groups", case.fitted_on]
     scores = transferred_scores(context, case.method, case.title, home.scores, groups, *both)
-    own = [case.fitted_on] if isinstance(case.fitted_on.challenge, Derived) else []
-    related = relation(own, case.cell)
+    fitted_on = [case.fitted_on] if isinstance(case.fitted_on.challenge, Derived) else []
+    related = relation(fitted_on, case.cell)
     note = f"{case.title}: {related}" if related else ""
     return result_of(case, context, scores, protocol, note, compared=True)
 
@@ -131,8 +131,8 @@ def _identity(case: Case, context: NetworkContext) -> CaseResult:
     grouped = Grouped(folds=getattr(context.experiment.protocol, "count", 5))
     result = measured(case, context, context.normal, same, grouped)
     if abs(result.headline.value - 0.5) > 1e-9:
-        own = not _from_outside(context.experiment, case.method)
-        raise (GradbenchError if own else Faulty)(
+        outside = _from_outside(context.experiment, case.method)
+        raise (Faulty if outside else GradbenchError)(
             f"identity control: {case.method} tells clean images from themselves (AUROC "
             f"{100 * result.headline.value:.2f} instead of 50), so its scores cannot be trusted"
         )

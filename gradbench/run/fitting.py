@@ -207,7 +207,7 @@ def fold_scores(
     """
     store, detector = context.store, context.experiment.detector(name)
     images = normal.images, abnormal.images
-    folds = protocol.folds(*(side.groups for side in images), context.experiment.evaluation.seed)
+    folds = context.folds(protocol, *images)
     key = scores_key(context, name, *images, protocol)
     if every_state:
         key = replace(key, config={**key.config, "states": "every fold"})

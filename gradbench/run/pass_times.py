@@ -62,8 +62,8 @@ def passes_settings(detector: Detector) -> dict[str, Any]:
     """Return what is read of f to score an image, JSON-able; nothing where f is not needed."""
     reads = sorted(set(detector.reads).difference(BANK_EXTRAS))
     perturbed = [
-        [what.source, dict(what.loss.settings()), list(what.magnitudes)]
-        for what in detector.perturbed_passes.values()
+        [one.source, dict(one.loss.settings()), list(one.magnitudes)]
+        for one in detector.perturbed_passes.values()
     ]
     if not perturbed:
         return {"reads": reads} if reads else {}
@@ -77,11 +77,11 @@ def seconds(backbone: Backbone, batch: ImageSet, detector: Detector, reads: list
         begun = time.monotonic()
         if reads:
             compute_outputs(backbone, batch, rows, reads)
-        for what in detector.perturbed_passes.values():
-            look = partial(_look, what, backbone)
+        for one in detector.perturbed_passes.values():
+            look = partial(_look, one, backbone)
             in_chunks(look, to_float(batch.images[rows]), BATCH)
     return time.monotonic() - begun
 
 
-def _look(what, backbone: Backbone, pixels):
-    return what(backbone, pixels.to(backbone.device))
+def _look(one, backbone: Backbone, pixels):
+    return one(backbone, pixels.to(backbone.device))

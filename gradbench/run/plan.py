@@ -157,21 +157,19 @@ def _network_plan(
 ) -> list[PlannedStep]:
     """Return the steps of one network: of itself if it is there, of one like it otherwise."""
     request = network_request(experiment, images, seed)
-    found = find_network(request, images.train, store)
-    network = found or initial_network(request, images.train).to(experiment.device).eval()
-    f = TrainedNetwork(network, digest(found) if found else "", "", seed, {})
+    trained = find_network(request, images.train, store)
+    network = trained or initial_network(request, images.train).to(experiment.device).eval()
+    f = TrainedNetwork(network, digest(trained) if trained else "", "", seed, {})
     context = _PlanContext(offline, images, f, seed, _ReadOnlyStore(store.root))
-    what, seconds = f"{request.config['name']} seed {seed}", 0.0
+    title, seconds = f"{request.config['name']} seed {seed}", 0.0
     note = request.config.get("checkpoint") or ""
-    if found is None:
-        recipe = experiment.recipe
-        note, steps = f"{recipe.epochs} epochs", recipe.epochs * (len(images.train) // recipe.batch)
-        untrained = initial_network(request, images.train)
-        worker = Worker(experiment.device)
-        seconds = estimate_seconds(
-            untrained, images.train, recipe, max(steps, recipe.epochs), worker
-        )
-    line = PlannedStep("network", what, 1, int(found is not None), seconds, note)
+    if trained is None:
+        recipe, train = experiment.recipe, images.train
+        steps = recipe.epochs * max(len(train) // recipe.batch, 1)
+        worker, untrained = Worker(experiment.device), initial_network(request, train)
+        seconds = estimate_seconds(untrained, train, recipe, steps, worker)
+        note = f"{recipe.epochs} epochs"
+    line = PlannedStep("network", title, 1, int(trained is not None), seconds, note)
     return [line, *context.plan(experiment)]
 
 

@@ -90,15 +90,15 @@ def evaluate_network(context: NetworkContext, results: Results) -> None:
     of_cell: dict[Cell, list[Case]] = {cell: [] for cell in experiment.cells}
     others = []
     for case in cases(experiment):
-        own = case.cell in of_cell and case.fitted_on in (None, case.cell)
-        (of_cell[case.cell] if own else others).append(case)
-    for cell, own in of_cell.items():
+        at_home = case.cell in of_cell and case.fitted_on in (None, case.cell)
+        (of_cell[case.cell] if at_home else others).append(case)
+    for cell, own_cases in of_cell.items():
         with step(f"measuring {cell.title}"):
             facts = challenge_facts(context, cell)
             results.challenges.append(facts)
             if facts.missing:
                 say(f"{cell.title}: not measured: {facts.missing}")
-            _evaluate_all(own, context, results)
+            _evaluate_all(own_cases, context, results)
     _evaluate_all(others, context, results)
     for result in results.cases:
         ranked = result.p is not None and result.seed == context.seed
@@ -206,10 +206,10 @@ def check_challenges(experiment: Experiment, images: InDistribution, store: Stor
             if isinstance(cell.challenge, Derived):
                 continue
             try:
-                found = load_challenge(experiment, cell, images.normal).images
-                some = np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int)
-                found.images[np.unique(some)]
-                check_enough(experiment, groups, found.groups)
+                abnormal = load_challenge(experiment, cell, images.normal).images
+                some = np.linspace(0, len(abnormal) - 1, min(LOOKED_AT, len(abnormal)))
+                abnormal.images[np.unique(some.astype(int))]  # which decodes them
+                check_enough(experiment, groups, abnormal.groups)
             except (MissingData, Faulty) as reason:
                 say(f"{cell.title} will not be measured: {reason}")
 

@@ -52,7 +52,7 @@ class _Summary:
             for r in rows
             if r["source"]
         }
-        self.found: list[dict[str, Any]] = []
+        self.added: list[dict[str, Any]] = []
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of means, of networks and of differences."""
@@ -67,7 +67,7 @@ class _Summary:
                     self._add_networks(place, method, list(seeds.values()))
         for place, of_place in samples.items():
             self._add_differences(place, of_place)
-        return self.found
+        return self.added
 
     def _means(self, samples: Mapping[Place, Samples]) -> dict[Place, Samples]:
         """Add the rows of means over the challenges of a set, and return their resamples.
@@ -84,13 +84,15 @@ class _Summary:
             self.sources[mean] = "" if others else first
             for method in dict.fromkeys(m for place in places for m in samples[place]):
                 for seed in self.experiment.seeds:
-                    own = [place for place in places if seed in samples[place].get(method, {})]
-                    if len(own) < 2:
+                    averaged = [place for place in places if seed in samples[place].get(method, {})]
+                    if len(averaged) < 2:
                         continue
-                    whole = combine([samples[place][method][seed] for place in own])
+                    whole = combine([samples[place][method][seed] for place in averaged])
                     means.setdefault(mean, {}).setdefault(method, {})[seed] = whole
-                    counts = self._counts([self.by_place[place][method][seed] for place in own])
-                    note = f"mean of {len(own)} cells: {_in_words(own)}"
+                    counts = self._counts(
+                        [self.by_place[place][method][seed] for place in averaged]
+                    )
+                    note = f"mean of {len(averaged)} cells: {_in_words(averaged)}"
                     note = join_notes(note, self._related(mean, method))
                     self._add(mean, method, seed, whole, **counts, note=note)
         return means
@@ -137,9 +139,11 @@ class _Summary:
         each.
         """
         confidence = self.experiment.evaluation.confidence
-        own = {name: self._interval(place, name, of, confidence) for name, of in whole.items()}
+        intervals = {
+            name: self._interval(place, name, of, confidence) for name, of in whole.items()
+        }
         both = [(whole[a], whole[b]) for a, b in pairs]
-        found = compare(both, [(own[a], own[b]) for a, b in pairs], confidence)
+        differences = compare(both, [(intervals[a], intervals[b]) for a, b in pairs], confidence)
         return [
             {
                 "compared_with": other,
@@ -152,7 +156,7 @@ class _Summary:
                 "test": BOOTSTRAP,
                 "unit": "percentage points",
             }
-            for (name, other), one in zip(pairs, found)
+            for (name, other), one in zip(pairs, differences)
         ]
 
     def _interval(
@@ -187,16 +191,16 @@ class _Summary:
 
     def _related(self, place: Place, method: str) -> str:
         """Return which challenges of a row are like those that the method makes for itself."""
-        found = {}
+        related = {}
         for name in self._behind(place, method):
             first = next(iter(self.by_place[name][method].values()))
             if first.related:
-                found[name[1]] = first.related
-        if not found:
+                related[name[1]] = first.related
+        if not related:
             return ""
         if not is_mean(place[1]):
-            return f"{method}: {next(iter(found.values()))}"
-        return f"{method}: fitted on {', '.join(found)}, or on what is like them"
+            return f"{method}: {next(iter(related.values()))}"
+        return f"{method}: fitted on {', '.join(related)}, or on what is like them"
 
     def _counts(self, results: Sequence[CaseResult]) -> dict[str, int | None]:
         """Return the abnormal images of several places, and the normal ones where all agree."""
@@ -241,7 +245,7 @@ class _Summary:
             "unit": "percent",
             **numbers,
         }
-        self.found.append(row(**{**columns, **values}))
+        self.added.append(row(**{**columns, **values}))
 
 
 def _in_words(places: Sequence[Place]) -> str:

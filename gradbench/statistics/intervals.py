@@ -90,21 +90,23 @@ def measure_detection(
     """
     sources = Sources(folds)
     thresholds = _thresholds(folds)
-    wanted = [what for what in MEASURES if thresholds.get(what.threshold_rule, True) is not None]
+    wanted = [
+        measure for measure in MEASURES if thresholds.get(measure.threshold_rule, True) is not None
+    ]
     samples = bootstrap_folds(folds, sources, wanted, thresholds, replicates, seed)
     counts = [sum(map(len, side)) // repeats for side in (sources.normal, sources.abnormal)]
     exact = _ExactBounds(folds, sources, thresholds, 1 - confidence, seed)
     results = []
-    for what in MEASURES:
-        if what not in samples:
-            note = f"not measured: {MISSING[what.threshold_rule]}"
-            results.append(MetricEstimate(*what, np.nan, np.nan, np.nan, (), *counts, note))
+    for measure in MEASURES:
+        if measure not in samples:
+            note = f"not measured: {MISSING[measure.threshold_rule]}"
+            results.append(MetricEstimate(*measure, np.nan, np.nan, np.nan, (), *counts, note))
             continue
-        value, (lo, hi) = samples[what].value, samples[what].interval(confidence)
-        if what.threshold_rule == "best":
+        value, (lo, hi) = samples[measure].value, samples[measure].interval(confidence)
+        if measure.threshold_rule == "best":
             lo, hi = max(0.5, min(lo, 2 * value - hi)), min(1.0, max(hi, 2 * value - lo))
-        per_fold = tuple(map(float, samples[what].per_fold))
-        results.append(exact.widen(MetricEstimate(*what, value, lo, hi, per_fold, *counts)))
+        per_fold = tuple(map(float, samples[measure].per_fold))
+        results.append(exact.widen(MetricEstimate(*measure, value, lo, hi, per_fold, *counts)))
     return results
 
 
