@@ -46,12 +46,8 @@ def check_claim(folder: Path, config: Config, names: Iterable[str] = ()) -> list
     """Refuse a folder in which a run would replace what is not its own.
 
     A run of the same configuration is replaced: one with the same settings but for those of
-    `ANYWHERE`, other challenges, levels and detectors, and more seeds.
-
-    Args:
-        folder: that the run will write to; it need not be there.
-        config: of the run.
-        names: files that it will write, where they are known, beside `present_files`.
+    `ANYWHERE`, other challenges, levels and detectors, and more seeds. `names` are the files that
+    the run will write beside `present_files`, where they are known.
 
     Returns:
         What the run that is there measured and this one will not, in words.
@@ -131,11 +127,8 @@ class _Sweep(Struct, frozen=True):
 def check_sweep_claim(folder: Path, config: Config) -> Files:
     """Refuse a folder in which a sweep would replace what is not its own, as a run does.
 
-    Challenges, levels, detectors and seeds may differ: jobs have folders of their own.
-
-    Args:
-        folder: that the sweep will write to; it need not be there.
-        config: what is the same in all jobs.
+    Challenges, levels, detectors and seeds may differ: jobs have folders of their own. `config` is
+    what is the same in all of them.
 
     Returns:
         The files that a former call of the sweep wrote.

@@ -42,20 +42,15 @@ Detectors = Mapping[str, Detector | None]
 def collect_costs(store: Store, detectors: Detectors) -> pd.DataFrame:
     """Return what was spent on everything that a run used, whoever made it.
 
-    Args:
-        store: with the products that the run used.
-        detectors: of the run, fitted.
-
-    Returns:
-        A row for each step and thing made, with `COLUMNS` and `detector`; memory is the largest.
+    A row for each step and thing made, with `COLUMNS` and `detector`; memory is the largest.
     """
-    found = [
+    entries = [
         (key.step, what, images, seconds, made, *(product.about.get(name) for name in MEMORY))
         for key, (product, made) in store.used.items()
         for what, images, seconds in _entries(key, product)
     ]
     names = ["step", "what", "images", "seconds", "made_by_this_run", *MEMORY]
-    costs = pd.DataFrame(found, columns=names).astype(dict.fromkeys(MEMORY, float))
+    costs = pd.DataFrame(entries, columns=names).astype(dict.fromkeys(MEMORY, float))
     how = {"images": "sum", "seconds": "sum", "made_by_this_run": "any"} | dict.fromkeys(
         MEMORY, "max"
     )

@@ -199,12 +199,7 @@ def list_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, di
 
 
 def check_file(folder: Path, files: Files, name: str) -> Path:
-    """Return the path of a file that is as the run wrote it.
-
-    Args:
-        folder: of the run.
-        files: listed in its run.json.
-        name: of the file, a path from the folder.
+    """Return the path of a file, by its path from a folder, that is as its run.json lists it.
 
     Raises:
         GradbenchError: if it is missing, broken off or edited.

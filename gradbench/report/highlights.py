@@ -16,18 +16,13 @@ FLOOR = 60
 def highlights(rows: RunRows, names: Sequence[str]) -> list[str]:
     """Return which detectors are highest on how many challenges, and every warning.
 
-    Args:
-        rows: of the run.
-        names: detectors as they stand in the rows.
+    `names` are those of detectors as they stand in the rows.
     """
     lines = [line for line in rows.lines() if not line.is_mean]
     below = []
     for line in lines:
-        low = [
-            f"{name} ({cell.text})"
-            for name in names
-            if (cell := rows.cell(line, name)).value is not None and cell.high < 50
-        ]
+        cells = {name: rows.cell(line, name) for name in names}
+        low = [f"{n} ({c.text})" for n, c in cells.items() if c.value is not None and c.high < 50]
         below += [f"{line.title}: {', '.join(low)}"] if low else []
     inverted = [f"Below chance, so inverted: {'; '.join(below)}."] if below else []
     return [*_highest(rows, lines, names), *_beside_controls(rows, names), *inverted]
@@ -46,9 +41,8 @@ def _highest(rows: RunRows, lines: Sequence[Line], names: Sequence[str]) -> list
         return []
     counts = ", ".join(f"{name} on {n}" for name, n in best.most_common())
     tail = f"; on {close} another detector is not distinguishable from it" if close else ""
-    what = f"challenge{'s' * (ranked > 1)}"
-    what += " (levels counted one by one)" * any(line.level for line in lines)
-    return [f"Highest AUROC of {ranked} {what}: {counts}{tail}."]
+    each = " (levels counted one by one)" * any(line.level for line in lines)
+    return [f"Highest AUROC of {ranked} challenge{'s' * (ranked > 1)}{each}: {counts}{tail}."]
 
 
 def _beside_controls(rows: RunRows, names: Sequence[str]) -> list[str]:

@@ -8,15 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradbench.report.numbers import (
-    DASH,
-    EXACT,
-    count,
-    percent,
-    significant,
-    with_interval,
-    with_range,
-)
+from gradbench.report import numbers
+from gradbench.report.numbers import DASH, EXACT, percent
 from gradbench.run.rows import INDICATIVE, NETWORKS, NO_LEVEL, is_mean
 
 NOT_MEASURED = "not measured: "
@@ -98,15 +91,10 @@ class Line(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A cell of a table.
+    """A cell of a table: its text, its value, or None and the reason where nothing was measured.
 
-    Attributes:
-        text: as it is shown.
-        value: None where nothing was measured.
-        low: lower end of its interval, or of the range of several networks; NaN for none.
-        high: upper end.
-        reason: why nothing was measured.
-        mark: `best`, `alike` (cannot be told from the best), or "".
+    `low` and `high` are the ends of its interval, or of the range of several networks; the mark is
+    `best`, `alike` (cannot be told from the best), or "".
     """
 
     text: str
@@ -125,10 +113,7 @@ class Cell(NamedTuple):
 class RunRows:
     """The rows of one run that are means over folds.
 
-    Args:
-        frame: rows as `run.rows.frame` gives them.
-        protocol: of the run.
-        intervals: whether every measure has its interval beside it, and not AUROC alone.
+    With `intervals` every measure has its interval beside it, and not AUROC alone.
     """
 
     def __init__(self, frame: pd.DataFrame, protocol: str, intervals: bool = False):
@@ -155,23 +140,18 @@ class RunRows:
     def lines(self, *roles: str) -> list[Line]:
         """Return the lines of some roles, `main` by default; each set's mean is its last."""
         roles = roles or ("main",)
-        found = [line for line in self._lines if line.role in roles]
+        lines = [line for line in self._lines if line.role in roles]
         order = {kind: place for place, kind in enumerate(KINDS)}
-        return sorted(found, key=lambda line: (order.get(line.kind, 9), line.is_mean))
+        return sorted(lines, key=lambda line: (order.get(line.kind, 9), line.is_mean))
 
     def methods(self, detectors: Any) -> list[str]:
         """Return detectors as they stand in the rows: `NAME@CHALLENGE` where fitted elsewhere."""
-        found = dict.fromkeys(
-            row.method
-            for line in self.lines()
-            for row in self._lines[line]
-            if row.metric == AUROC.metric
-        )
-        return [
-            name
-            for detector in detectors
-            for name in [n for n in found if n.startswith(f"{detector}@")] or [detector]
-        ]
+        rows = [row for line in self.lines() for row in self._lines[line]]
+        measured = dict.fromkeys(row.method for row in rows if row.metric == AUROC.metric)
+        names = []
+        for detector in detectors:
+            names += [name for name in measured if name.startswith(f"{detector}@")] or [detector]
+        return names
 
     def transferred(self) -> set[str]:
         """Return the methods that were fitted on one challenge for all others."""
@@ -191,10 +171,10 @@ class RunRows:
             low, high = min(values), max(values)
         else:
             low, high = row.lo, row.hi
-        show = {"percent": percent, "images": count}.get(row.unit, significant)
-        text = with_range(values, show)
+        formats = {"percent": percent, "images": numbers.count}
+        text = numbers.with_range(values, formats.get(row.unit, numbers.significant))
         if len(known) == 1 and (measure == AUROC or (self.intervals and row.unit == "percent")):
-            text = with_interval(row.value, row.lo, row.hi, row.note)
+            text = numbers.with_interval(row.value, row.lo, row.hi, row.note)
         return Cell(text, sum(values) / len(values), low, high)
 
     def ranked(self, line: Line, methods: list[str]) -> list[Cell]:
@@ -222,10 +202,9 @@ class RunRows:
         if mean is None or ends is None:
             return []
         spans = [
-            Cell("" if isnan(row.lo) else f"{percent(row.lo)}{DASH}{percent(row.hi)}")
-            for row in (mean, ends)
+            "" if isnan(r.lo) else f"{percent(r.lo)}{DASH}{percent(r.hi)}" for r in (mean, ends)
         ]
-        return [Cell(percent(mean.value), mean.value), *spans]
+        return [Cell(percent(mean.value), mean.value), *map(Cell, spans)]
 
     def p_value(self, line: Line, method: str) -> tuple[str, float] | None:
         """Return the p-values of a control as text, and the smallest after Holm."""
@@ -240,13 +219,13 @@ class RunRows:
     def p_folds(self, line: Line, method: str) -> Cell:
         """Return p of the t-test over folds that a detector's AUROC is that of the best."""
         rows = self._rows.get((line, method, DIFFERENCE), [])
-        found = [row.p_folds for row in rows if not isnan(row.p_folds)]
-        return Cell(f"{found[0]:.3g}", found[0]) if found else Cell("")
+        values = [row.p_folds for row in rows if not isnan(row.p_folds)]
+        return Cell(f"{values[0]:.3g}", values[0]) if values else Cell("")
 
     def count(self, line: Line, column: str) -> str:
         """Return `n_normal` or `n_abnormal`, as a range where it differs between networks."""
-        found = {getattr(row, column) for row in self._aurocs(line)}
-        counts = sorted(int(n) for n in found if not pd.isna(n))
+        counts = {getattr(row, column) for row in self._aurocs(line)}
+        counts = sorted(int(n) for n in counts if not pd.isna(n))
         return DASH.join(str(n) for n in dict.fromkeys(counts[:1] + counts[-1:]))
 
     def column(self, line: Line, name: str) -> list[str]:
@@ -289,13 +268,13 @@ def best_detectors(rows: RunRows, names: list[str], most: int, always: str) -> t
     """
     if len(names) <= most:
         return list(names), ""
-    lines = [line for line in rows.lines() if not line.is_mean]
     means = {}
     for name in names:
-        values = [v for line in lines if (v := rows.cell(line, name).value) is not None]
+        cells = [rows.cell(line, name).value for line in rows.lines() if not line.is_mean]
+        values = [value for value in cells if value is not None]
         if values and name != always:
             means[name] = sum(values) / len(values)
-    kept = [name for name in names if name == always]
-    best = sorted(means, key=lambda name: -means[name])[: most - len(kept)]
-    which = " and ".join([*kept, f"the {len(best)} best of {len(names)} on the mean"])
-    return [name for name in names if name in kept or name in best], which
+    baseline = [name for name in names if name == always]
+    best = sorted(means, key=lambda name: -means[name])[: most - len(baseline)]
+    which = " and ".join([*baseline, f"the {len(best)} best of {len(names)} on the mean"])
+    return [name for name in names if name in baseline or name in best], which

@@ -169,11 +169,8 @@ def build_table(
 ) -> TextTable:
     """Return a table of cells; empty ones point by letters to their reasons below it.
 
-    Args:
-        labels: headers of the columns of words.
-        columns: headers of the columns of cells.
-        rows: words and cells of each.
-        more: `title`, `text` and `notes` of the table.
+    `labels` are headers of the columns of words, `columns` of those of cells; `more` holds `title`,
+    `text` and `notes` of the table.
     """
     letters: dict[str, str] = {}
     texts, marks = [], {}
