@@ -42,17 +42,12 @@ class Manifest(Struct):
 
 @dataclass(frozen=True)
 class Key:
-    """What a product is made of.
-
-    Attributes:
-        step: name of the step, also the folder of its products.
-        version: the step's VERSION; raised when the step's output changes.
-        config: resolved configuration, JSON-able.
-        inputs: content digests of the inputs by name, JSON-able.
-    """
+    """What a product is made of: JSON-able configuration, and content digests of the inputs."""
 
     step: str
+    """Also the folder of its products."""
     version: int
+    """Raised when the step's output changes."""
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,20 +79,18 @@ class Product:
 
 
 class Store:
-    """A folder of products.
+    """A folder of products, made when the first one is written.
 
-    Args:
-        root: the folder; made when the first product is written.
-        code: version and git commit of the code at work, noted in every product it makes.
+    Version and git commit of the code at work (`code`) are noted in every product that it makes.
     """
 
     def __init__(self, root: str | Path, code: Mapping[str, Any] | None = None):
         self.root = Path(root)
         self.code = dict(code or {})
         self.used: dict[Key, tuple[Product, bool]] = {}
-        """Products that this object gave out, with their notes alone: a run may use thousands;
+        """Products that this object gave out, with their notes alone (a run may use thousands),
         and whether it made them itself."""
-        self._told: set[Key] = set()
+        self._reported: set[Key] = set()
         self._peaks = PeakMemory()
 
     @property
@@ -106,20 +99,19 @@ class Store:
         return [key for key, (_, made) in self.used.items() if made]
 
     def get(self, key: Key) -> Product | None:
-        """Return a product if it is there and whole; a damaged one is told of."""
+        """Return a product if it is there and whole; a damaged one is reported once."""
         folder = self._folder(key)
         if not (folder / MANIFEST).is_file():
             return None
-        fault = find_damage(folder)
-        if fault:
-            if key not in self._told:
-                say(f"store: {key.step} {key.digest[:12]} is damaged ({fault}); it is made anew")
-            self._told.add(key)
+        if damage := find_damage(folder):
+            if key not in self._reported:
+                say(f"store: {key.step} {key.digest[:12]} is damaged ({damage}); it is made anew")
+            self._reported.add(key)
             return None
         with contextlib.suppress(OSError):
             os.utime(folder / MANIFEST)  # last use, read by `prune`
         product = Product(folder, json.loads((folder / MANIFEST).read_text()))
-        self.used.setdefault(key, (_noted(product), False))
+        self.used.setdefault(key, (Product(folder, {"about": product.about}), False))
         return product
 
     def has(self, key: Key) -> bool:
@@ -132,7 +124,7 @@ class Store:
         Of several processes that ask for one key, one builds and the others wait.
 
         Args:
-            key: what it is made of.
+            key: of the product.
             build: called with an empty folder to fill and the path of a scratch folder which
                 outlives a kill (for checkpoints; `build` makes it if it wants it); returns
                 JSON-able notes for the manifest.
@@ -140,12 +132,10 @@ class Store:
         Raises:
             GradbenchError: if the store cannot be written.
         """
-        product = self.get(key)
-        if product is not None:
+        if product := self.get(key):
             return product
-        with self._lock(key):
-            product = self.get(key)
-            if product is not None:
+        with self.lock(f"{key.step}-{key.digest}", f"{key.step} {key.digest[:12]}"):
+            if product := self.get(key):  # another process built it meanwhile
                 return product
             folder = self._folder(key)
             part = folder.with_name(folder.name + ".part")
@@ -155,14 +145,12 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(parents=True)
-            begun = time.time()
+            begun, peaks = time.time(), {}
             try:
                 with self._writing():
-                    peaks: dict[str, float] = {}
                     with self._peaks.watch(peaks.update):
                         about = dict(build(part, scratch) or {})
-                    about |= peaks
-                    about["seconds"] = round(time.time() - begun, 3)
+                    about |= {**peaks, "seconds": round(time.time() - begun, 3)}
                     self._seal(key, part, about)
                     os.replace(part, folder)
                     _sync(folder.parent)
@@ -170,7 +158,7 @@ class Store:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
             product = Product(folder, json.loads((folder / MANIFEST).read_text()))
-            self.used[key] = (_noted(product), True)
+            self.used[key] = (Product(folder, {"about": product.about}), True)
             return product
 
     def products(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -189,22 +177,16 @@ class Store:
         return sorted(p for end in ("part", "scratch") for p in self.root.glob(f"*/*.{end}"))
 
     @contextlib.contextmanager
-    def lock(self, name: str, what: str) -> Iterator[None]:
-        """Hold the store-wide lock of a name; the operating system frees it with the process.
+    def lock(self, name: str, content: str) -> Iterator[None]:
+        """Hold the store-wide lock of a file name; the operating system frees it with the process.
 
-        Args:
-            name: of the lock, a file name.
-            what: what is locked, for the message to those who wait.
+        What is made under it, `content`, is named to those who wait.
         """
         with contextlib.ExitStack() as stack:
             with self._writing():
-                stack.enter_context(
-                    file_lock(self.root / "locks" / f"{name}.lock", f"makes {what}")
-                )
+                path = self.root / "locks" / f"{name}.lock"
+                stack.enter_context(file_lock(path, f"makes {content}"))
             yield
-
-    def _lock(self, key: Key):
-        return self.lock(f"{key.step}-{key.digest}", f"{key.step} {key.digest[:12]}")
 
     def _folder(self, key: Key) -> Path:
         return self.root / key.step / key.digest
@@ -234,23 +216,22 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        """Put into one sentence that the store cannot be written."""
         try:
             yield
-        except OSError as fault:
-            elsewhere = fault.filename and not _within(fault.filename, self.root)
-            if fault.errno is None or elsewhere:
+        except (OSError, SafetensorError) as fault:
+            if isinstance(fault, OSError):
+                name = os.path.abspath(os.fsdecode(fault.filename or self.root))
+                ours = fault.errno and Path(name).is_relative_to(os.path.abspath(self.root))
+            else:
+                ours = "os error" in str(fault)
+            if not ours:
                 raise  # of a builder, about a file of the user's or an image in it
-            raise self._refused(fault.strerror or str(fault)) from fault
-        except SafetensorError as fault:
-            if "os error" not in str(fault):
-                raise
-            raise self._refused(str(fault)) from fault
-
-    def _refused(self, reason: str) -> GradbenchError:
-        return GradbenchError(
-            f"the store at {self.root} cannot be written ({reason}): make room or rights there, "
-            "or name another folder with store=DIR; finished products are kept"
-        )
+            raise GradbenchError(
+                f"the store at {self.root} cannot be written "
+                f"({getattr(fault, 'strerror', None) or fault}): make room or rights there, "
+                "or name another folder with store=DIR; finished products are kept"
+            ) from fault
 
 
 def find_damage(folder: Path) -> str | None:
@@ -281,10 +262,6 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _noted(product: Product) -> Product:
-    return Product(product.folder, {"about": product.about})
-
-
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as stream:
@@ -293,12 +270,8 @@ def file_digest(path: Path) -> str:
 
 def _seal_of(manifest: Mapping[str, Any]) -> str:
     """Return the checksum of all that a manifest says, as it reads from the file."""
-    said = json.loads(json.dumps({k: v for k, v in manifest.items() if k != "sha256"}))
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _within(name: Any, root: Path) -> bool:
-    return Path(os.path.abspath(os.fsdecode(name))).is_relative_to(os.path.abspath(root))
+    content = json.loads(json.dumps({k: v for k, v in manifest.items() if k != "sha256"}))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(folder: Path) -> None:

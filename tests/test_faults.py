@@ -63,7 +63,7 @@ def refused(folder: Path, *words: str) -> str:
         ("backbone.widht=8", ["did you mean backbone.width"]),
         ("backbone._target_=nothing.here", ["backbone: nothing.here cannot be imported"]),
         ("backbone.width=-4", ["refuses its arguments", "negative dimension"]),
-        ("training=null", ["training.NAME=value"]),
+        ("training=null", ["training=null: write a mapping {NAME: value}"]),
         ("training={epoch: 3}", ["no setting named 'training.epoch'", "training.epochs"]),
         ("out=", ["name a folder"]),
         ("data.root=null", ["name a folder"]),

@@ -1,4 +1,4 @@
-"""What keys of products tell of code from outside the package: a digest of its source.
+"""A digest of the source of code from outside the package, for the keys of products.
 
 Parts of gradbench raise a VERSION when what they put out changes. Nobody does that for a class of
 their own, so its module file, and whatever that imports from beside it, stands in the keys itself.
@@ -44,11 +44,11 @@ def code_key(*things: Any) -> dict[str, str]:
     of its Python. Where there is no source (a prompt, a compiled module) it is a random word, so
     that products are not used by another run, and that is said.
     """
-    found = sorted({_digest(one) for thing in things for one in _foreign(thing)})
-    if not found:
+    digests = sorted({_digest(one) for thing in things for one in _foreign(thing)})
+    if not digests:
         return {}
-    start = UNREAD if any(digest.startswith(UNREAD) for digest in found) else ""
-    return {"code": start + hashlib.sha256("\n".join(found).encode()).hexdigest()[:40]}
+    start = UNREAD if any(digest.startswith(UNREAD) for digest in digests) else ""
+    return {"code": start + hashlib.sha256("\n".join(digests).encode()).hexdigest()[:40]}
 
 
 def stable_name(kind: type | str) -> str:
@@ -56,9 +56,6 @@ def stable_name(kind: type | str) -> str:
 
     >>> stable_name("gradbench.methods.msp.Msp"), stable_name("my.nets.Wide")
     ('Msp', 'my.nets.Wide')
-
-    Args:
-        kind: the class, or its path.
     """
     path = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     return path.rpartition(".")[2] if path.partition(".")[0] == "gradbench" else path
@@ -85,17 +82,11 @@ def _foreign(thing: Any) -> Iterator[Any]:
 def _digest(one: Any) -> str:
     if one not in _SEEN:
         files = _files(one)
+        _SEEN[one] = UNREAD + uuid.uuid4().hex if files is None else _sum(files)
         if files is None:
-            _SEEN[one] = UNREAD + uuid.uuid4().hex
-            _tell_unread(printable(f"{one.__module__}.{one.__qualname__}"))
-        else:
-            _SEEN[one] = _sum(files)
+            name = printable(f"{one.__module__}.{one.__qualname__}")
+            say(f"the source of {name} cannot be read: what it makes is not kept for other runs")
     return _SEEN[one]
-
-
-@cache
-def _tell_unread(name: str) -> None:
-    say(f"the source of {name} cannot be read: what it makes is not kept for other runs")
 
 
 def _sum(files: dict[str, bytes]) -> str:
@@ -176,7 +167,7 @@ def _beside(name: str, home: Path) -> Iterator[tuple[str, Path]]:
     first, *rest = name.split(".")
     if not first or first in OWN or first in sys.stdlib_module_names:
         return
-    spec = PathFinder.find_spec(first, [str(home)]) or _found(first)
+    spec = PathFinder.find_spec(first, [str(home)]) or _spec(first)
     for part in [*rest, None]:
         if spec is None:
             return
@@ -190,7 +181,7 @@ def _beside(name: str, home: Path) -> Iterator[tuple[str, Path]]:
         spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
 
 
-def _found(name: str) -> ModuleSpec | None:
+def _spec(name: str) -> ModuleSpec | None:
     """Return where a top-level module is; it may lie in another folder of the path."""
     try:
         return importlib.util.find_spec(name)

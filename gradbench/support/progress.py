@@ -28,11 +28,7 @@ TICK = 0.25
 
 
 class step:
-    """Tells what is being done if it takes long; a context manager.
-
-    Args:
-        what: is being done, without a full stop.
-    """
+    """Tells what is being done, `what` without a full stop, if it takes long."""
 
     shown = True
 
@@ -52,11 +48,7 @@ class step:
             _WATCH.close(self)
 
     def tell(self, now: float) -> bool:
-        """Say what is done if it is time to; return whether this step speaks for those around it.
-
-        Args:
-            now: on the monotonic clock.
-        """
+        """Say what is done if it is time to; tell whether this step speaks for those around it."""
         due = FIRST_SECONDS if self.has_parts else INNERMOST_SECONDS
         quiet = now - (max(self._shown, _WATCH.spoken) if self.has_parts else self._shown)
         if quiet >= (PLAIN_SECONDS if self.told else due):
@@ -72,14 +64,8 @@ class step:
 class Progress(step):
     """Counts units of work and shows rate and remaining time on standard error.
 
-    Used as a context manager; `advance` is called with the number of units done.
-
-    Args:
-        what: what is being done.
-        total: units in all.
-        unit: name of a unit, plural.
-        done: units that were finished before (a resumed run).
-        shown: False to show nothing: of several processes one tells.
+    `done` units were finished before, by a run that is resumed; of several processes one is
+    `shown`. `advance` is called with the number of units done.
     """
 
     def __init__(
@@ -140,7 +126,7 @@ class _Watch:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
         self.spoken = 0.0
-        """When the last line was said, or ceased to be what is done."""
+        """When the last line was said, or the step that it is about ended."""
 
     def open(self, one: step) -> None:
         with self.lock:

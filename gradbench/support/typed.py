@@ -23,9 +23,7 @@ WORDS: dict[Any, str] = {
     str: "text",
     type(None): "null",
 }
-
-
-MANY = {int: "whole numbers", float: "numbers", str: "texts"}
+PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def check_type(
@@ -37,8 +35,8 @@ def check_type(
         value: plain data, as YAML and JSON give it.
         due: a type of Python: of numbers and text with bounds, lists, mappings, `msgspec.Struct`.
         key: name of the value in messages, empty for the whole configuration.
-        kind: what a name is that a struct does not know, in messages.
-        also: names that would be valid in place of such a one.
+        kind: of a name that a struct does not know, in messages.
+        also: names that would be valid in its place.
 
     Raises:
         GradbenchError: naming the key, what was given and what is due.
@@ -61,39 +59,36 @@ def check_type(
 
 
 def is_plain_type(due: Any) -> bool:
-    """Tell whether a type holds plain data alone, so that what a file says can be checked by it."""
-    if not _plain(due):
+    """Tell whether a type holds plain data alone, so that the content of a file can be checked."""
+    if not _is_plain(due):
         return False
     try:
-        msgspec.convert(None, due)
-    except msgspec.ValidationError:
-        pass
+        _fits(None, due)
     except TypeError:  # of a union that msgspec cannot tell apart
         return False
     return True
 
 
-def _plain(due: Any) -> bool:
+def _is_plain(due: Any) -> bool:
     if due in (Any, *WORDS, list, tuple, dict, Sequence, Mapping):
         return True
     origin, inside = get_origin(due), get_args(due)
     if origin is Literal:
         return all(type(one) in (str, int, type(None)) for one in inside)
     if origin is Annotated:
-        return _plain(inside[0])
+        return _is_plain(inside[0])
     known = (Union, types.UnionType, list, tuple, dict, Sequence, Mapping)
-    return origin in known and all(one is ... or _plain(one) for one in inside)
+    return origin in known and all(one is ... or _is_plain(one) for one in inside)
 
 
 def setting_names(struct: type[msgspec.Struct], prefix: str = "") -> list[str]:
     """Return the names of all settings of a struct, those inside its sections too."""
-    found = []
+    names = []
     for name, due in get_type_hints(struct, include_extras=True).items():
-        found.append(prefix + name)
-        for one in _options(due):
-            if _is_struct(one):
-                found += setting_names(one, f"{prefix}{name}.")
-    return found
+        names.append(prefix + name)
+        for section in filter(_is_struct, _options(due)):
+            names += setting_names(section, f"{prefix}{name}.")
+    return names
 
 
 def describe_type(due: Any) -> str:
@@ -118,8 +113,8 @@ def _one(due: Any) -> str:
     if get_origin(due) is Annotated:
         kind, meta = get_args(due)
         ends = {"at least": meta.ge, "above": meta.gt, "at most": meta.le, "below": meta.lt}
-        told = [f"{how} {end}" for how, end in ends.items() if end is not None]
-        return f"{describe_type(kind)}, {' and '.join(told)}"
+        bounds = [f"{how} {end}" for how, end in ends.items() if end is not None]
+        return f"{describe_type(kind)}, {' and '.join(bounds)}"
     if due in WORDS:
         return WORDS[due]
     if _is_struct(due) or (get_origin(due) or due) in (dict, Mapping):
@@ -127,7 +122,7 @@ def _one(due: Any) -> str:
     inside = [one for one in get_args(due) if one is not ...] or [Any]
     count = f"{len(inside)} " if len(inside) > 1 else ""
     kind = get_args(inside[0])[0] if get_origin(inside[0]) is Annotated else inside[0]
-    return f"a list of {count}{MANY.get(kind, 'entries')}"
+    return f"a list of {count}{PLURALS.get(kind, 'entries')}"
 
 
 def _options(due: Any) -> list[Any]:
@@ -139,11 +134,10 @@ def _is_struct(due: Any) -> bool:
 
 
 def split_complaint(fault: msgspec.ValidationError) -> tuple[str, list[tuple[str, str]], bool]:
-    """Return msgspec's complaint, the way to its culprit, and whether that is a mapping's key.
+    """Return the reason of msgspec's complaint, the way to its culprit, and whether it is a key.
 
-    Returns:
-        The reason; pairs of a field's name and "", or of "" and a place in a list (`...` stands
-        for any value of a mapping); whether the complaint is about a key.
+    The way is pairs of a field's name and "", or of "" and a place in a list (`...` stands for any
+    value of a mapping).
     """
     text, _, path = str(fault).partition(" - at ")
     steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", path)
