@@ -31,21 +31,13 @@ class Network(NamedTuple):
 
 NETWORKS = {
     "resnet18": Network(models.resnet18),
-    "resnet50": Network(models.resnet50, images=2),
-    "resnext50": Network(models.resnext50_32x4d, images=2),
     "densenet121": Network(models.densenet121),
     "regnet_y": Network(models.regnet_y_400mf),
     "efficientnet_b0": Network(models.efficientnet_b0),
-    "mobilenet_v2": Network(models.mobilenet_v2),
     "mobilenet_v3": Network(models.mobilenet_v3_small),
-    "mnasnet": Network(models.mnasnet0_5),
     "shufflenet": Network(models.shufflenet_v2_x0_5, size=48),
     "squeezenet": Network(models.squeezenet1_1, size=48),
     "googlenet": Network(partial(models.googlenet, aux_logits=False, init_weights=False)),
-    "inception": Network(
-        partial(models.inception_v3, aux_logits=False, init_weights=False), size=75, images=2
-    ),
-    "alexnet": Network(models.alexnet, size=64, images=2),
     "convnext": Network(
         partial(
             models.ConvNeXt,
@@ -64,12 +56,7 @@ NETWORKS = {
 }
 
 
-QUICK = ("resnet18", "mobilenet_v3", "squeezenet", "convnext", "vit", "maxvit", "swin", "swin_v2")
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
-)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_network(name):
     make, size, count = NETWORKS[name]
     model = randomise(make(num_classes=4))
