@@ -11,34 +11,26 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 
 from gradbench.errors import GradbenchError
 from gradbench.gradients.losses import PairLoss
 
 
 def refuse_training_mode(model: nn.Module) -> None:
-    """Raise a GradbenchError for a layer whose mode makes it depend on the batch or on chance."""
+    """Raise a GradbenchError for a normalisation by statistics of the batch."""
     for name, module in model.named_modules():
+        if not isinstance(module, _NormBase):
+            continue
         where = f"{type(module).__name__} '{name}'" if name else type(module).__name__
         if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise GradbenchError(
                 f"{where} has no running statistics, so it uses those of the batch and no image "
                 "has a gradient of its own: give it running statistics"
             )
-        if not module.training:
-            continue
-        if isinstance(module, _NormBase) and module.running_mean is not None:
+        if module.training and module.running_mean is not None:
             raise GradbenchError(
                 f"{where} is in training mode, where it uses and changes statistics: "
                 "call model.eval()"
-            )
-        # Recurrent layers and attention keep their probability in `dropout`.
-        chance = getattr(module, "p" if isinstance(module, _DropoutNd) else "dropout", 0)
-        random = isinstance(module, nn.RReLU) or (isinstance(chance, float) and chance > 0)
-        if random:
-            raise GradbenchError(
-                f"{where} is active in training mode and draws random numbers: call model.eval()"
             )
 
 

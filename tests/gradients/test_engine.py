@@ -187,7 +187,7 @@ REFUSED = {
     ),
     "dropout": (
         lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(36, 2)),
-        "'1'.*active",
+        "random numbers",
     ),
     "functional dropout": (lambda: Function(lambda fc, x: fc(F.dropout(x))), "random numbers"),
     "mixes images": (lambda: Function(lambda fc, x: fc(x - x.mean(0))), "mixes the images"),
