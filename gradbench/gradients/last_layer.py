@@ -22,18 +22,14 @@ from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients.arguments import (
     FAULTS,
     check_images,
-    check_loss,
     naming_rejected_images,
     network_inside,
 )
 from gradbench.gradients.cached_tensors import as_written
 from gradbench.gradients.expressions import tensors_in
-from gradbench.gradients.losses import Label, PerImage, as_loss, asks_for_images
 from gradbench.gradients.one_image import forward_one
 from gradbench.gradients.refusals import (
     check_outputs,
-    per_image_loss,
-    refuse_mixing_loss,
     refuse_randomness,
     refuse_training_mode,
 )
@@ -61,49 +57,13 @@ class LastLayer:
     float32, keeps all its digits. Squares of such gradients fall below the range of float32 from
     logits of about 44 on; `dataclasses.replace` with tensors in float64 is the way out.
 
-    `features` are its input h (B, H), `logits` its output z (B, N), both float32, or float64 where
-    the network is; `loss` is the one of the confounding label.
+    `layer` is its name, `features` its input h (B, H), `logits` its output z (B, N), both float32,
+    or float64 where the network is. The gradients of a confounding label: `squared_norms`.
     """
 
     layer: str
     features: Tensor
     logits: Tensor
-    loss: PerImage
-    has_bias: bool = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the layer's parameters: the columns of `squared_norms`."""
-        kinds = ("weight", "bias") if self.has_bias else ("weight",)
-        return tuple(f"{self.layer}.{kind}" if self.layer else kind for kind in kinds)
-
-    def deltas(self) -> Tensor:
-        """Return dJ/dz for the confounding label, (B, N); refuses a loss that mixes images."""
-
-        def loss(_: Tensor, logits: Tensor) -> Tensor:
-            return self.loss(logits)
-
-        with torch.inference_mode(False), torch.enable_grad():
-            z = self.logits.detach().clone().requires_grad_()
-            values = per_image_loss(loss, z, z, known=True)  # mixing is looked at below
-            (delta,) = torch.autograd.grad(values.sum(), z, allow_unused=True)
-            if delta is None:
-                raise GradbenchError("the loss does not depend on the outputs of the network")
-            if not torch.isfinite(delta).all():
-                raise GradbenchError("the gradient of the loss is not finite at these outputs")
-            if len(z) > 1:
-                refuse_mixing_loss(loss, z, z)
-        return delta
-
-    def squared_norms(self) -> Tensor:
-        """Return the squared gradient norms for the confounding label, (B, 2): weight, bias.
-
-        ||delta||^2 ||h||^2 and ||delta||^2, Lee and AlRegib 2020: the columns `names` of
-        `gradbench.gradients.squared_norms`. (B, 1) where the layer has no bias.
-        """
-        bias = squared_rows(self.deltas())
-        weight = bias * squared_rows(self.features)
-        return torch.stack([weight, bias] if self.has_bias else [weight], 1)
 
     def class_deltas(self, loss: str) -> Tensor:
         """Return dJ(z, one_hot(i))/dz_j for every class i and output j, (B, N, N).
@@ -119,7 +79,7 @@ class LastLayer:
         """Return the squared gradient norms of weight and bias for every class, (B, N) each.
 
         ||delta_i||^2 ||h||^2 and ||delta_i||^2 with delta_i = dJ(z, one_hot(i))/dz, in N numbers
-        an image. Where the layer has no bias the second is what one would have.
+        an image.
         """
         others, own, _ = self._class_gradients(loss)
         bias = _sum_of_others(others.square()) + own.square()
@@ -170,8 +130,6 @@ def last_layer(
     model: nn.Module,
     images: Tensor,
     *,
-    label: str | Label = "ones",
-    loss: str | PerImage = "bce",
     layer: str | None = None,
     chunk: int | None = None,
 ) -> LastLayer:
@@ -183,8 +141,6 @@ def last_layer(
     Args:
         model: network from images to logits (B, N), in evaluation mode.
         images: (B, C, H, W).
-        label: confounding label, as in `squared_norms`.
-        loss: loss of that label, as in `squared_norms`.
         layer: name of the layer in the model (`fc`, `network.fc`); None finds it.
         chunk: images per pass; None means 256.
 
@@ -194,10 +150,6 @@ def last_layer(
             hold: its output is not the output of a Linear layer, or that layer's weight is used
             more than once.
     """
-    check_loss(loss)
-    per_image = as_loss(loss, label)
-    if asks_for_images(per_image):
-        raise GradbenchError("the closed forms hold for losses of the outputs alone: (outputs)")
     model, images = network_inside(model), check_images(images, chunk)
     refuse_training_mode(model)
     heads = _linear_layers(model, layer)
@@ -215,7 +167,7 @@ def last_layer(
             parts.append((features, logits))
             heads = {name: heads[name]}
         features, logits = (torch.cat(tensors).to(images.device) for tensors in zip(*parts))
-    return LastLayer(name, features, logits, per_image, heads[name].bias is not None)
+    return LastLayer(name, features, logits)
 
 
 class _Uses(TorchFunctionMode):

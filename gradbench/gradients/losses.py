@@ -116,14 +116,13 @@ def as_label(label: str | Label) -> Label:
 def _vector(label: Label, outputs: int) -> Tensor:
     """Return a label's vector, checked: one of the caller's own may return anything."""
     vector = label.vector(outputs)
-    fits = isinstance(vector, Tensor) and vector.shape == (outputs,) and not vector.is_complex()
-    if fits and vector.isfinite().all():
-        return vector
-    got = f"shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else type(vector).__name__
-    raise GradbenchError(
-        f"label {type(label).__name__} must give one real number for each output, shape "
-        f"({outputs},), but gave {got}"
-    )
+    if not isinstance(vector, Tensor) or vector.shape != (outputs,) or not vector.isfinite().all():
+        got = tuple(vector.shape) if isinstance(vector, Tensor) else type(vector).__name__
+        raise GradbenchError(
+            f"label {type(label).__name__} must give one finite number for each output, shape "
+            f"({outputs},), but gave {got}"
+        )
+    return vector
 
 
 # name: terms of the loss as a function of logits (B, N) and label (N,), its usual reduction
@@ -184,25 +183,20 @@ def as_loss(
     return per_image
 
 
-def asks_for_images(loss: Callable[..., Tensor]) -> bool:
-    """Whether a loss is a function of (images, outputs): it cannot do without two arguments."""
+def of_images_and_outputs(loss: Callable[..., Tensor]) -> PairLoss:
+    """Return a loss as a function of images and outputs: one of outputs ignores the images.
+
+    One of both is told by its two arguments without a default.
+    """
     try:
         parameters = inspect.signature(loss).parameters.values()
     except (TypeError, ValueError):  # built-in functions
-        return False
-    required = [
-        p
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(required) > 2:
+        parameters = ()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = sum(p.default is p.empty and p.kind in positional for p in parameters)
+    if required > 2:
         raise GradbenchError(
-            f"the loss function asks for {len(required)} arguments: it gets (outputs) or "
+            f"the loss function asks for {required} arguments: it gets (outputs) or "
             "(images, outputs)"
         )
-    return len(required) == 2
-
-
-def of_images_and_outputs(loss: Callable[..., Tensor]) -> PairLoss:
-    """Return a loss as a function of images and outputs, whichever of the two it is."""
-    return loss if asks_for_images(loss) else lambda images, outputs: loss(outputs)
+    return loss if required == 2 else lambda images, outputs: loss(outputs)

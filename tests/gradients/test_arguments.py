@@ -282,7 +282,7 @@ OPTIONS = {
     "label": ({"label": "oness"}, "did you mean ones"),
     "label as a number": ({"label": 1}, "no label named '1'"),
     "label as an array": ({"label": np.ones(5), "loss": "ce_uniform"}, "takes no label"),
-    "label of another length": ({"label": "short"}, r"label Short.*\(5,\), but gave shape \(4,\)"),
+    "label of another length": ({"label": "short"}, r"label Short.*\(5,\), but gave \(4,\)"),
     "label as numbers": ({"label": "numbers"}, "label Numbers.*gave list"),
     "reduction": ({"reduction": "max"}, "valid choices are mean, sum"),
     "loss and label": ({"loss": lambda z: z.sum(1), "label": "zeros"}, "put them inside"),
