@@ -185,11 +185,13 @@ class NetworkContext:
             Faulty: see `challenge`.
         """
         if ("missing", cell) in self.known:  # what every case of the challenge would find again
-            raise self.known["missing", cell]
+            kind, text = self.known["missing", cell]
+            raise kind(text)
         try:
             return self._latest(self._sides, cell, self._both_sides)
         except (MissingData, Faulty) as reason:
-            self.known["missing", cell] = reason
+            # its text alone: the exception would hold the images in memory
+            self.known["missing", cell] = type(reason), str(reason)
             raise
 
     def folds(self, protocol: Protocol, normal: ImageSet, abnormal: ImageSet) -> list[Fold]:

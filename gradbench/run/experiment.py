@@ -20,7 +20,7 @@ from gradbench.challenges.checked import UnusableChallenge, checked_challenge
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import Settings, check_settings, expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
-from gradbench.data.in_distribution import ALL, TRAINED_ON, WITHOUT_HOLD_OUT
+from gradbench.data.in_distribution import TRAINED_ON
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
@@ -306,13 +306,8 @@ def _numbers(config: Mapping[str, Any], first: str, other: str) -> list[int] | N
 
 
 def _check_trained_on(backbone: Mapping[str, Any]) -> None:
-    """Refuse a `backbone.trained_on` that says nothing, or nothing that can be meant."""
+    """Refuse a `backbone.trained_on` without a checkpoint that it could speak of."""
     said = backbone.get("trained_on")
-    if said == "":
-        raise GradbenchError(
-            f"{TRAINED_ON}={said}: choose {ALL}, {WITHOUT_HOLD_OUT}, or a file that lists the "
-            "names of the images"
-        )
     if said is not None and not backbone.get("checkpoint"):
         raise GradbenchError(
             f"{TRAINED_ON}={said} is said of a network from backbone.checkpoint=FILE, and there is "

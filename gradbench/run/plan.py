@@ -264,7 +264,7 @@ class _PlanContext(NetworkContext):
                 dataset = self.experiment.other_dataset(challenge)
                 if reason := _download(dataset, "challenge", experiment, self.experiment):
                     self.lines[cell] = PlannedStep("outputs", cell.title, note=reason)
-                    self.known["missing", cell] = MissingData(reason)
+                    self.known["missing", cell] = MissingData, reason
                     return
             if isinstance(challenge, Derived) and attack_policy(self.experiment, cell)[1]:
                 with contextlib.suppress(_NotInStore):
