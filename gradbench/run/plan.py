@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -380,33 +381,39 @@ class _PlanContext(NetworkContext):
 
     def _pass_rate(self, source: str) -> tuple[float, float]:
         """Return the seconds of a pass with one step for an image, and those of each further."""
-        images, f = self.images.normal, self.f.backbone
+        f, images = self.f.backbone, self.images.normal
+        pixels = to_float(images.images[slice(0, min(PASS, len(images)))]).to(f.device)
 
-        def seconds(steps: int) -> float:
-            pixels = to_float(images.images[slice(0, min(PASS, len(images)))]).to(f.device)
+        def rate(steps: int) -> float:
             one = PerturbedPass(source, _SquaredLength(), (0.001,) * steps)
-            return seconds_each(lambda count: one(f, pixels[:count]), len(pixels), f.device)
+            key = (f"perturbed passes to {source}", steps)
+            return self._seconds_each(key, lambda count: one(f, pixels[:count]))
 
-        def rates() -> tuple[float, float]:
-            with step(f"timing perturbed passes to {source}"):
-                one, two = seconds(1), seconds(2)
-            return one, max(two - one, 0.0)
-
-        return self.once(("seconds of a pass", source), rates)
+        return rate(1), max(rate(2) - rate(1), 0.0)
 
     def _rate(self, reads: tuple[str, ...]) -> float:
         """Return the seconds in which outputs of an image are read off f."""
         f, images, outputs = self.f.backbone, self.images.normal, self.outputs_of(reads)
+        return self._seconds_each(
+            (f"outputs of {images.name} {images.split}", reads),
+            lambda count: compute_outputs(f, images, slice(0, count), outputs),
+        )
+
+    def _seconds_each(self, key: tuple[str, Any], work: Callable[[int], object]) -> float:
+        """Return the seconds that work on so many images takes for one; timed once for a key."""
+        most, device = min(PASS, len(self.images.normal)), self.f.backbone.device
 
         def seconds() -> float:
-            with step(f"timing the outputs of {images.name} {images.split}"):
-                return seconds_each(
-                    lambda count: compute_outputs(f, images, slice(0, count), outputs),
-                    min(PASS, len(images)),
-                    f.device,
-                )
+            with step(f"timing {key[0]}"):
+                work(1)  # not counted: the first pass of a network looks at its structure
+                count, spent = 1, _timed(partial(work, 1), device)
+                # images in large batches are quicker, and slow ones are not waited for
+                while count < most and spent < ENOUGH:
+                    count = min(most, 2 * count if spent > ENOUGH / 4 else 4 * count)
+                    spent = _timed(partial(work, count), device)
+            return spent / count
 
-        return self.once(("seconds of outputs", reads), seconds)
+        return self.once(("seconds", *key), seconds)
 
 
 @dataclass(frozen=True)
@@ -418,24 +425,6 @@ class _SquaredLength:
 
     def settings(self) -> Mapping[str, Any]:
         return {}
-
-
-def seconds_each(work: Callable[[int], object], most: int, device: torch.device) -> float:
-    """Return the seconds that a unit takes in a batch, from batches that grow while they are quick.
-
-    One unit goes first without being counted: the first pass of a network looks at its structure.
-
-    Args:
-        work: on so many units.
-        most: units in the largest batch.
-        device: that works.
-    """
-    work(1)
-    count, spent = 1, _timed(lambda: work(1), device)
-    while count < most and spent < ENOUGH:
-        count = min(most, 2 * count if spent > ENOUGH / 4 else 4 * count)
-        spent = _timed(lambda count=count: work(count), device)
-    return spent / count
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
