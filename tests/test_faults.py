@@ -34,29 +34,20 @@ def refused(folder: Path, *words: str) -> str:
     [
         ("seed=0,1,2", ["write 'seeds=[0,1,2]'", "`gradbench sweep seed=0,1,2`"]),
         ("level=1,3", ["write 'levels=[1,3]'", "`gradbench sweep level=1,3`"]),
-        ("training.epochs=1,2", ["`gradbench sweep training.epochs=1,2`"]),
         ("detector=msp", ["detectors=[msp]"]),
-        ("challenge=fgsm", ["challenges=[fgsm]"]),
         ("detectors=[mps]", ["did you mean msp", "gradient_logistic"]),
-        ("detectors=[]", ["name at least one"]),
         ("detectors=[msp,msp]", ["'msp' stands there twice"]),
-        ("challenges=[fgms]", ["did you mean fgsm"]),
         ("challenges=[{use: fgsm, eps: 1}]", ["did you mean epsilon"]),
         ("challenges=[{use: fgsm, epsilon: 2}]", ["epsilon=2", "between 0 and 1"]),
         ("levels=[6]", ["no level 6", "1, 2, 3, 4, 5"]),
         ("levels=[a]", ["levels[0]=a: write a whole number"]),
         ("levels=[5", ["'levels=[5' cannot be read"]),
         ("training.epoch=3", ["did you mean training.epochs"]),
-        ("trainig.epochs=3", ["did you mean training.epochs"]),
         ("+training.momentun=3", ["did you mean training.momentum"]),
         ("+limits=3", ["did you mean limit"]),
         ("~limit", ["~limit", "not taken away"]),
         ("training.epochs=0", ["training.epochs=0", "at least 1"]),
-        ("training.schedule=step", ["onecycle or cosine"]),
-        ("limit=3", ["limit=3", "at least 10"]),
-        ("evaluation.replicates=9", ["evaluation.replicates=9", "at least 100"]),
         ("evaluation.confidence=2", ["at least 0.5 and below 1"]),
-        ("seed=-1", ["whole number, at least 0"]),
         ("device=tpu", ["device=tpu is not here", "auto, cpu"]),
         ("backbone=smal_cnn", ["did you mean small_cnn", "resnet18"]),
         ("backbone=null", ["name a backbone", "`gradbench list backbones`"]),
@@ -68,8 +59,6 @@ def refused(folder: Path, *words: str) -> str:
         ("out=", ["name a folder"]),
         ("data.root=null", ["name a folder"]),
         ("data.download=maybe", ["true or false"]),
-        ("controls.identity=5", ["true or false"]),
-        ("dataset=digit", ["did you mean digits"]),
         ("experiment=quickstrt", ["did you mean quickstart?"]),
         ("protocol.folds=1", ["protocol.folds=1", "at least 3"]),
         ("hello", ["'hello' is no setting", "key=value"]),
@@ -100,7 +89,6 @@ def test_own_images_without_a_path(tmp_path):
 
 CHECKPOINTS = {
     "another number of classes": (lambda: SmallCNN(7), "7 classes, the data set has 10"),
-    "another width": (lambda: SmallCNN(10, 1, 8), "look at the settings of the backbone"),
     "another network": (lambda: ResNet(18, 10, 1, 4), "is of another network"),
     "three channels": (lambda: SmallCNN(10, 3), "channels"),
 }
@@ -150,21 +138,14 @@ def test_images_of_a_shape_that_the_network_cannot_take(tmp_path, monkeypatch, c
     assert "the backbone cannot take images of shape (1, 4, 4) from digits" in sentence
 
 
-@pytest.mark.parametrize(
-    ("arrays", "text"),
-    [
-        ({"images": np.zeros((30, 8, 8, 2), np.uint8)}, "images"),
-        ({"images": np.zeros((30, 8, 8, 1), np.float32)}, "uint8"),
-        ({"pictures": np.zeros((30, 8, 8, 1), np.uint8)}, "images"),
-    ],
-)
-def test_arrays_of_the_wrong_shape_or_type(tmp_path, arrays, text):
+def test_arrays_of_the_wrong_type(tmp_path):
     (tmp_path / "mine").mkdir()
     for split in ("train", "test"):
-        np.savez(tmp_path / f"mine/{split}.npz", labels=np.arange(30) % 3, **arrays)
+        images = np.zeros((30, 8, 8, 1), np.float32)
+        np.savez(tmp_path / f"mine/{split}.npz", labels=np.arange(30) % 3, images=images)
     sentence = refused(tmp_path, "dataset=arrays", "dataset.path=mine")
-    assert text in sentence
-    assert ".npz" in sentence
+    assert "uint8" in sentence
+    assert "train.npz" in sentence
 
 
 @pytest.mark.parametrize("key", ["out", "store"])
@@ -182,7 +163,6 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     ("at", "fault"),
     [
         ("write_costs", FULL),
-        ("write_models", FULL),
         ("write_models", SafetensorError("Error while serializing: I/O error: (os error 28)")),
     ],
 )

@@ -49,11 +49,8 @@ def check_images(
 ) -> ImageSet:
     """Return images of a class from outside, checked now and whenever they are read.
 
-    Args:
-        image_set: images of that class.
-        member: names the class and its method in messages.
-        shape: (C, H, W) that is due, None for any.
-        grid: uint8 is due; otherwise float32 in [0, 1] is valid too.
+    `member` names the class and its method in messages, `shape` (C, H, W) is due where it is given,
+    on the `grid` uint8 alone, otherwise float32 in [0, 1] too.
     """
 
     def require(valid: Any, fault: str) -> None:

@@ -87,9 +87,8 @@ class Dataset:
     copy_note: str = ""  # on copies as arrays, whose maker chose the size
 
     def __post_init__(self):
-        checked = ("roles", "augment", "processing", "archives", "holdout", "status", "groups")
-        checked += ("shape", "std")
-        check_type({name: getattr(self, name) for name in checked}, DatasetFile, "dataset")
+        checked = {name: getattr(self, name) for name in DatasetFile.__annotations__}
+        check_type(checked, DatasetFile, "dataset")
         self.roles = {r: [s] if isinstance(s, str) else s for r, s in self.roles.items()}
         self.files = {s: [f] if isinstance(f, str) else f for s, f in self.files.items()}
         steps = [self.processing] if isinstance(self.processing, Mapping) else self.processing
@@ -204,11 +203,8 @@ class Dataset:
 
     def _image_set(self, loaded: LoadedSplit, split: str, preferred: str) -> ImageSet:
         """Return the images of a split with name, sources, groups, status and note."""
-        count, least, official = (
-            len(loaded.images),
-            self.least.get(split, 0),
-            self.counts.get(split, 0),
-        )
+        count = len(loaded.images)
+        least, official = self.least.get(split, 0), self.counts.get(split, 0)
         resized = loaded.copied and bool(self.copy_note)
         in_grey = isinstance(loaded.images, FileImages) and loaded.images.shape[1] == 1
         notes = (
@@ -234,11 +230,9 @@ class Dataset:
         )
 
     def copy_status(self, split: str, count: int, regenerated: bool) -> str:
-        """Return the status of a copy.
+        """Return the status of a copy, unless the set's file gives one to every copy.
 
-        That of the description; otherwise `part` for fewer images than the official number,
-        `regenerated` where pixels were restored or the maker of a copy chose their size, else
-        `official`.
+        `regenerated` says that pixels were restored, or that the maker of a copy chose their size.
         """
         if self.status:
             return self.status

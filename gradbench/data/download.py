@@ -23,12 +23,9 @@ PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 def download_archive(archive: Mapping[str, Any], root: Path) -> None:
-    """Download an archive of a data set and put its content under the data root.
+    """Download an archive (`Dataset.archives`) and put its content under the data root.
 
-    Args:
-        archive: `url`, `md5` or `sha256`, folder `to` under the root, and `inner`, a pattern of
-            `.gz` files in the archive that are to be unpacked into `to` as well.
-        root: the data root.
+    `inner` is a pattern of `.gz` files in it that are to be unpacked into its folder `to` as well.
     """
     path = archive_path(archive, root)
     folder = path.parent
@@ -52,9 +49,6 @@ def download_file(url: str, path: Path, md5: str | None = None, sha256: str | No
 
     The bytes go to `<path>.part`, which becomes `path` once its checksum is right; a file at
     `path` with the right checksum is left alone.
-
-    Raises:
-        GradbenchError: if the server cannot be reached or sends other bytes.
     """
     kind, wanted = ("sha256", sha256) if sha256 else ("md5", md5)
     if not wanted:
@@ -139,11 +133,8 @@ def file_checksum(path: Path, kind: str) -> str:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar, zip or gz file; nothing appears in the folder unless all of it unpacks.
 
-    No member is written outside the folder.
-
-    Raises:
-        GradbenchError: if the archive is damaged, or a tar file has a member that is a device,
-            or would lie or lead outside the folder.
+    No member is written outside the folder: a tar file with such a one, or with a device, is
+    refused, a zip file's is left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / f".{archive.name}.unpacking"

@@ -144,8 +144,6 @@ def load_in_distribution(
 
     Raises:
         MissingData: if images are missing, or too few of the training set are at hand.
-        GradbenchError: if files are damaged, the classes of the test images are not those of the
-            training images, or a list of training images does not fit.
     """
     whole = checked.load(dataset, "train", settings)
     if reason := why_scarce(dataset, whole.split, len(whole), settings):

@@ -72,7 +72,8 @@ def fit_picture(
         ValueError: for pixels whose range is not known.
     """
     channels, height, width = shape
-    picture = eight_bits(upright(picture), bits)
+    upright = picture if _orientation(picture) == 1 else ImageOps.exif_transpose(picture)
+    picture = eight_bits(upright, bits)
     if channels == 1 and picture.mode == "RGB":
         picture = picture.convert("L")
     if resampling.mode == "crop":
@@ -124,11 +125,6 @@ def _declared_bits(picture: Image.Image) -> int | None:
     if most is not None and 0 < most < 2**16 - 1:
         return int(most).bit_length()
     return held if held is not None and 8 <= held < 16 else None
-
-
-def upright(picture: Image.Image) -> Image.Image:
-    """Return a picture turned as its camera says."""
-    return picture if _orientation(picture) == 1 else ImageOps.exif_transpose(picture)
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:

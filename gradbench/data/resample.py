@@ -96,22 +96,11 @@ def round_trip(
     """Put clean images through the resampling and JPEG that another set went through.
 
     A detector that tells the result from the clean images has found the processing, not the
-    content. The steps of `processing` run in order, then the images take the other set's native
-    shape and are resized back as `resize_to` does. They keep sources, groups and labels, and have
-    the status `generated`.
-
-    Args:
-        images: clean in-distribution images, uint8.
-        native: (C, H, W) of the other set before its `resize_to`.
-        processing: steps of the other set, each with `shape` (H, W) and `filter` to be resampled
-            to (bilinear unless said), or `jpeg` (a quality), or both.
-        filter: of its `resize_to`, like `antialias` and `mode`.
-        antialias: likewise.
-        mode: likewise.
-        workers: threads.
-
-    Returns:
-        None where the other set went through nothing.
+    content. The steps of `processing` run in order, each with `shape` (H, W) and `filter` to be
+    resampled to (bilinear unless said), or `jpeg` (a quality), or both. Then the images take the
+    other set's native shape (C, H, W), and are resized back as its `resize_to` did. They keep
+    sources, groups and labels, and have the status `generated`; None where the other set went
+    through nothing.
     """
     steps = [dict(step) for step in processing or ()]
     check_type(steps, list[ProcessingStep], "dataset.processing")

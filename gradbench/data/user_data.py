@@ -41,6 +41,9 @@ class UserData(Dataset):
     Images in one place are divided where training and test images are asked for: a fifth of them,
     drawn by class with whole groups and seed 0, is the test set. Source ids carry a digest of the
     content, so that two sets of one name are told apart and one set at two paths is not.
+
+    Sub-classes know where each split is, `all` alone where the images are not divided
+    (`find_places`), and read all images at one of these places (`read_place`).
     """
 
     name: str | None = None  # the last part of the path where None
@@ -52,14 +55,6 @@ class UserData(Dataset):
         if self.name is None:
             self.name = to_name(Path(self.path).stem if self.path else "")
         super().__post_init__()
-
-    def find_places(self, path: Path) -> dict[str, Path]:
-        """Return where each split is; `all` alone where the images are not divided."""
-        raise NotImplementedError(f"{type(self).__name__} keeps no images")
-
-    def read_place(self, place: Path, settings: DataSettings) -> LoadedSplit:
-        """Read all images at one of these places."""
-        raise NotImplementedError(f"{type(self).__name__} keeps no images")
 
     def places(self) -> dict[str, Path]:
         """Return where each split is, nothing without a path."""

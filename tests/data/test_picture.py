@@ -7,7 +7,7 @@ from PIL import Image
 
 from gradbench.data.dataset import DataSettings
 from gradbench.data.files import open_files
-from gradbench.data.picture import Resampling, eight_bits, fit_picture, upright, upright_size
+from gradbench.data.picture import Resampling, eight_bits, fit_picture, upright_size
 from gradbench.data.resample import resize_to
 from gradbench.data.user_data import Folder
 from gradbench.errors import GradbenchError, MissingData
@@ -34,9 +34,8 @@ def test_a_photograph_is_turned_upright(tmp_path, orientation, name):
     seen = Image.fromarray(np.ascontiguousarray(TURNS[orientation](RAMP)))
     how = {"a.webp": {"lossless": True}, "a.tif": {"compression": "tiff_lzw"}}.get(name, {})
     seen.save(tmp_path / name, exif=exif, **how)
-    with Image.open(tmp_path / name) as picture:
-        assert np.array_equal(np.asarray(upright(picture).convert("L")), RAMP)
-        if not name.endswith("png"):
+    if not name.endswith("png"):
+        with Image.open(tmp_path / name) as picture:
             assert upright_size(picture) == (6, 4)
     with Image.open(tmp_path / name) as picture:
         assert np.array_equal(fit_picture(picture, (1, 4, 6), Resampling())[0], RAMP)
