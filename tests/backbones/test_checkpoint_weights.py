@@ -81,12 +81,11 @@ def refused(path, net=None) -> str:
 
 PREFIXES = [
     *("module.", "_orig_mod.", "model.", "net.", "network.", "backbone."),
-    *("module._orig_mod.", "_orig_mod.module.", "model.net.", "net._orig_mod.module.model."),
-    "_forward_module.model.",
+    *("module._orig_mod.", "net._orig_mod.module.model.", "_forward_module.model."),
 ]
 CONTAINERS = [
     *("state_dict", "model", "net", "model_state_dict", "params", "weights", "network"),
-    *("state_dict.model", "model.state_dict.net", "network.module"),
+    "model.state_dict.net",
 ]
 
 

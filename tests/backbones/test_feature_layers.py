@@ -42,35 +42,26 @@ def test_of_an_unknown_network_without_blocks_the_layers_but_the_last():
         ),
         ("mobilenet_v2", tuple(f"features.{i}" for i in range(14, 19))),
         ("vgg11_bn", tuple(f"features.{i}" for i in (11, 15, 18, 22, 25))),
-        ("mobilenet_v3_small", tuple(f"features.{i}" for i in range(8, 13))),
-        ("shufflenet_v2_x0_5", ("conv1", "stage2", "stage3", "stage4", "conv5")),
         ("swin_t", (*(f"features.{i}" for i in range(4, 8)), "norm")),
         (
             "vit_b_16",
             (*(f"encoder.layers.encoder_layer_{i}" for i in range(8, 12)), "encoder.ln"),
         ),
-        ("regnet_y_400mf", ("stem", *(f"trunk_output.block{i}" for i in range(1, 5)))),
     ],
 )
 def test_of_torchvisions_networks_the_last_blocks(name, layers):
-    with torch.device("cpu" if "regnet" in name else "meta"):
-        net = getattr(torchvision.models, name)().to("meta")
+    with torch.device("meta"):
+        net = getattr(torchvision.models, name)()
     assert feature_layers(net, (3, 224, 224)) == layers
     wrapped = tuple(f"model.{name}" for name in layers)
     assert feature_layers(Wrapper(net), (3, 224, 224)) == wrapped
 
 
-@pytest.mark.parametrize(
-    ("name", "layers", "size"),
-    [
-        ("googlenet", tuple(f"inception{i}" for i in ("4c", "4d", "4e", "5a", "5b")), 64),
-        ("inception_v3", tuple(f"Mixed_{i}" for i in ("6d", "6e", "7a", "7b", "7c")), 96),
-    ],
-)
-def test_parts_that_are_called_in_training_alone_are_none(name, layers, size):
+def test_parts_that_are_called_in_training_alone_are_none():
     with torch.device("meta"):
-        net = getattr(torchvision.models, name)(init_weights=False, aux_logits=True)
-    assert feature_layers(net, (3, size, size)) == layers
+        net = torchvision.models.googlenet(init_weights=False, aux_logits=True)
+    names = tuple(f"inception{i}" for i in ("4c", "4d", "4e", "5a", "5b"))
+    assert feature_layers(net, (3, 64, 64)) == names
 
 
 class Wrapper(nn.Module):
@@ -180,14 +171,6 @@ def test_the_pass_leaves_the_network_as_it_was():
 def test_a_network_that_cannot_make_the_pass_has_none():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     assert feature_layers(net, (1, 5, 5)) == ()
-
-
-def test_neither_declared_nor_named_layers_need_a_pass(monkeypatch):
-    monkeypatch.setattr(nn.Module, "__call__", None)
-    f = Backbone(ResNet(18, 5, width=4), [0.5] * 3, [0.2] * 3, range(5), (3, 8, 8))
-    assert f.feature_layers == ("stem", "layer1", "layer2", "layer3", "layer4")
-    named = Backbone(Listed(), [0.5], [0.5], "abc", (1, 8, 8), None, ["shared"])
-    assert named.feature_layers == ("shared",)
 
 
 def test_the_user_names_others():

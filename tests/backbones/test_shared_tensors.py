@@ -245,9 +245,6 @@ def test_networks_that_could_not_be_kept_are_refused_when_built(kind, text):
         build_network(config)
 
 
-# helpers
-
-
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_copy_of_computed_weights():
     net = normed(nn.utils.weight_norm)
