@@ -165,9 +165,9 @@ def _make(
 
     failed = []
     for run in runs:
-        if not run.cells:
-            for reason, count in run.absent.items():
-                say(f"{run.experiment}, {run.backbone}: {count} cells without images: {reason}")
+        if run.absent:
+            place = f"{run.experiment}, {run.backbone}"
+            say(f"{place}: {run.cells} cells without images: {run.absent}")
             continue
         words = run.arguments(settings)
         with hydra_faults(words, dirs):
@@ -209,13 +209,13 @@ def _plan(
             print(f"  will not be made: {fault}")
             refused.append(fault)
             continue
-        if not run.cells:  # the reasons of the run itself say how to get the images
-            reasons = notes or [f"will not be made: {reason}" for reason in run.absent]
-            print(f"  {'; '.join(reasons)} ({sum(run.absent.values())} cells)")
+        if run.absent:  # the reasons of the run itself say how to get the images
+            reasons = notes or [f"will not be made: {run.absent}"]
+            print(f"  {'; '.join(reasons)} ({run.cells} cells)")
             continue
         count, total = count + 1, total + seconds
-        print(f"  fills {run.cells} cells in about {duration(seconds)}, then fits detectors")
-        for note in [*notes, *(f"{n} cells stay empty: {r}" for r, n in run.absent.items())]:
+        print(f"  fills up to {run.cells} cells in about {duration(seconds)}, then fits detectors")
+        for note in notes:
             print(f"  {note}")
     if refused and not count:
         raise refused[0]

@@ -160,8 +160,8 @@ def test_plan_says_what_is_missing_and_why(tmp_path):
     assert "gradcon_fmnist: 0 of 30 cells measured\n  30 method not built: GPND, " in ran.out
     command = next(line for line in ran.out.splitlines() if line.startswith("gradbench run"))
     assert "experiment=quickstart backbone=small_cnn protocol=grouped" in command
-    assert "detectors=[msp,gradient_logistic] challenges=[patches,fgsm]" in command
-    assert "fills 4 cells in about " in ran.out
+    assert "detectors=[msp,gradient_logistic] challenges=[svhn,patches,fgsm]" in command
+    assert "fills up to 4 cells in about " in ran.out
     assert "1 run, about " in ran.out
     assert not (tmp_path / "outputs").exists()
     others = gradbench(*words, "backbone=resnet18", cwd=tmp_path)
@@ -186,7 +186,7 @@ def test_run_makes_what_is_missing_and_then_nothing(tmp_path):
     assert folder.name == "quickstart_small_cnn_limit200"
     config = json.loads((folder / "run.json").read_text())["config"]
     assert config["detectors"] == ["msp", "gradient_logistic"]
-    assert config["challenges"] == ["patches", "fgsm"]
+    assert config["challenges"] == ["svhn", "patches", "fgsm"]
     assert f"Made from outputs/tables/{folder.name}" in ran.out
     assert "4 of 5 cells measured" in ran.out
     assert "patches in place of svhn" in ran.out
