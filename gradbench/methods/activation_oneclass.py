@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gradbench.methods.base import Detector, Outputs, Samples
+from gradbench.methods.base import Outputs, Samples, layers_of
 from gradbench.methods.gradient_fused import GradientFused
-from gradbench.methods.gradient_norms import ClassProfile
+from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.methods.mahalanobis import MahalanobisV
 from gradbench.methods.oneclass_models import Mahalanobis
 
 
-class ActivationOneClass(Detector):
+class ActivationOneClass(GradientOneClass):
     """How far an image's activations lie from those of clean images of its predicted class.
 
     `gradient_oneclass` with the spatial means of all channels of all feature layers in place of
@@ -29,12 +29,11 @@ class ActivationOneClass(Detector):
     """
 
     info = replace(MahalanobisV.info, own=True)
-    supervision = "none"
     hold_out_reads = ("layer_means", "logits")
 
     def __init__(self):
         self.layers: dict[str, int] = {}
-        self.profile = ClassProfile()
+        self.means = torch.empty(0)
         self.model = Mahalanobis()
 
     @property
@@ -46,33 +45,22 @@ class ActivationOneClass(Detector):
         self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0
     ) -> ActivationOneClass:
         """Fit class means and covariance on the normal images."""
-        clean = fit.clean
-        self.layers = {n: v.shape[1] for n, v in clean.items() if n.startswith("layer_means/")}
-        values, logits = self._values(clean), clean["logits"]
-        self.model.fit(self.profile.fit(values, logits)(values, logits), seed)
-        return self
-
-    def score(self, outputs: Outputs) -> Tensor:
-        """Return (N,) distances from the clean activations."""
-        return self.model.distance(self.profile(self._values(outputs), outputs["logits"]))
+        layers = fit.outputs.items()
+        self.layers = {n: v.shape[1] for n, v in layers if n.startswith("layer_means/")}
+        return super().fit(bank, fit, choose, seed)
 
     def state(self) -> dict[str, Tensor]:
         """Return the class means of every layer, in order, and the precision."""
         if not self.layers:
             return {}
-        parts = self.profile.means.split(list(self.layers.values()), dim=1)
-        means = {
-            f"{i}/means/{name}": part for i, (name, part) in enumerate(zip(self.layers, parts))
-        }
-        return means | self.model.state()
+        parts = zip(self.layers, self.means.split(list(self.layers.values()), dim=1))
+        return {f"{i}/means/{n}": t for i, (n, t) in enumerate(parts)} | self.model.state()
 
     def load(self, state: Mapping[str, Tensor]) -> ActivationOneClass:
         """Take over class means and precision."""
-        places = sorted((int(i), name) for i, kind, name in
-                        (key.split("/", 2) for key in state if "/means/" in key))  # fmt: skip
-        means = {name: state[f"{i}/means/{name}"] for i, name in places}
+        means = layers_of(state, "means/")
         self.layers = {name: part.shape[1] for name, part in means.items()}
-        self.profile.load({"means": torch.cat(list(means.values()), dim=1)})
+        self.means = torch.cat(list(means.values()), dim=1)
         self.model.load(state)
         return self
 

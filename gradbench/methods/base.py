@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
+from gradbench.outputs.perturbed import Loss, PerturbedPass, PlannedPass
 
 Outputs = Mapping[str, Tensor]
 """Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
@@ -26,14 +27,9 @@ SUPERVISION = ("none", "synthetic", "tuning", "training")
 
 @dataclass(frozen=True)
 class Info:
-    """Where a method comes from.
+    """The paper of a method (venue with the year) and its authors' code, empty if none is public.
 
-    Attributes:
-        title: of the paper.
-        venue: and year of publication.
-        url: of the paper.
-        code: of the authors, empty if none is public.
-        own: the method is gradbench's own, built on the paper and not found there.
+    `own` marks a method of gradbench's own, built on the paper and not found there.
     """
 
     title: str
@@ -45,13 +41,10 @@ class Info:
 
 @dataclass(frozen=True)
 class Samples:
-    """Outputs of f for normal and abnormal images.
+    """Outputs of f for normal and abnormal images, normal ones first; `abnormal` is (N,) bool.
 
-    Attributes:
-        outputs: by name, normal images first.
-        abnormal: (N,) bool.
-        order: (N,) place of each image in a random order, by which few of many are drawn.
-        passes: makes a perturbed pass over the images at some ascending rows.
+    `order` is the place of each image in a random order, by which few of many are drawn; `passes`
+    makes a perturbed pass over the images at some ascending rows.
     """
 
     outputs: Outputs
@@ -94,15 +87,21 @@ class Samples:
         """Return the result of a perturbed pass over the images, (N, magnitudes, D)."""
         return self.passes(one, torch.arange(len(self.abnormal)))
 
+    def after_steps(
+        self, source: str, loss: Loss, magnitudes: Sequence[float]
+    ) -> dict[float, Tensor]:
+        """Return an output (N, D) after a step of every size; where that is 0, as it was read."""
+        steps = tuple(m for m in magnitudes if m)
+        values = {0.0: self.outputs[source]}
+        if steps:
+            moved = self.perturb(PerturbedPass(source, loss, steps))
+            values |= {m: moved[:, i] for i, m in enumerate(steps)}
+        return {m: values[m] for m in magnitudes}
+
 
 @dataclass(frozen=True)
 class PassCount:
-    """Passes through f.
-
-    Attributes:
-        forward: number of forward passes.
-        backward: number of backward passes.
-    """
+    """Numbers of passes through f."""
 
     forward: int
     backward: int
@@ -114,23 +113,25 @@ class PassCount:
 class Fitted:
     """Something whose fitted state is a flat dict of tensors, so that it is kept without pickle.
 
-    Attributes:
-        learned: names of the attributes that make up the state: tensors, empty ones before the
-            fit, or parts with a state of their own, whose names come before a dot.
+    `learned` names the attributes that make up the state: tensors, empty before the fit; numbers,
+    None before it; or parts with a state of their own, whose names come before a dot.
     """
 
     learned: ClassVar[Sequence[str]] = ()
 
     def state(self) -> dict[str, Tensor]:
         """Return the fitted state, empty before the fit and where there is none."""
-        found = {}
+        state = {}
         for name in self.learned:
             value = getattr(self, name)
-            if not isinstance(value, Tensor):
-                found |= {f"{name}.{n}": t for n, t in value.state().items()}
-            elif value.numel():
-                found[name] = value
-        return found
+            if isinstance(value, Tensor):
+                state |= {name: value} if value.numel() else {}
+            elif isinstance(value, int | float):
+                kind = torch.float64 if isinstance(value, float) else torch.int64
+                state[name] = torch.tensor(value, dtype=kind)
+            elif value is not None:
+                state |= {f"{name}.{n}": t for n, t in value.state().items()}
+        return state
 
     def load(self, state: Mapping[str, Tensor]) -> Self:
         """Take over a fitted state."""
@@ -138,6 +139,8 @@ class Fitted:
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 setattr(self, name, state[name])
+            elif value is None or isinstance(value, int | float):
+                setattr(self, name, state[name].item())
             else:
                 setattr(self, name, value.load(part_of(state, f"{name}.")))
         return self
@@ -148,11 +151,20 @@ def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
-class Method(Fitted, ABC):
-    """A prediction from outputs of f, for example a score.
+def layers_of(state: Mapping[str, Tensor], part: str = "") -> dict[str, Tensor]:
+    """Return the entries `<number>/<part><layer>` by layer, in the order of the numbers.
 
-    A method is built from its YAML file; its constructor holds settings, `fit` learns, `predict`
-    applies.
+    Files keep tensors in the order of their names, where that of layer 10 stands before layer 2's.
+    """
+    layers = {}
+    for name, tensor in state.items():
+        if match := re.fullmatch(rf"(\d+)/{part}(.+)", name):
+            layers[int(match[1])] = match[2], tensor
+    return dict(layers[number] for number in sorted(layers))
+
+
+class Method(Fitted, ABC):
+    """A prediction from outputs of f, for example a score; its YAML file gives its settings.
 
     Attributes:
         info: the paper, or the one that a method of our own is built on.
@@ -178,15 +190,11 @@ class Method(Fitted, ABC):
 
 
 class Detector(Method):
-    """A score for outputs of f: higher = more likely abnormal.
-
-    `score` is the mathematics. Detectors are the members of `configs/detector/`.
+    """A score for outputs of f: higher = more likely abnormal. A member of `configs/detector/`.
 
     Attributes:
-        bank_reads: names of the outputs it needs on training images, empty if none. `labels` asks
-            for their labels, `head/weight` and `head/bias` for f's last linear layer, see
-            `BANK_EXTRAS`;
-            what scoring needs of them belongs to the fitted state.
+        bank_reads: names of the outputs it needs on training images, empty if none, or of
+            `BANK_EXTRAS`; what scoring needs of them belongs to the fitted state.
         hold_out_reads: names of the outputs, or `labels`, that it needs on clean images that f was
             not trained on, for fits without challenges; empty if none.
         synthetic: challenges that are made for it from the hold-out, for supervision `synthetic`:
@@ -213,14 +221,10 @@ class Detector(Method):
         """
         return {}
 
-    def planned_passes(
-        self, layers: Sequence[str], bank: Outputs | None = None
-    ) -> Sequence[PlannedPass]:
+    def planned_passes(self, layers: Sequence[str]) -> Sequence[PlannedPass]:
         """Return the passes over perturbed images that fit and score ask for, at most, for plans.
 
-        Args:
-            layers: names of the outputs `layer_means/<layer>` of f, in order.
-            bank: see `fit`; without it, losses that are fitted to it are not told.
+        `layers` are the names of the outputs `layer_means/<layer>` of f, in order.
         """
         passes = self.perturbed_passes.values()
         return [PlannedPass("measure", p.source, len(p.magnitudes), what=p) for p in passes]

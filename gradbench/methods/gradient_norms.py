@@ -60,28 +60,20 @@ class Normaliser(Fitted):
         return log_norms(norms) if self.how == "log_standard" else norms.double()
 
 
-class ClassProfile(Fitted):
-    """Values of an image less the mean of its predicted class, in float64.
+def class_means(values: Tensor, logits: Tensor) -> Tensor:
+    """Return the means (C, d) of (N, d) values over the images of every predicted class, float64.
 
     The predicted class is that of the largest logit: it is known of every image. A class that is
-    predicted for no image of the fit has the mean of all of them.
+    predicted for no image has the mean of all of them.
     """
+    values, predicted = values.double(), logits.argmax(1)
+    counts = predicted.bincount(minlength=logits.shape[1])
+    sums = torch.zeros(len(counts), values.shape[1], dtype=torch.float64)
+    sums.index_add_(0, predicted, values)
+    means = sums / counts.clamp(min=1)[:, None]
+    return torch.where(counts[:, None] > 0, means, values.mean(0))
 
-    learned = ("means",)
 
-    def __init__(self):
-        self.means = torch.empty(0)
-
-    def fit(self, values: Tensor, logits: Tensor) -> ClassProfile:
-        """Take the means of (N, d) values whose images have logits (N, C)."""
-        values, predicted = values.double(), logits.argmax(1)
-        counts = predicted.bincount(minlength=logits.shape[1])
-        sums = torch.zeros(len(counts), values.shape[1], dtype=torch.float64)
-        sums.index_add_(0, predicted, values)
-        means = sums / counts.clamp(min=1)[:, None]
-        self.means = torch.where(counts[:, None] > 0, means, values.mean(0))
-        return self
-
-    def __call__(self, values: Tensor, logits: Tensor) -> Tensor:
-        """Map (N, d) values and (N, C) logits to (N, d) profiles."""
-        return values.double() - self.means[logits.argmax(1)]
+def class_profile(values: Tensor, logits: Tensor, means: Tensor) -> Tensor:
+    """Return (N, d) values less the mean of each image's predicted class, in float64."""
+    return values.double() - means[logits.argmax(1)]

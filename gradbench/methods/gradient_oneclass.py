@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from gradbench.errors import unknown
-from gradbench.methods.base import Detector, Outputs, Samples, part_of
+from gradbench.methods.base import Detector, Outputs, Samples
 from gradbench.methods.gradient import OWN
-from gradbench.methods.gradient_norms import ClassProfile, log_norms
+from gradbench.methods.gradient_norms import class_means, class_profile, log_norms
 from gradbench.methods.oneclass_models import Forest, Mahalanobis, Mixture, Neighbours
 
 MODELS = {
@@ -42,6 +43,7 @@ class GradientOneClass(Detector):
 
     info = OWN
     supervision = "none"
+    learned = ("means", "model")
 
     def __init__(
         self,
@@ -54,29 +56,22 @@ class GradientOneClass(Detector):
             raise unknown("model", str(model), MODELS)
         self.source = f"squared_norms/{label}/{loss}"
         self.reads = self.hold_out_reads = (self.source, "logits")
-        self.profile = ClassProfile()
+        self.means = torch.empty(0)
         self.model = MODELS[model](**(settings or {}))
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientOneClass:
         """Fit class means and model on the normal images."""
-        norms, logits = (fit.outputs[name][~fit.abnormal] for name in self.reads)
-        logs = log_norms(norms)
-        self.model.fit(self.profile.fit(logs, logits)(logs, logits), seed)
+        clean = fit.clean
+        self.means = class_means(self._values(clean), clean["logits"])
+        self.model.fit(self._profile(clean), seed)
         return self
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) distances from the clean profiles, or minus their log density."""
-        logs = log_norms(outputs[self.source])
-        return self.model.distance(self.profile(logs, outputs["logits"]))
+        return self.model.distance(self._profile(outputs))
 
-    def state(self) -> dict[str, Tensor]:
-        """Return class means and model."""
-        if not len(self.profile.means):
-            return {}
-        return self.profile.state() | {f"model.{n}": t for n, t in self.model.state().items()}
+    def _values(self, outputs: Outputs) -> Tensor:
+        return log_norms(outputs[self.source])
 
-    def load(self, state: Mapping[str, Tensor]) -> GradientOneClass:
-        """Take over class means and model."""
-        self.profile.load(state)
-        self.model.load(part_of(state, "model."))
-        return self
+    def _profile(self, outputs: Outputs) -> Tensor:
+        return class_profile(self._values(outputs), outputs["logits"], self.means)

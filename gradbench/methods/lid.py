@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import Detector, Info, Outputs, Samples
+from gradbench.methods.base import Detector, Info, Outputs, Samples, layers_of
 from gradbench.methods.regression import TRIAL, Regression
 from gradbench.methods.tuning import check_whole, rank_auroc
 
@@ -71,7 +71,7 @@ class Lid(Detector):
     supervision = "training"
     hold_out_reads = ("layer_means",)
     half = 0.0
-    learned = ("regression",)
+    learned = ("regression", "k")
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Lid(Detector):
         self.neighbours = tuple(neighbours)
         if not self.neighbours or any(type(k) is not int or k < 2 for k in self.neighbours):
             raise GradbenchError(f"lid neighbours={list(neighbours)}: whole numbers, at least 2")
-        self.k = 0
+        self.k: int | None = None
         self.reference: dict[str, Tensor] = {}
         self.regression = Regression()
 
@@ -99,13 +99,12 @@ class Lid(Detector):
         rows = torch.randperm(size, generator=draw)[: self.minibatch].sort().values
         self.reference = {name: values[rows].clone() for name, values in clean.items()}
         fitted, watched = (self._distances(part.outputs) for part in (fit, choose))
-        best = -1.0
+        aurocs = {}
         for k in sorted({min(k, len(rows) - 1) for k in self.neighbours}):
             trial = Regression().fit(_estimates(fitted, k), fit.abnormal, strength=TRIAL)
             scores = trial(_estimates(watched, k)).numpy()
-            auroc = rank_auroc(scores, choose.abnormal.numpy())
-            if auroc > best:
-                best, self.k = auroc, k
+            aurocs[k] = rank_auroc(scores, choose.abnormal.numpy())
+        self.k = max(aurocs, key=aurocs.get)  # of equals the smallest
         self.regression.fit(_estimates(fitted, self.k), fit.abnormal, seed)
         return self
 
@@ -115,19 +114,12 @@ class Lid(Detector):
 
     def state(self) -> dict[str, Tensor]:
         """Return minibatch, k and regression."""
-        if not self.reference:
-            return {}
-        return {
-            **{f"{i}/{name}": t for i, (name, t) in enumerate(self.reference.items())},
-            **super().state(),
-            "k": torch.tensor(self.k),
-        }
+        minibatch = {f"{i}/{name}": t for i, (name, t) in enumerate(self.reference.items())}
+        return minibatch | super().state()
 
     def load(self, state: Mapping[str, Tensor]) -> Lid:
         """Take over minibatch, k and regression."""
-        places = sorted((int(key.split("/", 1)[0]), key) for key in state if "/" in key)
-        self.reference = {key.split("/", 1)[1]: state[key] for _, key in places}
-        self.k = int(state["k"])
+        self.reference = layers_of(state)
         return super().load(state)
 
     def _distances(self, outputs: Outputs) -> list[Tensor]:

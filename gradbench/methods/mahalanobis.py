@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradbench.methods.base import Detector, Fitted, Info, Outputs, Samples
+from gradbench.methods.base import Detector, Info, Outputs, Samples, layers_of
 from gradbench.methods.gaussians import Gaussians
 from gradbench.methods.regression import TRIAL, Regression
 from gradbench.methods.tuning import best_setting, check_numbers, check_whole
@@ -60,21 +60,22 @@ class MahalanobisV(Detector):
         return gaussians.nearest(outputs[name])
 
     def state(self) -> dict[str, Tensor]:
-        """Return the Gaussians of every layer, in order."""
-        return {
+        """Return the Gaussians of every layer, in order, and whatever else is fitted."""
+        gaussians = {
             f"{i}/{part}/{name}": getattr(gaussians, part)
             for i, (name, gaussians) in enumerate(self.gaussians.items())
             for part in ("means", "precision")
         }
+        return gaussians | super().state()
 
     def load(self, state: Mapping[str, Tensor]) -> MahalanobisV:
-        """Take over the Gaussians."""
-        places = [key.split("/", 2) for key in state if "/means/" in key]
+        """Take over the Gaussians, and whatever else is fitted."""
+        precisions = layers_of(state, "precision/")
         self.gaussians = {
-            name: Gaussians(state[f"{i}/means/{name}"], state[f"{i}/precision/{name}"])
-            for i, _, name in sorted(places, key=lambda place: int(place[0]))
+            name: Gaussians(means, precisions[name])
+            for name, means in layers_of(state, "means/").items()
         }
-        return self
+        return super().load(state)
 
 
 class MahalanobisFE(MahalanobisV):
@@ -103,21 +104,10 @@ class MahalanobisFE(MahalanobisV):
         """Return (N,) logits of the regression."""
         return self.regression(self._distances(outputs))
 
-    def state(self) -> dict[str, Tensor]:
-        """Return Gaussians and regression."""
-        if not self.gaussians:
-            return {}
-        return super().state() | Fitted.state(self)
-
-    def load(self, state: Mapping[str, Tensor]) -> MahalanobisFE:
-        """Take over Gaussians and regression."""
-        super().load(state)
-        return Fitted.load(self, state)
-
     def _distances(self, outputs: Outputs) -> Tensor:
         """Return (N, layers)."""
-        found = [gaussians.nearest(outputs[n]) for n, gaussians in self.gaussians.items()]
-        return torch.stack(found, dim=1)
+        distances = [gaussians.nearest(outputs[n]) for n, gaussians in self.gaussians.items()]
+        return torch.stack(distances, dim=1)
 
 
 class _Stepping(MahalanobisV):
@@ -131,6 +121,7 @@ class _Stepping(MahalanobisV):
         GradbenchError: for a setting out of range.
     """
 
+    learned = ("magnitude",)
     tries: ClassVar[tuple[str, ...]] = ("choose",)
     """Parts of a fold on which steps are tried."""
     uses: ClassVar[Mapping[str, int | None]] = {"measure": None}
@@ -150,24 +141,21 @@ class _Stepping(MahalanobisV):
     @property
     def perturbed_passes(self) -> Mapping[str, PerturbedPass]:
         """Every layer after the step, once that is chosen."""
-        return self._passes((self.magnitude,)) if self.magnitude else {}
+        if not self.magnitude:
+            return {}
+        return {
+            name: PerturbedPass(name, gaussians, (self.magnitude,))
+            for name, gaussians in self.gaussians.items()
+        }
 
-    def planned_passes(
-        self, layers: Sequence[str], bank: Outputs | None = None
-    ) -> Sequence[PlannedPass]:
+    def planned_passes(self, layers: Sequence[str]) -> Sequence[PlannedPass]:
         """Return the passes of every layer: all steps over few images, the chosen one over all."""
-        steps = self._steps()
+        steps = sum(m > 0 for m in self.magnitudes)
         if not steps:
             return []
-        if bank is not None:
-            MahalanobisV.fit(self, bank, *[Samples.normal({})] * 2)
-        known = self._passes(steps)
         sources = layers if self.every_layer else layers[-1:]
-        tried = [
-            PlannedPass(part, source, len(steps), self.drawn, what=known.get(source))
-            for part in self.tries
-            for source in sources
-        ]
+        tried = [PlannedPass(part, source, steps, self.drawn)
+                 for part in self.tries for source in sources]  # fmt: skip
         chosen = [
             PlannedPass(part, source, 1, most, chosen=True)
             for part, most in self.uses.items()
@@ -175,34 +163,13 @@ class _Stepping(MahalanobisV):
         ]
         return [*tried, *chosen]
 
-    def state(self) -> dict[str, Tensor]:
-        """Return what is fitted and the step."""
-        if self.magnitude is None:
-            return {}
-        return super().state() | {"magnitude": torch.tensor(self.magnitude, dtype=torch.float64)}
-
-    def load(self, state: Mapping[str, Tensor]) -> _Stepping:
-        """Take over what is fitted and the step."""
-        super().load(state)
-        self.magnitude = state["magnitude"].item()
-        return self
-
-    def _steps(self) -> tuple[float, ...]:
-        return tuple(m for m in self.magnitudes if m)
-
-    def _passes(self, magnitudes: tuple[float, ...]) -> dict[str, PerturbedPass]:
-        return {
-            n: PerturbedPass(n, gaussians, magnitudes) for n, gaussians in self.gaussians.items()
-        }
-
     def _tried(self, samples: Samples) -> dict[float, Outputs]:
         """Return the layers of samples after every step, by its size."""
-        steps = self._steps()
-        found: dict[float, Outputs] = {0.0: samples.outputs}
-        if steps:
-            moved = {name: samples.perturb(one) for name, one in self._passes(steps).items()}
-            found |= {m: {n: v[:, i] for n, v in moved.items()} for i, m in enumerate(steps)}
-        return {m: found[m] for m in self.magnitudes}
+        moved = {
+            name: samples.after_steps(name, gaussians, self.magnitudes)
+            for name, gaussians in self.gaussians.items()
+        }
+        return {m: {name: moved[name][m] for name in moved} for m in self.magnitudes}
 
     def _moved(self, outputs: Outputs) -> Outputs:
         """Return the layers to score: after the chosen step where there is one."""
@@ -240,6 +207,7 @@ class MahalanobisPFE(_Stepping, MahalanobisFE):
     on all of *fit* if no step is best. In the public code 500 + 500 images serve each purpose.
     """
 
+    learned = ("regression", "magnitude")
     tries = ("fit", "choose")
     uses: ClassVar[Mapping[str, int | None]] = {"fit": REGRESSED, "measure": None}
 

@@ -13,12 +13,6 @@ from gradbench.methods.base import Detector, Info, Outputs, Samples
 from gradbench.methods.tuning import best_setting, check_numbers, check_whole
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 
-INFO = Info(
-    "Enhancing The Reliability of Out-of-distribution Image Detection in Neural Networks",
-    "ICLR 2018",
-    "https://arxiv.org/abs/1706.02690",
-    "https://github.com/facebookresearch/odin",
-)
 MAGNITUDES = (0, 0.0005, 0.001, 0.0014, 0.002, 0.0024, 0.005, 0.01, 0.05, 0.1, 0.2)
 AGAIN = "logits after the step"
 
@@ -46,11 +40,7 @@ def _others_and_top(scaled: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class TopClass:
-    """L = CE(z / T, argmax z), the loss whose gradient ODIN descends.
-
-    Attributes:
-        temperature: T.
-    """
+    """L = CE(z / T, argmax z), the loss whose gradient ODIN descends."""
 
     temperature: float
 
@@ -81,7 +71,12 @@ class OdinFixed(Detector):
         GradbenchError: for a setting out of range.
     """
 
-    info = INFO
+    info = Info(
+        "Enhancing The Reliability of Out-of-distribution Image Detection in Neural Networks",
+        "ICLR 2018",
+        "https://arxiv.org/abs/1706.02690",
+        "https://github.com/facebookresearch/odin",
+    )
     supervision = "none"
 
     def __init__(self, temperature: float = 1000.0, magnitude: float = 0.0014):
@@ -90,7 +85,7 @@ class OdinFixed(Detector):
 
     @property
     def reads(self) -> Sequence[str]:
-        """The logits, where no step is made."""
+        """The logits, where no step is made or it is yet to be chosen."""
         return () if self.magnitude else ("logits",)
 
     @property
@@ -106,7 +101,7 @@ class OdinFixed(Detector):
         return odin_score(logits, self.temperature)
 
 
-class Odin(Detector):
+class Odin(OdinFixed):
     """ODIN (Liang et al. 2018), temperature and step chosen on challenge images.
 
     The setting with the best TNR at 95 % TPR on *choose*; T = 1 without a step, which is msp, is
@@ -123,8 +118,8 @@ class Odin(Detector):
         GradbenchError: for a setting out of range.
     """
 
-    info = INFO
     supervision = "tuning"
+    learned = ("temperature", "magnitude")
 
     def __init__(
         self,
@@ -137,66 +132,30 @@ class Odin(Detector):
         self.drawn = check_whole("drawn", drawn, least=20)
         if set(self.temperatures) == {1.0} and set(self.magnitudes) == {0.0}:
             raise GradbenchError("odin with temperature 1 and no step is msp: give other values")
-        self.chosen: OdinFixed | None = None
+        self.temperature: float | None = None
+        self.magnitude: float | None = None
 
-    @property
-    def reads(self) -> Sequence[str]:
-        """The logits, where no step is made."""
-        return self.chosen.reads if self.chosen else ("logits",)
-
-    @property
-    def perturbed_passes(self) -> Mapping[str, PerturbedPass]:
-        """The logits after the step, once that is chosen."""
-        return self.chosen.perturbed_passes if self.chosen else {}
-
-    def planned_passes(
-        self, layers: Sequence[str], bank: Outputs | None = None
-    ) -> Sequence[PlannedPass]:
+    def planned_passes(self, layers: Sequence[str]) -> Sequence[PlannedPass]:
         """Return a pass for every temperature over *choose*, and that of the chosen setting."""
-        steps = self._steps()
+        steps = tuple(m for m in self.magnitudes if m)
         if not steps:
             return []
         tried = [
-            PlannedPass("choose", "logits", len(steps), self.drawn, what=self._pass(temperature))
+            PlannedPass("choose", "logits", len(steps), self.drawn,
+                        what=PerturbedPass("logits", TopClass(temperature), steps))
             for temperature in self.temperatures
-        ]
+        ]  # fmt: skip
         return [*tried, PlannedPass("measure", "logits", 1, chosen=True)]
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Odin:
         """Choose temperature and step."""
-        steps = self._steps()
         tried = []
         for temperature in self.temperatures:
-            found = {0.0: choose.outputs["logits"]}
-            if steps:
-                moved = choose.perturb(self._pass(temperature))
-                found |= {m: moved[:, i] for i, m in enumerate(steps)}
+            moved = choose.after_steps("logits", TopClass(temperature), self.magnitudes)
             tried += [
-                ((temperature, m), odin_score(found[m], temperature))
-                for m in self.magnitudes
+                ((temperature, m), odin_score(logits, temperature))
+                for m, logits in moved.items()
                 if (temperature, m) != (1.0, 0.0)
             ]
-        self.chosen = OdinFixed(*best_setting(tried, choose.abnormal))
+        self.temperature, self.magnitude = best_setting(tried, choose.abnormal)
         return self
-
-    def score(self, outputs: Outputs) -> Tensor:
-        """Return (N,) scores, see `odin_score`."""
-        return self.chosen.score(outputs)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the chosen temperature and step."""
-        if self.chosen is None:
-            return {}
-        names = ("temperature", "magnitude")
-        return {n: torch.tensor(getattr(self.chosen, n), dtype=torch.float64) for n in names}
-
-    def load(self, state: Mapping[str, Tensor]) -> Odin:
-        """Take over temperature and step."""
-        self.chosen = OdinFixed(state["temperature"].item(), state["magnitude"].item())
-        return self
-
-    def _steps(self) -> tuple[float, ...]:
-        return tuple(m for m in self.magnitudes if m)
-
-    def _pass(self, temperature: float) -> PerturbedPass:
-        return PerturbedPass("logits", TopClass(temperature), self._steps())

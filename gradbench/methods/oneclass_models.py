@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -127,13 +126,13 @@ class Mixture(_Scaled):
     def distance(self, profiles: Tensor) -> Tensor:
         """Return (N,) minus the log density."""
         scaled = profiles / self.scale
-        found = []
+        densities = []
         for weight, mean, cholesky in zip(self.weights, self.means, self.cholesky):
             square = ((scaled - mean) @ cholesky).square().sum(1)
             log_det = cholesky.diagonal().log().sum()
             constant = weight.log() + log_det - 0.5 * len(mean) * math.log(2 * math.pi)
-            found.append(constant - 0.5 * square)
-        return -torch.stack(found, dim=1).logsumexp(1)
+            densities.append(constant - 0.5 * square)
+        return -torch.stack(densities, dim=1).logsumexp(1)
 
 
 def expected_depth(count: np.ndarray) -> np.ndarray:
@@ -157,11 +156,14 @@ class Forest(Fitted):
         GradbenchError: for a setting below 1.
     """
 
+    learned = (*NODE_PARTS, "expected")
+
     def __init__(self, trees: int = 100, samples: int = 256):
         if any(type(value) is not int or value < 1 for value in (trees, samples)):
             raise GradbenchError(f"forest trees={trees} samples={samples}: whole numbers, from 1")
         self.trees, self.samples = trees, samples
-        self.nodes: dict[str, Tensor] = {}
+        for name in self.learned:
+            setattr(self, name, torch.empty(0))
 
     def fit(self, profiles: Tensor, seed: int = 0) -> Forest:
         """Grow the trees, and keep them as tables of (trees, nodes)."""
@@ -173,20 +175,10 @@ class Forest(Fitted):
         for row, tree in enumerate(forest.estimators_):
             for name, values in _table(tree.tree_).items():
                 tables[name][row, : len(values)] = values
-        self.nodes = {
-            name: torch.from_numpy(table.astype(np.float64 if name in NODE_PARTS[3:] else np.int64))
-            for name, table in tables.items()
-        }
-        self.nodes["expected"] = torch.from_numpy(expected_depth(np.array(count))).clone()
-        return self
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the tables."""
-        return dict(self.nodes)
-
-    def load(self, state: Mapping[str, Tensor]) -> Forest:
-        """Take over the tables."""
-        self.nodes = dict(state)
+        for name, table in tables.items():
+            kind = np.float64 if name in ("threshold", "depth") else np.int64
+            setattr(self, name, torch.from_numpy(table.astype(kind)))
+        self.expected = torch.from_numpy(expected_depth(np.array(count))).clone()
         return self
 
     def distance(self, profiles: Tensor) -> Tensor:
@@ -195,7 +187,7 @@ class Forest(Fitted):
         depth = torch.zeros(len(profiles), dtype=torch.float64)
         rows = torch.arange(len(profiles))
         for left, right, feature, threshold, ends in zip(
-            *(self.nodes[name] for name in NODE_PARTS)
+            self.left, self.right, self.feature, self.threshold, self.depth
         ):
             place = torch.zeros(len(profiles), dtype=torch.int64)
             while True:  # a leaf is its own child
@@ -205,9 +197,10 @@ class Forest(Fitted):
                     break
                 place = following
             depth += ends[place]
-        expected = self.nodes["expected"]
-        mean = depth / len(self.nodes["left"])
-        return torch.exp2(-mean / expected) if expected > 0 else torch.full_like(mean, 0.5)
+        mean = depth / len(self.left)
+        if self.expected == 0:  # trees of one image
+            return torch.full_like(mean, 0.5)
+        return torch.exp2(-mean / self.expected)
 
 
 def _table(tree) -> dict[str, np.ndarray]:

@@ -107,7 +107,7 @@ def test_the_setting_with_the_best_tnr_is_chosen():
                 continue
             scores = score_images(OdinFixed(t, m), f, torch.cat([normal, abnormal])).numpy()
             worth[t, m] = tnr_at_95_tpr(scores, choose.abnormal.numpy())
-    chosen = detector.chosen.temperature, detector.chosen.magnitude
+    chosen = detector.temperature, detector.magnitude
     assert worth[chosen] == max(worth.values())
     assert len(set(worth.values())) > 1
     torch.testing.assert_close(
