@@ -84,13 +84,10 @@ class KeptScores:
         arrays = load_arrays(str(self.product.path(SCORES)))
         return [
             FoldScores(
-                arrays[f"{i}/normal"],
-                normal,
-                arrays[f"{i}/abnormal"],
-                abnormal,
-                arrays[f"{i}/choose_normal"],
-                arrays[f"{i}/choose_abnormal"],
-                self.half,
+                **{part: arrays[f"{i}/{part}"] for part in PARTS},
+                normal_groups=normal,
+                abnormal_groups=abnormal,
+                half=self.half,
             )
             for i, (normal, abnormal) in enumerate(self.groups)
         ]
