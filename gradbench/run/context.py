@@ -91,7 +91,7 @@ class NetworkContext:
             control.
         known: results of cases; why detectors from outside cannot be fitted, by ("fault", name),
             and challenges not be measured, by ("missing", cell); groups of both sides of
-            challenges that were fitted on, by ("groups", cell).
+            challenges that were fitted on, by ("groups", cell); keys of fits, by ("fit", name).
     """
 
     experiment: Experiment

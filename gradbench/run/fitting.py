@@ -298,10 +298,14 @@ def _about(name: str, images: Iterable[ImageSet], seconds: float) -> dict[str, A
 
 def fit_key(context: NetworkContext, name: str) -> Key:
     """Return the key of a fit: settings of the detector, f, and the images that it is fitted on."""
-    inputs = _fit_inputs(context, name)
-    if context.experiment.detector(name).synthetic:
-        inputs["synthetic"] = synthetic.make(context, name).fingerprint
-    return Key("fit", FIT_VERSION, _detector_config(context, name), inputs)
+
+    def key() -> Key:
+        inputs = _fit_inputs(context, name)
+        if context.experiment.detector(name).synthetic:
+            inputs["synthetic"] = synthetic.make(context, name).fingerprint
+        return Key("fit", FIT_VERSION, _detector_config(context, name), inputs)
+
+    return context.once(("fit", name), key)  # every set of images asks for it
 
 
 def scores_key(
