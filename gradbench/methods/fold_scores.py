@@ -25,14 +25,7 @@ PARTS = ("normal", "abnormal", "choose_normal", "choose_abnormal")
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a detector on one fold, higher = more likely abnormal.
-
-    Attributes:
-        normal: of the normal images of *measure*.
-        abnormal: of the abnormal images of *measure*.
-        choose_normal: of the normal images of *choose*.
-        choose_abnormal: of the abnormal images of *choose*.
-    """
+    """Scores of a detector on the images of *measure* and of *choose*; higher = more abnormal."""
 
     normal: np.ndarray
     abnormal: np.ndarray
@@ -42,12 +35,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class CleanOutputs:
-    """Outputs of f for images that are never measured.
-
-    Attributes:
-        bank: of training images, for detectors with `bank_reads`.
-        hold_out: of clean images f was not trained on, for detectors with `hold_out_reads`.
-    """
+    """Outputs of f for images that are never measured: `bank_reads`, and `hold_out_reads`."""
 
     bank: Outputs
     hold_out: Outputs
@@ -71,14 +59,29 @@ def score_folds(
         make: builds the detector afresh.
         normal: outputs of the clean images.
         abnormal: outputs of the challenge images.
-        folds: of the protocol, each with `fit`, `choose` and `measure` (`normal`, `abnormal`).
+        folds: of the protocol.
         seed: of the fit.
         clean: outputs of images outside the measurement.
         again: for detectors that perturb images: further passes over normal and abnormal ones.
     """
     sides = [SideOutputs(*side) for side in zip((normal, abnormal), again or (None, None))]
+    bank = {**clean.bank, **{f"hold_out/{name}": values for name, values in clean.hold_out.items()}}
+    scores, first = [], None
     with one_thread():
-        return _fitted_by_fold(make, sides, folds, seed, clean)
+        for fold in folds:
+            detector = make()
+            fit, choose, measured = (
+                (part.normal, part.abnormal) for part in (fold.fit, fold.choose, fold.measure)
+            )
+            choose = [side.drawn(rows, detector.drawn) for side, rows in zip(sides, choose)]
+            detector.fit(bank, *(_samples(detector, sides, rows) for rows in (fit, choose)), seed)
+            parts = [(side, rows) for part in (measured, choose) for side, rows in zip(sides, part)]
+            scores.append(Scores(*(side.score(detector, rows) for side, rows in parts)))
+            if first is None:
+                first = detector.state()
+                few = measured[0][:STATE_CHECK_IMAGES]
+                check_state(detector, make, partial(sides[0].score, rows=few))
+    return scores, first or {}
 
 
 def divide_by_fold(normal: np.ndarray, abnormal: np.ndarray, folds: Sequence) -> list[Scores]:
@@ -112,31 +115,6 @@ class SideOutputs:
         if count is None:
             return rows
         return np.sort(rows[np.argsort(self.again.order[rows])[:count]])
-
-
-def _fitted_by_fold(make, sides: list[SideOutputs], folds, seed, clean):
-    found, first = [], {}
-    aside = {f"hold_out/{name}": values for name, values in clean.hold_out.items()}
-    for number, fold in enumerate(folds):
-        detector = make()
-        fit, choose, measured = (
-            [part.normal, part.abnormal] for part in (fold.fit, fold.choose, fold.measure)
-        )
-        choose = [side.drawn(rows, detector.drawn) for side, rows in zip(sides, choose)]
-        seen = [_samples(detector, sides, rows) for rows in (fit, choose)]
-        detector.fit({**clean.bank, **aside}, *seen, seed)
-        scores = [
-            side.score(detector, rows)
-            for part in (measured, choose)
-            for side, rows in zip(sides, part)
-        ]
-        found.append(Scores(*scores))
-        if not number:
-            first = detector.state()
-            check_state(
-                detector, make, partial(sides[0].score, rows=measured[0][:STATE_CHECK_IMAGES])
-            )
-    return found, first
 
 
 @contextlib.contextmanager
