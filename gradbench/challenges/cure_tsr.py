@@ -59,7 +59,7 @@ class CureChallenge(External):
         clean, dataset = request.clean, request.dataset
         raw = dataset.challenged(clean.split, self.type, request.level, request.data)
         twins = dict(zip(clean.groups.tolist(), clean.sources.tolist()))
-        groups = np.array([dataset.group(clean.split, original) for original in raw.groups])
+        groups = dataset.sources_and_groups(raw, clean.split)[1]
         rows = np.flatnonzero([group in twins for group in groups])
         folder = folder_of([*FOLDERS].index(self.type) + 1, request.level)
         if not len(rows):

@@ -10,13 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import SUFFIXES, open_files
 from gradbench.data.loading import LoadedSplit
-from gradbench.errors import GradbenchError, MissingData, unknown
+from gradbench.errors import GradbenchError, MissingData
 
 WORLDS = ("real", "unreal")
 """Sequence types 01 and 02; their folders begin with these names, capitalised."""
@@ -64,12 +65,7 @@ class CureTsr(Dataset):
     """
 
     homes = ("CURE-TSR", "cure_tsr", ".")
-    world: str = "real"  # or `unreal`
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.world not in WORLDS:
-            raise unknown("world of CURE-TSR", str(self.world), WORLDS)
+    world: Literal["real", "unreal"] = "real"
 
     def published_files(self, split: str) -> Sequence[str]:
         """Return the folder of a split's challenge-free images."""
@@ -93,10 +89,6 @@ class CureTsr(Dataset):
                 return self._read_folder(top / name, settings)
         top = next(filter(Path.is_dir, tops), tops[0])
         raise MissingData(f"this copy of CURE-TSR has no folder {top / name}")
-
-    def group(self, split: str, original: str) -> str:
-        """Return the group of all twins of an image, by world, sign type and index."""
-        return f"{self.name}/{split}/{original}"
 
     def _read_folder(self, folder: Path, settings: DataSettings) -> LoadedSplit:
         """Return the images of a folder in the order of their names."""

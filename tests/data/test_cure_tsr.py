@@ -186,6 +186,6 @@ def test_settings_that_there_are_not(offline):
         CureChallenge("noise").check_dataset(build("cifar10"))
     CureChallenge("noise").check_dataset(build("cure_tsr"))
     CureChallenge("noise", dataset="cure_tsr_unreal").check_dataset(build("cure_tsr_unreal"))
-    with pytest.raises(GradbenchError, match="world of CURE-TSR"):
+    with pytest.raises(GradbenchError, match="cure_tsr world=dream"):
         build("cure_tsr", world="dream")
     assert len(FOLDERS) == 12
