@@ -43,10 +43,12 @@ def make_task(
     chunk: int | None = None,
     precision: str | None = None,
     channels_last: bool | None = None,
-    routes: str | Mapping[str, str] | None = None,
+    routes: str | None = None,
 ) -> Task:
     """Return the task for the arguments of `squared_norms` or `alignments`, checked."""
     check_loss(loss)
+    if routes is not None and routes not in ROUTES:
+        raise unknown("route", routes, ROUTES)
     per_image = of_images_and_outputs(as_loss(loss, label, reduction))
     task = outputs_task(model, images, chunk, precision, channels_last)
     named = select_parameters(task.model, parameters)
@@ -59,7 +61,7 @@ def make_task(
         known_loss=isinstance(loss, str),
         parameters=named,
         directions={named[n]: v.detach().to(task.device) for n, v in (directions or {}).items()},
-        forced=_forced_routes(named, routes),
+        route=routes,
         scale=FLOAT16_SCALE if precision == "float16" else 1.0,
     )
 
@@ -122,26 +124,6 @@ def select_parameters(model: nn.Module, wanted: Choice) -> dict[str, nn.Paramete
     if not keep:
         raise GradbenchError("no parameter was selected")
     return {name: p for name, p in named.items() if name in keep}
-
-
-def _forced_routes(
-    named: Mapping[str, Tensor], routes: str | Mapping[str, str] | None
-) -> dict[Tensor, str]:
-    """Return parameter -> route; one route for all is taken wherever a layer has it."""
-    if routes is None:
-        return {}
-    if not isinstance(routes, str | Mapping):
-        raise GradbenchError(
-            f"routes is a {type(routes).__name__}: give one of {', '.join(ROUTES)}, or a "
-            "dictionary from names of parameters to them"
-        )
-    chosen = dict.fromkeys(named, routes) if isinstance(routes, str) else dict(routes)
-    for name, route in chosen.items():
-        if name not in named:
-            raise unknown("parameter", name, named)
-        if not isinstance(route, str) or route not in ROUTES:
-            raise unknown("route", route, ROUTES)
-    return {named[name]: route for name, route in chosen.items()}
 
 
 def network_inside(model: Any) -> nn.Module:

@@ -76,9 +76,8 @@ class Engine:
         self.held = held_by(task.model)
         self.channels_last = task.channels_last
         self.check: BatchCheck | None = None
-        # what needs a pass for every image: by the caller's wish, and as far as it is known yet
-        self.forced = [p for p in self.parameters if task.forced.get(p) == ALONE]
-        self.alone: list[Tensor] = []
+        # what needs a pass for every image, as far as it is known yet
+        self.alone: list[Tensor] = list(self.parameters) if task.route == ALONE else []
         self.routes: dict[Tensor, Route] = dict.fromkeys(self.parameters, Route("", UNUSED))
 
     def __call__(self, images: Tensor) -> Statistics:
@@ -97,11 +96,9 @@ class Engine:
             outputs = self._checked_forward(images)
             acts = self._backward(images, outputs)
             outputs = outputs.detach()
-            parameters = self.parameters if self.alone else self.forced
-            if parameters and acts:
+            if self.alone and acts:
                 self.recorder.release()  # the batch's activations, before passes that need memory
-                without_rule = {*self.alone, *self.forced}
-                self.reduction.one_at_a_time(images, outputs, parameters, without_rule)
+                self.reduction.one_at_a_time(images, outputs, self.alone)
         except RuntimeError as fault:
             # PyTorch's words for a graph that an earlier pass has used: a cache out of sight, that
             # cached_tensors.py could not find.
@@ -192,7 +189,7 @@ class Engine:
         Returns whether any parameter acts on the loss.
         """
         losses = per_image_loss(self.task.loss, images, outputs, self.task.known_loss)
-        accounting = account(losses, self.recorder.calls, self.parameters, self.forced)
+        accounting = account(losses, self.recorder.calls, self.parameters)
         unused = [p for p in self.parameters if p not in accounting.acting]
         self.check.check_unused(self.task.model, images, outputs, unused, self.recorder.calls)
         if not losses.requires_grad:

@@ -30,15 +30,9 @@ class Accounting:
     acting: frozenset[Tensor]  # as far as autograd saw it; the gradient of others is zero
 
 
-def account(
-    values: Tensor,
-    calls: Iterable[Call],
-    parameters: Iterable[Tensor],
-    without: Iterable[Tensor] = (),
-) -> Accounting:
-    """Sort the parameters by how they act on the losses; those `without` are left to others."""
+def account(values: Tensor, calls: Iterable[Call], parameters: Iterable[Tensor]) -> Accounting:
+    """Sort the parameters by how they act on the losses."""
     parents, leaves = _parents(values.grad_fn)
-    excluded = frozenset(without)
     unaccounted = {p for p in parameters if p in leaves}
     # A call whose layout is unknown is watched by no hook: climbing past it finds no call.
     at_node = {call.node: call for call in calls if call.layout is not None}
@@ -58,12 +52,12 @@ def account(
             else:
                 unaccounted |= expression.parameters
     acting = frozenset(unaccounted).union(*(use.expression.parameters for use in uses))
-    uses = {u: c for u, c in uses.items() if not u.expression.parameters <= unaccounted | excluded}
+    uses = {u: c for u, c in uses.items() if not u.expression.parameters <= unaccounted}
     # Below the lowest recorded calls only gradients of the images would be computed.
     nodes = {call.node for call in uses.values()}
     lowest = nodes - _above(nodes, parents)
     edges = [at_node[node].edge for node in lowest]
-    return Accounting(uses, [p for p in parameters if p in unaccounted - excluded], edges, acting)
+    return Accounting(uses, [p for p in parameters if p in unaccounted], edges, acting)
 
 
 def leaves_of(values: Tensor) -> frozenset[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -39,8 +39,7 @@ class Reduction:
     def backward(self, accounting: Accounting, value: Tensor) -> None:
         """Run a backward pass of the sum of losses, where all parameters are accounted for."""
         self.uses = accounting.uses
-        wanted = [p for p in self.column if self.task.forced.get(p) != ALONE]
-        groups = grouped(self.uses, wanted)
+        groups = grouped(self.uses, self.column)
         self.group = {use: group for group in groups for use in group.parts}
         try:
             if accounting.edges:
@@ -92,8 +91,8 @@ class Reduction:
         """Measure a large parameter that enters this call alone, by the cheapest route."""
         (parameter,) = use.expression.parameters
         routes = call.rule.routes(x.shape, delta.shape, delta.device.type)
-        forced, direction = self.task.forced.get(parameter), self._direction(use, delta)
-        route = forced if forced in routes else cheapest(routes, delta.device.type)
+        route, direction = self.task.route, self._direction(use, delta)
+        route = route if route in routes else cheapest(routes, delta.device.type)
         products = None if direction is None else call.rule.products(x, delta, direction)
         self._keep(parameter, call.rule.norms(x, delta, route), products)
         self.routes[parameter] = Route(call.rule.kind, route, call.rule, x.shape, delta.shape)
@@ -140,18 +139,14 @@ class Reduction:
             self.products[block, column] = products.to(self.norms) / scale
 
     def one_at_a_time(
-        self,
-        images: Tensor,
-        outputs: Tensor,
-        parameters: Sequence[Tensor],
-        without_rule: Collection[Tensor],
+        self, images: Tensor, outputs: Tensor, without_rule: Collection[Tensor]
     ) -> None:
-        """Compute statistics of parameters by one backward pass per image: the exact fallback.
+        """Compute all statistics by one backward pass per image: the exact fallback.
 
-        Only some of them need it; the passes give the gradients of the others too. `outputs` are
+        Only some parameters need it; the passes give the gradients of the others too. `outputs` are
         those of the batch, as a check.
         """
-        task, columns = self.task, [self.column[p] for p in parameters]
+        task, parameters, without_rule = self.task, list(self.column), frozenset(without_rule)
         for i in range(len(images)):
             image, together = images[i : i + 1], outputs[i : i + 1]
             value = task.loss(image, same_output(forward_one(task.model, image), together)).sum()
@@ -164,11 +159,11 @@ class Reduction:
             dense = [g.to_dense() if g.is_sparse else g for g in dense]
             dense = [g.float() if g.dtype.itemsize < 4 else g for g in dense]  # halves overflow
             norms = torch.stack([torch.linalg.vector_norm(g).double() for g in dense]).square()
-            self.norms[i, columns] = (norms / task.scale**2).to(self.norms)
+            self.norms[i] = (norms / task.scale**2).to(self.norms)
             if task.directions:
                 pairs = zip(dense, (task.directions[p] for p in parameters))
                 products = torch.stack([(g * v).sum().double() for g, v in pairs])
-                self.products[i, columns] = (products / task.scale).to(self.norms)
+                self.products[i] = (products / task.scale).to(self.norms)
 
 
 def _reduced(gradients: Tensor, direction: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -56,7 +56,7 @@ def squared_norms(
     chunk: int | None = None,
     precision: str | None = None,
     channels_last: bool | None = None,
-    routes: str | Mapping[str, str] | None = None,
+    routes: str | None = None,
 ) -> GradientNorms:
     """Return the squared gradient norm of every parameter tensor for every image.
 
@@ -79,8 +79,8 @@ def squared_norms(
             autocast with float32 sums.
         channels_last: layout of four-dimensional images; None chooses by device and precision, and
             goes without where the network cannot take it.
-        routes: a route for all layers that have it, or name -> route: direct, gram, native,
-            outer, 'one image at a time'; None takes the cheapest by a static model (`explain`).
+        routes: a route for all layers that have it: direct, gram, native, outer, 'one image at a
+            time'; None takes the cheapest by a static model (`explain`).
 
     Raises:
         GradbenchError: for unknown names, images that the network does not take, and wherever the

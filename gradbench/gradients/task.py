@@ -32,7 +32,7 @@ class Task:
     known_loss: bool = False  # one of LOSSES, which mix no images
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
     directions: Mapping[Tensor, Tensor] = field(default_factory=dict)
-    forced: Mapping[Tensor, str] = field(default_factory=dict)  # parameter -> route
+    route: str | None = None  # that is taken wherever a layer has it
     scale: float = 1.0  # of the losses in the backward pass; statistics are those without it
 
 

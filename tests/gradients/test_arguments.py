@@ -260,14 +260,6 @@ def test_wrong_parameters(name):
 
 OPTIONS = {
     "route": ({"routes": "grams"}, "did you mean gram"),
-    "routes as a list": ({"routes": ["gram"]}, "routes is a list"),
-    "route of a parameter": ({"routes": {"4.weight": "grams"}}, "did you mean gram"),
-    "route of none": ({"routes": {"4.wieght": "gram"}}, r"did you mean 4\.weight"),
-    "route as a number": ({"routes": {"4.weight": 1}}, "no route named"),
-    "route of another": (
-        {"routes": {"0.weight": "gram"}, "parameters": ["4.weight"]},
-        "no parameter named '0.weight'",
-    ),
     "precision": ({"precision": "float3"}, "did you mean float32"),
     "precision as a type": ({"precision": torch.float32}, "no precision named"),
     "chunk": ({"chunk": 1.5}, "whole number"),

@@ -73,7 +73,7 @@ def test_takes_the_options_of_squared_norms():
         images,
         file=io.StringIO(),
         parameters=["0.weight", "4.weight"],
-        routes={"0.weight": "gram"},
+        routes="gram",
         loss="mse",
     )
     assert [(line.name, line.route) for line in lines] == [
