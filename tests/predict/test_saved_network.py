@@ -161,7 +161,7 @@ def test_a_model_json_that_is_not_the_runs(run, folder):
     (run / "run.json").write_bytes((folder / "run/run.json").read_bytes())
     assert package.load(run).choose(["msp"]) == ["msp"]
     change(run, lambda about: about["classes"].reverse())
-    assert "model.json was " in refused(run)
+    assert "model.json is broken off" in refused(run)
     assert "carry out its command" in refused(run)
     (run / "run.json").write_text("[")
     assert "run.json is damaged" in refused(run)
