@@ -58,14 +58,13 @@ def test_steps_of_a_run(tmp_path, steps):
         assert what in steps, what
 
 
-@pytest.mark.slow
 def test_steps_of_a_plan(finished, tmp_path, steps):
     cw = "challenges=[{use: cw, steps: 5, binary_steps: 4}]"
     detectors = "detectors=[msp,odin_fixed]"
     assert gradbench("plan", *SMALL, cw, detectors, cwd=finished).code == 0
     for what in (
         "planning",
-        "timing the outputs of digits test",
+        "timing outputs of digits test",
         "trying cw on 10 images",
         "timing perturbed passes to logits",
     ):
@@ -91,7 +90,6 @@ def test_steps_of_a_plan(finished, tmp_path, steps):
     ],
     ids=lambda words: words[0] if len(words) < 9 else None,
 )
-@pytest.mark.slow
 def test_steps_of_other_commands(finished, tmp_path, steps, words, wanted):
     from PIL import Image
 
