@@ -395,7 +395,7 @@ class _PlanContext(NetworkContext):
         """Return the seconds in which outputs of an image are read off f."""
         f, images, outputs = self.f.backbone, self.images.normal, self.outputs_of(reads)
         return self._seconds_each(
-            (f"outputs of {images.name} {images.split}", reads),
+            (f"the outputs of {images.name} {images.split}", reads),
             lambda count: compute_outputs(f, images, slice(0, count), outputs),
         )
 
