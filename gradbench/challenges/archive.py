@@ -44,33 +44,21 @@ class UnmatchedImages(GradbenchError):
 
 @dataclass(frozen=True)
 class Archive:
-    """The archive in a folder.
-
-    Attributes:
-        folder: `CIFAR-10-C`.
-    """
+    """The archive in a folder; a file that is not what was published is a GradbenchError."""
 
     folder: Path
 
     def has(self, family: str) -> bool:
-        """Tell whether the files of a family are there."""
+        """Return True if the files of a family are there."""
         return (self.folder / f"{family}.npy").is_file() and (self.folder / LABELS).is_file()
 
     def level(self, family: str, level: int) -> np.ndarray:
-        """Return the (10000, 32, 32, 3) images of a family at a level, memory-mapped.
-
-        Raises:
-            GradbenchError: if the file is not what was published.
-        """
+        """Return the (10000, 32, 32, 3) images of a family at a level, memory-mapped."""
         array = self._open(f"{family}.npy", (EACH * LEVELS, *SHAPE), np.uint8)
         return array[EACH * (level - 1) : EACH * level]
 
     def labels(self) -> np.ndarray:
-        """Return the (10000,) int64 labels, which are the same at every level.
-
-        Raises:
-            GradbenchError: if they are not, or the file is not what was published.
-        """
+        """Return the (10000,) int64 labels, which are the same at every level."""
         array = self._open(LABELS, (EACH * LEVELS,), np.integer)
         levels = array.astype(np.int64).reshape(LEVELS, EACH)
         if not (levels == levels[0]).all() or levels.min() < 0 or levels.max() > 9:
@@ -78,17 +66,11 @@ class Archive:
         return levels[0]
 
     def order(self, test: ImageSet, store: Store) -> np.ndarray:
-        """Return for each test image the row of the archive that was made from it.
+        """Return for each of all clean test images the row of the archive that was made from it.
 
         The rows themselves where all labels agree in order, else the nearest row at level 1 of
-        `brightness`, which is not random: the image is brightened first.
-
-        Args:
-            test: clean test images, all of them.
-            store: keeps the order that was found.
-
-        Raises:
-            UnmatchedImages: if the images cannot be matched one to one.
+        `brightness`, which is not random: the image is brightened first. The store keeps the order.
+        Raises UnmatchedImages if the images cannot be matched one to one.
         """
         labels = self.labels()
         if np.array_equal(labels, test.labels):
@@ -99,14 +81,17 @@ class Archive:
                 "no brightness.npy to match images by"
             )
         rows = np.ascontiguousarray(self.level("brightness", 1))
-        digests = digest_pixels(rows), hashlib.sha256(labels.tobytes()).hexdigest()
-        inputs = {"test": test.fingerprint, "rows": digests[0], "labels": digests[1]}
+        inputs = {
+            "test": test.fingerprint,
+            "rows": digest_pixels(rows),
+            "labels": hashlib.sha256(labels.tobytes()).hexdigest(),
+        }
 
         def build(folder: Path, _: Path) -> dict:
             setup = ChallengeSetup(Brightness(), "brightness", CIFAR["brightness"][0])
             bright = setup.make(test, np.arange(len(test))).transpose(0, 2, 3, 1)
-            pixels = (array.reshape(len(array), -1) for array in (bright, rows))
-            order = match_images(next(pixels), test.labels, next(pixels), labels)
+            bright, published = bright.reshape(len(bright), -1), rows.reshape(len(rows), -1)
+            order = match_images(bright, test.labels, published, labels)
             save_file({"rows": order}, str(folder / "order.safetensors"))
             return {"images": len(order)}
 
@@ -126,9 +111,9 @@ class Archive:
             )
         return array
 
-    def _fault(self, name: str, what: str) -> GradbenchError:
+    def _fault(self, name: str, fault: str) -> GradbenchError:
         return GradbenchError(
-            f"{self.folder / name} {what}: put the published file there, {GENERATE}"
+            f"{self.folder / name} {fault}: put the published file there, {GENERATE}"
         )
 
 
@@ -137,10 +122,8 @@ def match_images(
 ) -> np.ndarray:
     """Return for each image (N, P) uint8 the place, int64, of the nearest row with its label.
 
-    Distances are exact: sums of squares of whole numbers in float64.
-
-    Raises:
-        UnmatchedImages: if two images have the same nearest row, or a nearest row is too far.
+    Distances are exact: sums of squares of whole numbers in float64. Raises UnmatchedImages if two
+    images have the same nearest row, or a nearest row is too far.
     """
     places = np.full(len(images), -1, np.int64)
     for label in np.unique(labels):
@@ -166,11 +149,7 @@ def match_images(
 
 
 def check_source(config: Mapping[str, Any], dataset: str, challenges: Iterable[Challenge]) -> None:
-    """Refuse `challenge.source` where it asks for images that were never published.
-
-    Raises:
-        GradbenchError: naming the choices that are left.
-    """
+    """Refuse `challenge.source` where it asks for images that were never published."""
     if config["challenge"]["source"] != "archive":
         return
     for challenge in challenges:
@@ -184,10 +163,9 @@ def check_source(config: Mapping[str, Any], dataset: str, challenges: Iterable[C
 def archive_of(
     challenge: Challenge, config: Mapping[str, Any], dataset: str, root: Path
 ) -> Archive | None:
-    """Return the archive that a challenge's images are taken from, None where they are not.
+    """Return the archive that a challenge's images are taken from, None where they are made.
 
-    Raises:
-        MissingData: if the archive is asked for and is not there.
+    Raises MissingData if the settings ask for an archive that is not there.
     """
     source = config["challenge"]["source"]
     if source == "generated" or not isinstance(challenge, CommonCorruption):
@@ -220,10 +198,6 @@ def published_images(
 
     They have the sources of the clean ones. Where they cannot be matched, a `grouped` split, which
     keeps images of one source together, is refused; others get images with sources of their own.
-
-    Raises:
-        GradbenchError: if the files are not what was published, or a grouped split needs sources
-            that cannot be told.
     """
     rows = archive.level(challenge.family, level)
     notes = [f"archive {FOLDER}", challenge.note]
@@ -243,16 +217,18 @@ def published_images(
         note = "; ".join([*notes, "not matched to the test images"])
         return replace(some, classes=clean.classes, note=note)
     place = {source: i for i, source in enumerate(images.test.sources.tolist())}
-    mine = order[[place[source] for source in clean.sources.tolist()]]
+    places = order[[place[source] for source in clean.sources.tolist()]]
     if not np.array_equal(order, np.arange(len(order))):
         notes.append("matched to the test images, which are in another order")
-    lazy = _lazy(rows, mine)
+    lazy = _lazy(rows, places)
     return replace(clean, name=name, images=lazy, status="official", note="; ".join(notes))
 
 
-def _lazy(rows: np.ndarray, mine: np.ndarray) -> LazyImages:
+def _lazy(rows: np.ndarray, places: np.ndarray) -> LazyImages:
+    """Return the images (N, C, H, W) in the given places of rows (M, H, W, C)."""
+
     def read(wanted: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(rows[mine[wanted]].transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(rows[places[wanted]].transpose(0, 3, 1, 2))
 
     height, width, channels = SHAPE
-    return LazyImages(read, (len(mine), channels, height, width))
+    return LazyImages(read, (len(places), channels, height, width))

@@ -20,19 +20,12 @@ from gradbench.errors import GradbenchError
 
 @dataclass(frozen=True)
 class CleanBatch:
-    """A batch of clean images that a challenge is made from.
+    """A batch of clean images that a challenge is made from."""
 
-    Attributes:
-        grey: (B, C, H, W) float32 grey levels 0..255, whole numbers.
-        labels: (B,) int64.
-        sources: (B,) source ids, from which random numbers are drawn.
-        quantise: the images made from them will be rounded to the 1/255 grid.
-    """
-
-    grey: Tensor
-    labels: Tensor
-    sources: np.ndarray
-    quantise: bool = True
+    grey: Tensor  # (B, C, H, W) float32, whole numbers from 0 to 255
+    labels: Tensor  # (B,) int64
+    sources: np.ndarray  # (B,) source ids, from which random numbers are drawn
+    quantise: bool = True  # the challenge images will be rounded to the 1/255 grid
 
     @classmethod
     def from_pixels(
@@ -51,13 +44,10 @@ class CleanBatch:
 
 
 class Challenge(ABC):
-    """Base of all challenges.
-
-    Attributes:
-        kind: `ood`, `corruption` or `adversarial`: the column `challenge_set` of its rows.
-    """
+    """Base of all challenges."""
 
     kind: ClassVar[str]
+    """`ood`, `corruption` or `adversarial`: the column `challenge_set` of its rows."""
 
     @property
     def title(self) -> str:
@@ -66,15 +56,11 @@ class Challenge(ABC):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """The levels that there are, empty for a challenge without levels."""
+        """The levels, empty for a challenge without levels."""
         return ()
 
     def check_level(self, level: int | None) -> None:
-        """Refuse a level that there is not.
-
-        Raises:
-            GradbenchError: naming the levels that there are.
-        """
+        """Raise a GradbenchError for a level that does not exist."""
         if level not in (self.levels or (None,)):
             raise GradbenchError(
                 f"{self.title} has no level {level}: choose from "
@@ -82,72 +68,49 @@ class Challenge(ABC):
             )
 
     def check_dataset(self, dataset: Dataset) -> None:  # noqa: B027 - most take any
-        """Refuse in-distribution images that the challenge is not made for.
-
-        Raises:
-            GradbenchError: naming those that it is made for.
-        """
+        """Raise a GradbenchError for in-distribution images that the challenge is not made for."""
 
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """The images that are wanted of an external challenge.
+    """The images that are wanted of an external challenge."""
 
-    Attributes:
-        name: of the challenge in rows.
-        level: of the challenge, None without levels.
-        clean: the normal side of the measurement, whose shape is wanted.
-        dataset: the in-distribution set.
-        data: where images are looked for.
-        seed: of random numbers.
-    """
-
-    name: str
-    level: int | None
-    clean: ImageSet
-    dataset: Dataset
-    data: DataSettings
+    name: str  # of the challenge in rows
+    level: int | None  # None for a challenge without levels
+    clean: ImageSet  # the normal side of the measurement, whose shape is wanted
+    dataset: Dataset  # the in-distribution set
+    data: DataSettings  # where images are looked for
     seed: int
 
 
 class External(Challenge):
-    """A challenge whose images are not made from the clean ones: they are found, or drawn."""
+    """A challenge whose images are read or drawn, not made from the clean ones."""
 
     @abstractmethod
     def find(self, request: ImageRequest) -> ImageSet:
-        """Return the images at the in-distribution shape.
-
-        Raises:
-            MissingData: if they are not at hand.
-        """
+        """Return the images at the in-distribution shape; raise MissingData without them."""
 
 
 class Derived(Challenge):
-    """A challenge made from clean images, at one strength or at levels 1 to 5.
-
-    Attributes:
-        family: name under which random numbers are drawn.
-        version: raised when the images change, so that kept products are not mistaken for them.
-        uses_network: the images depend on f (attacks); such images are stored, since making them
-            again on another device would not give the same bits.
-        strengths: one for each level, or a single one for a challenge without levels: a number, or
-            a tuple of constants; 0 must give back the clean images bit for bit.
-        status: of the images in rows; `stand_in` where they stand for those of a published set.
-        truncates: grey levels are cut to whole numbers as the reference corruptions do; otherwise
-            they are rounded towards the clean image, which keeps attacks within their budget.
-    """
+    """A challenge made from clean images, at one strength or at levels 1 to 5."""
 
     family: ClassVar[str]
+    """Name under which random numbers are drawn."""
     version: ClassVar[int] = 1
+    """Raised when the images change, so that kept products are not mistaken for them."""
     uses_network: ClassVar[bool] = False
+    """The images depend on f (attacks). They are stored, since another device would not give the
+    same bits."""
     truncates: ClassVar[bool] = False
+    """Grey levels are cut to whole numbers, as the reference corruptions do; otherwise they are
+    rounded towards the clean image, which keeps attacks within their budget."""
     status: ClassVar[str] = "generated"
+    """Of the images in rows; `stand_in` where they stand for those of a published set."""
+    note = ""
+    """A remark on the images for the rows."""
     strengths: Sequence[float | tuple[float, ...]]
-
-    @property
-    def note(self) -> str:
-        """A remark on the images for the rows."""
-        return ""
+    """One for each level, or a single one for a challenge without levels: a number, or a tuple of
+    constants. 0 must give back the clean images bit for bit."""
 
     def with_data(self, root: Path) -> Self:
         """Return the challenge with the files that it takes from the data root, if any."""
@@ -164,11 +127,7 @@ class Derived(Challenge):
         return tuple(range(1, len(self.strengths) + 1)) if len(self.strengths) > 1 else ()
 
     def strength_at(self, level: int | None) -> float | tuple[float, ...]:
-        """Return the strength of a level.
-
-        Raises:
-            GradbenchError: for a level that there is not.
-        """
+        """Return the strength of a level; raise a GradbenchError if it does not exist."""
         self.check_level(level)
         return self.strengths[0 if level is None else level - 1]
 

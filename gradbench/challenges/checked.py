@@ -37,14 +37,7 @@ UNSTABLE = 0.25
 
 
 class UnusableChallenge(External):
-    """Stands for a challenge from outside that cannot be measured: a row that says why.
-
-    Args:
-        kind: column `challenge_set` of the row.
-        reason: in a sentence.
-    """
-
-    kind = "ood"
+    """Stands for a challenge from outside that cannot be measured: its row says why."""
 
     def __init__(self, kind: str, reason: str):
         self.kind, self.reason = kind, reason
@@ -63,14 +56,19 @@ def checked_challenge(name: str, challenge: Challenge, configured: Mapping[str, 
         return challenge
     settings = {key: value for key, value in configured.items() if key != "description"}
     object.__setattr__(challenge, "configured", settings)
+    start = _member(challenge, name)
     try:
-        with external_call(f"challenge {name}: {type(challenge).__qualname__}"):
-            _check_declared(f"challenge {name}: {type(challenge).__qualname__}", challenge)
+        with external_call(start):
+            _check_declared(start, challenge)
     except Faulty as fault:
         kind = getattr(challenge, "kind", None)
         usual = "corruption" if isinstance(challenge, Derived) else "ood"
         return UnusableChallenge(kind if kind in KINDS else usual, str(fault))
     return challenge
+
+
+def _member(challenge: Challenge, name: str, method: str = "") -> str:
+    return f"challenge {name}: {type(challenge).__qualname__}{method}"
 
 
 def _check_declared(start: str, challenge: Challenge) -> None:
@@ -85,7 +83,7 @@ def _check_declared(start: str, challenge: Challenge) -> None:
         if not isinstance(getattr(challenge, "family", None), str):
             raise Faulty(f"{start}.family is missing: a name, for the seed of random numbers")
         strengths = getattr(challenge, "strengths", None)
-        if not isinstance(strengths, Sequence) or not all(map(_is_strength, strengths or [None])):
+        if not isinstance(strengths, list | tuple) or not _is_strength(strengths):
             raise Faulty(
                 f"{start}.strengths is {strengths!r}: a list with a number for each level is due, "
                 "of one for a challenge without levels"
@@ -116,36 +114,39 @@ def perturb(
 ) -> Tensor:
     """Return the grey levels (B, C, H, W) that a challenge makes of clean images.
 
-    With `compare`, a class from outside makes some of them again, among others.
-
-    Raises:
-        Faulty: if a class from outside raises, changes its arguments, or returns no such images.
+    With `compare`, a class from outside makes some of them again, among others. Raises Faulty if
+    such a class raises, changes its arguments, or returns no such images.
     """
     if not is_external(challenge):
         return challenge.perturb(clean, strength, seed, network)
-    member = f"challenge {name}: {type(challenge).__qualname__}.perturb"
+    member = _member(challenge, name, ".perturb")
 
-    def make(batch: CleanBatch, state: int | None = None) -> Tensor:
-        copy = replace(
-            batch,
-            grey=batch.grey.clone(),
-            labels=batch.labels.clone(),
-            sources=batch.sources.copy(),
-        )
+    def make(rows: Sequence[int], state: int | None = None) -> Tensor:
+        grey, labels, sources = clean.grey[rows], clean.labels[rows], clean.sources[rows]
+        copy = CleanBatch(grey.clone(), labels.clone(), sources.copy(), clean.quantise)
         with external_call(member):
             if state is not None:
                 seed_process(state)
             made = challenge.perturb(copy, strength, seed, network)
-        _check_unchanged(member, batch, copy)
-        return _checked_grey(member, made, batch.grey)
+        for part, unchanged in (
+            ("grey", torch.equal(grey, copy.grey)),
+            ("labels", torch.equal(labels, copy.labels)),
+            ("sources", np.array_equal(sources, copy.sources)),
+        ):
+            if not unchanged:
+                raise Faulty(
+                    f"{member} changes the clean images in place (clean.{part}): it must leave "
+                    "them as they are, work on a clone()"
+                )
+        return _checked_grey(member, made, grey)
 
-    whole = make(clean)
+    whole = make(range(len(clean.sources)))
     if not compare:
         return whole
     # the last image among three, and in the same place among copies of itself
     rows = [len(whole) - 1, len(whole) // 2, 0]
-    few, other = make(_rows(clean, rows)), make(_rows(clean, rows[:1] * 3), state=len(whole))
-    if not torch.equal(make(_rows(clean, rows), state=len(whole)), few):
+    few, other = make(rows), make(rows[:1] * 3, state=len(whole))
+    if not torch.equal(make(rows, state=len(whole)), few):
         raise Faulty(
             f"{member} makes other images of the same ones the second time: random numbers come "
             "from challenges/counter.py, from the seed and each image's source"
@@ -165,7 +166,7 @@ def to_pixels(challenge: Derived, name: str, grey: Tensor, clean: CleanBatch) ->
     """Return grey levels as pixels, see `Derived.to_pixels`."""
     if not is_external(challenge):
         return challenge.to_pixels(grey, clean)
-    member = f"challenge {name}: {type(challenge).__qualname__}.to_pixels"
+    member = _member(challenge, name, ".to_pixels")
     with external_call(member):
         pixels = challenge.to_pixels(grey, clean)
     shape, kind = tuple(clean.grey.shape), np.dtype(np.uint8 if clean.quantise else np.float32)
@@ -177,13 +178,11 @@ def to_pixels(challenge: Derived, name: str, grey: Tensor, clean: CleanBatch) ->
 def find(challenge: External, request: ImageRequest) -> ImageSet:
     """Return the images of an external challenge, see `External.find`.
 
-    Raises:
-        MissingData: if they are not at hand.
-        Faulty: if a class from outside raises, or returns no such images.
+    Raises Faulty if a class from outside raises, or returns no such images.
     """
     if not is_external(challenge):
         return challenge.find(request)
-    member = f"challenge {request.name}: {type(challenge).__qualname__}.find"
+    member = _member(challenge, request.name, ".find")
     with external_call(member):
         seed_process(request.seed)  # what draws from the process' numbers is the same in every run
         images = challenge.find(replace(request, clean=read_only(request.clean)))
@@ -196,8 +195,7 @@ def lend_network(
 ) -> Iterator[Backbone | None]:
     """Lend f to a challenge; one from outside gets a copy, whose weights it must leave alone.
 
-    Raises:
-        Faulty: if it changes them, since images would then depend on those before.
+    Otherwise images would depend on those before them.
     """
     if network is None or not is_external(challenge):
         yield network
@@ -208,26 +206,8 @@ def lend_network(
     for part, tensor in network.state_dict().items():
         if not torch.equal(after[part], tensor):
             raise Faulty(
-                f"challenge {name}: {type(challenge).__qualname__}.perturb changes the network "
-                f"({part}): it must leave weights and buffers as they are"
-            )
-
-
-def _rows(clean: CleanBatch, rows: list[int]) -> CleanBatch:
-    return CleanBatch(clean.grey[rows], clean.labels[rows], clean.sources[rows], clean.quantise)
-
-
-def _check_unchanged(member: str, clean: CleanBatch, copy: CleanBatch) -> None:
-    same = {
-        "grey": torch.equal(clean.grey, copy.grey),
-        "labels": torch.equal(clean.labels, copy.labels),
-        "sources": np.array_equal(clean.sources, copy.sources),
-    }
-    for name, unchanged in same.items():
-        if not unchanged:
-            raise Faulty(
-                f"{member} changes the clean images in place (clean.{name}): it must leave them "
-                "as they are, work on a clone()"
+                f"{_member(challenge, name, '.perturb')} changes the network ({part}): it must "
+                "leave weights and buffers as they are"
             )
 
 

@@ -13,7 +13,7 @@ from gradbench.challenges.counter import image_keys, normal
 
 
 class Identity(Derived):
-    """The clean images, put through everything a challenge goes through: scores are at chance."""
+    """The clean images, treated as a challenge: all scores must be at chance."""
 
     kind = "control"
     family = "identity"
@@ -27,11 +27,8 @@ class Identity(Derived):
 class NoisyCopy(Derived):
     """x + s std N(0, 1), noise of deviation s in the normalised space of f (Lee et al. 2018).
 
-    The old protocol of attacks counts these copies as normal. Rounded to the nearest grey levels.
-
-    Args:
-        noise: s.
-        std: deviation of each channel by which f divides, pixels in [0, 1].
+    `std` is the deviation by which f divides each channel, pixels in [0, 1]. The old protocol of
+    attacks counts these copies as normal. Rounded to the nearest grey levels.
     """
 
     kind = "control"

@@ -35,13 +35,7 @@ def image_keys(seed: int, family: str, sources: Iterable[str]) -> Tensor:
 
 
 def random_bits(keys: Tensor, count: int, stream: int = 0) -> Tensor:
-    """Return (N, count) int64, all 64 bits random, for (N,) keys.
-
-    Args:
-        keys: of the images.
-        count: numbers an image.
-        stream: number of an independent sequence for the same images.
-    """
+    """Return (N, count) int64, all 64 bits random, for (N,) keys; each stream is independent."""
     positions = torch.arange(count, device=keys.device, dtype=torch.int64)
     start = _mix(keys + torch.tensor(stream + 1, device=keys.device) * _GOLDEN)
     return _mix(_mix(start[:, None] + positions * _GOLDEN))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from gradbench.challenges.base import External, ImageRequest
@@ -21,15 +19,12 @@ class CureChallenge(External):
     source of its challenge-free twin, so that both stand on one side of a split; images without
     one among the measured images are left out.
 
-    Args:
-        type: one of the twelve, for example `noise`.
-        dataset: name of the in-distribution set, whose folders hold the images.
-
-    Raises:
-        GradbenchError: for an unknown type.
+    `type` is one of the twelve, for example `noise`; `dataset` names the in-distribution set, whose
+    folders hold the images.
     """
 
     kind = "corruption"
+    levels = LEVELS
 
     def __init__(self, type: str, dataset: str = "cure_tsr"):
         if type not in FOLDERS:
@@ -38,16 +33,11 @@ class CureChallenge(External):
 
     @property
     def title(self) -> str:
-        """What messages call the challenge."""
+        """The name of the challenge in messages."""
         return f"{self.type} of CURE-TSR"
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The levels 1 to 5."""
-        return LEVELS
-
     def check_dataset(self, dataset: Dataset) -> None:
-        """Refuse other in-distribution images than those whose folders hold the challenge."""
+        """Refuse in-distribution images other than those whose folders hold the challenge."""
         if not isinstance(dataset, CureTsr) or dataset.name != self.dataset:
             raise GradbenchError(
                 f"{self.title} lies beside the signs of dataset={self.dataset} and is no "
@@ -67,6 +57,9 @@ class CureChallenge(External):
                 f"none of the {len(groups):,} images of {folder} is a twin of the {len(clean):,} "
                 f"measured ones of {FREE}"
             )
+        note = "of a part of the set" if clean.status == "part" else ""
+        if len(rows) < len(clean):
+            note = f"twins of {len(rows):,} of {len(clean):,} images of {FREE}"
         images = ImageSet(
             name=request.name,
             split=clean.split,
@@ -75,10 +68,7 @@ class CureChallenge(External):
             sources=np.array([twins[groups[row]] for row in rows]),
             groups=groups[rows],
             classes=clean.classes,
+            status="part" if note else "official",
+            note=note,
         )
-        if len(rows) < len(clean):
-            note = f"twins of {len(rows):,} of {len(clean):,} images of {FREE}"
-            images = replace(images, status="part", note=note)
-        if clean.status == "part" and images.status != "part":
-            images = replace(images, status="part", note="of a part of the set")
         return resize_to(images, clean.shape)

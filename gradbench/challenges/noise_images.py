@@ -14,19 +14,11 @@ DISTRIBUTIONS = ("uniform", "gaussian")
 
 
 class NoiseImages(External):
-    """Images whose pixels and channels are drawn independently (Liang, Li and Srikant 2018).
+    """`count` images whose pixels and channels are independent (Liang, Li and Srikant 2018).
 
-    `uniform` on [0, 1], or `gaussian` with mean 0.5 and deviation `sigma`, cut to [0, 1]; both
-    rounded to the 1/255 grid. Drawn on the processor from (seed, distribution, image), so the same
-    bits everywhere.
-
-    Args:
-        distribution: `uniform` or `gaussian`.
-        count: number of images.
-        sigma: deviation of the normal distribution, for pixels in [0, 1]; 1 in the paper.
-
-    Raises:
-        GradbenchError: for another distribution or a setting out of range.
+    `uniform` on [0, 1], or `gaussian` with mean 0.5 and deviation `sigma` (1 in the paper), cut to
+    [0, 1]; both rounded to the 1/255 grid. Drawn on the processor from (seed, distribution, image),
+    so the same bits everywhere.
     """
 
     kind = "ood"
@@ -41,9 +33,8 @@ class NoiseImages(External):
         self.distribution, self.count, self.sigma = distribution, count, sigma
 
     def find(self, request: ImageRequest) -> ImageSet:
-        """Return the images, drawn whenever they are asked for."""
+        """Return the images, drawn whenever they are read."""
         shape = request.clean.shape
-        sources = source_ids(request.name, "drawn", self.count)
         family = f"{self.distribution}_noise_images"
 
         def read(rows: np.ndarray) -> np.ndarray:
@@ -60,7 +51,7 @@ class NoiseImages(External):
             split="drawn",
             images=LazyImages(read, (self.count, *shape)),
             labels=np.zeros(self.count, np.int64),
-            sources=sources,
+            sources=source_ids(request.name, "drawn", self.count),
             status="generated",
             note=f"independent pixels, {words}",
         )

@@ -13,18 +13,15 @@ from gradbench.errors import GradbenchError
 
 
 class OtherSet(Challenge):
-    """Another dataset as out-of-distribution challenge.
+    """Another dataset, a file of `configs/dataset/`, as out-of-distribution challenge.
 
     Args:
-        dataset: name of a file in `configs/dataset/`.
-        filter: of the resampling where the shape differs.
-        antialias: smooth before reducing.
+        dataset: name of the file.
+        filter: of the resampling where the shape differs, smoothed before reducing by `antialias`.
+        antialias: see `filter`.
         mode: `resize` the whole image, or `crop` the central square first.
         count: class-stratified number of its images, the same ones in every run; None for all.
         settings: changes to the dataset's own settings, for example `path` or `exclude`.
-
-    Raises:
-        GradbenchError: for a count below 10.
     """
 
     kind = "ood"
@@ -50,14 +47,9 @@ class OtherSet(Challenge):
         self.settings = settings
 
     def prepare(self, images: ImageSet, shape: tuple[int, int, int], name: str) -> ImageSet:
-        """Return images of the other set at the in-distribution shape, under a name of their own.
+        """Return images of the other set at a shape (C, H, W), under the name of the challenge.
 
         Where `count` takes a part of them, the note says so.
-
-        Args:
-            images: as they are.
-            shape: (C, H, W) wanted.
-            name: of the challenge.
         """
         some = stratified_subset(images, self.count)
         fitted = resize_to(some, shape, self.filter, self.antialias, self.mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,42 +25,25 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class AttackOutcome:
-    """The effect of an attack on every image, after rounding.
+    """The effect of an attack on every image, (N,) each, after rounding; pixels in [0, 1]."""
 
-    Attributes:
-        correct: (N,) bool, the clean image was classified correctly.
-        success: (N,) bool, it was, and the attacked one is not.
-        l2: (N,) L2 norm of the perturbation, pixels in [0, 1].
-        linf: (N,) largest change of a pixel, pixels in [0, 1].
-    """
-
-    correct: np.ndarray
-    success: np.ndarray
-    l2: np.ndarray
-    linf: np.ndarray
+    correct: np.ndarray  # the clean image was classified correctly
+    success: np.ndarray  # it was, and the attacked one is not
+    l2: np.ndarray  # norm of the perturbation
+    linf: np.ndarray  # largest change of a pixel
 
 
 @dataclass(frozen=True)
 class ChallengeSetup:
-    """A derived challenge at one strength, with everything that its images depend on.
-
-    Attributes:
-        challenge: the challenge.
-        name: of the challenge in rows.
-        strength: of the level.
-        seed: of its random numbers.
-        quantise: round to the 1/255 grid.
-        network: f, for attacks.
-        weights: digest of f, for attacks.
-    """
+    """A derived challenge at one strength, with everything that its images depend on."""
 
     challenge: Derived
-    name: str
+    name: str  # in rows
     strength: float | tuple[float, ...]
     seed: int = 0
-    quantise: bool = True
-    network: Backbone | None = None
-    weights: str = ""
+    quantise: bool = True  # round to the 1/255 grid
+    network: Backbone | None = None  # f, for attacks
+    weights: str = ""  # digest of f, for attacks
 
     def make(
         self,
@@ -73,23 +56,17 @@ class ChallengeSetup:
 
         With `compare`, check that images do not depend on each other, see `checked.perturb`;
         `advance` is called with the number of images after every batch.
-
-        Raises:
-            Faulty: if a class from outside does not do what a challenge must.
         """
         device = self.network.device if self.network is not None else torch.device("cpu")
         made = []
         with checked.lend_network(self.challenge, self.name, self.network) as network:
             for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
-                batch = CleanBatch.from_pixels(
-                    clean.images[part],
-                    clean.labels[part],
-                    clean.sources[part],
-                    device,
-                    self.quantise,
+                arrays = (clean.images[part], clean.labels[part], clean.sources[part])
+                batch = CleanBatch.from_pixels(*arrays, device, self.quantise)
+                grey = checked.perturb(
+                    *(self.challenge, self.name, batch, self.strength, self.seed, network),
+                    compare=compare and not made,
                 )
-                how = (self.strength, self.seed, network, compare and not made)
-                grey = checked.perturb(self.challenge, self.name, batch, *how)
                 made.append(checked.to_pixels(self.challenge, self.name, grey, batch))
                 if advance:
                     advance(len(part))
@@ -140,6 +117,7 @@ def produce(
 
             before = progress.done
             products.append(store.make(key, build))
+            # what the store had already was not made batch by batch
             progress.advance(len(index) - (progress.done - before))
     paths = [str(product.path("shard.safetensors")) for product in products] if attacks else []
 
@@ -170,28 +148,23 @@ def produce(
     if not attacks:
         return made, None
     parts = [load_file(path) for path in paths]
-    names = ("correct", "success", "l2", "linf")
-    return made, AttackOutcome(*(np.concatenate([part[name] for part in parts]) for name in names))
+    outcome = {f.name: np.concatenate([p[f.name] for p in parts]) for f in fields(AttackOutcome)}
+    return made, AttackOutcome(**outcome)
 
 
 def _outcome(
     network: Backbone, clean: ImageSet, rows: np.ndarray, pixels: np.ndarray
 ) -> AttackOutcome:
+    def is_correct(images: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            logits = [network(part.to(network.device)).cpu() for part in images.split(BATCH)]
+        return torch.cat(logits).argmax(1).numpy() == clean.labels[rows]
+
     before, after = to_float(clean.images[rows]), to_float(pixels)
-    changed = (after - before).flatten(1)
-    right = [_is_right(network, images, clean.labels[rows]) for images in (before, after)]
-    return AttackOutcome(
-        correct=right[0],
-        success=right[0] & ~right[1],
-        l2=changed.norm(dim=1).numpy(),
-        linf=changed.abs().amax(1).numpy(),
-    )
-
-
-def _is_right(network: Backbone, images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        parts = [network(part.to(network.device)).argmax(1).cpu() for part in images.split(BATCH)]
-    return torch.cat(parts).numpy() == labels
+    change = (after - before).flatten(1)
+    correct = is_correct(before)
+    l2, linf = change.norm(dim=1).numpy(), change.abs().amax(1).numpy()
+    return AttackOutcome(correct, correct & ~is_correct(after), l2, linf)
 
 
 def _digest(values: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from gradbench.challenges.base import CleanBatch, Derived
 from gradbench.config import Keep
 from gradbench.errors import GradbenchError, unknown
 
-KEEP = get_args(Keep)
 POLICY = ("keep", "noisy_negatives", "noise")
 """Settings that change no image."""
+ABOVE_ZERO = ("step", "first_step", "rate")
+"""Settings that may not be 0."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,34 +37,38 @@ class Adversarial(Derived):
             keep=successful f must also classify the noisy copy correctly.
         noise: standard deviation of that noise, in the normalised space of f.
 
-    Attributes:
-        budget: name of the setting that is the strength.
-        passes: forward and backward passes an image takes at most, for plans.
-        leaves_early: most images take fewer, since they leave where f errs on them.
-
     Raises:
-        GradbenchError: for a setting out of range.
+        GradbenchError: for a setting out of range: whole numbers are at least 1, others from 0 to
+            `most`, given as numbers or as fractions such as "8/255".
     """
 
     keep: str = "all"
     noisy_negatives: bool = False
-    noise: float = 0.0625
+    noise: float | str = 0.0625
 
     kind = "adversarial"
     uses_network = True
-    passes = 1.0
     budget: ClassVar[str] = "epsilon"
+    """The setting that is the strength."""
+    most: ClassVar[Mapping[str, float]] = {"noise": 10}
+    """The largest values of settings, 1 where none is named."""
     leaves_early: ClassVar[bool] = False
+    """Most images take fewer passes, since they leave once f errs on them."""
 
     def __post_init__(self):
-        if self.keep not in KEEP:
-            raise unknown("keep", str(self.keep), KEEP)
-        if type(self.noisy_negatives) is not bool:
-            raise GradbenchError(
-                f"{self.family} noisy_negatives={self.noisy_negatives}: choose true or false"
-            )
-        self.check_real("noise", 10)
+        if self.keep not in get_args(Keep):
+            raise unknown("keep", str(self.keep), get_args(Keep))
+        for field in fields(self):
+            if field.type == "int":
+                self._check_whole(field.name)
+            elif field.type == "float | str":
+                self._check_real(field.name)
         self.strengths = (getattr(self, self.budget),)
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes that an image takes at most, for plans."""
+        return math.prod(getattr(self, name, 1) for name in ("steps", "restarts", "binary_steps"))
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings that images depend on besides the strength."""
@@ -72,11 +78,7 @@ class Adversarial(Derived):
     def perturb(
         self, clean: CleanBatch, strength: float, seed: int, network: Backbone | None
     ) -> Tensor:
-        """Return attacked grey levels; the network is left as it came.
-
-        Raises:
-            GradbenchError: if the network tells fewer than two classes apart.
-        """
+        """Return attacked grey levels; the network is left as it came."""
         if network is None:
             raise GradbenchError(f"{self.family} attacks a network, and none is given")
         self.check_classes(len(network.classes))
@@ -88,42 +90,28 @@ class Adversarial(Derived):
         """Return (B, C, H, W) attacked grey levels; the network is in evaluation mode."""
 
     def check_classes(self, count: int) -> None:
-        """Refuse a network of fewer than two classes: there is nothing to be mistaken for.
-
-        Raises:
-            GradbenchError: naming the attack.
-        """
+        """Refuse a network of fewer than two classes: there is nothing to be mistaken for."""
         if count < 2:
             raise GradbenchError(
                 f"{self.family} needs at least two classes to mistake one for another, and the "
                 f"network has {count}"
             )
 
-    def check_real(self, name: str, most: float = 1.0, above: bool = False) -> None:
-        """Make a setting a number from 0, excluded with `above`, to `most`; text as `8/255` is one.
-
-        Raises:
-            GradbenchError: naming the setting.
-        """
-        number = value = getattr(self, name)
+    def _check_real(self, name: str) -> None:
+        """Make a setting a number, refused out of range."""
+        value, most, above = getattr(self, name), self.most.get(name, 1), name in ABOVE_ZERO
         try:
-            if isinstance(value, str):
-                top, _, bottom = value.partition("/")
-                number = float(top) / float(bottom or 1)
-            valid = not isinstance(number, bool) and 0 <= number <= most
+            top, _, bottom = str(value).partition("/")
+            number = float(top) / float(bottom or 1)
+            valid = 0 <= number <= most and not (above and number == 0)
         except (TypeError, ValueError, ZeroDivisionError):
             valid = False
-        if not valid or (above and number == 0):
+        if not valid:
             least = "above 0, up to" if above else "between 0 and"
             raise GradbenchError(f"{self.family} {name}={value}: choose a value {least} {most:g}")
-        setattr(self, name, float(number))
+        setattr(self, name, number)
 
-    def check_whole(self, name: str) -> None:
-        """Refuse a setting that is not a whole number of at least 1.
-
-        Raises:
-            GradbenchError: naming the setting.
-        """
+    def _check_whole(self, name: str) -> None:
         value = getattr(self, name)
         if type(value) is not int or value < 1:
             raise GradbenchError(
@@ -133,7 +121,7 @@ class Adversarial(Derived):
 
 @contextmanager
 def frozen(network: Backbone) -> Iterator[None]:
-    """Have a network in evaluation mode and its parameters frozen, and put both back afterwards."""
+    """Put a network in evaluation mode with frozen parameters, and restore both afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     try:

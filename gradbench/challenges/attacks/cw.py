@@ -55,42 +55,30 @@ class CW(Adversarial):
     without change of variable; that code also fixes one other class beforehand and keeps the
     iterate of the lowest loss of the whole batch, which is not mirrored here.
 
-    Args:
-        constant: c to begin with.
-        binary_steps: values of c that are tried; 1 keeps it fixed.
-        steps: of Adam for each c.
-        rate: learning rate.
-        confidence: logits by which the other class must lead.
-        space: `pixels`, x' = (tanh(arctanh(2x - 1) + w) + 1) / 2, or `normalised`, x' = x + std w
-            cut to [0, 1].
-        early_stop: let an image leave that comes no nearer over two c in a row or, with fixed c,
-            whose loss no longer falls from one tenth of the steps to the next.
+    The space `pixels` is x' = (tanh(arctanh(2x - 1) + w) + 1) / 2, `normalised` is x' = x + std w
+    cut to [0, 1]. With `early_stop` an image leaves that comes no nearer over two c in a row or,
+    with fixed c, whose loss no longer falls from one tenth of the steps to the next.
     """
 
-    constant: float | str = 0.01
-    binary_steps: int = 6
-    steps: int = 20
+    constant: float | str = 0.01  # c to begin with
+    binary_steps: int = 6  # values of c that are tried; 1 keeps it fixed
+    steps: int = 20  # of Adam for each c
     rate: float | str = 0.01
-    confidence: float | str = 0.0
+    confidence: float | str = 0.0  # logits by which the other class must lead
     space: str = "pixels"
     early_stop: bool = True
-    noise: float = 0.025
+    noise: float | str = 0.025
 
     family = "cw"
     version = 2
     budget = "constant"
     leaves_early = True
 
+    most = Adversarial.most | {"constant": 1e10, "rate": 10, "confidence": 1e6}
+
     def __post_init__(self):
-        self.check_real("constant", 1e10)
         if self.space not in SPACES:
             raise unknown("space of cw", str(self.space), SPACES)
-        self.check_whole("binary_steps")
-        self.check_whole("steps")
-        self.check_real("rate", 10, above=True)
-        self.check_real("confidence", 1e6)
-        self.early_stop = bool(self.early_stop)
-        self.passes = self.binary_steps * self.steps
         super().__post_init__()
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
@@ -140,12 +128,10 @@ class CW(Adversarial):
                 state.worked |= errs
             if step % period:
                 continue
-            goes_on = None
-            if self.early_stop:
-                goes_on = state.goes_on(distance[state.rows] if searched else loss, searched)
+            goes_on = state.goes_on(distance[state.rows] if searched else loss, searched)
             if searched:
                 state.next_constant()
-            if goes_on is not None and not goes_on.all():
+            if self.early_stop and not goes_on.all():
                 state.keep(goes_on)
                 if not len(state.rows):
                     break
@@ -154,34 +140,21 @@ class CW(Adversarial):
 
 @dataclass
 class _State:
-    """The state of the descent, one row for each image that has not left.
+    """The state of the descent, one row for each image that has not left."""
 
-    Attributes:
-        rows: of the images in the batch.
-        labels: of them.
-        origin: w = 0 in the space of w.
-        clean: images in [0, 1] that w = 0 stands for.
-        w: the variable of the descent.
-        first, second: moments of Adam.
-        c: tried now; low: largest that failed; high: smallest that worked.
-        worked: c made f err in the second half of its steps.
-        before: distance or loss at the last check.
-        idle: checks in a row that brought the image no nearer.
-    """
-
-    rows: Tensor
+    rows: Tensor  # of the images in the batch
     labels: Tensor
-    origin: Tensor
-    clean: Tensor
-    w: Tensor
-    first: Tensor
+    origin: Tensor  # w = 0 in the space of w
+    clean: Tensor  # images in [0, 1] that w = 0 stands for
+    w: Tensor  # the variable of the descent
+    first: Tensor  # moments of Adam
     second: Tensor
-    c: Tensor
-    low: Tensor
-    high: Tensor
-    worked: Tensor
-    before: Tensor
-    idle: Tensor
+    c: Tensor  # tried now
+    low: Tensor  # the largest c that failed
+    high: Tensor  # the smallest c that worked
+    worked: Tensor  # c made f err in the second half of its steps
+    before: Tensor  # distance or loss at the last check
+    idle: Tensor  # checks in a row that brought the image no nearer
 
     @classmethod
     def begin(cls, grey: Tensor, labels: Tensor, constant: float, unit: Tensor | None) -> _State:
@@ -221,7 +194,7 @@ class _State:
         self.w.addcdiv_(self.first, self.second.sqrt().add_(TINY * correction), value=-size)
 
     def goes_on(self, now: Tensor, searched: bool) -> Tensor:
-        """Return the images that are not done, by their distance or, with fixed c, their loss."""
+        """Return a mask of the images to go on with, by distance or, with fixed c, by loss."""
         if searched:
             closer = (now < NEARER * self.before) | now.isinf()
             self.idle = torch.where(closer, 0, self.idle + 1)

@@ -42,15 +42,9 @@ def towards(targets: Tensor) -> AttackObjective:
 
 
 def pixel_gradient(network: Backbone, grey: Tensor, objective: AttackObjective) -> Tensor:
-    """Return the gradient of the objective in every pixel, (B, C, H, W).
+    """Return the gradient of the objective in every pixel of (B, C, H, W) grey levels.
 
-    Args:
-        network: f.
-        grey: (B, C, H, W) grey levels 0..255.
-        objective: what is to rise.
-
-    Raises:
-        GradbenchError: when autograd does not see how the logits depend on the pixels.
+    Raises a GradbenchError when autograd does not see how the logits depend on the pixels.
     """
     with torch.enable_grad():
         images = fast_layout(grey / 255).requires_grad_()

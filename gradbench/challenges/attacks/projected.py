@@ -35,18 +35,9 @@ def sign_steps(
 ) -> Tensor:
     """Step along the sign of the gradient, and back into the budget and the range of pixels.
 
-    x <- clip(x + step sign(dJ/dx)), sign(0) = +1 as in the code of Lee et al. (2018).
-
-    Args:
-        network: f.
-        clean: (B, C, H, W) clean grey levels.
-        start: where to begin.
-        budget: largest change of a pixel, in grey levels.
-        steps: length of each step, in grey levels.
-        objective: J, which is to rise.
-
-    Returns:
-        (B, C, H, W) grey levels in [0, 255], within the budget.
+    x <- clip(x + step sign(dJ/dx)), sign(0) = +1 as in the code of Lee et al. (2018); J is the
+    objective, which is to rise. Images are (B, C, H, W) grey levels, and so are the budget, the
+    largest change of a pixel, and the lengths of the steps.
     """
     low, high = (clean - budget).clamp_(min=0), (clean + budget).clamp_(max=255)
     grey = start
@@ -65,18 +56,11 @@ class FGSM(Adversarial):
     Differs from the paper: sign(0) = +1, as in the code of Lee et al. (2018); the gradient is taken
     of the log-odds, see `objectives.log_odds`; pixels are rounded to the grid towards the clean
     image, so the perturbation never exceeds epsilon.
-
-    Args:
-        epsilon: largest change of a pixel, in [0, 1] pixel units.
     """
 
-    epsilon: float | str = 0.05
+    epsilon: float | str = 0.05  # largest change of a pixel, pixels in [0, 1]
 
     family = "fgsm"
-
-    def __post_init__(self):
-        self.check_real("epsilon")
-        super().__post_init__()
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
@@ -93,30 +77,20 @@ class BIM(Adversarial):
     Differs from the paper: as FGSM, and the first step may have a size of its own. The code of Lee
     et al. (2018) has no budget; with epsilon = first_step + (steps - 1) step nothing is ever cut
     off, which is the same.
-
-    Args:
-        epsilon: largest change of a pixel, in [0, 1] pixel units.
-        step: size of a step.
-        steps: how many.
-        first_step: size of the first one; None for that of the others.
     """
 
-    epsilon: float | str = 8 / 255
+    epsilon: float | str = 8 / 255  # largest change of a pixel, pixels in [0, 1]
     step: float | str = 2 / 255
     steps: int = 10
-    first_step: float | str | None = None
-    noise: float = 0.065
+    first_step: float | str | None = None  # None for `step`
+    noise: float | str = 0.065
 
     family = "bim"
 
     def __post_init__(self):
-        self.check_real("epsilon")
-        self.check_real("step", above=True)
-        self.check_whole("steps")
-        self.first_step = self.step if self.first_step is None else self.first_step
-        self.check_real("first_step", above=True)
-        self.passes = self.steps
         super().__post_init__()
+        self.first_step = self.step if self.first_step is None else self.first_step
+        self._check_real("first_step")
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
@@ -133,25 +107,18 @@ class IterLL(Adversarial):
     gives the lowest logit to on the clean image. Success is any wrong class, as everywhere.
 
     Differs from the paper: as FGSM.
-
-    Args:
-        epsilon: largest change of a pixel, in [0, 1] pixel units.
-        step: size of a step.
-        steps: how many; the paper takes min(epsilon + 4, 1.25 epsilon) in grey levels.
     """
 
-    epsilon: float | str = 8 / 255
+    epsilon: float | str = 8 / 255  # largest change of a pixel, pixels in [0, 1]
     step: float | str = 1 / 255
-    steps: int = 10
+    steps: int = 10  # the paper takes min(epsilon + 4, 1.25 epsilon) in grey levels
 
     family = "iterll"
 
-    def __post_init__(self):
-        self.check_real("epsilon")
-        self.check_real("step", above=True)
-        self.check_whole("steps")
-        self.passes = self.steps + 0.5
-        super().__post_init__()
+    @property
+    def passes(self) -> float:
+        """One for each step, and half a one to find the class."""
+        return self.steps + 0.5
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
         """Return attacked grey levels."""
@@ -172,34 +139,22 @@ class PGD(Adversarial):
     last.
 
     Differs from the paper: as FGSM.
-
-    Args:
-        norm: `linf` or `l2`.
-        epsilon: budget in that norm, pixels in [0, 1].
-        step: length of a step in that norm.
-        steps: how many.
-        restarts: random starts.
-        random_start: begin at random, otherwise at the clean image.
     """
 
-    norm: str = "linf"
-    epsilon: float | str = 8 / 255
-    step: float | str = 2 / 255
+    norm: str = "linf"  # or `l2`
+    epsilon: float | str = 8 / 255  # budget in that norm, pixels in [0, 1]
+    step: float | str = 2 / 255  # length in that norm
     steps: int = 20
     restarts: int = 1
-    random_start: bool = True
+    random_start: bool = True  # otherwise at the clean image
 
     family = "pgd"
 
     def __post_init__(self):
         if self.norm not in NORMS:
             raise unknown("norm of pgd", str(self.norm), NORMS)
-        self.check_real("epsilon", NORMS[self.norm])
-        self.check_real("step", NORMS[self.norm], above=True)
-        self.check_whole("steps")
-        self.check_whole("restarts")
-        self.random_start = bool(self.random_start)
-        self.passes = self.steps * self.restarts
+        # distances in L2 grow with the number of pixels
+        self.most = {**self.most, "epsilon": NORMS[self.norm], "step": NORMS[self.norm]}
         super().__post_init__()
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:

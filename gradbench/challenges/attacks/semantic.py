@@ -31,9 +31,7 @@ class Semantic(Adversarial):
 
     Differs from the paper: dh and ds come from a generator keyed by seed and image.
 
-    Args:
-        trials: at most.
-        strength: both shifts are multiplied by it; 1 as in the paper.
+    There are at most `trials`. Both shifts are multiplied by `strength`, 1 as in the paper.
     """
 
     trials: int = 1000
@@ -43,18 +41,13 @@ class Semantic(Adversarial):
     budget = "strength"
     leaves_early = True
 
-    def __post_init__(self):
-        self.check_real("strength")
-        self.check_whole("trials")
-        self.passes = self.trials / 3  # forward alone
-        super().__post_init__()
+    @property
+    def passes(self) -> float:
+        """One for each trial at most, forward alone."""
+        return self.trials / 3
 
     def attack(self, clean: CleanBatch, strength: float, seed: int, network: Backbone) -> Tensor:
-        """Return attacked grey levels.
-
-        Raises:
-            GradbenchError: for images of neither one nor three channels.
-        """
+        """Return attacked grey levels of images of one or three channels."""
         grey, labels, channels = clean.grey, clean.labels, clean.grey.shape[1]
         if channels not in (1, 3):
             raise GradbenchError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,19 +16,15 @@ from gradbench.errors import GradbenchError, unknown
 
 
 class Corruption(Derived):
-    """A change of any images, by a pure function `corrupt` of images, keys and constants.
-
-    Attributes:
-        bounds: least and largest strength that a user may give; None where a level has several
-            constants.
-    """
+    """A change of any images, by a pure function `corrupt` of images, keys and constants."""
 
     kind = "corruption"
     bounds: ClassVar[tuple[float, float] | None] = None
+    """Least and largest strength that a user may give; None where a level has several constants."""
 
     @abstractmethod
     def corrupt(self, images: Tensor, keys: Tensor, *constants: float) -> Tensor:
-        """Return the corrupted images.
+        """Return corrupted images (B, C, H, W) off the grid; values beyond [0, 1] are cut later.
 
         Computed in float64 in the order of the reference script, since whole numbers of grey levels
         are cut off there, not rounded, and then the last bit counts; in float32 on devices without
@@ -38,9 +34,6 @@ class Corruption(Derived):
             images: (B, C, H, W) in [0, 1], C 1 or 3, on the 1/255 grid.
             keys: (B,) of `image_keys`, from which random numbers are drawn.
             constants: of a level.
-
-        Returns:
-            (B, C, H, W) off the grid; values beyond [0, 1] are cut afterwards.
         """
 
     def perturb(self, clean: CleanBatch, strength: Strength, seed: int, network=None) -> Tensor:
@@ -52,21 +45,23 @@ class Corruption(Derived):
         return self.corrupt(to_unit(clean.grey), keys, *constants).mul_(255).clamp_(0, 255)
 
     def _own_strengths(self, strengths: Sequence[float]) -> tuple[float, ...]:
-        """Return strengths that a user gave, checked."""
         if self.bounds is None:
             raise GradbenchError(
                 f"{self.family} takes no strengths, since its levels have several constants each: "
                 f"choose a table, {' or '.join(TABLES)}"
             )
         low, high = self.bounds
-        values = list(strengths) if isinstance(strengths, Sequence) else strengths
-        valid = isinstance(values, list) and values and all(map(_is_number, values))
-        if not valid or not all(low <= value <= high for value in values):
+        numbers = [s for s in strengths if isinstance(s, int | float) and not isinstance(s, bool)]
+        if (
+            not numbers
+            or len(numbers) < len(strengths)
+            or not all(low <= number <= high for number in numbers)
+        ):
             raise GradbenchError(
-                f"{self.family} strengths={values}: list one or more values from {low:g} to "
+                f"{self.family} strengths={[*strengths]}: list one or more values from {low:g} to "
                 f"{high:g}"
             )
-        return tuple(values)
+        return tuple(numbers)
 
 
 class CommonCorruption(Corruption):
@@ -76,16 +71,9 @@ class CommonCorruption(Corruption):
     family and image. The images of a random family are therefore not those of the archive; an
     image has the same random numbers at every level.
 
-    Attributes:
-        table: `cifar` or `imagenet`.
-        own: strengths were given in place of the table's.
-
     Args:
         strengths: of the levels in place of the table's, where that is one number a level.
-        table: of the constants.
-
-    Raises:
-        GradbenchError: for an unknown table, or strengths that are refused.
+        table: of the constants, `cifar` or `imagenet`.
     """
 
     truncates = True
@@ -112,21 +100,13 @@ class CureLike(Corruption):
     Differs from the paper: Temel et al. (2017) do not publish how their challenges were made, so
     functions and strengths are gradbench's own; see `tables.CURE_LIKE`. Pixels are rounded towards
     the clean image.
-
-    Attributes:
-        type: name of the challenge type, a key of `CURE_LIKE`.
-
-    Args:
-        strengths: of the levels, in place of the table's.
-
-    Raises:
-        GradbenchError: if there is none, or one is out of bounds.
     """
 
     status = "stand_in"
     note = "generated like CURE-TSR, parameters of gradbench"
     bounds = (0, 1)
     type: ClassVar[str]
+    """A key of `CURE_LIKE`."""
 
     def __init__(self, strengths: Sequence[float] | None = None):
         self.strengths = self._own_strengths(
@@ -137,10 +117,6 @@ class CureLike(Corruption):
     def family(self) -> str:
         """Name under which random numbers are drawn."""
         return f"cure_like_{self.type}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def to_unit(grey: Tensor) -> Tensor:

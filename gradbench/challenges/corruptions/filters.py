@@ -18,11 +18,8 @@ from torch import Tensor
 def border(places: Tensor, size: int, mode: str) -> Tensor:
     """Return integer places on an axis, those outside of [0, size) led back inside.
 
-    Args:
-        places: any integers.
-        size: of the axis.
-        mode: `nearest` (a a | a b c | c c), `reflect` (b a | a b c | c b) or `mirror`
-            (c b | a b c | b a).
+    Modes are `nearest` (a a | a b c | c c), `reflect` (b a | a b c | c b) and `mirror`
+    (c b | a b c | b a).
     """
     if mode == "nearest" or size == 1:
         return places.clamp(0, size - 1)

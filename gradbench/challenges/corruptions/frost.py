@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,40 +27,6 @@ SIDE = 512
 """Of a synthesised picture."""
 
 
-@dataclass(frozen=True)
-class FrostPictures:
-    """Pictures of frost.
-
-    Attributes:
-        pixels: (3, H, W) uint8 each.
-    """
-
-    pixels: tuple[Tensor, ...]
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all pixels."""
-        sha = hashlib.sha256()
-        for picture in self.pixels:
-            sha.update(f"{tuple(picture.shape)}".encode())
-            sha.update(picture.numpy().tobytes())
-        return sha.hexdigest()
-
-    def reduced(self, step: int, height: int, width: int) -> list[Tensor]:
-        """Return every `step`-th pixel, mirrored on until a part of the given size fits in.
-
-        The middle one of `step` pixels: what OpenCV's bilinear resizing by 1/5 takes.
-        """
-        reduced = []
-        for picture in self.pixels:
-            small = picture[:, step // 2 :: step, step // 2 :: step]
-            for dim, side in ((1, height), (2, width)):
-                while small.shape[dim] < side:
-                    small = torch.cat([small, small.flip(dim)], dim)
-            reduced.append(small)
-        return reduced
-
-
 class Frost(CommonCorruption):
     """Pictures of frosted glass laid over the image: a random part of one of the first five.
 
@@ -71,11 +36,8 @@ class Frost(CommonCorruption):
     Args:
         strengths: refused, since a level has two constants.
         table: of the constants.
-        pictures: folder of frost1.png to frost6.jpg, of which the sixth is never used, as in the
-            reference; None for the folder `frost` of the data root, where there is one.
-
-    Raises:
-        GradbenchError: if the folder does not hold the pictures.
+        pictures: folder of frost1.png to frost5.jpg; None for the folder `frost` of the data root,
+            where there is one.
     """
 
     family = "frost"
@@ -97,8 +59,8 @@ class Frost(CommonCorruption):
         return self
 
     @property
-    def pictures(self) -> FrostPictures:
-        """The five pictures."""
+    def pictures(self) -> Sequence[Tensor]:
+        """The five pictures, (3, H, W) uint8 each."""
         return self._pictures or synthesised()
 
     @property
@@ -108,7 +70,11 @@ class Frost(CommonCorruption):
 
     def settings(self) -> Mapping[str, Any]:
         """Return the table, which decides the part of a picture, and a digest of the pictures."""
-        return {"table": self.table, "pictures": self.pictures.digest}
+        sha = hashlib.sha256()
+        for picture in self.pictures:
+            sha.update(f"{tuple(picture.shape)}".encode())
+            sha.update(picture.numpy().tobytes())
+        return {"table": self.table, "pictures": sha.hexdigest()}
 
     def corrupt(self, images: Tensor, keys: Tensor, own: float, weight: float) -> Tensor:
         """Add a random part of a random picture to an image, both weighted.
@@ -117,48 +83,52 @@ class Frost(CommonCorruption):
         """
         height, width = images.shape[-2:]
         drawn = uniform(keys, (3,)).double()
-        which = (drawn[:, 0] * len(self.pictures.pixels)).long()
+        which = (drawn[:, 0] * len(self.pictures)).long()
         step = max(1, COVERED[self.table] // max(height, width))
         shape = (len(images), 3, height, width)
         layer = torch.empty(shape, dtype=images.dtype, device=images.device)
-        for number, picture in enumerate(self.pictures.reduced(step, height, width)):
+        for number, picture in enumerate(self.pictures):
             mine = which == number
             if not bool(mine.any()):
                 continue
-            rows, columns = (
-                (drawn[mine, i] * max(1, picture.shape[i] - side)).long()[:, None]
-                + torch.arange(side, device=images.device)
-                for i, side in ((1, height), (2, width))
-            )
+            # the middle one of `step` pixels: what OpenCV's bilinear resizing by 1/5 takes
+            picture = picture[:, step // 2 :: step, step // 2 :: step]
+            places = []
+            for dim, side in ((1, height), (2, width)):
+                while picture.shape[dim] < side:
+                    picture = torch.cat([picture, picture.flip(dim)], dim)
+                start = (drawn[mine, dim] * max(1, picture.shape[dim] - side)).long()
+                places.append(start[:, None] + torch.arange(side, device=images.device))
+            rows, columns = places
             cut = picture.to(images.device)[:, rows[:, :, None], columns[:, None, :]]
             layer[mine] = cut.transpose(0, 1).to(images.dtype) / 255
         layer = layer if images.shape[1] == 3 else luma(layer)
         return (own * images + weight * layer).clamp_(0, 1)
 
 
-def _pictures_in(folder: Path, required: bool) -> FrostPictures | None:
-    """Return the pictures of a folder, None if they are not there and not required."""
+def _pictures_in(folder: Path, required: bool) -> list[Tensor] | None:
+    """Return the pictures of a folder, None if they are missing and not required."""
     missing = [name for name in NAMES if not (folder / name).is_file()]
     if missing and required:
         raise GradbenchError(
             f"frost pictures={folder}: {missing[0]} is not there; name a folder of "
             f"{', '.join(NAMES)}, or leave pictures out"
         )
-    return None if missing else FrostPictures(tuple(_colours(folder / name) for name in NAMES))
-
-
-def _colours(path: Path) -> Tensor:
-    """Return the (3, H, W) uint8 colours of a picture; a mask is dropped, not applied."""
-    try:
-        with Image.open(path) as picture:
-            rgb = np.asarray(picture.convert("RGBA"))[..., :3]
-    except (OSError, UnidentifiedImageError) as fault:
-        raise GradbenchError(f"{path} is no readable picture: {fault}") from fault
-    return torch.from_numpy(rgb.transpose(2, 0, 1).copy())
+    if missing:
+        return None
+    pictures = []
+    for path in (folder / name for name in NAMES):
+        try:
+            with Image.open(path) as picture:
+                rgb = np.asarray(picture.convert("RGBA"))[..., :3]  # a mask is not applied
+        except (OSError, UnidentifiedImageError) as fault:
+            raise GradbenchError(f"{path} is no readable picture: {fault}") from fault
+        pictures.append(torch.from_numpy(rgb.transpose(2, 0, 1).copy()))
+    return pictures
 
 
 @lru_cache(maxsize=1)
-def synthesised() -> FrostPictures:
+def synthesised() -> Sequence[Tensor]:
     """Return five pictures of frost made here: bright veins between dark, bluish panes.
 
     A vein is where a cloud of fine scale crosses its middle height; three clouds of rising
@@ -174,4 +144,4 @@ def synthesised() -> FrostPictures:
     bright = (0.25 + 0.35 * haze + 0.75 * depth).clamp_(0, 1)
     channels = [bright**gamma for gamma in (1.25, 1.05, 0.9)]
     pixels = torch.stack(channels, 1).mul_(255).round_().to(torch.uint8)
-    return FrostPictures(tuple(pixels))
+    return tuple(pixels)

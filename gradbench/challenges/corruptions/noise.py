@@ -95,11 +95,8 @@ def _poisson_tables(photons: float) -> tuple[Tensor, Tensor, Tensor]:
 
     Those of grey level g are its steps times 2**24, moved up by g times 2**24, so that a random
     number moved up likewise falls among them; steps that 24 bits cannot tell from 0 or 1 are left
-    out.
-
-    Returns:
-        The steps; for every run of 2**14 numbers the place among them at its begin; and for each
-        grey level the number to take off a place for the count of photons.
+    out. With them come, for every run of 2**14 numbers, the place among the steps at its beginning,
+    and for each grey level the number to take off a place for the count of photons.
     """
     edges, first, before = [], [], 0
     for grey in range(256):

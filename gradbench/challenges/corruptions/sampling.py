@@ -69,12 +69,7 @@ def trail(images: Tensor, angles: Tensor, radius: int, deviation: float) -> Tens
     image led back to its edge, weighted by half a Gaussian.
 
     Differs from the paper: written anew after ImageMagick's formula, in floating point throughout.
-
-    Args:
-        images: (B, C, H, W).
-        angles: (B,) in degrees.
-        radius: half the length of the line in pixels.
-        deviation: of the Gaussian in pixels.
+    Images are (B, C, H, W), angles (B,) in degrees; the deviation of the Gaussian is in pixels.
     """
     length = 2 * int(radius) + 1
     weights = np.exp(-(np.arange(length) ** 2) / (2 * deviation**2))
@@ -95,13 +90,9 @@ def trail(images: Tensor, angles: Tensor, radius: int, deviation: float) -> Tens
 
 
 def between(images: Tensor, y: Tensor, x: Tensor, mode: str) -> Tensor:
-    """Return images read at places between pixels, by bilinear interpolation.
+    """Return (B, C, H, W) images read at places between pixels, by bilinear interpolation.
 
-    Args:
-        images: (B, C, H, W).
-        y: (B, H, W) row of the place that each pixel is read from.
-        x: (B, H, W) its column.
-        mode: of `border`.
+    Each pixel is read from row y and column x, (B, H, W) each; `mode` is that of `border`.
     """
     height, width = images.shape[-2:]
     flat = images.flatten(2)

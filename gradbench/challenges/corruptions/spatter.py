@@ -6,6 +6,7 @@ Known answers of OpenCV itself are kept in the tests.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ RELIEF = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 """Light from the upper left on the distances."""
 _TAN = 13573
 """Tangent of 22.5 degrees times 2**15, the rounded number that OpenCV computes with."""
-_STEPS = {(0, 1): 65536, (1, 1): 91750, (1, 2): 143976}
+_STEPS = {(0, 1): 65536, (1, 0): 65536, (1, 1): 91750, (1, 2): 143976, (2, 1): 143976}
 """Lengths 1, 1.4 and 2.1969 of the moves of a 5 x 5 mask, times 2**16 (Borgefors 1986)."""
 _FAR = 2**30
 
@@ -80,12 +81,7 @@ def canny(planes: Tensor, low: int, high: int) -> Tensor:
     """Return (B, H, W) bool, True on edges (Canny 1986).
 
     Sobel slopes of 3 x 3 with repeated borders, |dx| + |dy| as size, thinned across the edge, kept
-    where above `high`, or above `low` and joined to such a pixel.
-
-    Args:
-        planes: (B, H, W) int32 grey levels.
-        low: lower threshold.
-        high: upper threshold.
+    where above `high`, or above `low` and joined to such a pixel. Planes are int32 grey levels.
     """
     grey = _neighbours(extended(extended(planes, 1, -2), 1, -1), 1)
     dx = (grey(-1, 1) - grey(-1, -1)) + 2 * (grey(0, 1) - grey(0, -1)) + grey(1, 1) - grey(1, -1)
@@ -113,17 +109,11 @@ def distances(edges: Tensor) -> Tensor:
     Lengths of the shortest path in steps of a 5 x 5 mask; very large where there is no edge.
     """
     nearest = torch.where(edges, 0, _FAR).to(torch.int32)
-    moves = {
-        (sign * (b if turn else a), other * (a if turn else b)): length
-        for (a, b), length in _STEPS.items()
-        for turn in (False, True)
-        for sign in (1, -1)
-        for other in (1, -1)
-    }
+    moves = [(y, x) for y, x in product(range(-2, 3), repeat=2) if (abs(y), abs(x)) in _STEPS]
     while True:  # each round reaches two pixels farther
         near, better = _neighbours(pad(nearest, (2, 2, 2, 2), value=_FAR), 2), nearest
-        for move, length in moves.items():
-            better = torch.minimum(better, near(*move) + length)
+        for y, x in moves:
+            better = torch.minimum(better, near(y, x) + _STEPS[abs(y), abs(x)])
         if torch.equal(better, nearest):
             return nearest.to(torch.float32) * 2.0**-16
         nearest = better
@@ -138,9 +128,7 @@ def box_mean(planes: Tensor) -> Tensor:
 def equalised(planes: Tensor, levels: int) -> Tensor:
     """Return (B, H, W) int32 in 0..255 with an even histogram; constant planes as they are.
 
-    Args:
-        planes: (B, H, W) int32.
-        levels: all values are below this.
+    The values of the int32 planes are below `levels`.
     """
     count = planes[0].numel()
     counts = torch.stack([(planes == v).sum((1, 2)) for v in range(levels)], 1)

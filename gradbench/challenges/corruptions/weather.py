@@ -72,12 +72,8 @@ def plasma(keys: Tensor, size: int, decay: float) -> Tensor:
 
     Diamond-square (Fournier, Fussell and Carpenter 1982) on a torus: halving the step, the middles
     of squares and then of diamonds become the mean of their four corners, plus a random number
-    whose spread falls with the square of `decay` from scale to scale.
-
-    Args:
-        keys: (B,) of the images.
-        size: a power of two.
-        decay: above 1; larger is smoother.
+    whose spread falls with the square of `decay`, above 1, from scale to scale. `size` is a power
+    of two.
     """
     kind = torch.float32 if keys.device.type == "mps" else torch.float64
     heights = torch.zeros(len(keys), size, size, dtype=kind, device=keys.device)
