@@ -37,8 +37,3 @@ def nanoseconds(work: Work, route: str, device: str) -> float:
     """Return the modelled time of some work for one image, in nanoseconds."""
     price = prices(device)[route]
     return sum(count * price[kind] for kind, count in asdict(work).items())
-
-
-def cheapest(routes: Mapping[str, Work], device: str) -> str:
-    """Return the name of the route with the least modelled time."""
-    return min(routes, key=lambda name: nanoseconds(routes[name], name, device))

@@ -9,7 +9,6 @@ from typing import Any, TextIO
 from torch import Tensor, nn
 
 from gradbench.gradients.arguments import check_images, check_options, make_task
-from gradbench.gradients.costs import nanoseconds
 from gradbench.gradients.engine import compute
 
 
@@ -41,15 +40,11 @@ def explain(
     """
     check_options(options)
     task = make_task(model, check_images(images)[:2], **options)
-    device = task.device.type
     lines = []
     for name, route in compute(task)[1].items():
-        costs: dict[str, float] = {}
-        if route.rule is not None:
-            works = route.rule.routes(route.x, route.delta, device)
-            costs = {other: nanoseconds(w, other, device) / 1000 for other, w in works.items()}
-        own = costs.pop(route.route, None)
-        lines.append(ParameterRoute(name, route.kind, route.route, own, costs))
+        others = {name: cost / 1000 for name, cost in route.costs.items()}
+        cost = others.pop(route.route, None)
+        lines.append(ParameterRoute(name, route.kind, route.route, cost, others))
     print(_table(lines), file=file or sys.stdout)
     return lines
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradbench.errors import GradbenchError
-from gradbench.gradients.costs import cheapest
+from gradbench.gradients.costs import nanoseconds
 from gradbench.gradients.graph import Accounting
 from gradbench.gradients.materialised import Group, grouped
 from gradbench.gradients.one_image import forward_one, same_output
@@ -90,12 +90,14 @@ class Reduction:
     def _measure_large(self, call: Call, use: ParameterUse, x: Tensor, delta: Tensor) -> None:
         """Measure a large parameter that enters this call alone, by the cheapest route."""
         (parameter,) = use.expression.parameters
-        routes = call.rule.routes(x.shape, delta.shape, delta.device.type)
+        device = delta.device.type
+        works = call.rule.routes(x.shape, delta.shape, device)
+        costs = {name: nanoseconds(work, name, device) for name, work in works.items()}
         route, direction = self.task.route, self._direction(use, delta)
-        route = route if route in routes else cheapest(routes, delta.device.type)
+        route = route if route in costs else min(costs, key=costs.get)
         products = None if direction is None else call.rule.products(x, delta, direction)
         self._keep(parameter, call.rule.norms(x, delta, route), products)
-        self.routes[parameter] = Route(call.rule.kind, route, call.rule, x.shape, delta.shape)
+        self.routes[parameter] = Route(call.rule.kind, route, costs)
 
     def _materialise(
         self, call: Call, use: ParameterUse, gradients: Tensor | None, x: Tensor, delta: Tensor

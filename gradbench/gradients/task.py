@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from gradbench.gradients.losses import PairLoss
-from gradbench.gradients.rules.base import Rule
 
 ALONE = "one image at a time"
 # of parameters that have a rule, beside one that has none: the passes give their gradients too
@@ -51,9 +50,7 @@ class Route:
 
     kind: str
     route: str
-    rule: Rule | None = None
-    x: torch.Size | None = None
-    delta: torch.Size | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)  # route -> modelled nanoseconds
 
     def __str__(self) -> str:
         return f"{self.kind} {self.route}" if self.kind else self.route
