@@ -50,20 +50,6 @@ def test_forced_routes_agree(name, route):
         assert any(how.endswith(route) for how in kinds)
 
 
-def test_routes_by_name():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 4)).double()
-    images = torch.rand(3, 3, 8, 8, dtype=torch.float64)
-    forced = {"0.weight": "gram", "0.bias": ALONE, "2.weight": ALONE}
-    found = squared_norms(model, images, routes=forced)
-    assert found.routes == {
-        "0.weight": "conv2d gram",
-        "0.bias": ALONE,
-        "2.weight": ALONE,
-        "2.bias": "linear materialised",
-    }
-    torch.testing.assert_close(found.values, squared_norms(model, images).values)
-
-
 def cancelling() -> dict[str, tuple[Rule, Tensor, Tensor]]:
     """Gradients that are zero, of Gram matrices that are not."""
     g = torch.Generator().manual_seed(0)
