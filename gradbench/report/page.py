@@ -39,33 +39,12 @@ CURVES, BASELINE = 8, "msp"
 PANELS = 6
 """Challenges drawn one by one where there is no mean of them."""
 SEED = re.compile(r"_s(\d+)$")
-RULES = (
-    "AUPR and FPR95 name their side in the column. Thresholds: none for AUROC and AUPR; FPR95: at "
-    "least 95 % of the side named are recognised; detection accuracy: the best threshold on the "
-    "measured images (best), the best on other images (choose), or 0.5 where the detector itself "
-    "says so."
-)
-HEAT = (
-    "AUROC in percent: blue lies above chance, orange below (inverted). Framed: measured on other "
-    "images of the very challenge. Intervals stand in the table “Transfer”."
-)
 DRAWN = {
-    "roc": (
-        "ROC curves",
-        "Abnormal is the positive side; of several folds the true positive rates are averaged.",
-    ),
-    "scores": (
-        "Histograms of scores",
-        "Higher scores mean more abnormal; bars are shares of the images of each side, on a "
-        "logarithmic axis where half of a side falls into one bin.",
-    ),
-    "gradient_profile": (
-        "Gradient profile",
-        "The mean squared norm of the gradient of every parameter tensor, layer by layer: the "
-        "numbers that detectors on gradients read; below, relative to the normal images.",
-    ),
+    "roc": "ROC curves",
+    "scores": "Histograms of scores",
+    "gradient_profile": "Gradient profile",
 }
-"""Title and caption of the pictures that runs draw."""
+"""Titles of the pictures that runs draw."""
 
 
 class Picture(NamedTuple):
@@ -78,7 +57,7 @@ class Picture(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One or more pictures with a caption."""
+    """One or more pictures with a caption; the template adds what is the same for every run."""
 
     kind: str
     title: str
@@ -198,8 +177,6 @@ class Chapter:
         return [
             *run_tables.conventions(self.rows, self.about),
             *([f"Marked: {'; '.join(self.marks)}."] if self.marks else []),
-            "Units: percent, where a column does not name another unit.",
-            RULES,
             f"Normal : abnormal images measured: {'; '.join(shares) or 'none'}.",
             f"{interval}.",
         ]
@@ -244,9 +221,8 @@ class Chapter:
 
         title = "AUROC by level"
         alt = f"{title} of each challenge, a line for each detector of {self.title}"
-        text = f"Bands are {spread}; levels of different challenges are not equally strong.{which}"
         picture = _drawn(figures.levels, alt, title, frame[frame["method"].isin(named)])
-        drawn = [Figure("levels", title, text, picture)]
+        drawn = [Figure("levels", title, f"Bands are {spread}.{which}", picture)]
 
         maps = []
         for detector in self.about["detectors"]:
@@ -254,15 +230,13 @@ class Chapter:
             alt = f"Transfer matrix of {detector}, {self.title}; its numbers: table Transfer"
             if matrix := self._transfer_of(detector):
                 maps += _drawn(figures.heat_map, alt, title, *matrix)
-        drawn.append(Figure("heat", "Transfer matrix", HEAT, maps))
+        drawn.append(Figure("heat", "Transfer matrix", "", maps))
 
         title = "Cost against AUROC"
         points, untimed = self._cost_points(named)
         text = (
-            "Upper left is better. Times are those of `costs.csv` with every pass through the "
-            f"network that the detector needs, on {hardware.get('device') or 'an unknown device'} "
-            f"({hardware.get('processor') or 'unknown processor'}); one batch is timed for each "
-            f"set of outputs. Bars are {spread}."
+            f"They were taken on {hardware.get('device') or 'an unknown device'} "
+            f"({hardware.get('processor') or 'unknown processor'}). Bars are {spread}."
         )
         if untimed:
             text += f" Not drawn, for their passes were not timed: {', '.join(untimed)}."
@@ -279,9 +253,9 @@ class Chapter:
             if kind in DRAWN and self.run.has(f"figures/{path.name}"):
                 of = f" of {of}" if of else ""
                 seed = f", network of seed {at[1]}" if at else ""
-                alt = f"{DRAWN[kind][0]}{of}, {self.run.in_dist} as normal images{seed}"
+                alt = f"{DRAWN[kind]}{of}, {self.run.in_dist} as normal images{seed}"
                 pictures[kind] += _pictures(self.run.file(f"figures/{path.name}"), alt)
-        return drawn + [Figure(kind, *DRAWN[kind], pictures[kind]) for kind in DRAWN]
+        return drawn + [Figure(kind, title, "", pictures[kind]) for kind, title in DRAWN.items()]
 
     def _transfer_of(self, detector: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """Return AUROC of a detector by the challenges it was fitted and measured on.

@@ -162,7 +162,7 @@ def test_the_chart_of_costs_tells_time_with_passes(one, monkeypatch):
     assert points["patches"]["ms"].to_dict() == {"msp": 2.5, "gradient": 10.0}
     assert points["patches"].loc["msp"].to_list() == [2.5, 91.234, 90.0, 92.5, True]
     (figure,) = page.all("figure", id="run-1-quickstart-figure-costs")
-    assert "on cpu (A & B)" in figure.all("figcaption")[0].text
+    assert "taken on cpu (A & B)" in figure.all("figcaption")[0].text
 
 
 def test_detectors_that_were_not_timed_are_named(tmp_path):
