@@ -71,10 +71,10 @@ class Tables:
         order = whole["value"].sort_values(ascending=False).index
         interval = whole["lo"].map("{:.1f}".format) + " to " + whole["hi"].map("{:.1f}".format)
         interval = interval.where(whole["lo"].notna(), "")
-        found = pd.DataFrame({"mean": whole["value"].map(one), "interval over images": interval})
+        table = pd.DataFrame({"mean": whole["value"].map(one), "interval over images": interval})
         cells = self.each(run).pivot_table("value", "method", "place", "mean").map(one)
         single = single.map(one).add_prefix("network ")
-        return named(found.join(cells if len(cells.columns) <= FEW else cells.iloc[:, :0])
+        return named(table.join(cells if len(cells.columns) <= FEW else cells.iloc[:, :0])
                      .join(single).loc[order])  # fmt: skip
 
     def overview(self, which: str) -> pd.DataFrame:
@@ -83,9 +83,9 @@ class Tables:
         wide = pd.DataFrame({title: self.of_means(run)[0]["value"] for title, run in runs.items()})
         wide = wide.loc[wide.mean(axis=1, skipna=False).sort_values(ascending=False).index]
         best = wide.round(1).max()
-        found = wide.apply(lambda column: column.map(one))
-        found = found.where(wide.round(1) != best, "**" + found + "**")
-        return named(found)
+        texts = wide.apply(lambda column: column.map(one))
+        texts = texts.where(wide.round(1) != best, "**" + texts + "**")
+        return named(texts)
 
     def gaps(self, run: str) -> pd.DataFrame:
         """Return the gaps on the mean over challenges, by pair in both orders."""
@@ -101,21 +101,21 @@ class Tables:
     def pairs(self, run: str) -> pd.DataFrame:
         """Return the gaps that the hypotheses speak of and those to the controls."""
         gaps = self.gaps(run)
-        found = gaps.loc[[pair for pair in map(tuple, self.facts["pairs"]) if pair in gaps.index]]
+        chosen = gaps.loc[[pair for pair in map(tuple, self.facts["pairs"]) if pair in gaps.index]]
         return pd.DataFrame({
-            "pair": [f"`{ours}` minus `{other}`" for ours, other in found.index],
-            "points": found["value"].map(signed),
-            "interval after Holm": found["lo"].map(signed) + " to " + found["hi"].map(signed),
-            "p after Holm": found["p_holm"].map(chance),
+            "pair": [f"`{ours}` minus `{other}`" for ours, other in chosen.index],
+            "points": chosen["value"].map(signed),
+            "interval after Holm": chosen["lo"].map(signed) + " to " + chosen["hi"].map(signed),
+            "p after Holm": chosen["p_holm"].map(chance),
         })  # fmt: skip
 
     def hypotheses(self, _run: str) -> pd.DataFrame:
         """Return the gaps of the hypotheses, without folds and in folds."""
-        found = []
+        lines = []
         for hypothesis, run, *pair in self.facts["hypotheses"]:
             whole = self.gaps(f"{run}_unsupervised").loc[tuple(pair)]
             folds = self.gaps(run).loc[tuple(pair)]
-            found.append({
+            lines.append({
                 "hypothesis and run": f"{hypothesis}, `{run}`",
                 "pair": "`{}` minus `{}`".format(*pair),
                 "points": signed(whole["value"]),
@@ -123,7 +123,7 @@ class Tables:
                 "p": chance(whole["p_holm"]), "p, run in folds": chance(folds["p_holm"]),
                 "t-test": chance(folds["p_folds"]),
             })  # fmt: skip
-        return pd.DataFrame(found)
+        return pd.DataFrame(lines)
 
     def transfer(self, run: str) -> pd.DataFrame:
         """Return the AUROC of detectors on the challenge they were fitted on and on the others.
@@ -132,18 +132,18 @@ class Tables:
         """
         rows = self.each(run, "transfer")
         wide = rows.pivot_table("value", "method", "place", "mean", sort=False)
-        found = []
+        lines = []
         for method, line in wide.iterrows():
             detector, _, seen = method.partition("@")
             others = line.drop(seen)
             theirs = sum(wide.loc[f"{detector}@{place}", place] for place in others.index)
             theirs /= len(others)
-            found.append([f"`{method}`", one(line[seen]), one(others.mean()), one(theirs),
+            lines.append([f"`{method}`", one(line[seen]), one(others.mean()), one(theirs),
                           one(theirs - others.mean()),
                           f"{one(others.min())} ({others.idxmin()})"])  # fmt: skip
         head = ["fitted on", "on it", "mean of the others", "fitted on them", "loss",
                 "lowest of them"]  # fmt: skip
-        return pd.DataFrame(found, columns=head)
+        return pd.DataFrame(lines, columns=head)
 
     def unseen(self, run: str) -> pd.DataFrame:
         """Return what every detector has on the challenge it was fitted on, and on all others."""
@@ -154,13 +154,13 @@ class Tables:
             "value", ["detector", "train_seed"], "kind", "mean"
         )
         loss = (wide["seen"] - wide["unseen"]).groupby("detector")
-        found = wide.groupby("detector").mean().sort_values("unseen", ascending=False)
+        means = wide.groupby("detector").mean().sort_values("unseen", ascending=False)
         spread = loss.min().map(one) + " to " + loss.max().map(one)
         return named(pd.DataFrame({
-            "on what it saw": found["seen"].map(one),
-            "on what it did not": found["unseen"].map(one),
-            "loss": loss.mean().reindex(found.index).map(one),
-            "of the networks": spread.reindex(found.index).where(found["seen"].notna(), ""),
+            "on what it saw": means["seen"].map(one),
+            "on what it did not": means["unseen"].map(one),
+            "loss": loss.mean().reindex(means.index).map(one),
+            "of the networks": spread.reindex(means.index).where(means["seen"].notna(), ""),
         }))  # fmt: skip
 
     def roundtrips(self, run: str) -> pd.DataFrame:
@@ -203,14 +203,14 @@ class Tables:
         text = (self.results / run / "costs.md").read_text(encoding="utf-8")
         lines = [line.strip("|").split("|") for line in text.splitlines() if line[:1] == "|"]
         head, _, *rows = ([cell.strip() for cell in line] for line in lines)
-        found = pd.DataFrame(rows, columns=head)
-        found = found[found["with passes, images/s"] != ""]
-        speed = found["with passes, images/s"].str.replace(",", "").astype(float)
-        times = speed[found["detector"] == "msp"].iloc[0] / speed
+        timed = pd.DataFrame(rows, columns=head)
+        timed = timed[timed["with passes, images/s"] != ""]
+        speed = timed["with passes, images/s"].str.replace(",", "").astype(float)
+        times = speed[timed["detector"] == "msp"].iloc[0] / speed
         return pd.DataFrame({
-            "detector": found["detector"].map("`{}`".format), "forward": found["forward"],
-            "backward": found["backward"], "images/s": found["with passes, images/s"],
-            "time, `msp` = 1": times.map(one), "peak memory, MiB": found["peak memory, MiB"],
+            "detector": timed["detector"].map("`{}`".format), "forward": timed["forward"],
+            "backward": timed["backward"], "images/s": timed["with passes, images/s"],
+            "time, `msp` = 1": times.map(one), "peak memory, MiB": timed["peak memory, MiB"],
         }).loc[speed.sort_values(ascending=False, kind="stable").index]  # fmt: skip
 
     def study(self, name: str, experiment: str, index: str, alone: str) -> pd.DataFrame:

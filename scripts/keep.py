@@ -37,26 +37,26 @@ OF_A_MACHINE = ("out", "store", "device", "devices", "remark")
 
 def keep_run(folder: Path, name: str, also: list[str], results: Path = RESULTS) -> Path:
     """Keep a finished run and return its folder."""
-    kept = results / name
-    kept.mkdir(parents=True, exist_ok=True)
-    write_csv(read_csv(rows_file(folder)), kept / FILES[1])
+    target = results / name
+    target.mkdir(parents=True, exist_ok=True)
+    write_csv(read_csv(rows_file(folder)), target / FILES[1])
     for file in [*ALWAYS, *also]:
-        (kept / file).parent.mkdir(exist_ok=True)
+        (target / file).parent.mkdir(exist_ok=True)
         if file.endswith(".png"):
             from PIL import Image
 
             with Image.open(folder / file) as picture:
                 palette = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-            palette.save(kept / file, optimize=True)
+            palette.save(target / file, optimize=True)
         else:
-            shutil.copyfile(folder / file, kept / file)
-    seal(kept)
+            shutil.copyfile(folder / file, target / file)
+    seal(target)
     config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
     # not NAME alone: Hydra takes gradbench's own experiment of that name instead
     command = results / "commands" / "experiment" / f"results_{name}.yaml"
     command.parent.mkdir(parents=True, exist_ok=True)
     command.write_text(command_file(config), encoding="utf-8")
-    return kept
+    return target
 
 
 def command_file(config: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ def command_file(config: dict[str, Any]) -> str:
 
 def _differences(own: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that differ; those that no longer exist are left out."""
-    found = {}
+    differences = {}
     for key, value in own.items():
         if key in ("_target_", "root", "workers") or key not in usual or value == usual[key]:
             continue
@@ -83,8 +83,8 @@ def _differences(own: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
             value = _differences(value, usual[key])
             if not value:
                 continue
-        found[key] = value
-    return found
+        differences[key] = value
+    return differences
 
 
 def keep_weights(folder: Path, weights: Path = RESULTS / "weights") -> list[Path]:
@@ -147,15 +147,15 @@ def main() -> None:
     run.add_argument("--also", nargs="*", default=[])
     commands.add_parser("weights").add_argument("folder", type=Path)
     commands.add_parser("tables")
-    given = arguments.parse_args()
-    if given.command == "tables":
+    options = arguments.parse_args()
+    if options.command == "tables":
         print(*write_tables(), sep="\n")
-    elif not (given.folder / "run.json").is_file():
-        arguments.error(f"{given.folder} holds no finished run")
-    elif given.command == "run":
-        print(keep_run(given.folder, given.name or given.folder.resolve().name, given.also))
+    elif not (options.folder / "run.json").is_file():
+        arguments.error(f"{options.folder} holds no finished run")
+    elif options.command == "run":
+        print(keep_run(options.folder, options.name or options.folder.resolve().name, options.also))
     else:
-        print(*keep_weights(given.folder), sep="\n")
+        print(*keep_weights(options.folder), sep="\n")
 
 
 if __name__ == "__main__":

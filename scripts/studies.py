@@ -117,18 +117,18 @@ def main(study: str, path: Path, words: list[str]) -> None:
     )
     images = clean_images(experiment)
     store = Store(Path(experiment.config["store"]).expanduser())
-    found = []
+    tables = []
     for seed in experiment.seeds:
         wanted = network_request(experiment, images, seed)
         f = load_or_train(wanted, images.train, images.test, store, hold_out=images.hold_out)
         rows = pd.DataFrame(rows_of(NetworkContext(experiment, images, f, seed, store)))
         rows.insert(0, "experiment", experiment.name)
         rows.insert(1, "train_seed", seed)
-        found.append(rows)
+        tables.append(rows)
     if path.is_file():
         others = pd.read_csv(path)
-        found.insert(0, others[others["experiment"] != experiment.name])
-    pd.concat(found).to_csv(path, index=False, lineterminator="\n")
+        tables.insert(0, others[others["experiment"] != experiment.name])
+    pd.concat(tables).to_csv(path, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def write_costs(costs: pd.DataFrame, path: Path) -> None:
 
 def costs_table(costs: pd.DataFrame, detectors: Detectors) -> str:
     """Return `costs.md`: speed, memory and passes of each detector; arguments as above."""
-    found = []
+    lines = []
     for name, detector in detectors.items():
         own = costs[costs["detector"] == name]
         if detector is not None:
@@ -104,7 +104,7 @@ def costs_table(costs: pd.DataFrame, detectors: Detectors) -> str:
         speed = ("images_per_second", "with_passes_per_second")
         rates = [scoring.loc[order[0], column] if len(order) else None for column in speed]
         count = detector and detector.pass_count
-        found.append((
+        lines.append((
             name,
             *((str(count.forward), str(count.backward)) if count else ("", "")),
             *("" if pd.isna(rate) else f"{rate:,.0f}" for rate in rates),
@@ -114,7 +114,7 @@ def costs_table(costs: pd.DataFrame, detectors: Detectors) -> str:
         *("detector", "forward", "backward", "scoring, images/s", "with passes, images/s"),
         *("peak memory, MiB", "on the device, MiB"),
     )
-    return f"{HEAD}\n\n{markdown(TextTable(header, tuple(found)).without_empty_columns())}\n"
+    return f"{HEAD}\n\n{markdown(TextTable(header, tuple(lines)).without_empty_columns())}\n"
 
 
 def read_milliseconds(path: Path) -> dict[str, float]:

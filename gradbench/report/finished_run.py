@@ -185,8 +185,8 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 def present_files(folder: Path) -> list[str]:
     """Return what stands in a folder where a run writes, whoever wrote it."""
-    found = (path for pattern in PATTERNS for path in folder.glob(pattern))
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    paths = (path for pattern in PATTERNS for path in folder.glob(pattern))
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def list_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:

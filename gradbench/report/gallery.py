@@ -347,12 +347,12 @@ def _originals(images: ImageSet, rows: np.ndarray) -> list[np.ndarray]:
     files = images.images
     if not isinstance(files, FileImages) or files.resampling is not None:
         return list(files[rows])
-    found = []
+    arrays = []
     for row in rows:
         files[np.array([row])]  # a file that cannot be read is told as everywhere
         with PIL.open(files.paths[row]) as picture:
-            found.append(to_array(picture, images.shape[0]))
-    return found
+            arrays.append(to_array(picture, images.shape[0]))
+    return arrays
 
 
 def _in_rows(label: str, panels: Sequence[Panel], most: int) -> list[Row]:

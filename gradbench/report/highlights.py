@@ -47,11 +47,11 @@ def _highest(rows: RunRows, lines: Sequence[Line], names: Sequence[str]) -> list
 
 def _beside_controls(rows: RunRows, names: Sequence[str]) -> list[str]:
     """Return warnings of the random labels and of round trips."""
-    found = []
+    warnings = []
     for line in rows.lines("random_labels"):
         for name in names:
             if (p := rows.p_value(line, name)) and p[1] < ALARM:
-                found.append(f"Warning: {name} tells random labels apart ({p[0]}).")
+                warnings.append(f"Warning: {name} tells random labels apart ({p[0]}).")
     for line in rows.lines("round_trip"):
         trips = {n: v for n in names if (v := rows.cell(line, n).value) is not None and v >= FLOOR}
         for same in round_trip_of(rows, line):
@@ -61,9 +61,9 @@ def _beside_controls(rows: RunRows, names: Sequence[str]) -> list[str]:
                 if (own := rows.cell(same, name).value) is not None and trip >= own
             ]
             if above:
-                found.append(
+                warnings.append(
                     "Warning: clean images that merely went through the resampling of "
                     f"{same.title} are told apart as well as {same.title} itself or better: "
                     f"{', '.join(above)}."
                 )
-    return found
+    return warnings

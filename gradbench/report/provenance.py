@@ -23,13 +23,13 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of gradbench, Python and the libraries that numbers depend on."""
-    found = {"gradbench": __version__, "python": platform.python_version()}
+    packages = {"gradbench": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            packages[name] = "absent"
+    return packages
 
 
 def code() -> dict[str, Any]:
@@ -53,7 +53,7 @@ def code() -> dict[str, Any]:
 def hardware(device: torch.device) -> dict[str, Any]:
     """Return processor, cores, threads, device and the largest memory that this process held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -61,9 +61,9 @@ def hardware(device: torch.device) -> dict[str, Any]:
         "peak_memory_mib": round(peak / (2**20 if platform.system() == "Darwin" else 2**10)),
     }
     if device.type == "cuda":
-        found["accelerator"] = torch.cuda.get_device_name(device)
-        found["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return found
+        facts["accelerator"] = torch.cuda.get_device_name(device)
+        facts["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return facts
 
 
 def _processor() -> str:

@@ -76,16 +76,16 @@ def write_terminal(frame: pd.DataFrame, about: About) -> str:
         *_refused(about),
         f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
     ]
-    found = main_tables(rows, about)
-    if max(len(line) for table in found[-1:] for line in plain(table).splitlines()) > WIDEST:
-        found = main_tables(rows, about, bare=True)
-    return "\n\n".join(["\n".join(filter(None, head)), *_texts(found, plain, bare=True)])
+    shown = main_tables(rows, about)
+    if max(len(line) for table in shown[-1:] for line in plain(table).splitlines()) > WIDEST:
+        shown = main_tables(rows, about, bare=True)
+    return "\n\n".join(["\n".join(filter(None, head)), *_texts(shown, plain, bare=True)])
 
 
-def _texts(found: Iterable[TextTable], write: Any, bare: bool = False) -> list[str]:
+def _texts(shown: Iterable[TextTable], write: Any, bare: bool = False) -> list[str]:
     """Return the parts of tables as texts, titles and paragraphs left away for `bare`."""
     texts = []
-    for table in found:
+    for table in shown:
         texts += [] if bare else [f"## {table.title}" * bool(table.title), table.text]
         texts += [write(table) if table.header else ""]
         texts += ["\n".join(f"- {note}" for note in part) for part in (table.reasons, table.notes)]
@@ -204,7 +204,7 @@ def main_tables(rows: RunRows, about: About, bare: bool = False) -> list[TextTab
     head["text"] = f"In percent; {_spread(about)}. Bold: the highest on a challenge."
     if not lines:
         return [TextTable((), (), title="AUROC", notes=("No challenge was asked for.",))]
-    found: list[Row] = []
+    entries: list[Row] = []
     for line in lines:
         words = (
             line.challenge,
@@ -215,18 +215,18 @@ def main_tables(rows: RunRows, about: About, bare: bool = False) -> list[TextTab
         # Means over different challenges are not ranked.
         same = not line.is_mean or len(rows.remarks(line)) < 2
         cells = rows.ranked(line, names) if same else [rows.cell(line, name) for name in names]
-        found.append((words, [cell.bare for cell in cells] if bare else cells))
-    marked = any(cell.mark == "alike" for _, cells in found for cell in cells)
+        entries.append((words, [cell.bare for cell in cells] if bare else cells))
+    marked = any(cell.mark == "alike" for _, cells in entries for cell in cells)
     notes = (*([ALIKE_NOTE] if marked else []), *_footnotes(rows, lines))
     labels = ("challenge", "level", "n abnormal", "source")
     if len(names) <= max(FEW, len(lines)) and not rows.transferred():
-        return [build_table(labels, names, found, notes=notes, **head)]
+        return [build_table(labels, names, entries, notes=notes, **head)]
     supervision = {name: one.get("supervision", "") for name, one in about["detectors"].items()}
     words = [(name, supervision.get(name.partition("@")[0], "")) for name in names]
     titles = [line.title for line in lines]
-    turned = _transposed(found, words)
+    turned = _transposed(entries, words)
     return [
-        build_table(labels, (), [(words, []) for words, _ in found], **head),
+        build_table(labels, (), [(words, []) for words, _ in entries], **head),
         build_table(("detector", "supervision"), titles, turned, notes=notes),
     ]
 
@@ -254,14 +254,14 @@ def transfer_cell(rows: RunRows, name: str, line: Line) -> tuple[Cell, bool]:
 
 
 def _transfer(rows: RunRows, names: Sequence[str]) -> TextTable:
-    lines, transferred, found = rows.lines(), rows.transferred(), []
+    lines, transferred, entries = rows.lines(), rows.transferred(), []
     for name in names:
         cells = []
         for line in lines if name in transferred else ():
             cell, own = transfer_cell(rows, name, line)
             cell = cell if rows.intervals else cell.bare
             cells.append(cell._replace(text=f"({cell.text})") if own else cell)
-        found += [((name,), cells)] if cells else []
+        entries += [((name,), cells)] if cells else []
     text = (
         "AUROC in percent of detectors that were fitted on the challenge after the `@`, measured "
         "on the challenges above. In parentheses: measured on other images of the very challenge, "
@@ -269,12 +269,12 @@ def _transfer(rows: RunRows, names: Sequence[str]) -> TextTable:
         "where these are fewer than two."
     )
     titles = [line.title for line in lines]
-    return build_table(("detector",), titles, found, title="Transfer", text=text)
+    return build_table(("detector",), titles, entries, title="Transfer", text=text)
 
 
 def _article(rows: RunRows, names: Sequence[str], about: About) -> TextTable:
     """Return detection accuracy as the article of 2023 reports it."""
-    found: list[Row] = []
+    entries: list[Row] = []
     lines = rows.lines() if about["protocol"].startswith("access2023") else []
     half, best = MEASURES["accuracy, 0.5"], MEASURES["accuracy, best"]
     for line in lines:
@@ -287,7 +287,7 @@ def _article(rows: RunRows, names: Sequence[str], about: About) -> TextTable:
             at_best = Cell("") if at_half.value is not None else rows.cell(line, name, best)
             if at_half.value is not None or at_best.value is not None:
                 cells = [at_half, at_best, rows.p_folds(line, name)]
-                found.append(((line.challenge, line.level, name), cells))
+                entries.append(((line.challenge, line.level, name), cells))
     text = (
         "In percent, as reported in 2023: at 0.5 for detectors fitted to gradient norms on the "
         "challenge, at the best threshold for these very images for all others, which flatters "
@@ -297,11 +297,11 @@ def _article(rows: RunRows, names: Sequence[str], about: About) -> TextTable:
     )
     columns = ("accuracy, 0.5", "accuracy, best", P_FOLDS)
     title = "Detection accuracy as in the article"
-    return build_table(DETECTOR, columns, found, title=title, text=text)
+    return build_table(DETECTOR, columns, entries, title=title, text=text)
 
 
 def _networks(rows: RunRows, names: Sequence[str]) -> TextTable:
-    found = [
+    entries = [
         ((line.challenge, line.level, name), cells)
         for line in rows.lines()
         for name in names
@@ -312,7 +312,7 @@ def _networks(rows: RunRows, names: Sequence[str]) -> TextTable:
         "the source images, the same for all networks), the range of the networks for these images."
     )
     columns = ("mean", "interval over images", "range over networks")
-    return build_table(DETECTOR, columns, found, title="Several networks", text=text)
+    return build_table(DETECTOR, columns, entries, title="Several networks", text=text)
 
 
 def _measures(rows: RunRows, names: Sequence[str]) -> TextTable:
@@ -324,13 +324,13 @@ def _measures(rows: RunRows, names: Sequence[str]) -> TextTable:
         "0.5. FPR95 is the share of the other side that is let through where 95 % of the side "
         "named are recognised; lower is better."
     )
-    found = [
+    entries = [
         ((line.challenge, line.level, name), cells)
         for line in rows.lines()
         for name in names
         if _any(cells := [rows.cell(line, name, measure) for measure in MEASURES.values()])
     ]
-    return build_table(DETECTOR, tuple(MEASURES), found, title="All measures", text=text)
+    return build_table(DETECTOR, tuple(MEASURES), entries, title="All measures", text=text)
 
 
 def _attacks(rows: RunRows) -> TextTable:
@@ -341,12 +341,12 @@ def _attacks(rows: RunRows) -> TextTable:
         "[0, 1], then the same over the successful ones. All is measured after rounding to the "
         "grid, where images are rounded."
     )
-    found = [
+    entries = [
         ((line.challenge, line.level), cells)
         for line in rows.lines("attack")
         if _any(cells := [rows.cell(line, "", measure) for measure in ATTACKS.values()])
     ]
-    return build_table(("challenge", "level"), tuple(ATTACKS), found, title="Attacks", text=text)
+    return build_table(("challenge", "level"), tuple(ATTACKS), entries, title="Attacks", text=text)
 
 
 def _any(cells: Sequence[Cell]) -> bool:
@@ -355,7 +355,7 @@ def _any(cells: Sequence[Cell]) -> bool:
 
 def _controls(rows: RunRows, names: Sequence[str]) -> TextTable:
     """Return what a detector must not be able to do, and how it does."""
-    found: list[Row] = []
+    entries: list[Row] = []
     alarm = False
     for line in rows.lines(*CONTROLS):
         cells = []
@@ -369,10 +369,10 @@ def _controls(rows: RunRows, names: Sequence[str]) -> TextTable:
                 text = f"{cell.text}, {text}{' (!)' if holm < ALARM else ''}"
                 cell = cell._replace(text=text)
             cells.append(cell)
-        found.append(((line.challenge, line.level), cells))
+        entries.append(((line.challenge, line.level), cells))
         for same in round_trip_of(rows, line):
             words = (same.challenge, same.level)
-            found.append((words, [rows.cell(same, name) for name in names]))
+            entries.append((words, [rows.cell(same, name) for name in names]))
     text = (
         "AUROC in percent. *identity*: a challenge of strength zero, 50 for every detector. "
         "*random_labels*: clean images against clean images, half of them called abnormal "
@@ -388,11 +388,11 @@ def _controls(rows: RunRows, names: Sequence[str]) -> TextTable:
         "other numbers are in doubt."
     )
     labels, columns = ("control", "level"), list(names)
-    if len(names) > max(FEW, len(found)):
-        columns = [" ".join(filter(None, words)) for words, _ in found]
-        labels, found = ("detector",), _transposed(found, [(name,) for name in names])
+    if len(names) > max(FEW, len(entries)):
+        columns = [" ".join(filter(None, words)) for words, _ in entries]
+        labels, entries = ("detector",), _transposed(entries, [(name,) for name in names])
     more = {"title": "Controls", "text": text, "notes": (warning,) * alarm}
-    return build_table(labels, columns, found, **more)
+    return build_table(labels, columns, entries, **more)
 
 
 def round_trip_of(rows: RunRows, line: Line) -> list[Line]:
@@ -405,7 +405,7 @@ def round_trip_of(rows: RunRows, line: Line) -> list[Line]:
 
 def _random_split(rows: RunRows, names: Sequence[str]) -> TextTable:
     """Return the random split beside the protocol of the run."""
-    found: list[Row] = []
+    entries: list[Row] = []
     split = ""
     for line in rows.lines("random_split"):
         split = ", ".join(rows.column(line, "protocol"))
@@ -416,12 +416,12 @@ def _random_split(rows: RunRows, names: Sequence[str]) -> TextTable:
                 cell if there.value is not None else cell._replace(text="")
                 for cell, there in zip(usual, random)
             ]
-            found.append(((line.challenge, line.level, split), random))
-            found.append(((line.challenge, line.level, rows.protocol), usual))
+            entries.append(((line.challenge, line.level, split), random))
+            entries.append(((line.challenge, line.level, rows.protocol), usual))
     text = (
         f"AUROC in percent. With `{split}`, the twin of a measured image (its clean original, or "
         "what was made from it) may have been fitted on. The difference between the two lines, up "
         "or down, is the work of the twins and not detection."
     )
     labels = ("challenge", "level", "split")
-    return build_table(labels, names, found, title="Random split", text=text)
+    return build_table(labels, names, entries, title="Random split", text=text)

@@ -37,9 +37,9 @@ NAMED = 6
 def terminal(filled: FilledTable, width: int = WIDTH) -> str:
     """Return a table as aligned text, wide panels in pieces below each other."""
     notes = Notes()
-    found = panels(filled.table, filled.cells, notes, width)
+    laid_out = panels(filled.table, filled.cells, notes, width)
     blocks = [_title(filled), _wrapped(_head(filled, "*"), width)]
-    for title, grids in found.items():
+    for title, grids in laid_out.items():
         blocks += [title, *map(writers.plain, grids)]
     blocks += [_wrapped(notes.lines(), width, bullet="")]
     blocks += ["Compared with the print\n" + _wrapped(comparison(filled), width)]
@@ -50,9 +50,9 @@ def terminal(filled: FilledTable, width: int = WIDTH) -> str:
 def markdown(filled: FilledTable) -> str:
     """Return a table as Markdown."""
     notes = Notes()
-    found = panels(filled.table, filled.cells, notes)
+    laid_out = panels(filled.table, filled.cells, notes)
     blocks = [f"# {_title(filled)}", _listed(_head(filled))]
-    for title, (only,) in found.items():
+    for title, (only,) in laid_out.items():
         blocks += [f"## {title}" * bool(title), writers.markdown(only)]
     blocks += [_listed(notes.lines()), "## Compared with the print", _listed(comparison(filled))]
     blocks += ["## Made from", _listed(_made_from(filled))]
@@ -103,18 +103,18 @@ def _conventions(filled: FilledTable) -> list[str]:
     table, measured = filled.table, filled.measured
     decks = dict.fromkeys(";".join(table.printed["source"]).split(";"))
     units = [UNITS[unit] for unit in table.printed["unit"].unique() if unit in UNITS]
-    found = [f"Published: {', '.join(table.printed['paper'].unique())}, as printed on "
+    sentences = [f"Published: {', '.join(table.printed['paper'].unique())}, as printed on "
              f"{', '.join(decks)}."]  # fmt: skip
     if units:
-        found.append(f"Units: {', '.join(units)}, measured values likewise.")
-    found += [f"{m.title}: {m.definition}" for m in table.metrics.values() if m.definition]
-    found += table.notes
+        sentences.append(f"Units: {', '.join(units)}, measured values likewise.")
+    sentences += [f"{m.title}: {m.definition}" for m in table.metrics.values() if m.definition]
+    sentences += table.notes
     if measured.empty:
-        return found
+        return sentences
     networks = {(run.comparable, run.in_dist, run.backbone): run for run in filled.runs}
     protocols = dict.fromkeys(run.protocol for run in filled.runs)
     return [
-        *found,
+        *sentences,
         "Measured: with interval where there is one; ≥ is an exact lower bound; a range in "
         "parentheses is that of several networks. Difference: measured less published.",
         *map(_network, networks.values()),
@@ -136,7 +136,7 @@ def comparison(filled: FilledTable) -> list[str]:
     if first.empty:
         return [f"None of {total} cells measured."]
     marked = (first["marks"] != "").sum()
-    found = [
+    sentences = [
         f"{len(first)} of {total} cells measured, {marked} of them with a mark (stand-in, part, "
         "other size: see the notes)."
     ]
@@ -145,31 +145,31 @@ def comparison(filled: FilledTable) -> list[str]:
         near = " and ".join(
             f"{(differences <= n).sum()} within {n} point{'s' * (n > 1)}" for n in NEAR
         )
-        found.append(f"Of {len(differences)} differences, {near} of the published value.")
+        sentences.append(f"Of {len(differences)} differences, {near} of the published value.")
     pairs, differ = _other_order(filled, first)
     if pairs:
         count = sum(map(len, differ.values()))
-        found.append(
+        sentences.append(
             f"The order of two methods differs from the print in {count} of {pairs} "
             f"comparisons{':' if count else '.'}"
         )
         for (printed, here), places in differ.items():
             named = ", ".join(places[:NAMED])
             more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
-            found.append(f"{here} above {printed} here, below it in print: {named}{more}.")
-    return found
+            sentences.append(f"{here} above {printed} here, below it in print: {named}{more}.")
+    return sentences
 
 
 def _made_from(filled: FilledTable) -> list[str]:
     """Return from which runs a table was made, and what was left out."""
     cells = filled.measured
     counts = cells[~cells.index.duplicated()]["run"].value_counts()
-    found = [
+    sentences = [
         f"Made from {run.path} ({run.begun[:10]}, code {run.commit[:7]}): "
         f"{counts[run.path.as_posix()]} cells."
         for run in filled.runs
     ]
-    return [*(found or ["Made from no run."]), *filled.left_out]
+    return [*(sentences or ["Made from no run."]), *filled.left_out]
 
 
 def _network(run: FinishedRun) -> str:
@@ -193,12 +193,14 @@ def _counts(measured: pandas.DataFrame) -> str:
 
 def _methods(measured: pandas.DataFrame) -> list[str]:
     """Return which detector each method is here, and what it sees."""
-    found = []
+    sentences = []
     for row in measured.drop_duplicates("method", keep="last").itertuples():
         clean = "" if row.clean_seen in ("", "none") else f"; of clean images: {row.clean_seen}"
         sees = f"sees {SEES.get(row.supervision, row.supervision)}{clean}"
-        found.append(f"{row.method} is `{row.our_method}`, supervision {row.supervision}: {sees}.")
-    return found
+        sentences.append(
+            f"{row.method} is `{row.our_method}`, supervision {row.supervision}: {sees}."
+        )
+    return sentences
 
 
 def _other_order(

@@ -73,16 +73,16 @@ def fill(table: PaperTable, runs: Sequence[FinishedRun], dirs: Iterable[Path] = 
     a number gives it. `dirs` are folders of the user's own configuration files.
     """
     dirs = tuple(dirs)
-    found = _matches(table, runs)
-    chosen, left_out = _choose(table, found, runs, dirs)
-    found["order"] = found["run"].map({run: order for order, run in enumerate(chosen)})
-    found = found.dropna(subset="order")
-    found["group"] = table.printed["group"].reindex(found["cell"]).to_numpy()
-    place = found.groupby("group")["place"].min()
-    found = found[found["place"] == found["group"].map(place)]
-    found = found.sort_values(["cell", "experiment_order", "order"], kind="stable")
-    found = found[found["run"] == found.groupby("cell")["run"].transform("first")]
-    cells = _cells(table, found, runs, dirs)
+    matches = _matches(table, runs)
+    chosen, left_out = _choose(table, matches, runs, dirs)
+    matches["order"] = matches["run"].map({run: order for order, run in enumerate(chosen)})
+    matches = matches.dropna(subset="order")
+    matches["group"] = table.printed["group"].reindex(matches["cell"]).to_numpy()
+    place = matches.groupby("group")["place"].min()
+    matches = matches[matches["place"] == matches["group"].map(place)]
+    matches = matches.sort_values(["cell", "experiment_order", "order"], kind="stable")
+    matches = matches[matches["run"] == matches.groupby("cell")["run"].transform("first")]
+    cells = _cells(table, matches, runs, dirs)
     empty = cells["measured"].isna()
     places = table.printed["group"].map(place)
     cells.loc[empty, "reason"] = [
@@ -90,7 +90,7 @@ def fill(table: PaperTable, runs: Sequence[FinishedRun], dirs: Iterable[Path] = 
         for cell in cells.index[empty]
     ]
     _mark_best(table, cells)
-    used = [runs[i] for i in dict.fromkeys(found["run"])]
+    used = [runs[i] for i in dict.fromkeys(matches["run"])]
     _mark_near_best(table, cells, used)
     return FilledTable(table, cells, used, left_out)
 
@@ -136,12 +136,12 @@ def _matches(table: PaperTable, runs: Sequence[FinishedRun]) -> DataFrame:
         return wanted.iloc[:0].assign(run=0)
     measured = pandas.concat(rows).dropna(subset="value")
     names = [*OURS, "level", "metric", "side", "threshold_rule"]
-    found = wanted.merge(measured[measured["fold"] == "all"], on=names)
-    return found.sort_values(["cell", "place"], kind="stable")
+    matches = wanted.merge(measured[measured["fold"] == "all"], on=names)
+    return matches.sort_values(["cell", "place"], kind="stable")
 
 
 def _choose(
-    table: PaperTable, found: DataFrame, runs: Sequence[FinishedRun], dirs: tuple[Path, ...]
+    table: PaperTable, matches: DataFrame, runs: Sequence[FinishedRun], dirs: tuple[Path, ...]
 ) -> tuple[list[int], list[str]]:
     """Return the runs that a table is made from, by their place in `runs`, and what was left out.
 
@@ -152,7 +152,7 @@ def _choose(
     without a number of the table leads only where no run has one.
     """
     chosen, left_out = [], []
-    counts = found.drop_duplicates(["run", "cell", "place"])["run"].value_counts()
+    counts = matches.drop_duplicates(["run", "cell", "place"])["run"].value_counts()
     for (in_dist, backbone), own in table.places.groupby(["in_dist", "backbone"], sort=False):
         experiments = list(dict.fromkeys(own["experiment"]))
         ranks = {
@@ -181,12 +181,12 @@ def _choose(
 
 
 def _cells(
-    table: PaperTable, found: DataFrame, runs: Sequence[FinishedRun], dirs: tuple[Path, ...]
+    table: PaperTable, matches: DataFrame, runs: Sequence[FinishedRun], dirs: tuple[Path, ...]
 ) -> DataFrame:
     """Return the tidy table without best numbers and reasons."""
-    sizes = {i: runs[i].narrower(dirs) for i in found["run"].unique()}
+    sizes = {i: runs[i].narrower(dirs) for i in matches["run"].unique()}
     lines = []
-    for (cell, line), rows in found.groupby(["cell", "line"], sort=False):
+    for (cell, line), rows in matches.groupby(["cell", "line"], sort=False):
         first, values = rows.iloc[0], rows["value"]
         lo, hi, interval = first["lo"], first["hi"], "resampled"
         if len(rows) > 1:
@@ -220,24 +220,24 @@ def _cells(
 
 def _marks(run: FinishedRun, sizes: str, row: pandas.Series) -> list[str]:
     """Return what the reader must know of a measured number besides its value."""
-    found = [f"{run.backbone} of {sizes}"] if sizes else []
-    found += run.image_notes()
+    notes = [f"{run.backbone} of {sizes}"] if sizes else []
+    notes += run.image_notes()
     own = (EXACT, NOT_MEASURED, "no interval", "indicative")
     source = [SOURCES[row["source"]]] if row["source"] in SOURCES else []
     source += [text for text in row["note"].split("; ") if text and not text.startswith(own)]
     stands_in = row["preferred"] not in ("", row["challenge"])
     adversarial = row["challenge_set"] == "adversarial"  # everybody makes these images anew
     if row["place_note"]:
-        found.append(row["place_note"])
+        notes.append(row["place_note"])
     elif row["source"] == "generated":
         if stands_in or not adversarial:  # one note for all families and levels
-            found.append(f"images {SOURCES['generated']}")
+            notes.append(f"images {SOURCES['generated']}")
     elif stands_in:
         text = f"{row['challenge']} in place of {row['preferred']}: {'; '.join(source)}"
-        found.append(text.rstrip(": "))
+        notes.append(text.rstrip(": "))
     elif row["source"] in SOURCES:
-        found.append(f"{row['challenge']}: {'; '.join(source)}")
-    return [*found, INDICATIVE] if INDICATIVE in row["note"] else found
+        notes.append(f"{row['challenge']}: {'; '.join(source)}")
+    return [*notes, INDICATIVE] if INDICATIVE in row["note"] else notes
 
 
 def _reason(

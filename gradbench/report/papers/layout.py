@@ -62,7 +62,7 @@ def panels(
     by_panel: dict[str, list[Cell]] = {}
     for cell in cells.astype(object).where(cells.notna(), None).to_dict("records"):
         by_panel.setdefault(_title(table, cell, "panels"), []).append(cell)
-    found = {}
+    laid_out = {}
     for panel, own in by_panel.items():
         columns = list(dict.fromkeys(_title(table, cell, "columns") for cell in own))
         for count in range(len(columns), 0, -1):
@@ -70,8 +70,8 @@ def panels(
             grids = [_grid(table, own, piece, notes) for piece in pieces]
             if not width or max(map(_width, grids)) <= width:
                 break
-        found[panel] = grids
-    return found
+        laid_out[panel] = grids
+    return laid_out
 
 
 def labels(table: PaperTable, cell: Cell, columns: Sequence[str]) -> tuple[str, ...]:
@@ -119,14 +119,14 @@ def _lines(table: PaperTable, block: Sequence[Cell]) -> list[tuple[str, str]]:
     """Return the lines of a row of the print; an interval with the line that it belongs to."""
     if all(cell["measured"] is None for cell in block):
         return [(PUBLISHED, ""), (MEASURED, "")]
-    found = [(PUBLISHED, "")]
+    lines = [(PUBLISHED, "")]
     metrics = dict.fromkeys(cell["metric"] for cell in block)
     for name in dict.fromkeys(line for m in metrics for line in table.metrics[m].measures):
-        found.append((name, ""))
+        lines.append((name, ""))
         if any(_interval(cell) for cell in block if cell["line"] == name):
-            found.append((INTERVAL, name))
+            lines.append((INTERVAL, name))
     differ = any(cell["difference"] is not None for cell in block)
-    return [*found, *[(DIFFERENCE, "")] * differ]
+    return [*lines, *[(DIFFERENCE, "")] * differ]
 
 
 def _text(table: PaperTable, own: Sequence[Cell], line: str, of: str, notes: Notes) -> str:

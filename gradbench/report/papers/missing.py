@@ -39,18 +39,18 @@ class MissingRun:
     challenges: dict[str, None] = field(default_factory=dict)
     alternatives: bool = False
 
-    def arguments(self, given: Sequence[str] = ()) -> list[str]:
+    def arguments(self, settings: Sequence[str] = ()) -> list[str]:
         """Return the arguments of `gradbench run`; the user's own replace those of the table."""
         own = {key: getattr(self, key) for key in ("experiment", "backbone", "protocol")}
         own["detectors"] = f"[{','.join(self.detectors)}]"
         if self.alternatives:
             own["challenges"] = f"[{','.join(self.challenges)}]"
-        taken = {word.split("=", 1)[0].lstrip("+") for word in given}
-        return [*(f"{key}={value}" for key, value in own.items() if key not in taken), *given]
+        taken = {word.split("=", 1)[0].lstrip("+") for word in settings}
+        return [*(f"{key}={value}" for key, value in own.items() if key not in taken), *settings]
 
-    def folder(self, root: Path, given: Sequence[str], dirs: Sequence[Path]) -> Path:
+    def folder(self, root: Path, settings: Sequence[str], dirs: Sequence[Path]) -> Path:
         """Return the folder of the run, one for each network, protocol, part and seed."""
-        config = compose(self.arguments(given), dirs)
+        config = compose(self.arguments(settings), dirs)
         network, usual = config["backbone"], compose([f"backbone={self.backbone}"], dirs)
         parts = [self.experiment, network["name"]]
         for key in ("width", "depth", "growth"):
