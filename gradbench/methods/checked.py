@@ -33,13 +33,9 @@ EXACT = 1e-6
 def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | None = None) -> None:
     """Check what the class of a detector declares, before any work.
 
-    Args:
-        name: of the detector.
-        detector: as it was built.
-        outputs: that there are; None for gradbench's own.
-
     Raises:
-        Faulty: naming the declaration, and what is valid.
+        Faulty: naming the declaration, and what is valid; `outputs` are those that may be read,
+            gradbench's own by default.
     """
     outputs = outputs or built_in()
     start = f"detector {name}: {type(detector).__qualname__}"
@@ -52,15 +48,12 @@ def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | Non
         raise Faulty(f"{start}: {unknown('supervision', str(supervision), SUPERVISION)}")
     if not hasattr(detector, "reads"):
         raise Faulty(f"{start}.reads is missing: reads = ('logits',) names the outputs it scores")
-    for field, given in (
-        ("reads", ()),
-        ("bank_reads", BANK_EXTRAS),
-        ("hold_out_reads", ("labels",)),
-    ):
+    extras = {"reads": (), "bank_reads": BANK_EXTRAS, "hold_out_reads": ("labels",)}
+    for field, extra in extras.items():
         names = getattr(detector, field)
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise Faulty(f"{start}.{field} is {names!r}: write a list of outputs, ('logits',)")
-        for output in set(names).difference(given):
+        for output in set(names).difference(extra):
             try:
                 outputs.find(str(output))
             except GradbenchError as fault:
@@ -68,9 +61,9 @@ def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | Non
     if bool(detector.synthetic) != (supervision == "synthetic"):
         raise Faulty(f"{start}: supervision = 'synthetic' and `synthetic` challenges go together")
     with external_call(start):
-        moved = bool(detector.perturbed_passes) or bool(detector.planned_passes(("layer",)))
+        perturbs = bool(detector.perturbed_passes) or bool(detector.planned_passes(("layer",)))
         str(detector.pass_count), detector.clean_seen, detector.learns_from_challenges
-    if not (detector.reads or moved):
+    if not (detector.reads or perturbs):
         raise Faulty(f"{start}.reads is empty: name the outputs that it scores, ('logits',)")
 
 
@@ -108,15 +101,25 @@ class _Guarded(Detector):
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
         if self._inside:
             return super().fit(bank, fit, choose, seed)
-        given = {"bank": bank, "fit": _all(fit), "choose": _all(choose)}
-        copies = {part: _copied(tensors) for part, tensors in given.items()}
-        parts = [_like(s, copies[part]) for part, s in (("fit", fit), ("choose", choose))]
+        lent = {"bank": bank} | {
+            name: {**part.outputs, "abnormal": part.abnormal}
+            for name, part in (("fit", fit), ("choose", choose))
+        }
+        copies = {name: _copied(tensors) for name, tensors in lent.items()}
+        parts = [
+            replace(
+                part,
+                outputs={n: copies[name][n] for n in part.outputs},
+                abnormal=copies[name]["abnormal"],
+            )
+            for name, part in (("fit", fit), ("choose", choose))
+        ]
         with self._calling("fit"):
             # so that what draws from the process' numbers is a function of the seed
             seed_process(seed)
             super().fit(dict(copies["bank"]), *parts, seed)
-        for part, tensors in given.items():
-            _unchanged(f"{self._member}.fit", tensors, copies[part], f" of {part}")
+        for name, tensors in lent.items():
+            _refuse_changes(f"{self._member}.fit", tensors, copies[name], f" of {name}")
         return self
 
     def score(self, outputs: Outputs) -> Tensor:
@@ -132,17 +135,17 @@ class _Guarded(Detector):
         if self._inside:
             return super().state()
         with self._calling("state"):
-            found = super().state()
-        if not isinstance(found, Mapping):
-            raise Faulty(f"{self._member}.state gives {_kind(found)}: a dict of tensors is due")
-        for name, tensor in found.items():
+            state = super().state()
+        if not isinstance(state, Mapping):
+            raise Faulty(f"{self._member}.state gives {_kind(state)}: a dict of tensors is due")
+        for name, tensor in state.items():
             if not isinstance(name, str) or not torch.is_tensor(tensor) or tensor.is_complex():
                 raise Faulty(
                     f"{self._member}.state gives {_kind(tensor)} for {name!r}: a dict from names "
                     "to tensors is due, since the state is kept as safetensors"
                 )
         return {n: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for n, t in found.items()}  # fmt: skip
+                for n, t in state.items()}  # fmt: skip
 
     def load(self, state: Mapping[str, Tensor]) -> Detector:
         if self._inside:
@@ -156,9 +159,9 @@ class _Guarded(Detector):
         with self._calling("score"):
             if seed is not None:
                 seed_process(seed)
-            found = super().score(dict(copies))
-        _unchanged(f"{self._member}.score", outputs, copies)
-        return _numbers(self._member, found, _count(outputs)).double()
+            scores = super().score(dict(copies))
+        _refuse_changes(f"{self._member}.score", outputs, copies)
+        return _numbers(self._member, scores, _count(outputs)).double()
 
     def _check_alone(self, outputs: Outputs, whole: Tensor) -> None:
         """Refuse scores that are no function of an image's own outputs.
@@ -171,7 +174,7 @@ class _Guarded(Detector):
             {n: v[r] for n, v in outputs.items()} for r in (rows, rows[:1] * 3, rows[:1])
         )
         few, single = self._scores(three), self._scores(one)
-        other, again = (self._scores(given, seed=len(whole)) for given in (copies, three))
+        other, again = (self._scores(some, seed=len(whole)) for some in (copies, three))
         if not torch.equal(few, again):
             raise Faulty(
                 f"{self._member}.score gives the same images other scores the second time: random "
@@ -201,13 +204,7 @@ def check_state(
 ) -> None:
     """Refuse a detector from outside whose state gives another object other scores than it has.
 
-    Args:
-        fitted: the detector.
-        make: builds it afresh.
-        score: scores some images.
-
-    Raises:
-        Faulty: naming the class.
+    `make` builds the detector afresh, `score` scores some images with either of the two.
     """
     if not isinstance(fitted, _Guarded):
         return
@@ -233,49 +230,33 @@ def _with(guard: type, kind: type) -> type:
     return type(kind)(kind.__name__, (guard, kind), about)
 
 
-def _numbers(member: str, found, count: int) -> Tensor:
-    """Return scores as a tensor (count,) without a graph, on the processor.
-
-    Raises:
-        Faulty: if they are not one finite real number for each image.
-    """
-    if isinstance(found, np.ndarray) and found.dtype.kind in "fiub":
-        found = torch.from_numpy(np.array(found))
-    if not torch.is_tensor(found) or found.is_complex() or found.layout is not torch.strided:
-        raise Faulty(f"{member}.score gives {_kind(found)}: a tensor ({count},) is due")
-    if found.shape != (count,):
+def _numbers(member: str, scores, count: int) -> Tensor:
+    """Return scores as a tensor (count,); refuse what is not one finite number for each image."""
+    if isinstance(scores, np.ndarray) and scores.dtype.kind in "fiub":
+        scores = torch.from_numpy(np.array(scores))
+    if not torch.is_tensor(scores) or scores.is_complex() or scores.layout is not torch.strided:
+        raise Faulty(f"{member}.score gives {_kind(scores)}: a tensor ({count},) is due")
+    if scores.shape != (count,):
         raise Faulty(
-            f"{member}.score gives scores of shape {tuple(found.shape)} for {count} images: "
+            f"{member}.score gives scores of shape {tuple(scores.shape)} for {count} images: "
             f"({count},) is due"
         )
-    found = found.detach().cpu()
-    found = found if found.is_floating_point() else found.double()
-    if not found.isfinite().all():
-        bad = int((~found.isfinite()).sum())
+    scores = scores.detach().cpu()
+    scores = scores if scores.is_floating_point() else scores.double()
+    if not scores.isfinite().all():
+        bad = int((~scores.isfinite()).sum())
         raise Faulty(f"{member}.score gives {bad} of {count} images a score that is not finite")
-    return found
+    return scores
 
 
-def _kind(found) -> str:
-    if torch.is_tensor(found):
-        return f"a tensor {tuple(found.shape)} of {found.dtype}"
-    return f"an array of {found.dtype}" if isinstance(found, np.ndarray) else repr(found)[:60]
+def _kind(value) -> str:
+    if torch.is_tensor(value):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else repr(value)[:60]
 
 
 def _count(outputs: Outputs) -> int:
     return len(next(iter(outputs.values()), ()))
-
-
-def _all(samples: Samples) -> dict[str, Tensor]:
-    return {**samples.outputs, "abnormal": samples.abnormal}
-
-
-def _like(samples: Samples, copies: Mapping[str, Tensor]) -> Samples:
-    return replace(
-        samples,
-        outputs={name: copies[name] for name in samples.outputs},
-        abnormal=copies["abnormal"],
-    )
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -283,12 +264,10 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: values.clone() for name, values in tensors.items()}
 
 
-def _unchanged(
-    call: str, given: Mapping[str, Tensor], copies: Mapping[str, Tensor], of: str = ""
-) -> None:
-    for name, values in given.items():
+def _refuse_changes(call: str, lent: Outputs, copies: Outputs, part: str = "") -> None:
+    for name, values in lent.items():
         if not torch.equal(copies[name], values):
             raise Faulty(
-                f"{call} changes its input in place ({name}{of}): it must leave it as it is, work "
-                "on a clone()"
+                f"{call} changes its input in place ({name}{part}): it must leave it as it is, "
+                "work on a clone()"
             )

@@ -18,15 +18,10 @@ from gradbench.support.code_keys import code_key, is_external
 
 @dataclass(frozen=True)
 class Needs:
-    """What an output takes from the pass that all outputs of a batch share.
+    """What an output takes, besides the logits, from the pass that all outputs of a batch share.
 
-    Every output has the logits. What is not declared can be had too, but costs a further pass.
-
-    Attributes:
-        features: the input of the last linear layer.
-        layer_means: layers of whose outputs the means over positions are taken.
-        activations: layers whose outputs are kept as they are.
-        gradients: (label, loss) of squared gradient norms, each a forward and a backward pass.
+    What is not declared can be had too, but costs a further pass. `layer_means` and `activations`
+    are names of layers, `gradients` pairs (label, loss) of squared gradient norms.
     """
 
     features: bool = False
@@ -48,18 +43,14 @@ class BatchContext:
     """A batch of images with everything that outputs may read of f for it.
 
     All outputs of a batch share one pass: it is made when the first of them asks for a value, and
-    keeps what any of them declared in `needs`.
+    keeps what any of them declared in `needs`. With `lends_copies` the reader gets copies, so that
+    it cannot change what others read; `halvings` counts the chunks that the engine halved because
+    memory did not suffice.
 
     Args:
         backbone: f in evaluation mode.
         images: (B, C, H, W) in [0, 1], on the backbone's device.
         needs: of the outputs that will be read.
-
-    Attributes:
-        backbone: f.
-        images: the images.
-        halvings: how often the engine halved a chunk because memory did not suffice.
-        lends_copies: the reader gets copies, so that it cannot change what others read.
     """
 
     def __init__(self, backbone: Backbone, images: Tensor, needs: Iterable[Needs] = ()):

@@ -29,15 +29,10 @@ VERSION = 1
 
 
 class CachedPasses:
-    """Perturbed passes over one set of images.
+    """Perturbed passes over one set of images by f, whose digest is `weights`.
 
-    Args:
-        backbone: f in evaluation mode.
-        weights: digest of f.
-        images: the set.
-        store: where products lie.
-        seed: of the order in which images are drawn.
-        reader: workers that make the passes; none to do it in this process.
+    `seed` is that of the order in which images are drawn; without a `reader` the passes are made in
+    this process.
     """
 
     def __init__(
@@ -75,20 +70,16 @@ class CachedPasses:
         known = [self._known.setdefault((named, m), {}) for m in one.magnitudes]
         missing = np.array(sorted(r for r in set(rows.tolist()) if any(r not in k for k in known)))
         if len(missing):
-            found = self._with_all_threads(one, missing)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(self.threads)  # those at first: detectors are fitted on one
+            try:
+                made = self._shards(one, missing)
+            finally:
+                torch.set_num_threads(threads)
             for position, values in enumerate(known):
-                values.update(zip(missing.tolist(), found[:, position]))
+                values.update(zip(missing.tolist(), made[:, position]))
         columns = [torch.stack([values[r] for r in rows.tolist()]) for values in known]
         return torch.stack(columns, dim=1)
-
-    def _with_all_threads(self, one: PerturbedPass, rows: np.ndarray) -> Tensor:
-        """Make passes with the threads that there were at first: detectors are fitted on one."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            return self._shards(one, rows)
-        finally:
-            torch.set_num_threads(before)
 
     def _shards(self, one: PerturbedPass, rows: np.ndarray) -> Tensor:
         parts = []
@@ -102,8 +93,8 @@ class CachedPasses:
 
                 def build(folder: Path, _: Path, mine: np.ndarray = mine) -> dict:
                     pixels = to_float(self.images.images[mine])
-                    found, halvings = self._passes(one, pixels, progress.advance)
-                    values = torch.cat(found).contiguous()
+                    chunks, halvings = self._passes(one, pixels, progress.advance)
+                    values = torch.cat(chunks).contiguous()
                     if not values.isfinite().all():
                         raise GradbenchError(
                             f"{one.source} of {self.images.name} is not finite after a step of "
@@ -132,13 +123,7 @@ class CachedPasses:
         return in_chunks(perturb, pixels, BATCH)
 
     def key(self, one: PerturbedPass, images: str, rows: np.ndarray) -> Key:
-        """Return the key of a pass over some rows of one shard.
-
-        Args:
-            one: the pass.
-            images: digest of the shard.
-            rows: within the shard, ascending.
-        """
+        """Return the key of a pass over ascending rows of a shard whose digest is `images`."""
         config = {
             "source": one.source,
             "loss": {**one.loss.settings(), **code_key(one.loss)},

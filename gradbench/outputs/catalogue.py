@@ -101,7 +101,8 @@ class OutputCatalogue:
         values = rest[0].split("/", len(wanted) - 1) if rest else []
         named = parameters_of(make)[0] if wanted else {}
         given = {*content, *(wanted if values else ())}
-        missing = [p for p in wanted if p not in given and p in named and _is_required(named[p])]
+        missing = [p for p in wanted if p not in given and p in named
+                   and named[p].default is inspect.Parameter.empty]  # fmt: skip
         if missing or not all(values) or (rest and len(values) != len(wanted)):
             form = "/".join([kind, *(f"<{parameter}>" for parameter in wanted)])
             raise GradbenchError(f"the output '{name}' is misnamed: write {form}")
@@ -118,10 +119,6 @@ class OutputCatalogue:
     def _is_built_in(self, kind: str) -> bool:
         home = builtin_dir() / "output"
         return kind not in self.members and group_files("output", self.dirs)[kind].parent == home
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty
 
 
 @cache

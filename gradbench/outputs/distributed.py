@@ -23,13 +23,7 @@ from gradbench.outputs.read import BATCH, ComputedOutputs, compute_outputs
 
 
 class DistributedReader:
-    """Workers that read one network.
-
-    Args:
-        pool: the workers.
-        backbone: f in evaluation mode.
-        weights: digest of f.
-    """
+    """Workers of a pool that read one network, whose digest is `weights`."""
 
     def __init__(self, pool: WorkerPool, backbone: Backbone, weights: str):
         self.pool, self.backbone, self.weights = pool, backbone, weights
@@ -40,20 +34,21 @@ class DistributedReader:
         whole = np.arange(rows.start, rows.stop)
         part = replace(images.select(whole), images=images.images[rows])
         title = f"outputs of {images.name}"
-        found = self.pool.call(title, _compute, self.weights, part, outputs)
-        faults = {name: fault for one in found for name, fault in one.faults.items()}
+        shares = self.pool.call(title, _compute, self.weights, part, outputs)
+        faults = {name: fault for share in shares for name, fault in share.faults.items()}
         values = {
-            name: torch.cat([one.values[name] for one in found])
-            for name in found[0].values
+            name: torch.cat([share.values[name] for share in shares])
+            for name in shares[0].values
             if name not in faults
         }
-        return ComputedOutputs(values, sum(one.halvings for one in found), faults)
+        return ComputedOutputs(values, sum(share.halvings for share in shares), faults)
 
     def passes(self, one: PerturbedPass, pixels: Tensor) -> tuple[list[Tensor], int]:
         """Make a perturbed pass over (n, C, H, W) in [0, 1], as `in_chunks` does in one process."""
         self._send_network()
-        found = self.pool.call("perturbed passes", _passes, self.weights, one, pixels)
-        return [values for part, _ in found for values in part], sum(halved for _, halved in found)
+        shares = self.pool.call("perturbed passes", _passes, self.weights, one, pixels)
+        chunks = [values for part, _ in shares for values in part]
+        return chunks, sum(halvings for _, halvings in shares)
 
     def _send_network(self) -> None:
         if not self.pool.holds(self.weights):

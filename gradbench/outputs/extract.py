@@ -23,11 +23,7 @@ from gradbench.support.progress import Progress
 
 
 class OutputValues(dict[str, Tensor]):
-    """Outputs of some images by name, (N, ...); one with a fault raises it when it is asked for.
-
-    Attributes:
-        faults: why outputs of the user's own are not there, by name.
-    """
+    """Outputs of some images by name, (N, ...); one of `faults` raises it when it is asked for."""
 
     def __init__(self, values: Mapping[str, Tensor] = (), faults: Mapping[str, str] | None = None):
         super().__init__(values)
@@ -63,13 +59,7 @@ def select_outputs(values: Mapping[str, Tensor], names: Iterable[str]) -> dict[s
 
 
 def shard_key(output: str | Output, weights: str, images: str) -> Key:
-    """Return the key of one output of one shard.
-
-    Args:
-        output: the output, or the name of one of gradbench's own.
-        weights: digest of f.
-        images: digest of the shard's pixels.
-    """
+    """Return the key of one output of one shard, from the digests of f and of its pixels."""
     output = built_in().find(output) if isinstance(output, str) else output
     config = {"output": output.name, "dtype": "float32", "batch": BATCH}
     if not isinstance(output.identity, int):
@@ -88,7 +78,8 @@ def extract(
 ) -> OutputValues:
     """Return outputs of all images, computing only those that are not kept yet.
 
-    Outputs that are missing for a shard are read off shared passes.
+    Outputs that are missing for a shard are read off shared passes. `layer_means` stands for one
+    output of each layer.
 
     Args:
         backbone: f in evaluation mode.
@@ -98,9 +89,6 @@ def extract(
         store: where shards lie.
         also: outputs that are kept, too, where a pass is made: others will ask for them.
         reader: workers that compute what is missing; none to do it in this process.
-
-    Returns:
-        (N, ...) float32 tensors by name, one for each layer in place of `layer_means`.
 
     Raises:
         GradbenchError: if one of gradbench's outputs is not finite.
@@ -126,29 +114,23 @@ def extract(
 
 
 def _shard_products(
-    weights: str,
-    digest: str,
-    images: ImageSet,
-    rows: slice,
-    outputs: Sequence[Output],
-    store: Store,
-    also: Sequence[Output],
-    work: Callable,
-) -> tuple[dict[str, Product | None], dict[str, str]]:
+    weights: str, digest: str, images: ImageSet, rows: slice, outputs: Sequence[Output],
+    store: Store, also: Sequence[Output], work: Callable,
+) -> tuple[dict[str, Product], dict[str, str]]:  # fmt: skip
     """Return the products of one shard and the faults, computing together what is missing."""
     keys = {output.name: shard_key(output, weights, digest) for output in outputs}
     products = {name: store.get(key) for name, key in keys.items()}
     if all(products.values()):
         return products, {}
-    everything = {output.name: output for output in (*outputs, *also)}
     keys |= {output.name: shard_key(output, weights, digest) for output in also}
     with store.lock(f"pass-{weights[:16]}-{digest[:16]}", f"outputs of {images.name}"):
         products = {name: store.get(key) for name, key in keys.items()}
-        missing = [name for name, product in products.items() if product is None]
+        # another process may have made them while this one waited
+        missing = [output for output in (*outputs, *also) if products[output.name] is None]
         if not missing:
             return products, {}
         begun = time.monotonic()
-        done = work(images, rows, [everything[name] for name in missing])
+        done = work(images, rows, missing)
         spent = {
             "pass_seconds": round(time.monotonic() - begun, 3),
             "pass": list(done.values),

@@ -47,13 +47,8 @@ class Recorder:
         return self
 
     def __exit__(self, *_):
-        self.stop()
-
-    def stop(self) -> None:
-        """Take the hooks away."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
 
     def clear(self) -> None:
         """Forget what passed so far."""
@@ -112,13 +107,8 @@ class Recorder:
 def mean_over_positions(output: Tensor, layer: str, size: Sequence[int]) -> Tensor:
     """Return (B, channels) of a layer's output: maps (B, C, H, W), tokens (B, ..., C) or vectors.
 
-    Maps (B, H, W, C), as of Swin transformers, are told by the size of the images: their first two
-    axes have its aspect ratio, the last two have not. In doubt channels come first.
-
-    Args:
-        output: of the layer.
-        layer: its name.
-        size: (H, W) of the images.
+    Maps (B, H, W, C), as of Swin transformers, are told by the size (H, W) of the images: their
+    first two axes have its aspect ratio, the last two have not. In doubt channels come first.
 
     Raises:
         GradbenchError: if the layer gives something else than one tensor.
@@ -150,9 +140,7 @@ def _channels_last(shape: Sequence[int], size: Sequence[int]) -> bool:
 def head_of(backbone: Backbone, image: Tensor | None = None) -> nn.Linear:
     """Return the linear layer whose output is the logits, found by looking at one image.
 
-    Args:
-        backbone: in evaluation mode.
-        image: (1, C, H, W) to look at; None for a black one of the backbone's shape.
+    That is `image` (1, C, H, W), or a black one of the backbone's shape.
 
     Raises:
         GradbenchError: if the logits are not the output of a linear layer.

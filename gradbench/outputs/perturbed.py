@@ -39,11 +39,7 @@ class PerturbedPass:
     Pixels are in [0, 1], so m is too; after normalisation the step of a channel is m / std, as in
     the public codes of both papers. As there, sign(0) = +1, and x' is not clamped to [0, 1].
 
-    Attributes:
-        source: the output that L is a function of, and that is read at x': `logits` or
-            `layer_means/<layer>`.
-        loss: L.
-        magnitudes: the step sizes m.
+    L is a function of the output `source`, `logits` or `layer_means/<layer>`, which is read at x'.
     """
 
     source: str
@@ -61,8 +57,8 @@ class PerturbedPass:
         """
         step = gradient_signs(backbone, images, self.source, self.loss)
         with _as_it_was(backbone), torch.no_grad():
-            found = [read_until(backbone, images - m * step, self.source) for m in self.magnitudes]
-        return torch.stack([values.float().cpu() for values in found], dim=1)
+            moved = [read_until(backbone, images - m * step, self.source) for m in self.magnitudes]
+        return torch.stack([values.float().cpu() for values in moved], dim=1)
 
 
 @dataclass(frozen=True)

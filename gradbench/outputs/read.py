@@ -31,12 +31,10 @@ ROUGHLY = 0.05
 
 @dataclass(frozen=True)
 class ComputedOutputs:
-    """Outputs of some images.
+    """Outputs of some images, (n, ...) float32 on the CPU by name.
 
-    Attributes:
-        values: by name, (n, ...) float32 on the CPU.
-        halvings: how often a pass was halved because the device's memory did not suffice.
-        faults: why outputs of the user's own are not among the values, by name.
+    `faults` says why outputs of the user's own are not among them; `halvings` counts the passes
+    that were halved because the device's memory did not suffice.
     """
 
     values: dict[str, Tensor]
@@ -53,12 +51,7 @@ def compute_outputs(
 ) -> ComputedOutputs:
     """Compute outputs of some rows of a set in passes of 64, without the store.
 
-    Args:
-        backbone: f in evaluation mode.
-        images: the set.
-        rows: of it.
-        outputs: outputs, or names of gradbench's own.
-        tell: is called with the number of images after every pass.
+    `outputs` may be names of gradbench's own; `tell` gets the number of images of every pass.
 
     Raises:
         GradbenchError: if one of gradbench's outputs is not finite.
@@ -70,18 +63,17 @@ def compute_outputs(
         left = [output for output in outputs if output.name not in faults]
         pixels = to_float(images.images[start : min(start + BATCH, rows.stop)])
         read = partial(_read_batch, backbone, outputs=left, checks=start == rows.start)
-        found, halved = in_chunks(read, pixels, BATCH)
-        for chunk in found:
-            halvings += chunk.halvings
+        chunks, halved = in_chunks(read, pixels, BATCH)
+        halvings += halved + sum(chunk.halvings for chunk in chunks)
+        for chunk in chunks:
             faults |= chunk.faults
             for name, values in chunk.values.items():
                 parts[name].append(values)
-        halvings += halved
         if tell:
             tell(len(pixels))
     users_own = {output.name for output in outputs if output.is_users_own}
     values = {}
-    for name in parts.keys() - faults.keys():
+    for name in [name for name in parts if name not in faults]:
         try:
             values[name] = torch.cat(parts[name]).contiguous()
         except RuntimeError:
@@ -93,30 +85,24 @@ def compute_outputs(
                 f"{name} of {images.name} is not finite: the network's weights or the images "
                 "hold values that overflow in float32"
             )
-    return ComputedOutputs({n: values[n] for n in parts if n in values}, halvings, faults)
+    return ComputedOutputs(values, halvings, faults)
 
 
 def read_outputs(
     backbone: Backbone, images: Tensor, outputs: Iterable[str | Output]
 ) -> dict[str, Tensor]:
-    """Read outputs of one batch off one forward pass, and one for each further label or loss.
+    """Read outputs of images (B, C, H, W) in [0, 1], (B, ...) float32 on the CPU by name.
 
-    Args:
-        backbone: in evaluation mode.
-        images: (B, C, H, W) in [0, 1].
-        outputs: outputs, or names of gradbench's own.
-
-    Returns:
-        (B, ...) float32 tensors on the CPU by name.
+    They share one forward pass, and take one more for each further label or loss.
 
     Raises:
         GradbenchError: see `BatchContext`.
         Faulty: for a fault in an output of the user's own.
     """
-    found = _read_batch(backbone, images, as_outputs(backbone, outputs))
-    for fault in found.faults.values():
+    read = _read_batch(backbone, images, as_outputs(backbone, outputs))
+    for fault in read.faults.values():
         raise Faulty(fault)
-    return found.values
+    return read.values
 
 
 def _read_batch(
@@ -140,8 +126,8 @@ def _read_batch(
                 raise fault.__cause__ from None  # fewer images may fit
             faults[output.name] = str(fault)
             values.pop(output.name, None)
-    found = {output.name: values[output.name] for output in outputs if output.name in values}
-    return ComputedOutputs(found, context.halvings, faults)
+    in_order = {output.name: values[output.name] for output in outputs if output.name in values}
+    return ComputedOutputs(in_order, context.halvings, faults)
 
 
 def _read_users_own(output: Output, context: BatchContext, seed: int | None = None) -> Tensor:
@@ -153,7 +139,7 @@ def _read_users_own(output: Output, context: BatchContext, seed: int | None = No
         with external_call(member):
             if seed is not None:
                 seed_process(seed)
-            found = output.read(context)
+            values = output.read(context)
     finally:
         context.lends_copies = False
         if _state_of(context.backbone) != before:
@@ -161,23 +147,20 @@ def _read_users_own(output: Output, context: BatchContext, seed: int | None = No
                 f"{member} changes the network (its weights, or its mode): it must leave it as it "
                 "is, work on a copy.deepcopy()"
             )
-    return _as_values(member, found, len(context.images))
-
-
-def _as_values(member: str, found, count: int) -> Tensor:
-    if not torch.is_tensor(found) or found.is_complex() or found.layout is not torch.strided:
-        kind = f"a tensor of {found.dtype}" if torch.is_tensor(found) else repr(found)[:60]
+    count = len(context.images)
+    if not torch.is_tensor(values) or values.is_complex() or values.layout is not torch.strided:
+        kind = f"a tensor of {values.dtype}" if torch.is_tensor(values) else repr(values)[:60]
         raise Faulty(f"{member} gives {kind}: a tensor ({count}, ...) of numbers is due")
-    if not found.dim() or len(found) != count:
+    if not values.dim() or len(values) != count:
         raise Faulty(
-            f"{member} gives a tensor {tuple(found.shape)} for {count} images: "
+            f"{member} gives a tensor {tuple(values.shape)} for {count} images: "
             f"({count}, ...) is due"
         )
-    found = found.detach().float().cpu().clone()
-    if not found.isfinite().all():
-        bad = int((~found.reshape(count, -1).isfinite()).any(1).sum())
+    values = values.detach().float().cpu().clone()
+    if not values.isfinite().all():
+        bad = int((~values.reshape(count, -1).isfinite()).any(1).sum())
         raise Faulty(f"{member} gives {bad} of {count} images a value that is not finite")
-    return found
+    return values
 
 
 def _state_of(backbone: Backbone) -> tuple:
