@@ -33,7 +33,7 @@ MANIFEST = "product.json"
 
 
 class Manifest(Struct):
-    """What a product's manifest must say for its files to be found."""
+    """Fields of a product's manifest without which its files cannot be checked."""
 
     files: dict[str, tuple[int, str]]
     about: dict[str, Any]
@@ -165,8 +165,10 @@ class Store:
         """Yield (folder, manifest) of every product, by step and age; unreadable ones as {}."""
         for step in sorted(p for p in self.root.glob("*") if p.is_dir() and p.name != "locks"):
             # a sealed folder that was not renamed yet is no product
-            found = [p for p in step.iterdir() if p.suffix != ".part" and (p / MANIFEST).is_file()]
-            for folder in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime):
+            folders = [
+                p for p in step.iterdir() if p.suffix != ".part" and (p / MANIFEST).is_file()
+            ]
+            for folder in sorted(folders, key=lambda p: (p / MANIFEST).stat().st_mtime):
                 try:
                     yield folder, read_json(folder / MANIFEST, Manifest)
                 except Damaged:

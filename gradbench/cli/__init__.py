@@ -14,7 +14,8 @@ from pathlib import Path
 
 from gradbench import __version__
 from gradbench.cli.arguments import Parser, parse
-from gradbench.cli.faults import as_error, fail
+from gradbench.cli.faults import as_error
+from gradbench.errors import printable
 
 COMMANDS = {
     "run": "carry out an experiment: train, challenge, read gradients, detect, measure",
@@ -42,7 +43,7 @@ can a network's gradients tell that an input is not what it was trained on?
   gradbench sweep experiment=quickstart level=1,2,3,4,5
 """
 EPILOG = """\
-`gradbench COMMAND --help` tells more. Settings are Hydra overrides (key=value).
+`gradbench COMMAND --help` says more. Settings are Hydra overrides (key=value).
 Brackets and braces stand in quotes, since shells have a meaning for them too; a value with one of
 = ( [ { , in it stands in two pairs of quotes: "out='a=b'".
 Exit codes: 0 done, 2 wrong input or a fault (said in one sentence), 1 damage that `store verify`
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as fault:
-        fail(as_error(fault))
+        print(f"gradbench: {printable(str(as_error(fault)))}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _dispatch(words: list[str]) -> None:
@@ -88,7 +90,7 @@ def _dispatch(words: list[str]) -> None:
 
 
 def build_parser(words: Sequence[str]) -> Parser:
-    """Return the parser of all commands; that of the command which is given knows its words."""
+    """Return the parser of all commands; only that of the first word knows its arguments."""
     parser = Parser(prog="gradbench", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("-V", "--version", action="version", version=f"gradbench {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")

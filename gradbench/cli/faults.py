@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import NoReturn
 
-from gradbench.errors import GradbenchError, printable
+from gradbench.errors import GradbenchError
 
 _SHORT = re.compile(
     r"failed to map segment|[Cc]annot allocate memory|can't (allocate memory|start new thread)|"
     r"not enough memory|bad_alloc|out of memory"
 )
-"""Words of other libraries where memory is short."""
-
-
-def fail(fault: GradbenchError) -> NoReturn:
-    """Print a fault as one sentence and exit with 2."""
-    print(f"gradbench: {printable(str(fault))}", file=sys.stderr)
-    sys.exit(2)
+"""Messages of other libraries that are short of memory."""
 
 
 def as_error(fault: Exception) -> GradbenchError:

@@ -97,7 +97,7 @@ def main(args: Namespace) -> None:
     ignored: Counter[str] = Counter()
     with step("looking for pictures"):
         paths = find_pictures(places, ignored)
-    # an unwritable place is told before any work
+    # before any work, so that a place that cannot be written is refused at once
     with _exit_on_signals(), ScoresFile(out) as file:
         with step(f"loading network and detectors of {printable(run)}"):
             scorer = load(run, args.seed, _split(args.trust), args.device)

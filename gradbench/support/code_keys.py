@@ -130,21 +130,21 @@ def _whole(library: Path) -> str:
 
 def _followed(module: str, path: Path) -> dict[str, bytes]:
     """Return a module's file and those that it imports, directly or not, from beside it."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     waiting = [(module, path)]
     while waiting:
         name, file = waiting.pop()
-        if name in found:
+        if name in files:
             continue
-        found[name] = file.read_bytes()
+        files[name] = file.read_bytes()
         if file.suffix != ".py":
             continue
         package = file.name == "__init__.py"
         home = file.parents[name.count(".") + package]
         inside = name if package else name.rpartition(".")[0]
-        for wanted in _imported(found[name], inside):
+        for wanted in _imported(files[name], inside):
             waiting += _beside(wanted, home)
-    return found
+    return files
 
 
 def _imported(source: bytes, package: str) -> Iterator[str]:

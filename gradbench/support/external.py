@@ -80,7 +80,7 @@ def external_call(name: str) -> Iterator[None]:
             yield
         except (Exception, SystemExit) as fault:
             if isinstance(fault, GradbenchError) and type(fault) is not GradbenchError:
-                raise  # says already what it is: missing data, or a fault that was found
+                raise  # a kind of its own already: missing data, or a fault of another class
             raise Faulty(f"{name} {describe_exception(fault)}") from fault
 
 

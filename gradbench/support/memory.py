@@ -81,15 +81,15 @@ def _cuda():
 
 def _memory(resident: str, allocated: str) -> dict[str, float]:
     """Return bytes of resident memory by a field of STATUS, of devices by torch.cuda's function."""
-    found: dict[str, float] = {}
+    memory: dict[str, float] = {}
     with suppress(OSError):
         for line in STATUS.read_text().splitlines():
             if line.startswith(f"{resident}:"):
-                found["peak_mib"] = 1024.0 * int(line.split()[1])
+                memory["peak_mib"] = 1024.0 * int(line.split()[1])
     if cuda := _cuda():
         devices = range(cuda.device_count())
-        found["peak_device_mib"] = float(sum(getattr(cuda, allocated)(d) for d in devices))
-    return found
+        memory["peak_device_mib"] = float(sum(getattr(cuda, allocated)(d) for d in devices))
+    return memory
 
 
 def _reset_marks() -> bool:

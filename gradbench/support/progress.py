@@ -2,7 +2,7 @@
 
 Whatever may take seconds is a `step`, or a `Progress` where units are counted. Steps stand inside
 each other; one that goes on for two seconds without a word of its own, or of a step within, is
-told by a thread beside the work, which may be in one call for minutes.
+reported by a thread beside the work, which may be in one call for minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gradbench.errors import printable
 
 FIRST_SECONDS = 2.0
-"""Seconds after which a step tells what it does, if nothing else was told meanwhile."""
+"""Seconds after which a step tells what it does, if nothing else was said meanwhile."""
 INNERMOST_SECONDS = 1.5
 """The same for a step without others inside: it shall speak before those around it."""
 PLAIN_SECONDS = 30.0
@@ -35,7 +35,7 @@ class step:
     def __init__(self, what: str):
         self.what = what
         self._begun = self._shown = time.monotonic()
-        self.told = False
+        self.reported = False
         self.has_parts = False
 
     def __enter__(self) -> step:
@@ -51,10 +51,10 @@ class step:
         """Say what is done if it is time to; tell whether this step speaks for those around it."""
         due = FIRST_SECONDS if self.has_parts else INNERMOST_SECONDS
         quiet = now - (max(self._shown, _WATCH.spoken) if self.has_parts else self._shown)
-        if quiet >= (PLAIN_SECONDS if self.told else due):
-            self.told, self._shown = True, now
+        if quiet >= (PLAIN_SECONDS if self.reported else due):
+            self.reported, self._shown = True, now
             say(self._line(now))
-        return self.told
+        return self.reported
 
     def _line(self, now: float) -> str:
         spent = now - self._begun
@@ -99,7 +99,7 @@ class Progress(step):
         now = time.monotonic()
         long = now - self._begun >= PLAIN_SECONDS
         if now - self._shown >= PLAIN_SECONDS or (long and self.done >= self.total):
-            self.told, self._shown = True, now
+            self.reported, self._shown = True, now
             say(self._line(now) + (f", {note}" if note else ""))
 
     def tell(self, now: float) -> bool:
@@ -140,7 +140,7 @@ class _Watch:
     def close(self, one: step) -> None:
         with self.lock, contextlib.suppress(ValueError):  # a forked process begins with none
             self.steps.remove(one)
-            if one.told:  # what it said was true until now
+            if one.reported:  # its line was true until now
                 self.spoken = time.monotonic()
 
     def tell(self, now: float) -> None:

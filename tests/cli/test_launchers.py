@@ -8,15 +8,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from _runs import SMALL, TINY, gradbench, kept, one_sentence
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradbench.cli import composing
 from gradbench.cli.sweep_command import _launcher_faults
-from gradbench.config import group_files
+from gradbench.config import group_files, load_member
 from gradbench.errors import GradbenchError
 
-JOBS = ("level=1,3", "out=jobs")
 LAUNCHERS = {
     "joblib": ("launcher=joblib", "hydra.launcher.n_jobs=2"),
     "submitit_local": ("launcher=submitit_local",),
@@ -24,17 +24,27 @@ LAUNCHERS = {
 
 
 @pytest.fixture(scope="module")
-def serial(tmp_path_factory):
+def words(tmp_path_factory):
+    """Two jobs, with a network of the user's in the place of a built-in one."""
+    mine = tmp_path_factory.mktemp("mine")
+    content = load_member("backbone", "small_cnn") | {"width": 8}
+    (mine / "backbone").mkdir()
+    (mine / "backbone/small_cnn.yaml").write_text(yaml.dump(content))
+    return ("sweep", "--config-dir", str(mine), *TINY, "level=1,3", "out=jobs")
+
+
+@pytest.fixture(scope="module")
+def serial(words, tmp_path_factory):
     """Return a folder in which the two jobs were done one after the other, training included."""
     here = tmp_path_factory.mktemp("serial")
-    ran = gradbench("sweep", *TINY, *JOBS, cwd=here)
+    ran = gradbench(*words, cwd=here)
     assert ran.code == 0, ran.err
     return here
 
 
-def in_processes(words, cwd: Path) -> subprocess.CompletedProcess:
+def in_processes(command, cwd: Path) -> subprocess.CompletedProcess:
     """Run the command as a user does: launchers start processes that must find everything."""
-    command = [sys.executable, "-c", "from gradbench.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from gradbench.cli import main; main()", *command]
     root = Path(__file__).parents[2]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "MPLBACKEND": "agg"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=1200)
@@ -42,24 +52,24 @@ def in_processes(words, cwd: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_workers_on_one_store_write_the_rows_of_a_serial_sweep(serial, tmp_path, launcher):
-    ran = in_processes(["sweep", *TINY, *JOBS, *LAUNCHERS[launcher]], tmp_path)
+def test_two_workers_on_one_store_write_the_rows_of_a_serial_sweep(
+    words, serial, tmp_path, launcher
+):
+    ran = in_processes([*words, *LAUNCHERS[launcher]], tmp_path)
     assert ran.returncode == 0, ran.stderr
     merged = (tmp_path / "jobs/results.csv").read_bytes()
     assert merged == (serial / "jobs/results.csv").read_bytes()
     assert kept(tmp_path) == kept(serial)
     # both jobs want the network and the clean outputs: each product was made by one of them
     runs = [json.loads(p.read_text()) for p in tmp_path.glob("jobs/level=*/run.json")]
-    assert len(runs) == 2
+    assert [run["config"]["backbone"]["width"] for run in runs] == [8, 8]
     assert sum(run["time"]["products_made"] for run in runs) == len(kept(serial))
     # a job's command is that of a run of its own, whatever process it ran in
-    words = [run["about"]["command"].split() for run in runs]
-    assert {w[1] for w in words} == {"run"}
-    assert sorted(w for each in words for w in each if w.startswith("level=")) == [
-        "level=1",
-        "level=3",
-    ]
-    assert not any("launcher" in w or "submitit" in w for each in words for w in each)
+    commands = [run["about"]["command"].split() for run in runs]
+    assert {command[1] for command in commands} == {"run"}
+    levels = sorted(w for command in commands for w in command if w.startswith("level="))
+    assert levels == ["level=1", "level=3"]
+    assert not any("launcher" in w or "submitit" in w for command in commands for w in command)
 
 
 def test_a_worker_that_dies_is_one_sentence(tmp_path):
