@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from gradbench.config import group_files, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.download import file_checksum
 from gradbench.data.imageset import shards
+from gradbench.data.labels import check_labels
 from gradbench.data.loading import UNLABELLED
 from gradbench.data.resample import CHANNELS
 from gradbench.errors import GradbenchError, MissingData
@@ -38,7 +39,7 @@ def build_dataset(
     return instantiate("dataset", name, content, drop=("_target_",), base=Dataset)
 
 
-# what is here
+# splits on this machine
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _splits_here(dataset: Dataset, settings: DataSettings) -> list[str]:
     return [split for split in dataset.all_splits() if dataset.is_local(split, settings)]
 
 
-# what is to be had
+# splits that can be had
 
 
 def missing_splits(dataset: Dataset, settings: DataSettings) -> list[str]:
@@ -174,7 +175,7 @@ def download_missing(dataset: Dataset, settings: DataSettings) -> Iterator[str]:
             yield f"{dataset.name} {split}: not here, no download with a checksum is known"
 
 
-# whether it is whole
+# checks of splits
 
 
 class Check(NamedTuple):
@@ -266,7 +267,8 @@ def _check_split(
         yield "form", verdict, f"{form}; the set: {due[2]}x{due[1]} {CHANNELS[due[0]]}"
 
     whole = official is not None and count >= official
-    yield from _check_labels(loaded.labels, len(loaded.classes or dataset.classes), whole)
+    classes = loaded.classes or dataset.classes
+    yield from _check_labels(loaded.labels, classes, f"{dataset.name}/{split}", whole)
     if dataset.groups == "track":
         try:
             tracks = len(np.unique(dataset.sources_and_groups(loaded, split)[1]))
@@ -288,19 +290,20 @@ def _verdict(repeated: int, total: int) -> str:
     return "differs" if repeated > REPEATS * total else "note"
 
 
-def _check_labels(labels: np.ndarray, classes: int, whole: bool) -> Iterator[tuple[str, str, str]]:
+def _check_labels(
+    labels: np.ndarray, classes: Sequence[str], place: str, whole: bool
+) -> Iterator[tuple[str, str, str]]:
     """Check the range of labels and the number of images in each class."""
-    least, most = int(labels.min()), int(labels.max())
-    if least == most == UNLABELLED:
+    if (labels == UNLABELLED).all():
         yield "labels", "note", "none: the images can only be a challenge"
         return
-    different = len(np.unique(labels))
-    if least < 0 or most >= (classes or 2 * different):  # as `check_labels` has it
-        allowed = f"0 to {(classes or different) - 1}"
-        yield "labels", "differs", f"{least} to {most}, the classes are {allowed}"
+    try:
+        check_labels(labels, classes, place, training=True)
+    except GradbenchError as fault:
+        yield "labels", "differs", str(fault)
         return
-    yield "labels", "ok", f"{least} to {most}"
-    sizes = np.bincount(labels, minlength=classes)
+    yield "labels", "ok", f"{labels.min()} to {labels.max()}"
+    sizes = np.bincount(labels, minlength=len(classes))
     empty = int((sizes == 0).sum())
     low, high = sizes[sizes > 0].min(), sizes.max()
     each = f"{high:,} images each" if low == high else f"{low:,} to {high:,} images each"

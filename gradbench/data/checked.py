@@ -40,7 +40,9 @@ def load(dataset: Dataset, role: str, settings: DataSettings) -> ImageSet:
         if low < 0 or (count and high >= count):
             due = f"0 to {count - 1}, one for each of `classes`," if count else "numbers from 0"
             raise Faulty(f"{member} gives labels from {low} to {high}: {due} are due")
-        check_labels(images, training=role == "train")  # a stray one must not decide the classes
+        # a stray one must not decide the classes
+        place = f"{images.name}/{images.split}"
+        check_labels(images.labels, images.classes, place, training=role == "train")
     return images
 
 

@@ -168,7 +168,8 @@ class Dataset:
         with step(f"loading {self.name} {split}"):
             images = self._image_set(self.read(split, settings), split, splits[0])
             if role != "challenge":  # whose labels nobody asks for
-                check_labels(images, training=role == "train")
+                place = f"{self.name}/{split}"
+                check_labels(images.labels, images.classes, place, training=role == "train")
             if self.exclude:
                 images = exclude_classes(images, overlapping_classes(self.exclude))
             if role != "challenge" and self.shape is not None:
@@ -265,7 +266,7 @@ class Dataset:
             [f"{name}/{split}/{track[1]}" if track else s for track, s in zip(tracks, sources)]
         )
 
-    # what is known of them
+    # facts about them
 
     def processing_of(self, images: ImageSet) -> list[dict] | None:
         """Return the steps that the images of `load("challenge", …)` went through.
@@ -282,8 +283,8 @@ class Dataset:
 
         A copy that holds a part of the training set gives the same share of it.
         """
-        known = self.counts.get(train.split, self.least.get(train.split, 0))
-        count = round(self.holdout * len(train) / max(known, len(train)))
+        official = self.counts.get(train.split, self.least.get(train.split, 0))
+        count = round(self.holdout * len(train) / max(official, len(train)))
         if count >= len(train):
             raise GradbenchError(
                 f"dataset.holdout={self.holdout}: {self.name} has {len(train)} training images, "
@@ -328,7 +329,7 @@ class Dataset:
         """Return checks of this set alone: subject, verdict and detail of each; see `verify`."""
         return ()
 
-    # getting them
+    # how they can be had
 
     def download(self, splits: Sequence[str], settings: DataSettings) -> str:
         """Download the published files of the first split that can be had, and return its name.
@@ -362,12 +363,12 @@ class Dataset:
         if files := self.published_files(splits[0]):
             place = settings.root / self.homes[0].format(name=self.name) / files[0]
             ways.append(f"put the published files at {place}")
-        unknown = ""
+        end = ""
         if not any(self.archives_of(split) for split in splits):
-            unknown = "; no download with a checksum is known"
-            unknown += f" ({self.terms})" if self.terms else ""
+            terms = f" ({self.terms})" if self.terms else ""
+            end = f"; no download with a checksum is known{terms}"
         elif failed:
             ways.append(f"have it downloaded, which failed: {failed}")
         else:
             ways.append("allow its download (data.download=true, GRADBENCH_OFFLINE not set)")
-        return MissingData(f"{self.name} is not on this machine: {', or '.join(ways)}{unknown}")
+        return MissingData(f"{self.name} is not on this machine: {', or '.join(ways)}{end}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib import resources
 
@@ -12,22 +12,21 @@ from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.errors import GradbenchError, unknown
 
 
-def check_labels(images: ImageSet, training: bool) -> None:
-    """Refuse labels that are no numbers of classes.
+def check_labels(labels: np.ndarray, classes: Sequence[str], place: str, training: bool) -> None:
+    """Refuse labels (N,) that are no numbers of classes; `place` names the images.
 
     Those of the `training` images decide how many classes the network has: a stray one, or an
     identifier in place of a number, must not.
     """
-    place, labels = f"{images.name}/{images.split}", images.labels
     least, most = int(labels.min()), int(labels.max())
     if least < 0:
         raise GradbenchError(
             f"{place}: labels count from 0, and the least is {least} (images without labels can "
             "only be a challenge)"
         )
-    if images.classes:
-        if most >= len(images.classes):
-            raise GradbenchError(f"{place} has label {most} but {len(images.classes)} classes")
+    if classes:
+        if most >= len(classes):
+            raise GradbenchError(f"{place} has label {most} but {len(classes)} classes")
         return
     different = len(np.unique(labels))
     if training and most + 1 > 2 * different:

@@ -120,13 +120,13 @@ def round_trip(
             chain.append((f"JPEG {quality}", partial(compress_jpeg, quality=quality)))
     if not chain and native == images.shape:
         return None
-    made = np.empty((len(images), *images.shape), np.uint8)
+    processed = np.empty((len(images), *images.shape), np.uint8)
 
     def process(row: int, pixels: np.ndarray) -> None:
         picture = to_picture(pixels).convert("L" if native[0] == 1 else "RGB")
         for _, change in chain:
             picture = change(picture)
-        made[row] = fit_picture(picture, images.shape, resampling)
+        processed[row] = fit_picture(picture, images.shape, resampling)
 
     with (
         Progress(f"round trip of {images.name}", len(images)) as progress,
@@ -142,4 +142,4 @@ def round_trip(
     if native[0] != images.shape[0]:
         parts.append(f"as {CHANNELS[native[0]]}")
     note = join_notes(images.note, f"round trip: {', '.join(parts)}")
-    return replace(images, images=made, status="generated", note=note)
+    return replace(images, images=processed, status="generated", note=note)
