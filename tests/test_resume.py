@@ -175,6 +175,7 @@ def killed(cwd: Path, name: str, *how) -> None:
         gradbench("run", *WORDS, cwd=cwd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(finished, tmp_path, moment):
     if "results" in moment or "rows" in moment:  # long after the last product
@@ -205,6 +206,7 @@ def one_of_two(cwd: Path, barrier) -> None:
     (cwd / "errors").write_text(ran.err)
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_store_and_train_once(finished, tmp_path):
     barrier = processes().Barrier(2)
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -225,6 +227,7 @@ def test_two_processes_share_one_store_and_train_once(finished, tmp_path):
     assert same_results(*folders)
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_at_once_in_one_folder(finished, tmp_path):
     barrier = processes().Barrier(2)
     both = [processes().Process(target=one_folder, args=(tmp_path, barrier)) for _ in range(2)]
