@@ -81,11 +81,8 @@ class NetworkContext:
     It keeps what several cases need; none of that depends on which case asked first.
 
     Attributes:
-        experiment: the settings.
         images: the clean images by role.
-        f: the network.
-        seed: that the experiment names for it.
-        store: holds the products.
+        seed: that the experiment names for the network.
         pool: workers that read f; None to do it in this process.
         faults: why challenges from outside cannot be measured, by name: they failed the identity
             control.

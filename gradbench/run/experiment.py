@@ -60,15 +60,11 @@ class Experiment:
         config: the resolved configuration; `settings` holds the same with its types.
         dirs: folders of the user's own configuration files.
         dataset: in-distribution images.
-        cells: challenges by level, in order.
-        detectors: configuration of each detector by name.
-        protocol: who may see what.
+        detectors: configuration of each detector that is measured, by name.
         seeds: of f, one network each.
-        recipe: of training.
         devices: to train and extract on; all else is done on the first.
         left_out: supervision of each detector that the protocol does not measure.
         refused: why a detector whose class is from outside cannot be measured at all.
-        task: the targets of predictions, and their measures.
     """
 
     config: Mapping[str, Any]
@@ -123,8 +119,8 @@ class Experiment:
         """Return the challenges that are made for a detector from the hold-out.
 
         Raises:
-            GradbenchError: for an unknown one, one that is not made from clean images, or a level
-                that it has not.
+            GradbenchError: for one that is unknown or not made from clean images, or has no such
+                level.
         """
         cells = []
         for own, level in self.detector(name).synthetic.items():

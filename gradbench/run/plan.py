@@ -57,13 +57,11 @@ PATIENCE = 5.0
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step of a run.
+    """One step of a run: images, network, challenge, outputs, perturbed (passes) or detector.
 
     Attributes:
-        step: images, network, challenge, outputs, perturbed or detector.
         what: the images or the detector that it is for.
-        parts: products that it consists of.
-        present: those of them that are in the store.
+        parts: products that it consists of; those `present` are in the store.
         seconds: estimate for the others.
         note: why there is no estimate, or the step will not be done.
     """
