@@ -45,16 +45,7 @@ def plant(
     challenges: dict[str, tuple[int, ...]] | None = None,
     world: str = "Real",
 ) -> Path:
-    """Write a split and return its folder.
-
-    Args:
-        root: the data root.
-        split: `Train` or `Test`.
-        kinds: of signs.
-        each: images of each kind.
-        challenges: type -> levels.
-        world: `Real` or `Unreal`.
-    """
+    """Write a split, with the levels of each type of challenge, and return its folder."""
     top = root / "CURE-TSR" / f"{world}_{split}"
     number = 1 if world == "Real" else 2
     wanted = {(0, 0): FREE}

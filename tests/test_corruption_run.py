@@ -121,8 +121,6 @@ def test_a_damaged_archive_stops_the_run_before_any_work(home, tmp_path, monkeyp
     ("word", "text"),
     [
         ("levels=[6]", "has no level 6: choose from 1, 2, 3, 4, 5"),
-        ("challenges=[foog]", "no challenge named 'foog': did you mean fog"),
-        ("challenges=[{use: fog, table: big}]", "no table of constants named 'big'"),
         ("challenge.source=files", "challenge.source=files: write archive, generated or auto"),
         ("challenge.source=archive", "has fog of cifar10 with table=cifar alone"),
     ],

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 import torch
@@ -145,8 +145,9 @@ class Derived(Challenge):
     ) -> Tensor:
         """Return (B, C, H, W) grey levels in [0, 255], float and not yet whole numbers."""
 
+    @final
     def to_pixels(self, grey: Tensor, clean: CleanBatch) -> np.ndarray:
-        """Return uint8 pixels, or float32 in [0, 1] where the grid is not wanted."""
+        """Return uint8 pixels, or float32 in [0, 1] without the grid."""
         if not clean.quantise:
             return (grey / 255).float().cpu().numpy()
         whole = grey.floor() if self.truncates else clean.rounded(grey)

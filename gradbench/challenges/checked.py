@@ -83,7 +83,7 @@ def _check_declared(start: str, challenge: Challenge) -> None:
         if not isinstance(getattr(challenge, "family", None), str):
             raise Faulty(f"{start}.family is missing: a name, for the seed of random numbers")
         strengths = getattr(challenge, "strengths", None)
-        if not isinstance(strengths, list | tuple) or not _is_strength(strengths):
+        if not isinstance(strengths, Sequence) or not _is_strength([*strengths]):
             raise Faulty(
                 f"{start}.strengths is {strengths!r}: a list with a number for each level is due, "
                 "of one for a challenge without levels"
@@ -160,19 +160,6 @@ def perturb(
                 "stay in their order, random numbers come from challenges/counter.py"
             )
     return whole
-
-
-def to_pixels(challenge: Derived, name: str, grey: Tensor, clean: CleanBatch) -> np.ndarray:
-    """Return grey levels as pixels, see `Derived.to_pixels`."""
-    if not is_external(challenge):
-        return challenge.to_pixels(grey, clean)
-    member = _member(challenge, name, ".to_pixels")
-    with external_call(member):
-        pixels = challenge.to_pixels(grey, clean)
-    shape, kind = tuple(clean.grey.shape), np.dtype(np.uint8 if clean.quantise else np.float32)
-    if not isinstance(pixels, np.ndarray) or (pixels.shape, pixels.dtype) != (shape, kind):
-        raise Faulty(f"{member} gives {type(pixels).__name__}: an array of {kind} {shape} is due")
-    return pixels
 
 
 def find(challenge: External, request: ImageRequest) -> ImageSet:

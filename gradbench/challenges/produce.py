@@ -67,7 +67,7 @@ class ChallengeSetup:
                     *(self.challenge, self.name, batch, self.strength, self.seed, network),
                     compare=compare and not made,
                 )
-                made.append(checked.to_pixels(self.challenge, self.name, grey, batch))
+                made.append(self.challenge.to_pixels(grey, batch))
                 if advance:
                     advance(len(part))
         return np.concatenate(made)

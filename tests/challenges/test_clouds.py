@@ -37,4 +37,4 @@ def test_fog_keeps_the_brightest_value_in_range():
         cloud = plasma(KEYS, 32, decay)[:, None]
         most = IMAGES.amax((1, 2, 3), keepdim=True)
         expected = (IMAGES + weight * cloud) * most / (most + weight)
-        torch.testing.assert_close(Fog.corrupt(IMAGES, KEYS, weight, decay), expected.clamp(0, 1))
+        torch.testing.assert_close(Fog().corrupt(IMAGES, KEYS, weight, decay), expected.clamp(0, 1))

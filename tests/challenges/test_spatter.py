@@ -76,7 +76,7 @@ def test_mud_equals_scikit_image(level):
         mask[mask < 0.8] = 0
         return image * (1 - mask[..., None]) + mask[..., None] * np.array([63, 42, 20])
 
-    made = spatter.Spatter.corrupt(IMAGES, KEYS, *CIFAR["spatter"][level])
+    made = spatter.Spatter().corrupt(IMAGES, KEYS, *CIFAR["spatter"][level])
     expected = [
         muddy(plane, image.transpose(1, 2, 0)).transpose(2, 0, 1)
         for plane, image in zip(drawn, CLEAN)
@@ -86,11 +86,11 @@ def test_mud_equals_scikit_image(level):
 
 def test_water_brightens_drops_alone_and_no_drop_changes_nothing():
     constants = CIFAR["spatter"][2]
-    made = spatter.Spatter.corrupt(IMAGES, KEYS, *constants)
+    made = spatter.Spatter().corrupt(IMAGES, KEYS, *constants)
     drawn = normal(KEYS, (32, 32)).double() * constants[1] + constants[0]
     dry = own_filters.gaussian(drawn, constants[2])[:, None] < constants[3]
     assert torch.equal(made[dry.expand(-1, 3, -1, -1)], IMAGES[dry.expand(-1, 3, -1, -1)])
     assert (made >= IMAGES).all()
     assert (made > IMAGES).any((1, 2, 3)).all()
-    none = spatter.Spatter.corrupt(IMAGES, KEYS, 0.1, 0.01, 1.0, 0.7, 0.5, 0)
+    none = spatter.Spatter().corrupt(IMAGES, KEYS, 0.1, 0.01, 1.0, 0.7, 0.5, 0)
     assert torch.equal(none, IMAGES)

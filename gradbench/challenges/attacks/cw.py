@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.objectives import (
+from gradbench.challenges.attacks.base import (
+    Adversarial,
     fast_layout,
     logits_of,
     margin,

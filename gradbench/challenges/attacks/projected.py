@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.objectives import (
+from gradbench.challenges.attacks.base import (
+    Adversarial,
     AttackObjective,
     away_from,
     logits_of,
@@ -54,7 +54,7 @@ class FGSM(Adversarial):
     x' = clip(x + epsilon sign(dJ/dx)), J the cross entropy.
 
     Differs from the paper: sign(0) = +1, as in the code of Lee et al. (2018); the gradient is taken
-    of the log-odds, see `objectives.log_odds`; pixels are rounded to the grid towards the clean
+    of the log-odds, see `log_odds`; pixels are rounded to the grid towards the clean
     image, so the perturbation never exceeds epsilon.
     """
 

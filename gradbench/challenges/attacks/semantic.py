@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
-from gradbench.challenges.attacks.base import Adversarial
-from gradbench.challenges.attacks.objectives import logits_of
+from gradbench.challenges.attacks.base import Adversarial, logits_of
 from gradbench.challenges.base import CleanBatch
 from gradbench.challenges.colour import to_hsv
 from gradbench.challenges.counter import image_keys, uniform

@@ -20,8 +20,7 @@ class GaussianBlur(CommonCorruption):
     family = "gaussian_blur"
     bounds = (0, 100)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, deviation: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, deviation: float) -> Tensor:
         """Smooth by a Gaussian that ends at 4 deviations; nothing is random."""
         return gaussian(images, deviation).clamp_(0, 1)
 
@@ -31,8 +30,7 @@ class DefocusBlur(CommonCorruption):
 
     family = "defocus_blur"
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, radius: float, rim: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, radius: float, rim: float) -> Tensor:
         """Correlate with a disk, the border mirrored; nothing is random."""
         return correlate(images, disk(float(radius), float(rim))).clamp_(0, 1)
 
@@ -42,8 +40,9 @@ class GlassBlur(CommonCorruption):
 
     family = "glass_blur"
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, deviation: float, reach: int, rounds: int) -> Tensor:
+    def corrupt(
+        self, images: Tensor, keys: Tensor, deviation: float, reach: int, rounds: int
+    ) -> Tensor:
         """Blur, cut to grey levels, replace pixels by near ones round by round, blur again.
 
         Pixels are visited from the last to the first, and each takes the colour that a pixel up to
@@ -68,8 +67,7 @@ class MotionBlur(CommonCorruption):
 
     family = "motion_blur"
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, radius: int, deviation: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, radius: int, deviation: float) -> Tensor:
         """Blur along a line; rounded to grey levels, as the image file in the reference is."""
         angles = uniform(keys, (1,))[:, 0].double() * 90 - 45
         blurred = trail(images, angles, radius, deviation)
@@ -84,8 +82,7 @@ class ZoomBlur(CommonCorruption):
 
     family = "zoom_blur"
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, end: float, step: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, end: float, step: float) -> Tensor:
         """Return the mean of an image and its zooms by 1 to `end` (excluded)."""
         factors = tuple(np.arange(1, end, step).tolist())
         weights = mean_of_zooms(*images.shape[-2:], factors)

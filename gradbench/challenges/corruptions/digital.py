@@ -21,8 +21,7 @@ class Brightness(CommonCorruption):
     family = "brightness"
     bounds = (0, 1)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, shift: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, shift: float) -> Tensor:
         """Add to the value of HSV; nothing is random."""
         if images.shape[1] == 1:
             return (images + shift).clamp_(0, 1)
@@ -36,8 +35,7 @@ class Contrast(CommonCorruption):
     family = "contrast"
     bounds = (0.001, 1)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, factor: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, factor: float) -> Tensor:
         """Move values towards the mean of their channel; nothing is random."""
         count = torch.tensor(float(images[0, 0].numel()), dtype=images.dtype, device=images.device)
         mean = (ordered_sum(images.flatten(2)) / count)[:, :, None, None]
@@ -49,8 +47,7 @@ class Saturate(CommonCorruption):
 
     family = "saturate"
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, factor: float, shift: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, factor: float, shift: float) -> Tensor:
         """Scale the saturation of HSV and add to it; nothing is random.
 
         Pixels without colour count as red, as in the reference: an added saturation tints them.
@@ -67,8 +64,7 @@ class JpegCompression(CommonCorruption):
     family = "jpeg_compression"
     bounds = (1, 100)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, quality: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, quality: float) -> Tensor:
         """Encode and decode with Pillow's default colour subsampling; nothing is random."""
 
         def compressed(picture: Image.Image) -> Image.Image:
@@ -85,8 +81,7 @@ class Pixelate(CommonCorruption):
     family = "pixelate"
     bounds = (0.001, 1)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, share: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, share: float) -> Tensor:
         """Reduce by the mean over boxes and enlarge again, by Pillow; nothing is random."""
 
         def coarser(picture: Image.Image) -> Image.Image:

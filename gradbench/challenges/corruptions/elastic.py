@@ -22,9 +22,8 @@ class ElasticTransform(CommonCorruption):
 
     family = "elastic_transform"
 
-    @staticmethod
     def corrupt(
-        images: Tensor, keys: Tensor, displacement: float, smoothing: float, corners: float
+        self, images: Tensor, keys: Tensor, displacement: float, smoothing: float, corners: float
     ) -> Tensor:
         """Deform images; the constants are those of the table."""
         height, width = images.shape[-2:]

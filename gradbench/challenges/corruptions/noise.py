@@ -28,8 +28,7 @@ class GaussianNoise(CommonCorruption):
         keys = image_keys(seed, self.family, clean.sources).to(clean.grey.device)
         return self.corrupt(clean.grey, keys, 255 * strength).clamp_(0, 255)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, deviation: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, deviation: float) -> Tensor:
         """Return x + deviation n with n standard normal."""
         return images + deviation * normal(keys, images.shape[1:])
 
@@ -40,8 +39,7 @@ class ShotNoise(CommonCorruption):
     family = "shot_noise"
     bounds = (1, 10_000)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, photons: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, photons: float) -> Tensor:
         """Return n / photons with n drawn from Poisson(photons x).
 
         The 256 possible grey levels have a table of the distribution each, in which a random number
@@ -68,8 +66,7 @@ class ImpulseNoise(CommonCorruption):
     family = "impulse_noise"
     bounds = (0, 1)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, share: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, share: float) -> Tensor:
         """Turn a share of all values into 0 or 1, each with probability one half."""
         bits = random_bits(keys, images[0].numel()).view(images.shape)
         hit = (bits & (2**32 - 1)) < round(share * 2**32)
@@ -82,8 +79,7 @@ class SpeckleNoise(CommonCorruption):
     family = "speckle_noise"
     bounds = (0, 10)
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, share: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, share: float) -> Tensor:
         """Return x + x share n with n standard normal."""
         noise = normal(keys, images.shape[1:]).to(images.dtype).mul_(share)
         return noise.mul_(images).add_(images).clamp_(0, 1)

@@ -43,8 +43,8 @@ class Spatter(CommonCorruption):
 
     family = "spatter"
 
-    @staticmethod
     def corrupt(
+        self,
         images: Tensor,
         keys: Tensor,
         mean: float,

@@ -16,8 +16,7 @@ class Fog(CommonCorruption):
 
     family = "fog"
 
-    @staticmethod
-    def corrupt(images: Tensor, keys: Tensor, weight: float, decay: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, weight: float, decay: float) -> Tensor:
         """Add a cloud, and scale so that the brightest value of the image stays where it was."""
         brightest = images.amax((1, 2, 3), keepdim=True)
         veiled = (images + weight * clouds_over(images, keys, decay)) * brightest
@@ -33,8 +32,8 @@ class Snow(CommonCorruption):
 
     family = "snow"
 
-    @staticmethod
     def corrupt(
+        self,
         images: Tensor,
         keys: Tensor,
         mean: float,

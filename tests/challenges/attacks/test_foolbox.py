@@ -39,7 +39,7 @@ def lengths(pixels) -> np.ndarray:
     return (pixels - PIXELS).flatten(1).norm(dim=1).numpy()
 
 
-@pytest.mark.parametrize("epsilon", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize("epsilon", [0.02, 0.1])
 def test_fgsm_is_the_same(epsilon):
     own = ours(FGSM(epsilon=epsilon))
     other = theirs(foolbox.attacks.LinfFastGradientAttack(), epsilon)
@@ -48,14 +48,14 @@ def test_fgsm_is_the_same(epsilon):
     assert ((own - other).abs() > 1e-5).float().mean() < 1e-3
 
 
-@pytest.mark.parametrize("epsilon", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize("epsilon", [0.02, 0.05])
 def test_bim_mistakes_the_same_images(epsilon):
     own = ours(BIM(epsilon=epsilon, step=epsilon / 4, steps=10))
     attack = foolbox.attacks.LinfBasicIterativeAttack(
         abs_stepsize=epsilon / 4, steps=10, random_start=False
     )
     other = theirs(attack, epsilon)
-    assert 0.1 < mistaken(own).mean() < 1 or epsilon == 0.1
+    assert 0.1 < mistaken(own).mean() < 1
     assert np.array_equal(mistaken(own), mistaken(other))
 
 
@@ -89,12 +89,10 @@ def test_pgd_is_within_noise(norm, epsilon):
     assert min(rates) - 0.03 <= own.mean() <= max(rates) + 0.03
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("constant", [0.1, 1.0])
-def test_cw_with_fixed_c_goes_as_far(constant):
-    own = ours(CW(constant=constant, binary_steps=1, steps=100, rate=0.01, early_stop=False))
+def test_cw_with_fixed_c_goes_as_far():
+    own = ours(CW(constant=1.0, binary_steps=1, steps=100, rate=0.01, early_stop=False))
     attack = foolbox.attacks.L2CarliniWagnerAttack(
-        binary_search_steps=1, steps=100, stepsize=0.01, initial_const=constant, abort_early=False
+        binary_search_steps=1, steps=100, stepsize=0.01, initial_const=1.0, abort_early=False
     )
     other = theirs(attack, None)
     assert np.array_equal(mistaken(own), mistaken(other))
