@@ -31,35 +31,28 @@ class Net(torch.nn.Module):
 WORDS = tuple(w for w in TINY if not w.startswith(("challenges", "backbone")))
 
 
-def test_a_folder_and_a_file_as_challenges(tmp_path):
+def test_one_file_as_in_distribution_set_against_a_folder_and_a_file(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for number in range(40):
         pixels = rng.integers(0, 256, (12, 12, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
     images = rng.integers(0, 256, (40, 8, 8, 1), np.uint8)
-    np.savez(tmp_path / "mine.npz", images=images, labels=np.zeros(40, int))
-    challenges = "{use: folder, name: mine, path: photos}, {use: arrays, name: own, path: mine.npz}"
-    ran = gradbench("run", *WORDS, f"challenges=[{challenges}]", cwd=tmp_path)
-    assert ran.code == 0, ran.err
-    for name in ("mine", "own"):
-        found = rows(tmp_path, challenge=name, metric="auroc", method="msp")
-        assert max(int(row["n_abnormal"]) for row in found if row["value"]) == 40
-
-
-def test_one_file_as_in_distribution_set(tmp_path):
-    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "other.npz", images=images, labels=np.zeros(40, int))
     labels = np.arange(200) % 3
     images = (rng.integers(0, 90, (200, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype("u1")
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    challenges = "{use: folder, name: a, path: photos}, {use: arrays, name: b, path: other.npz}"
     ran = gradbench(
-        *("run", *WORDS, "challenges=[gaussian_noise]", "dataset=arrays"),
+        *("run", *WORDS, f"challenges=[gaussian_noise,{challenges}]", "dataset=arrays"),
         *("dataset.path=mine.npz", "dataset.holdout=20"),
         cwd=tmp_path,
     )
     assert ran.code == 0, ran.err
-    found = rows(tmp_path, in_dist="mine", challenge="gaussian_noise", metric="auroc")
-    assert max(int(row["n_normal"]) for row in found if row["value"]) == 40
+    for name in ("a", "b", "gaussian_noise"):
+        measured = rows(tmp_path, in_dist="mine", challenge=name, metric="auroc", method="msp")
+        for side in ("n_normal", "n_abnormal"):
+            assert max(int(row[side]) for row in measured if row["value"]) == 40
 
 
 def test_a_network_of_ones_own(tmp_path, monkeypatch):
