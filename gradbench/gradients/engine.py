@@ -160,26 +160,22 @@ class Engine:
         self.recorder = Recorder(
             self.held, self.parameters, self.check.set_layout, self.reduction.reduce
         )
-
-        def run(images: Tensor) -> Tensor:
-            given = self.recorder.path.start(images.clone())  # which networks may change in place
-            with self.recorder:
-                return model(given)
-
+        pixels = self.recorder.path.start(images.clone())  # which networks may change in place
         with (
             refuse_randomness(self.task.device),
             suspended_hooks(model, suspended),
             cached_tensors.as_written(model),
         ):
             try:
-                outputs = run(images)
+                with self.recorder:
+                    outputs = model(pixels)
             except RuntimeError as fault:
                 if not (self.channels_last and self.check.first) or out_of_memory(fault):
                     raise
                 # One image can be taken for contiguous where a batch with channels last is not.
                 self.channels_last = False
-                self.recorder.restart()
-                outputs = run(images.contiguous())
+                self.recorder.release()
+                return self._forward(images.contiguous(), suspended)
         check_outputs(outputs, images, model)
         return outputs
 

@@ -144,11 +144,6 @@ class Recorder(TorchFunctionMode):
                 "gradient of its own: call model.eval() and give the layer running statistics"
             )
 
-    def restart(self) -> None:
-        """Forget what was recorded and begin with another forward pass."""
-        self.release()
-        self.expressions, self.path = Expressions(self.held, self.parameters), ForwardPath()
-
     def release(self) -> None:
         """Let go of every call."""
         for call in self.calls:
