@@ -3,8 +3,6 @@
 Equal up to the scale told in each test; where definitions differ, theirs is applied to our parts.
 """
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -95,17 +93,6 @@ def test_vim(bank, outputs, dimension):
     agree(ours.score(outputs), expected, rtol=1e-3)  # theirs is in float32
 
 
-def test_vim_at_its_default_dimension(bank, outputs):
-    """512 as in the paper; both take half of the features where there are fewer."""
-    ours = ViM().fit(bank, NOTHING, NOTHING)
-    other = theirs.ViM(None, d=512, w=bank["head/weight"], b=bank["head/bias"])
-    other.fit_features(bank["features"], bank["labels"])
-    assert (ours.space.shape, other.d) == ((32, 16), 16)
-    assert ours.alpha.item() == pytest.approx(other.alpha, rel=1e-4)
-    expected = other.predict_features(outputs["features"])
-    agree(ours.score(outputs), expected, rtol=1e-3)  # theirs is in float32
-
-
 def wide(width, principal, count=1000):
     """Return (bank, outputs) of random features, all but `principal` of them small."""
     size = torch.where(torch.arange(width) < principal, 1.0, 0.05)
@@ -120,19 +107,14 @@ def wide(width, principal, count=1000):
     return outputs(count) | head | {"labels": torch.arange(count) % 3}, outputs(60)
 
 
-@pytest.mark.parametrize(("width", "dimension"), [(640, 512), (512, 512), (512, 256)])
+@pytest.mark.parametrize(("width", "dimension"), [(640, 512), (512, 256)])
 def test_vim_of_wide_features_at_its_default_dimension(width, dimension):
     """They take 512 of 512 features, as ResNet-18 has, too: no residual is left, all is NaN."""
-    bank, outputs = wide(width, dimension if dimension < width else 256)
+    bank, outputs = wide(width, dimension)
     ours = ViM().fit(bank, NOTHING, NOTHING)
     other = theirs.ViM(None, d=dimension, w=bank["head/weight"], b=bank["head/bias"])
     other.fit_features(bank["features"], bank["labels"])
-    expected = other.predict_features(outputs["features"])
-    if width == dimension:
-        assert expected.isnan().all()
-        assert ours.score(outputs).isfinite().all()
-    else:
-        agree(ours.score(outputs), expected, rtol=1e-3)
+    agree(ours.score(outputs), other.predict_features(outputs["features"]), rtol=1e-3)
 
 
 def test_react(f, bank, outputs):
@@ -151,10 +133,6 @@ def test_gradnorm(f, pixels, outputs):
 
 @pytest.fixture(scope="module")
 def their_uncertainty(f, pixels):
-    return gradient_uncertainty(f, pixels)
-
-
-def gradient_uncertainty(f, pixels):
     other = theirs.GradUncertainty(f)
     other.to("cpu")
     return other.predict(pixels)
@@ -186,20 +164,3 @@ def test_graduncertainty_of_the_paper_runs_about_opposite(f, pixels, their_uncer
     unsure = MSP().score(read_outputs(f, pixels, READS))
     assert spearmanr(unsure, paper).statistic < -0.5
     assert spearmanr(unsure, their_uncertainty).statistic > 0.5
-
-
-def test_the_losses_of_graduncertainty_see_other_things(f, pixels, their_uncertainty):
-    """Theirs compares the logits with each other, the paper's loss looks at each by itself.
-
-    The gradients of the logits are N p_i - 1 and (sigmoid(z_i) - 1) / N: the first does not see
-    that all logits are raised alike, and vanishes where they are equal; the second does neither.
-    """
-    raised = copy.deepcopy(f)
-    raised.network.fc.bias.data += 5
-    agree(-uncertainty(raised, pixels, loss="ce_sum_one_hot"), their_uncertainty)
-    assert (uncertainty(raised, pixels) / uncertainty(f, pixels)).max() < 0.9
-    equal = copy.deepcopy(f)
-    for parameter in equal.network.fc.parameters():
-        parameter.data.zero_()
-    assert gradient_uncertainty(equal, pixels).abs().max() < 1e-9
-    assert uncertainty(equal, pixels).min() > 0.1

@@ -116,26 +116,6 @@ def test_mahalanobis_with_their_ridge_is_the_same_in_float64(bank, queries):
     close(ours.nearest(queries), other.predict_features(queries.double()), rtol=1e-10)
 
 
-def with_unit(values, unit):
-    """Append a unit to features."""
-    return torch.cat([values, torch.as_tensor(unit).to(values).expand(len(values))[:, None]], 1)
-
-
-def test_mahalanobis_differs_where_a_unit_is_dead(bank, queries):
-    """Their ridge makes the smallest value of a dead unit far; ours leaves it out."""
-    dead, labels = with_unit(bank[NAME], 0.0), bank["labels"]
-    other = theirs.Mahalanobis(None).fit_features(dead, labels)
-    ours = Gaussians.fit(dead, labels)
-    silent, speaking = with_unit(queries, 0.0), with_unit(queries, 0.1)
-    assert torch.equal(ours.nearest(speaking), ours.nearest(silent))
-    torch.testing.assert_close(
-        other.predict_features(speaking) - other.predict_features(silent),
-        torch.full((len(queries),), 0.5 * 0.1**2 / RIDGE),
-        rtol=1e-3,
-        atol=0,
-    )
-
-
 # RMDS
 
 
@@ -161,59 +141,3 @@ def test_rmds_with_their_ridge_is_the_same_in_float64(bank, queries):
     most = RIDGE / torch.linalg.eigvalsh(covariance(ours.classes))[0]
     off = (plain / COUNT - expected).abs() / (2 * ours.classes.nearest(queries) / COUNT)
     assert 1e-6 < off.max() < 2 * most
-
-
-def their_distances(other, features):
-    """Return the two squared distances that theirs takes the difference of."""
-    return other._calc_gaussian_scores(features).amin(1), other._background_score(features)
-
-
-@pytest.mark.usefixtures("double_by_default")
-def test_rmds_of_a_dead_unit_cancels_in_float64(bank, queries):
-    """Both of their distances have the same ridge where nothing varies: the difference has none."""
-    dead, labels = with_unit(bank[NAME], 0.0), bank["labels"]
-    ours, other = rmds(dead, labels), theirs.RMD(None).fit_features(dead.double(), labels)
-    silent, speaking = with_unit(queries, 0.0), with_unit(queries, 1.0)
-    before, after = (their_distances(other, part.double()) for part in (silent, speaking))
-    for one, two in zip(before, after):
-        torch.testing.assert_close(two - one, torch.full_like(one, 1 / RIDGE))
-    plain = ours.score({"features": silent})
-    assert torch.equal(ours.score({"features": speaking}), plain)
-    close(ridged_score(ours, silent), other.predict_features(silent.double()), rtol=1e-9)
-    torch.testing.assert_close(
-        other.predict_features(speaking.double()),
-        other.predict_features(silent.double()),
-        rtol=0,
-        atol=1e-8,
-    )
-
-
-def test_rmds_of_a_dead_unit_loses_its_digits_in_float32(bank, queries):
-    """They compare 1e6 with 1e6, in steps of 1/16, for scores around 1; ours sees no such unit."""
-    dead, labels = with_unit(bank[NAME], 0.0), bank["labels"]
-    ours, other = rmds(dead, labels), theirs.RMD(None).fit_features(dead, labels)
-    silent, speaking = with_unit(queries, 0.0), with_unit(queries, 1.0)
-    right = ours.score({"features": silent})
-    assert torch.equal(ours.score({"features": speaking}), right)
-    assert spearmanr(other.predict_features(silent), right).statistic > 0.9999
-    lost = other.predict_features(speaking)
-    assert len(lost.unique()) < len(lost) / 3  # 12 values for 180 images
-    assert spearmanr(lost, right).statistic < 0.95  # 0.83
-
-
-@pytest.mark.usefixtures("double_by_default")
-def test_rmds_differs_where_a_unit_varies_between_classes_alone(bank, queries):
-    """Their ridge makes a value between the classes far; for ours no class sees it.
-
-    The Gaussian of all images does see it, in both.
-    """
-    labels = bank["labels"]
-    bound = with_unit(bank[NAME], (labels == 0).double())
-    ours, other = rmds(bound, labels), theirs.RMD(None).fit_features(bound.double(), labels)
-    between = with_unit(queries, 0.5)
-    class_distance, background = their_distances(other, between.double())
-    close(2 * ridged(ours.background).nearest(between), background, rtol=1e-9)
-    assert class_distance.min() > 0.5**2 / RIDGE  # 250,000, where ours have at most 4
-    assert ours.classes.nearest(between).max() / COUNT < 4
-    assert torch.equal(ours.classes.nearest(between), ours.classes.nearest(with_unit(queries, 0)))
-    close(ridged_score(ours, between), other.predict_features(between.double()), rtol=1e-6)

@@ -103,25 +103,16 @@ def parts(f):
     return of_detector
 
 
-def fitted(name, parts, seed=0) -> Detector:
-    detector = build(name)
-    bank, fit, choose, *_ = parts(detector)
-    torch.manual_seed(seed + 12345)  # of no consequence to the fit
-    return detector.fit(bank, fit, choose, seed)
-
-
 _FITTED: dict[str, Detector] = {}
 
 
 def fitted_once(name, parts) -> Detector:
     """Return a detector that tests share which only read it."""
     if name not in _FITTED:
-        _FITTED[name] = fitted(name, parts)
+        detector = build(name)
+        bank, fit, choose, *_ = parts(detector)
+        _FITTED[name] = detector.fit(bank, fit, choose, 0)
     return _FITTED[name]
-
-
-def test_there_are_detectors():
-    assert {"msp", "gradient", "gradient_logistic"} <= set(NAMES)
 
 
 @each
@@ -174,9 +165,9 @@ def test_scoring_does_not_depend_on_the_batch(name, parts):
     whole = detector.score(normal)
     assert torch.equal(detector.score(normal), whole)
     for size in (1, 7):
-        rows = torch.arange(150).split(size)
+        rows = torch.arange(21).split(size)
         pieces = torch.cat([detector.score({k: v[r] for k, v in normal.items()}) for r in rows])
-        torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(pieces, whole[:21], rtol=1e-5, atol=1e-5)
     order = torch.randperm(150)
     turned = detector.score({k: v[order] for k, v in normal.items()})
     torch.testing.assert_close(turned, whole[order], rtol=1e-5, atol=1e-5)
@@ -194,22 +185,13 @@ def test_scoring_changes_neither_outputs_nor_state(name, parts):
 
 
 @each
-def test_fits_with_one_seed_are_equal_and_leave_the_random_state(name, parts):
-    first, second = fitted_once(name, parts), fitted(name, parts)
-    *_, normal, _ = parts(first)
-    assert torch.equal(first.score(normal), second.score(normal))
+def test_a_fit_depends_on_images_and_seed_alone_and_leaves_the_random_state(name, parts):
     detector = build(name)
     bank, fit, choose, *_ = parts(detector)
     before = torch.get_rng_state()
-    detector.fit(bank, fit, choose, 3)
+    assert detector.fit(bank, choose, fit, 3) is detector
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@each
-def test_fit_returns_the_detector_and_can_be_repeated(name, parts):
-    detector = build(name)
-    bank, fit, choose, *_ = parts(detector)
-    assert detector.fit(bank, choose, fit, 1) is detector
+    torch.rand(7)
     detector.fit(bank, fit, choose, 0)
     *_, normal, _ = parts(detector)
     assert torch.equal(detector.score(normal), fitted_once(name, parts).score(normal))

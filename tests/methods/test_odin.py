@@ -26,7 +26,7 @@ def logits_of(f, x):
         return f(x)
 
 
-@pytest.mark.parametrize("temperature", [1, 10, 1000])
+@pytest.mark.parametrize("temperature", [1, 1000])
 def test_the_score_is_the_log_odds_of_the_largest_probability(temperature):
     logits = 30 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0)).double()
     exps = np.exp((logits - logits.amax(1, keepdim=True)).numpy() / temperature)
