@@ -93,12 +93,9 @@ def costs_table(costs: pd.DataFrame, detectors: Detectors) -> str:
     lines = []
     for name, detector in detectors.items():
         own = costs[costs["detector"] == name]
-        if detector is not None:
-            passes = passes_name(passes_settings(detector))
-            timed = costs[(costs["step"] == "passes") & (costs["what"] == passes)]
-            memory = pd.concat([own, timed])[list(MEMORY)].max()
-        else:
-            memory = own[list(MEMORY)].max()
+        passes = passes_name(passes_settings(detector)) if detector is not None else None
+        timed = costs[(costs["step"] == "passes") & (costs["what"] == passes)]
+        memory = pd.concat([own, timed])[list(MEMORY)].max()
         scoring = own[own["step"].isin(SCORING)]
         order = scoring["step"].map(SCORING.index).sort_values(kind="stable").index
         speed = ("images_per_second", "with_passes_per_second")
@@ -161,12 +158,12 @@ def _entries(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
             kinds = (n if "norms" in n else n.split("/")[0] for n in about["pass"])
             yield " + ".join(dict.fromkeys(kinds)), about["images"], about["pass_seconds"]
     else:
-        what = ""
+        name = ""
         if key.step == "network":
-            what = f"{config['network']['_target_'].rpartition('.')[2]} seed {config['seed']}"
+            name = f"{config['network']['_target_'].rpartition('.')[2]} seed {config['seed']}"
         elif key.step in OF_DETECTORS:
-            what = about["detector"]
+            name = about["detector"]
         elif key.step in ("challenge", "perturbed"):
-            what = config["family" if key.step == "challenge" else "source"]
+            name = config["family" if key.step == "challenge" else "source"]
         seconds = about.get("training_seconds", about["seconds"])
-        yield what, about.get("images", 0), seconds - about.get("seconds_of_passes", 0)
+        yield name, about.get("images", 0), seconds - about.get("seconds_of_passes", 0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image as PIL
 
@@ -263,7 +264,7 @@ def _classified(backbone: Backbone, pixels: np.ndarray, labels: np.ndarray) -> l
     """Return images with the class that the network names and its probability."""
     with torch.inference_mode():
         logits = backbone(to_float(pixels).to(backbone.device)).cpu()
-    chances, classes = (found.numpy() for found in logits.double().softmax(1).max(1))
+    chances, classes = (largest.numpy() for largest in logits.double().softmax(1).max(1))
     captions = [
         f"{WORDNET.sub('', backbone.classes[k])}\n"
         f"{'>99' if 0.995 <= chance < 1 else f'{100 * chance:.0f}'} %"
@@ -329,17 +330,11 @@ def _label_name(images: ImageSet, label: int) -> str:
 
 def _spread(images: ImageSet, count: int, seed: int) -> np.ndarray:
     """Return the rows of some images, spread evenly over the classes, class by class."""
-    random = np.random.default_rng(seed)
-    waiting = [
-        list(random.permutation(np.flatnonzero(images.labels == label)))
-        for label in random.permutation(np.unique(images.labels))
-    ]
-    picked: list[int] = []
-    while len(picked) < min(count, len(images)):
-        for rows in waiting:
-            if rows and len(picked) < count:
-                picked.append(rows.pop())
-    return np.array(sorted(picked, key=lambda row: (images.labels[row], row)))
+    shuffled = pd.Series(images.labels).sample(frac=1, random_state=seed)
+    # The first of every class, then the second of every class, and so on.
+    turn = shuffled.groupby(shuffled).cumcount().sort_values(kind="stable")
+    picked = turn.index[:count].to_numpy()
+    return picked[np.lexsort((picked, images.labels[picked]))]
 
 
 def _originals(images: ImageSet, rows: np.ndarray) -> list[np.ndarray]:

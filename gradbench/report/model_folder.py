@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from gradbench import __version__
 from gradbench.backbones.backbone import defining_classes
 from gradbench.backbones.checkpoint import save_checkpoint
 from gradbench.data.picture import Resampling
-from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import built_in
 from gradbench.run.evaluate import KEPT
+from gradbench.run.experiment import Experiment
 from gradbench.run.fitting import learns
 from gradbench.run.results import Results
 from gradbench.store import file_digest
@@ -67,18 +67,17 @@ def write_models(results: Results, folder: Path) -> None:
         (here / "model.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _own_outputs(experiment) -> dict[str, Any]:
+def _own_outputs(experiment: Experiment) -> dict[str, Any]:
     """Return what is needed to build the outputs of the user's own that detectors read."""
-    own = experiment.outputs.users_own(experiment.reads)
-    return {kind: _own_output(experiment.outputs.content(kind), one) for kind, one in own.items()}
-
-
-def _own_output(content: Mapping[str, Any], output: Output) -> dict[str, Any]:
-    return {
-        "config": {k: v for k, v in content.items() if k != "description"},
-        "version": output.version,
-        "code": code_of(*imported_targets(content["_target_"]), output),
-    }
+    entries = {}
+    for kind, output in experiment.outputs.users_own(experiment.reads).items():
+        content = experiment.outputs.content(kind)
+        entries[kind] = {
+            "config": {k: v for k, v in content.items() if k != "description"},
+            "version": output.version,
+            "code": code_of(*imported_targets(content["_target_"]), output),
+        }
+    return entries
 
 
 def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:
