@@ -127,24 +127,24 @@ def match_images(
     """
     places = np.full(len(images), -1, np.int64)
     for label in np.unique(labels):
-        mine, theirs = np.flatnonzero(labels == label), np.flatnonzero(row_labels == label)
-        if not len(theirs):
-            raise UnmatchedImages(f"no row has the label {label} of image {mine[0]}")
-        left, right = images[mine].astype(np.float64), rows[theirs].astype(np.float64)
+        alike, candidates = np.flatnonzero(labels == label), np.flatnonzero(row_labels == label)
+        if not len(candidates):
+            raise UnmatchedImages(f"no row has the label {label} of image {alike[0]}")
+        left, right = images[alike].astype(np.float64), rows[candidates].astype(np.float64)
         squares = (left**2).sum(1)[:, None] + (right**2).sum(1) - 2 * left @ right.T
         nearest = squares.argmin(1)
-        apart = np.sqrt(squares[np.arange(len(mine)), nearest] / left.shape[1])
+        apart = np.sqrt(squares[np.arange(len(alike)), nearest] / left.shape[1])
         worst = int(apart.argmax())
         if apart[worst] > FARTHEST:
             raise UnmatchedImages(
-                f"the nearest row with the label of image {mine[worst]} differs from it by "
+                f"the nearest row with the label of image {alike[worst]} differs from it by "
                 f"{apart[worst]:.1f} grey levels"
             )
         row, count = np.unique(nearest, return_counts=True)
         if count.max() > 1:
-            one, other = mine[np.flatnonzero(nearest == row[count.argmax()])[:2]]
+            one, other = alike[np.flatnonzero(nearest == row[count.argmax()])[:2]]
             raise UnmatchedImages(f"images {one} and {other} have the same nearest row")
-        places[mine] = theirs[nearest]
+        places[alike] = candidates[nearest]
     return places
 
 
@@ -182,7 +182,7 @@ def archive_of(
 
 
 def _is_published(challenge: CommonCorruption, dataset: str) -> bool:
-    return dataset == DATASET and challenge.table == "cifar" and not challenge.own
+    return dataset == DATASET and challenge.table == "cifar" and not challenge.own_strengths
 
 
 def published_images(

@@ -126,9 +126,9 @@ def produce(
             return setup.make(clean, rows)
         out = np.empty((len(rows), *clean.shape), np.uint8 if setup.quantise else np.float32)
         for path, where in zip(paths, shards(len(clean))):
-            mine = (rows >= where.start) & (rows < where.stop)
-            if mine.any():
-                out[mine] = load_file(path)["images"][rows[mine] - where.start]
+            inside = (rows >= where.start) & (rows < where.stop)
+            if inside.any():
+                out[inside] = load_file(path)["images"][rows[inside] - where.start]
         return out
 
     images = LazyImages(

@@ -44,7 +44,7 @@ class Corruption(Derived):
         constants = strength if isinstance(strength, tuple) else (strength,)
         return self.corrupt(to_unit(clean.grey), keys, *constants).mul_(255).clamp_(0, 255)
 
-    def _own_strengths(self, strengths: Sequence[float]) -> tuple[float, ...]:
+    def _checked_strengths(self, strengths: Sequence[float]) -> tuple[float, ...]:
         if self.bounds is None:
             raise GradbenchError(
                 f"{self.family} takes no strengths, since its levels have several constants each: "
@@ -81,15 +81,15 @@ class CommonCorruption(Corruption):
     def __init__(self, strengths: Sequence[float] | None = None, table: str = "cifar"):
         if table not in TABLES:
             raise unknown("table of constants", str(table), TABLES)
-        self.table, self.own = table, strengths is not None
+        self.table, self.own_strengths = table, strengths is not None
         self.strengths: tuple[Strength, ...] = TABLES[table][self.family]
         if strengths is not None:
-            self.strengths = self._own_strengths(strengths)
+            self.strengths = self._checked_strengths(strengths)
 
     @property
     def note(self) -> str:
         """The constants that were used."""
-        return "constants: own" if self.own else f"constants: {self.table}"
+        return "constants: own" if self.own_strengths else f"constants: {self.table}"
 
 
 class CureLike(Corruption):
@@ -109,7 +109,7 @@ class CureLike(Corruption):
     """A key of `CURE_LIKE`."""
 
     def __init__(self, strengths: Sequence[float] | None = None):
-        self.strengths = self._own_strengths(
+        self.strengths = self._checked_strengths(
             CURE_LIKE[self.type] if strengths is None else strengths
         )
 

@@ -76,7 +76,7 @@ class Frost(CommonCorruption):
             sha.update(picture.numpy().tobytes())
         return {"table": self.table, "pictures": sha.hexdigest()}
 
-    def corrupt(self, images: Tensor, keys: Tensor, own: float, weight: float) -> Tensor:
+    def corrupt(self, images: Tensor, keys: Tensor, image_weight: float, weight: float) -> Tensor:
         """Add a random part of a random picture to an image, both weighted.
 
         Images of one channel get the picture's luma.
@@ -88,8 +88,8 @@ class Frost(CommonCorruption):
         shape = (len(images), 3, height, width)
         layer = torch.empty(shape, dtype=images.dtype, device=images.device)
         for number, picture in enumerate(self.pictures):
-            mine = which == number
-            if not bool(mine.any()):
+            with_picture = which == number
+            if not bool(with_picture.any()):
                 continue
             # the middle one of `step` pixels: what OpenCV's bilinear resizing by 1/5 takes
             picture = picture[:, step // 2 :: step, step // 2 :: step]
@@ -97,13 +97,13 @@ class Frost(CommonCorruption):
             for dim, side in ((1, height), (2, width)):
                 while picture.shape[dim] < side:
                     picture = torch.cat([picture, picture.flip(dim)], dim)
-                start = (drawn[mine, dim] * max(1, picture.shape[dim] - side)).long()
+                start = (drawn[with_picture, dim] * max(1, picture.shape[dim] - side)).long()
                 places.append(start[:, None] + torch.arange(side, device=images.device))
             rows, columns = places
             cut = picture.to(images.device)[:, rows[:, :, None], columns[:, None, :]]
-            layer[mine] = cut.transpose(0, 1).to(images.dtype) / 255
+            layer[with_picture] = cut.transpose(0, 1).to(images.dtype) / 255
         layer = layer if images.shape[1] == 3 else luma(layer)
-        return (own * images + weight * layer).clamp_(0, 1)
+        return (image_weight * images + weight * layer).clamp_(0, 1)
 
 
 def _pictures_in(folder: Path, required: bool) -> list[Tensor] | None:

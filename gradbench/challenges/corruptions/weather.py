@@ -42,7 +42,7 @@ class Snow(CommonCorruption):
         threshold: float,
         radius: int,
         spread: float,
-        own: float,
+        image_weight: float,
     ) -> Tensor:
         """Add flakes and the same flakes turned by 180 degrees to a whitened image.
 
@@ -55,7 +55,8 @@ class Snow(CommonCorruption):
         whole = flakes.mul_(255).floor_()[:, None]
         angles = uniform(keys, (1,), stream=1)[:, 0].double() * 90 - 135
         layer = over_255(trail(whole, angles, radius, spread).add_(0.5).floor_())
-        white = own * images + (1 - own) * torch.maximum(images, luma(images) * 1.5 + 0.5)
+        grey = torch.maximum(images, luma(images) * 1.5 + 0.5)
+        white = image_weight * images + (1 - image_weight) * grey
         return (white + layer + layer.flip((-2, -1))).clamp_(0, 1)
 
 
