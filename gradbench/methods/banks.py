@@ -43,27 +43,19 @@ def bank_of(detector: Detector, bank: Outputs, fit: Samples) -> dict[str, Tensor
 
 
 def kth_distance(queries: Tensor, bank: Tensor, k: int) -> Tensor:
-    """Return the Euclidean distance of each query to its k-th nearest vector of the bank.
+    """Return the distances (N,) of queries (N, D) to their k-th nearest vectors of a bank (M, D).
 
     Neighbours are found by float32 products; the distance to the k-th is then computed from the
     difference in float64, so that small distances keep their digits.
-
-    Args:
-        queries: (N, D).
-        bank: (M, D) with M >= k.
-        k: 1 for the nearest.
-
-    Returns:
-        (N,) float64.
     """
     queries, bank = queries.float(), bank.float()
     half = 0.5 * bank.square().sum(1)
-    found = []
+    distances = []
     for block in queries.split(max(BLOCK // len(bank), 1)):
         # |q - b|^2 / 2 without |q|^2, which is the same for the whole bank
         near = torch.addmm(half, block, bank.T, alpha=-1).topk(k, dim=1, largest=False).indices
-        found.append((block.double() - bank[near[:, -1]].double()).norm(dim=1))
-    return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
+        distances.append((block.double() - bank[near[:, -1]].double()).norm(dim=1))
+    return torch.cat(distances)
 
 
 def check_neighbours(name: str, k: int, bank: Tensor) -> None:

@@ -13,11 +13,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussians:
-    """A Gaussian for each class, all with the same covariance, in float64.
+    """A Gaussian for each class, with means (C, D) and one precision (D, D), in float64.
 
-    Attributes:
-        means: (C, D).
-        precision: (D, D), the pseudo-inverse of the covariance.
+    The precision is the pseudo-inverse of the covariance that all classes share.
     """
 
     means: Tensor
@@ -59,8 +57,11 @@ class Gaussians:
         keep their digits.
         """
         features = features.double()
-        found = [_half_square(features - mean, self.precision) for mean in self.means]
-        return torch.stack(found, dim=1).clamp_min_(0)
+        distances = []
+        for mean in self.means:
+            difference = features - mean
+            distances.append(0.5 * ((difference @ self.precision) * difference).sum(1))
+        return torch.stack(distances, dim=1).clamp_min_(0)
 
     def nearest(self, features: Tensor) -> Tensor:
         """Return half the squared distance to the nearest class, (N,): -M of Lee et al. 2018."""
@@ -80,7 +81,3 @@ class Gaussians:
         for tensor in (self.means, self.precision):
             sha.update(f"{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
         return sha.hexdigest()
-
-
-def _half_square(differences: Tensor, precision: Tensor) -> Tensor:
-    return 0.5 * ((differences @ precision) * differences).sum(1)

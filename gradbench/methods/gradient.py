@@ -35,14 +35,11 @@ class Gradient(Detector):
     published; these are ours (two fully connected layers are the paper's).
 
     Args:
-        label: confounding label of the gradients read.
-        loss: loss of the gradients read.
+        label, loss: of the gradients read.
         hidden: units of the hidden layer.
         normalisation: `log_standard`, `standard` or `none`.
-        epochs: passes over the *fit* part.
-        batch: samples in a step.
-        lr: of Adam.
-        weight_decay: of Adam.
+        epochs, batch: passes over the *fit* part, and samples in a step.
+        lr, weight_decay: of Adam.
 
     Raises:
         GradbenchError: for a setting out of range.

@@ -16,11 +16,6 @@ from gradbench.methods.knn import KNN
 TINY = 1e-12
 
 
-def rectified_sum(parts: Tensor, gradient: Tensor) -> Tensor:
-    """Return sum_j parts_j + max(0, gradient): (N, j) and (N,), all standardised, to (N,)."""
-    return parts.sum(1) + gradient.clamp(min=0)
-
-
 class GradientFused(Detector):
     """s = z(energy) + max(0, z(log d)), with `knn` also + z(distance to the 50th neighbour).
 
@@ -33,8 +28,7 @@ class GradientFused(Detector):
 
     Args:
         knn: add the distance of `knn`, among f's training images.
-        label: confounding label of the gradients read.
-        loss: loss of the gradients read.
+        label, loss: of the gradients read.
     """
 
     info = OWN
@@ -44,7 +38,7 @@ class GradientFused(Detector):
         self._join(GradientOneClass("mahalanobis", label, loss), knn)
 
     def _join(self, oneclass: Detector, knn: bool) -> None:
-        """Take the parts: what is rectified, and whether neighbours are added to energy."""
+        """Take the profile to rectify, and whether neighbours are added to energy."""
         self.oneclass = oneclass
         self.knn = KNN() if knn else None
         self.learned = ("mean", "std", "oneclass", *(["knn"] if knn else []))
@@ -74,7 +68,7 @@ class GradientFused(Detector):
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) sums of standardised scores."""
         parts = (self._parts(outputs) - self.mean) / self.std
-        return rectified_sum(parts[:, 1:], parts[:, 0])
+        return parts[:, 1:].sum(1) + parts[:, 0].clamp(min=0)
 
     def _parts(self, outputs: Outputs) -> Tensor:
         """Return (N, 2 or 3): log distance of the profile, energy, distance to the neighbour."""

@@ -23,8 +23,7 @@ class GradientLogistic(Detector):
     *choose*; classes are weighted alike.
 
     Args:
-        label: confounding label of the gradients read.
-        loss: loss of the gradients read.
+        label, loss: of the gradients read.
         normalisation: `log_standard`, `standard` or `none`.
         grid: values of C to choose from.
 

@@ -33,8 +33,7 @@ class GradientOneClass(Detector):
     Args:
         model: `mahalanobis` (one covariance, with shrinkage; the default), `knn`, `gmm` or
             `forest`, see `oneclass_models`.
-        label: confounding label of the gradients read.
-        loss: loss of the gradients read.
+        label, loss: of the gradients read.
         settings: of the model.
 
     Raises:

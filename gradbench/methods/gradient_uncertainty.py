@@ -23,8 +23,7 @@ class GradientUncertainty(Detector):
     large, so the two scores run about opposite: rank correlation -0.87 on the tests' network.
 
     Args:
-        label: confounding label of the gradients read.
-        loss: loss of the gradients read.
+        label, loss: of the gradients read.
     """
 
     info = PAPER

@@ -30,11 +30,7 @@ def lid(distances: Tensor, k: int) -> Tensor:
 
     LID = -k / sum_{i=1..k} log(r_i / r_k), r_i the distance to the i-th neighbour (Ma et al. 2018,
     equation 4). A neighbour at distance 0 counts as very near, an image equal to all its k
-    neighbours has 0, and estimates end at 1,000.
-
-    Args:
-        distances: (N, R) to the neighbours, ascending.
-        k: number of neighbours, at most R.
+    neighbours has 0, and estimates end at 1,000. Distances are (N, R), ascending, with R >= k.
     """
     near = distances[:, :k].double()
     furthest = near[:, -1:]

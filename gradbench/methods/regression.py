@@ -36,14 +36,10 @@ class Regression(Fitted):
     def fit(
         self, scores: Tensor, abnormal: Tensor, seed: int = 0, strength: float | None = None
     ) -> Regression:
-        """Fit to (N, L) scores with (N,) bool.
+        """Fit to (N, L) scores of layers with (N,) bool; `seed` is of the cross-validation's folds.
 
-        Args:
-            scores: of the layers.
-            abnormal: which images are abnormal.
-            seed: of the folds of the cross-validation.
-            strength: inverse strength of the penalty, without cross-validation, which takes fifty
-                times as long: for trials of other settings.
+        With a `strength`, the inverse one of the penalty, there is no cross-validation, which takes
+        fifty times as long: for trials of other settings.
         """
         scores = scores.double()
         self.mean = scores.mean(0)

@@ -27,10 +27,6 @@ def tnr_at_95_tpr(scores: np.ndarray, abnormal: np.ndarray) -> float:
 
     Normal images up to the threshold are kept, at least 95 % of them; abnormal ones above it are
     rejected. In the published codes this is "TNR at 95 % TPR", normal being positive.
-
-    Args:
-        scores: (N,), higher = more abnormal.
-        abnormal: (N,) bool.
     """
     normal = np.sort(scores[~abnormal])
     threshold = normal[int(np.ceil(0.95 * len(normal))) - 1]
@@ -40,9 +36,7 @@ def tnr_at_95_tpr(scores: np.ndarray, abnormal: np.ndarray) -> float:
 def best_setting(tried: Iterable[tuple[Setting, Tensor]], abnormal: Tensor) -> Setting:
     """Return the setting with the best TNR at 95 % TPR; of equals the best AUROC, then the first.
 
-    Args:
-        tried: settings with the (N,) scores that they give.
-        abnormal: (N,) bool.
+    `tried` are settings with the (N,) scores that they give.
     """
     labels = abnormal.numpy()
 
@@ -56,15 +50,10 @@ def best_setting(tried: Iterable[tuple[Setting, Tensor]], abnormal: Tensor) -> S
 def check_numbers(
     setting: str, values: Sequence[float], positive: bool = False
 ) -> tuple[float, ...]:
-    """Return values to choose from as floats.
-
-    Args:
-        setting: its name, for the message.
-        values: numbers from 0.
-        positive: 0 is not allowed.
+    """Return the values of a setting as floats.
 
     Raises:
-        GradbenchError: if there is none, or one is no number or out of range.
+        GradbenchError: if there is none, or one is no number from 0, or above 0 if `positive`.
     """
     try:
         numbers = tuple(float(value) for value in values)
@@ -78,11 +67,7 @@ def check_numbers(
 
 
 def check_whole(setting: str, value: int, least: int = 1) -> int:
-    """Return a setting that must be a whole number of at least `least`.
-
-    Raises:
-        GradbenchError: if it is not.
-    """
+    """Return a setting that must be a whole number of at least `least`, or raise."""
     if type(value) is not int or value < least:
         raise GradbenchError(f"{setting}={value}: a whole number, at least {least}")
     return value

@@ -23,17 +23,6 @@ def principal_dimension(width: int) -> int:
     return published if width > published else width // 2
 
 
-def residual_space(features: Tensor, origin: Tensor, dimension: int) -> Tensor:
-    """Return an orthonormal basis (D, D - dimension) of what the features hardly reach.
-
-    The eigenvectors of the smallest eigenvalues of the second moment around `origin`.
-    """
-    centred = features.double() - origin
-    moment = centred.T @ centred / len(centred)
-    vectors = torch.linalg.eigh(moment).eigenvectors  # ascending eigenvalues
-    return vectors[:, : len(moment) - dimension].contiguous()
-
-
 class ViM(Detector):
     """Virtual-logit matching (Wang et al. 2022): s = alpha |R^T (h - u)| - log sum_i exp z_i.
 
@@ -78,7 +67,10 @@ class ViM(Detector):
                                  f"of width {width}")  # fmt: skip
         weight, bias = bank["head/weight"].double(), bank["head/bias"].double()
         self.origin = -torch.linalg.pinv(weight) @ bias
-        self.space = residual_space(features, self.origin, dimension)
+        centred = features - self.origin
+        moment = centred.T @ centred / len(centred)
+        vectors = torch.linalg.eigh(moment).eigenvectors  # ascending eigenvalues
+        self.space = vectors[:, : width - dimension].contiguous()
         residual = self._residual(features).mean()
         # features that fill a subspace leave no residual, and nothing to be matched
         self.alpha = (

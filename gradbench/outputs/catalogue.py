@@ -107,18 +107,18 @@ class OutputCatalogue:
             form = "/".join([kind, *(f"<{parameter}>" for parameter in wanted)])
             raise GradbenchError(f"the output '{name}' is misnamed: write {form}")
         output = instantiate("output", kind, content | dict(zip(wanted, values)), base=Output)
-        own = {} if self._is_built_in(kind) else stable_config(content)
+        home = builtin_dir() / "output"
+        is_built_in = (
+            kind not in self.members and group_files("output", self.dirs)[kind].parent == home
+        )
+        settings = {} if is_built_in else stable_config(content)
         about = f"output {kind}: {type(output).__qualname__}"
         with external_call(about) if output.is_users_own else nullcontext():
             if not isinstance(output.needs, Needs) or type(output.version) is not int:
                 raise Faulty(f"{about}: `needs` must be Needs(...) and `version` a whole number")
-            for attribute, value in (("name", str(name)), ("settings", own)):
+            for attribute, value in (("name", str(name)), ("settings", settings)):
                 object.__setattr__(output, attribute, value)
         return output
-
-    def _is_built_in(self, kind: str) -> bool:
-        home = builtin_dir() / "output"
-        return kind not in self.members and group_files("output", self.dirs)[kind].parent == home
 
 
 @cache

@@ -11,7 +11,7 @@ from gradbench.errors import GradbenchError
 from gradbench.methods.activation_oneclass import ActivationFused, ActivationOneClass
 from gradbench.methods.base import Samples
 from gradbench.methods.energy import energy_score
-from gradbench.methods.gradient_fused import GradientFused, rectified_sum
+from gradbench.methods.gradient_fused import GradientFused
 from gradbench.methods.gradient_norms import class_means, class_profile, log_norms
 from gradbench.methods.gradient_oneclass import MODELS, GradientOneClass
 from gradbench.methods.knn import KNN
@@ -227,11 +227,6 @@ def test_the_fused_control_joins_energy_with_activations():
 
 
 # fusion
-
-
-def test_the_rectified_sum():
-    parts = torch.tensor([[1.0, 2.0], [1.0, 2.0], [-1.0, 0.0]])
-    assert rectified_sum(parts, torch.tensor([0.5, -3.0, 2.0])).tolist() == [3.5, 3.0, 1.0]
 
 
 @pytest.mark.parametrize("knn", [False, True])

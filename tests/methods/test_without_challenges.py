@@ -15,7 +15,7 @@ from gradbench.methods.energy import Energy, energy_score
 from gradbench.methods.gradient_uncertainty import GradientUncertainty
 from gradbench.methods.gradnorm import GradNorm
 from gradbench.methods.knn import KNN
-from gradbench.methods.max_logit import max_logit_score
+from gradbench.methods.max_logit import MaxLogit
 from gradbench.methods.react import ReAct
 from gradbench.methods.rmds import RMDS
 from gradbench.methods.tuning import rank_auroc
@@ -36,7 +36,7 @@ def drawn(*shape, seed=0) -> torch.Tensor:
 
 
 def test_max_logit():
-    assert max_logit_score(tensor([1, 5, 2], [-3, -1, -2])).tolist() == [-5, 1]
+    assert MaxLogit().score({"logits": tensor([1, 5, 2], [-3, -1, -2])}).tolist() == [-5, 1]
 
 
 def test_energy_is_minus_the_log_of_the_sum():
