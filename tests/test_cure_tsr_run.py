@@ -56,7 +56,6 @@ def test_the_papers_names_of_the_eight(tree):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("levels=[6]",), "noise of CURE-TSR has no level 6: choose from 1, 2, 3, 4, 5"),
         (
             ("challenges=[{use: cure_tsr_noise, type: fog}]",),
             "no challenge type of CURE-TSR named 'fog'",

@@ -1,8 +1,8 @@
-"""The door of challenges: checks of their declarations, their inputs and their images.
+"""Checks of challenges whose classes are from outside: declarations, inputs and images.
 
-Classes of gradbench pass straight through. A challenge whose class is from outside gets copies, its
-images must not depend on the others of a batch, and it must leave the attacked network as it was; a
-fault in it is one sentence, and the run goes on with the others.
+Such a challenge gets copies, its images must not depend on the others of a batch, and it must leave
+the attacked network as it was; a fault in it is one sentence, and the run goes on with the others.
+Classes of gradbench are trusted.
 """
 
 from __future__ import annotations

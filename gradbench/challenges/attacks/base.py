@@ -102,7 +102,7 @@ class Adversarial(Derived):
             )
 
     def _check_real(self, name: str) -> None:
-        """Make a setting a number, refused out of range."""
+        """Convert a setting to a number, or refuse it if it is out of range."""
         value, most, above = getattr(self, name), self.most.get(name, 1), name in ABOVE_ZERO
         try:
             top, _, bottom = str(value).partition("/")

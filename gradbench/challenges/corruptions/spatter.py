@@ -54,7 +54,7 @@ class Spatter(CommonCorruption):
         strength: float,
         mud: float,
     ) -> Tensor:
-        """Lay drops, or their luma, over images; the constants are those of the table."""
+        """Lay drops, or their luma, over images; the constants are in the order of the table."""
         noise = normal(keys, images.shape[-2:]).to(images.dtype) * deviation + mean
         liquid = gaussian(noise, blur)
         liquid = liquid.masked_fill(liquid < threshold, 0)
