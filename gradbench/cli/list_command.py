@@ -145,14 +145,14 @@ def _images(name: str, role: str, dirs: list[Path], root: Path, changes: dict | 
 
 def _describe(names: Sequence[str], dirs: Sequence[Path]) -> Iterator[str]:
     """Yield a paragraph for every detector, suites unfolded."""
-    from gradbench.methods.base import Detector, PassCount
+    from gradbench.methods.base import Method, PassCount
     from gradbench.methods.checked import check_declared
     from gradbench.outputs.catalogue import OutputCatalogue
     from gradbench.report.run_tables import SUPERVISION
     from gradbench.support.instantiate import instantiate
 
     for name, content in expand("detector", list(dict.fromkeys(names)), dirs):
-        detector = instantiate("detector", name, content, base=Detector)
+        detector = instantiate("detector", name, content, base=Method)
         check_declared(name, detector, OutputCatalogue(dirs))
         facts = {"what": content.get("description")}
         if info := getattr(detector, "info", None):

@@ -23,6 +23,8 @@ weight (classes, D) and bias (classes,) of f's last linear layer. `labels` may s
 `hold_out_reads` too."""
 
 SUPERVISION = ("none", "synthetic", "tuning", "training")
+PREDICTIONS = ("score", "probabilities")
+"""A score is (N,), probabilities are (N, classes)."""
 
 
 @dataclass(frozen=True)
@@ -164,48 +166,34 @@ def layers_of(state: Mapping[str, Tensor], part: str = "") -> dict[str, Tensor]:
 
 
 class Method(Fitted, ABC):
-    """A prediction from outputs of f, for example a score; its YAML file gives its settings.
+    """A prediction from outputs of f; its YAML file gives its settings.
 
     Attributes:
         info: the paper, or the one that a method of our own is built on.
         supervision: what it sees of challenges: `none`, `synthetic` (only those it makes itself
             from clean images), `tuning` (to choose hyperparameters), `training` (to fit weights).
+        predicts: what a prediction is, one of `PREDICTIONS`; a task measures one kind.
         reads: names of the outputs that it predicts from.
         version: raised when fits or predictions change, so that kept ones are not mistaken for
             them.
-    """
-
-    info: ClassVar[Info]
-    supervision: ClassVar[str]
-    reads: Sequence[str]
-    version: ClassVar[int] = 1
-
-    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Self:
-        """Learn, and return itself; see `Detector.fit`."""
-        return self
-
-    @abstractmethod
-    def predict(self, outputs: Outputs) -> Tensor:
-        """Return the predictions for outputs, (N, ...)."""
-
-
-class Detector(Method):
-    """A score for outputs of f: higher = more likely abnormal. A member of `configs/detector/`.
-
-    Attributes:
         bank_reads: names of the outputs it needs on training images, empty if none, or of
-            `BANK_EXTRAS`; what scoring needs of them belongs to the fitted state.
+            `BANK_EXTRAS`; what predictions need of them belongs to the fitted state.
         hold_out_reads: names of the outputs, or `labels`, that it needs on clean images that f was
             not trained on, for fits without challenges; empty if none.
         synthetic: challenges that are made for it from the hold-out, for supervision `synthetic`:
             level, or None where there is none, by name in `configs/challenge/`.
         synthetic_images: hold-out images that they are made from, at most.
-        half: score at which the detector's own probability is 0.5 (that the image is abnormal, for
+        half: score at which a detector's own probability is 0.5 (that the image is abnormal, for
             msp that of the class named), None where it has none.
-        drawn: images of each side of *choose* that it gets at most, None for all: for detectors
+        drawn: images of each side of *choose* that it gets at most, None for all: for methods
             that make further passes over them.
     """
 
+    info: ClassVar[Info]
+    supervision: ClassVar[str]
+    predicts: ClassVar[str]
+    reads: Sequence[str]
+    version: ClassVar[int] = 1
     bank_reads: Sequence[str] = ()
     hold_out_reads: Sequence[str] = ()
     synthetic: Mapping[str, int | None] = MappingProxyType({})
@@ -215,14 +203,14 @@ class Detector(Method):
 
     @property
     def perturbed_passes(self) -> Mapping[str, PerturbedPass]:
-        """Passes over perturbed images whose results `score` needs, by name, known once fitted.
+        """Passes over perturbed images whose results `predict` needs, by name, known once fitted.
 
-        They stand beside the outputs of `reads` in what `score` is given, each (N, magnitudes, D).
+        They stand beside the outputs of `reads` in what `predict` is given: (N, magnitudes, D).
         """
         return {}
 
     def planned_passes(self, layers: Sequence[str]) -> Sequence[PlannedPass]:
-        """Return the passes over perturbed images that fit and score ask for, at most, for plans.
+        """Return the passes over perturbed images that fitting and predicting take at most.
 
         `layers` are the names of the outputs `layer_means/<layer>` of f, in order.
         """
@@ -231,7 +219,7 @@ class Detector(Method):
 
     @property
     def pass_count(self) -> PassCount:
-        """Passes through f that scoring an image takes, once fitted.
+        """Passes through f that the prediction of an image takes, once fitted.
 
         A pass that ends at a layer counts as one. Outputs that several detectors read come from
         one pass, which counts for each.
@@ -257,15 +245,11 @@ class Detector(Method):
         return self
 
     @abstractmethod
-    def score(self, outputs: Outputs) -> Tensor:
-        """Return (N,) scores, higher = more likely abnormal.
+    def predict(self, outputs: Outputs) -> Tensor:
+        """Return the predictions for outputs, (N, ...).
 
         Each is finite and a function of the image's own outputs, which are left as they are.
         """
-
-    def predict(self, outputs: Outputs) -> Tensor:
-        """Return (N,) scores, see `score`."""
-        return self.score(outputs)
 
     @property
     def clean_seen(self) -> str:
@@ -281,3 +265,30 @@ class Detector(Method):
     def learns_from_challenges(self) -> bool:
         """Tell whether abnormal samples are used in any way, so that each fold needs a fit."""
         return self.supervision in ("tuning", "training")
+
+
+class Detector(Method):
+    """A score for outputs of f: higher = more likely abnormal. A member of `configs/detector/`."""
+
+    predicts = "score"
+
+    @abstractmethod
+    def score(self, outputs: Outputs) -> Tensor:
+        """Return (N,) scores, higher = more likely abnormal.
+
+        Each is finite and a function of the image's own outputs, which are left as they are.
+        """
+
+    def predict(self, outputs: Outputs) -> Tensor:
+        """Return (N,) scores, see `score`."""
+        return self.score(outputs)
+
+
+class Classifier(Method):
+    """Probabilities of f's classes, from outputs of f: a second stage, or f itself."""
+
+    predicts = "probabilities"
+
+    @abstractmethod
+    def predict(self, outputs: Outputs) -> Tensor:
+        """Return (N, classes) probabilities."""

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from gradbench.errors import Faulty, GradbenchError, unknown
-from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Info, Outputs, Samples
+from gradbench.methods.base import (
+    BANK_EXTRAS,
+    PREDICTIONS,
+    SUPERVISION,
+    Detector,
+    Info,
+    Method,
+    Outputs,
+    Samples,
+)
 from gradbench.outputs.catalogue import OutputCatalogue, built_in
 from gradbench.support.code_keys import is_external
 from gradbench.support.external import external_call, seed_process
@@ -30,7 +39,7 @@ EXACT = 1e-6
 """Relative error of a score after the state went through a file."""
 
 
-def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | None = None) -> None:
+def check_declared(name: str, detector: Method, outputs: OutputCatalogue | None = None) -> None:
     """Check what the class of a detector declares, before any work.
 
     Raises:
@@ -39,8 +48,11 @@ def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | Non
     """
     outputs = outputs or built_in()
     start = f"detector {name}: {type(detector).__qualname__}"
-    if not isinstance(detector, Detector):
+    if not isinstance(detector, Method):
         raise Faulty(f"{start} is not derived from gradbench.methods.base.Detector")
+    predicts = getattr(detector, "predicts", None)
+    if predicts not in PREDICTIONS:
+        raise Faulty(f"{start}: {unknown('kind of predictions', str(predicts), PREDICTIONS)}")
     if not isinstance(getattr(detector, "info", None), Info):
         raise Faulty(f"{start}.info is missing: Info(title, venue, url) names the paper")
     supervision = getattr(detector, "supervision", None)
@@ -67,24 +79,27 @@ def check_declared(name: str, detector: Detector, outputs: OutputCatalogue | Non
         raise Faulty(f"{start}.reads is empty: name the outputs that it scores, ('logits',)")
 
 
-def checked(name: str, detector: Detector) -> Detector:
-    """Return a detector whose fit, scores and state are looked at from now on."""
+def checked(name: str, detector: Method) -> Method:
+    """Return a method whose fit, predictions and state are looked at from now on."""
     kind = type(detector)
     guard = _Guarded if is_external(detector) else _Looked
     object.__setattr__(detector, "__class__", _with(guard, kind))
     object.__setattr__(detector, "_member", f"detector {name}: {kind.__qualname__}")
+    # the method that its author wrote, for messages
+    call = "score" if isinstance(detector, Detector) else "predict"
+    object.__setattr__(detector, "_call", f"{detector._member}.{call}")
     return detector
 
 
-class _Looked(Detector):
-    """A detector of gradbench, whose scores are looked at."""
+class _Looked(Method):
+    """A method of gradbench, whose predictions are looked at."""
 
-    def score(self, outputs: Outputs) -> Tensor:
-        return _numbers(self._member, super().score(outputs), _count(outputs))
+    def predict(self, outputs: Outputs) -> Tensor:
+        return _numbers(self, super().predict(outputs), _count(outputs))
 
 
-class _Guarded(Detector):
-    """A detector whose class is from outside."""
+class _Guarded(Method):
+    """A method whose class is from outside."""
 
     _inside = _alike = False
 
@@ -98,7 +113,7 @@ class _Guarded(Detector):
         finally:
             object.__setattr__(self, "_inside", False)
 
-    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Detector:
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Method:
         if self._inside:
             return super().fit(bank, fit, choose, seed)
         lent = {"bank": bank} | {
@@ -122,10 +137,10 @@ class _Guarded(Detector):
             _refuse_changes(f"{self._member}.fit", tensors, copies[name], f" of {name}")
         return self
 
-    def score(self, outputs: Outputs) -> Tensor:
+    def predict(self, outputs: Outputs) -> Tensor:
         if self._inside:
-            return super().score(outputs)
-        whole, count = self._scores(outputs), _count(outputs)
+            return super().predict(outputs)
+        whole, count = self._predictions(outputs), _count(outputs)
         if count > 1 and not self._alike:  # once for each object: it is the same code every time
             self._check_alone(outputs, whole)
             object.__setattr__(self, "_alike", True)
@@ -147,21 +162,21 @@ class _Guarded(Detector):
         return {n: t.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for n, t in state.items()}  # fmt: skip
 
-    def load(self, state: Mapping[str, Tensor]) -> Detector:
+    def load(self, state: Mapping[str, Tensor]) -> Method:
         if self._inside:
             return super().load(state)
         with self._calling("load"):
             super().load(_copied(state))
         return self
 
-    def _scores(self, outputs: Outputs, seed: int | None = None) -> Tensor:
+    def _predictions(self, outputs: Outputs, seed: int | None = None) -> Tensor:
         copies = _copied(outputs)
-        with self._calling("score"):
+        with self._calling(self._call.rpartition(".")[2]):
             if seed is not None:
                 seed_process(seed)
-            scores = super().score(dict(copies))
-        _refuse_changes(f"{self._member}.score", outputs, copies)
-        return _numbers(self._member, scores, _count(outputs)).double()
+            values = super().predict(dict(copies))
+        _refuse_changes(self._call, outputs, copies)
+        return _numbers(self, values, _count(outputs)).double()
 
     def _check_alone(self, outputs: Outputs, whole: Tensor) -> None:
         """Refuse scores that are no function of an image's own outputs.
@@ -173,11 +188,11 @@ class _Guarded(Detector):
         three, copies, one = (
             {n: v[r] for n, v in outputs.items()} for r in (rows, rows[:1] * 3, rows[:1])
         )
-        few, single = self._scores(three), self._scores(one)
-        other, again = (self._scores(some, seed=len(whole)) for some in (copies, three))
+        few, single = self._predictions(three), self._predictions(one)
+        other, again = (self._predictions(some, seed=len(whole)) for some in (copies, three))
         if not torch.equal(few, again):
             raise Faulty(
-                f"{self._member}.score gives the same images other scores the second time: random "
+                f"{self._call} gives the same images other scores the second time: random "
                 "numbers belong into fit, from its seed, and nothing is kept of images scored"
             )
         scale = max(
@@ -191,16 +206,19 @@ class _Guarded(Detector):
             (few[0], whole[-1], room),
             (single[0], whole[-1], room),
         ):
-            if abs(float(alone - there)) > slack:
+            gap = (alone - there).abs().reshape(-1)
+            if float(gap.max()) > slack:
+                worst = int(gap.argmax())
+                some, others = (float(v.reshape(-1)[worst]) for v in (there, alone))
                 raise Faulty(
-                    f"{self._member}.score gives an image {float(there):.6g} among some and "
-                    f"{float(alone):.6g} among others: a score may depend on the image's own "
-                    "outputs alone; statistics of other images belong into fit"
+                    f"{self._call} gives an image {some:.6g} among some and {others:.6g} among "
+                    "others: a score may depend on the image's own outputs alone; statistics of "
+                    "other images belong into fit"
                 )
 
 
 def check_state(
-    fitted: Detector, make: Callable[[], Detector], score: Callable[[Detector], np.ndarray]
+    fitted: Method, make: Callable[[], Method], score: Callable[[Method], np.ndarray]
 ) -> None:
     """Refuse a detector from outside whose state gives another object other scores than it has.
 
@@ -216,7 +234,7 @@ def check_state(
         raise Faulty(f"{fault} once state() went through load(): {due}") from fault
     gap = np.abs(before - loaded)
     if gap.max(initial=0) > EXACT * np.abs(before).max(initial=0):
-        worst = int(gap.argmax())
+        worst = np.unravel_index(gap.argmax(), gap.shape)
         raise Faulty(
             f"{fitted._member}.load(state()) gives a score of {loaded[worst]:.6g} where the "
             f"fitted one gives {before[worst]:.6g}: {due}"
@@ -230,23 +248,30 @@ def _with(guard: type, kind: type) -> type:
     return type(kind)(kind.__name__, (guard, kind), about)
 
 
-def _numbers(member: str, scores, count: int) -> Tensor:
-    """Return scores as a tensor (count,); refuse what is not one finite number for each image."""
-    if isinstance(scores, np.ndarray) and scores.dtype.kind in "fiub":
-        scores = torch.from_numpy(np.array(scores))
-    if not torch.is_tensor(scores) or scores.is_complex() or scores.layout is not torch.strided:
-        raise Faulty(f"{member}.score gives {_kind(scores)}: a tensor ({count},) is due")
-    if scores.shape != (count,):
+def _numbers(method: Method, values, count: int) -> Tensor:
+    """Return predictions as a tensor; refuse what is not finite, or has another shape than is due.
+
+    A score is (count,), probabilities are (count, classes), from 0 to 1.
+    """
+    call, due = method._call, f"({count},)" if method.predicts == "score" else f"({count}, classes)"
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        values = torch.from_numpy(np.array(values))
+    if not torch.is_tensor(values) or values.is_complex() or values.layout is not torch.strided:
+        raise Faulty(f"{call} gives {_kind(values)}: a tensor {due} is due")
+    dimensions = 1 if method.predicts == "score" else 2
+    if values.ndim != dimensions or len(values) != count:
+        kind = "scores" if method.predicts == "score" else method.predicts
         raise Faulty(
-            f"{member}.score gives scores of shape {tuple(scores.shape)} for {count} images: "
-            f"({count},) is due"
+            f"{call} gives {kind} of shape {tuple(values.shape)} for {count} images: {due} is due"
         )
-    scores = scores.detach().cpu()
-    scores = scores if scores.is_floating_point() else scores.double()
-    if not scores.isfinite().all():
-        bad = int((~scores.isfinite()).sum())
-        raise Faulty(f"{member}.score gives {bad} of {count} images a score that is not finite")
-    return scores
+    values = values.detach().cpu()
+    values = values if values.is_floating_point() else values.double()
+    bad = int((~values.isfinite()).reshape(count, -1).any(1).sum()) if count else 0
+    if bad:
+        raise Faulty(f"{call} gives {bad} of {count} images a score that is not finite")
+    if method.predicts == "probabilities" and not ((values >= 0) & (values <= 1)).all():
+        raise Faulty(f"{call} gives probabilities outside 0 and 1")
+    return values
 
 
 def _kind(value) -> str:

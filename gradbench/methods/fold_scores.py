@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from gradbench.methods.base import Detector, Outputs, Samples
+from gradbench.methods.base import Method, Outputs, Samples
 from gradbench.methods.checked import check_state
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.outputs.extract import select_outputs
@@ -42,7 +42,7 @@ class CleanOutputs:
 
 
 def score_folds(
-    make: Callable[[], Detector],
+    make: Callable[[], Method],
     normal: Outputs,
     abnormal: Outputs,
     folds: Sequence,
@@ -104,11 +104,11 @@ class SideOutputs:
     outputs: Outputs
     again: CachedPasses | None
 
-    def score(self, detector: Detector, rows: np.ndarray) -> np.ndarray:
-        """Return the scores of some images."""
+    def score(self, detector: Method, rows: np.ndarray) -> np.ndarray:
+        """Return the predictions for some images."""
         moved = {name: self.again(what, rows) for name, what in detector.perturbed_passes.items()}
         own = select_outputs(self.outputs, detector.reads)
-        return detector.score({**_rows(own, rows), **moved}).numpy()
+        return detector.predict({**_rows(own, rows), **moved}).numpy()
 
     def drawn(self, rows: np.ndarray, count: int | None) -> np.ndarray:
         """Return at most so many of the rows, those that come first in the random order."""
@@ -134,7 +134,7 @@ def _rows(outputs: Outputs, rows: np.ndarray) -> Outputs:
     return {name: values[index] for name, values in outputs.items()}
 
 
-def _samples(detector: Detector, sides: list[SideOutputs], rows: list[np.ndarray]) -> Samples:
+def _samples(detector: Method, sides: list[SideOutputs], rows: list[np.ndarray]) -> Samples:
     names = detector.reads
     own = [select_outputs(side.outputs, names) if names else side.outputs for side in sides]
     joined = Samples.join(*(_rows(outputs, r) for outputs, r in zip(own, rows)))

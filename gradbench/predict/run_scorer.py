@@ -223,7 +223,7 @@ class RunScorer:
                 detector, limit = self._built[name], self.thresholds[name]
                 further = {inner: outputs[name, inner] for inner in detector.perturbed_passes}
                 with one_thread(), self._blame(name):
-                    scores = detector.score(outputs | further).double().numpy()
+                    scores = detector.predict(outputs | further).double().numpy()
                 columns[name][good] = scores
                 if limit is not None:
                     columns[verdict][good] = np.where(scores <= limit, RELIABLE, ABNORMAL)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from gradbench.errors import GradbenchError, printable
-from gradbench.methods.base import Detector
+from gradbench.methods.base import Method
 from gradbench.report.table import TextTable, markdown
 from gradbench.run.pass_times import passes_settings
 from gradbench.run.rows import LARGEST
@@ -35,7 +35,7 @@ perturbed images among them, made for it alone: one batch is timed for that, sin
 run serve many detectors at once. Where the fits of a detector differ, passes are those of the fit
 that takes the most. Peak memory is what fitting, scoring or that batch of passes adds to what was
 in use before, whichever adds the most; empty where the system does not tell."""
-Detectors = Mapping[str, Detector | None]
+Detectors = Mapping[str, Method | None]
 """As they were fitted, see `pass_times.costliest`; None for one that never was."""
 
 

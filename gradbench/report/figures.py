@@ -95,8 +95,13 @@ def roc(path: Target, title: str, scores: Mapping[str, Mapping[str, Folds]]) -> 
         handles += [Line2D([], [], **look) for look in looks.values()]
 
 
-def levels(path: Target, title: str, frame: pd.DataFrame) -> int:
-    """Draw AUROC against the level of a challenge, a panel per family and a line per detector.
+def label(metric: str) -> str:
+    """Return how a metric is called in pictures and tables, such as AUROC, accuracy."""
+    return metric.replace("_", " ") if len(metric) > 5 else metric.upper()
+
+
+def levels(path: Target, title: str, frame: pd.DataFrame, metric: str = "auroc") -> int:
+    """Draw a metric against the level of a challenge, a panel per family and a line per method.
 
     `frame` holds rows of a run; challenges with two or more levels are drawn. The band is the
     interval; with several networks the line is their mean and the band their range.
@@ -104,7 +109,7 @@ def levels(path: Target, title: str, frame: pd.DataFrame) -> int:
     Returns:
         The number of panels; without any, nothing is written.
     """
-    rows = frame[(frame["metric"] == "auroc") & (frame["fold"] == "all") & frame["value"].notna()]
+    rows = frame[(frame["metric"] == metric) & (frame["fold"] == "all") & frame["value"].notna()]
     rows = rows[rows["role"].isin(["main", "transfer"]) & (rows["level"] != NO_LEVEL)]
     rows = rows.assign(level=rows["level"].astype(int))
     several = rows.groupby("challenge", sort=False)["level"].nunique()
@@ -114,7 +119,8 @@ def levels(path: Target, title: str, frame: pd.DataFrame) -> int:
         return 0
     looks = style.line_styles(rows["method"])
     low, high = rows[["value", "lo"]].min().min(), rows[["value", "hi"]].max().max()
-    limits = min(48, low - 2), min(102, high + 5)
+    chance = metric == "auroc"
+    limits = min(48, low - 2) if chance else max(-2, low - 5), min(102, high + 5)
     with style.drawing(path, title, len(families), (1.8, 1.5), list(looks)) as (panels, handles):
         for panel, family in zip(panels, families):
             for place, (name, look) in enumerate(looks.items()):
@@ -127,12 +133,13 @@ def levels(path: Target, title: str, frame: pd.DataFrame) -> int:
                 look |= {"marker": style.MARKERS[place % 7], "ms": 3, "mec": "none"}
                 panel.fill_between(value.index, low, high, color=look["color"], alpha=0.2, lw=0)
                 panel.plot(value.index, value, **look)
-            panel.axhline(50, color=style.FAINT, lw=0.8, zorder=0)
+            if chance:
+                panel.axhline(50, color=style.FAINT, lw=0.8, zorder=0)
             panel.set_title(style.plain(family))
             panel.set_ylim(*limits)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.yaxis.set_major_locator(MaxNLocator(4))
-        style.outer_labels(panels, "level", "AUROC, %")
+        style.outer_labels(panels, "level", f"{label(metric)}, %")
         handles += [Line2D([], [], **look) for look in looks.values()]
     return len(families)
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas
 
 RUN_JSON = "run.json"
+DETECTION = "detection"
+"""The task of runs that name none."""
 PARTIAL = ".gradbench-part"
 """Where a run writes before it moves all to its place; with a run.json it is being moved."""
 PATTERNS = (
@@ -88,6 +90,7 @@ class _About(Struct, frozen=True):
     detectors: dict[str, _Detector]
     command: str
     told: str = ""
+    task: str = DETECTION
     remark: str = ""
     left_out: dict[str, str] = {}
     n_accuracy: _Count | None = None
@@ -172,7 +175,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{printable(path)} is damaged or of another version ({printable(fault)}): copy the "
             "run's folder again, or carry out its command once more with another out=DIR"
         ) from fault
-    about = {"told": "", "remark": "", "left_out": {}} | record["about"]
+    about = {"told": "", "task": DETECTION, "remark": "", "left_out": {}} | record["about"]
     return {"versions": {}, "hardware": {}} | record | {"about": about}
 
 

@@ -170,6 +170,7 @@ def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str,
         "n_accuracy": len(results.images.normal),
         "n_clean": len(results.images.normal),
         "hold_out": results.hold_out,
+        "task": experiment.task.name,
         "protocol": experiment.protocol.title,
         "told": experiment.protocol.explanation,
         "left_out": dict(experiment.left_out),
@@ -223,8 +224,9 @@ def _draw(results: Results, rows: Any, folder: Path) -> None:
             title = f"Mean squared gradient norm of every parameter tensor{which}"
             means = {name: means[name] for name in titles}
             figures.profile(folder / f"gradient_profile{end}.png", title, names, means)
-    title = f"AUROC against level: {in_dist} in{best}"
-    figures.levels(folder / "levels.png", title, rows[rows["method"].isin(methods)])
+    metric = results.experiment.task.headline.metric
+    title = f"{figures.label(metric)} against level: {in_dist} in{best}"
+    figures.levels(folder / "levels.png", title, rows[rows["method"].isin(methods)], metric)
 
 
 def fewer_levels(cells: Sequence[Cell], titles: Iterable[str], most: int) -> tuple[list, str]:

@@ -117,7 +117,7 @@ class RunRows:
     """
 
     def __init__(self, frame: pd.DataFrame, protocol: str, intervals: bool = False):
-        self.protocol, self.intervals = protocol, intervals
+        self.frame, self.protocol, self.intervals = frame, protocol, intervals
         self._rows: dict[tuple, list[Any]] = defaultdict(list)
         self._networks: dict[tuple, Any] = {}
         self._lines: dict[Line, list[Any]] = defaultdict(list)

@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from gradbench.protocols.base import Grouped
-from gradbench.report.numbers import DASH, accuracies, percent
+from gradbench.report.figures import label
+from gradbench.report.finished_run import DETECTION
+from gradbench.report.numbers import DASH, accuracies, percent, with_interval, with_range
 from gradbench.report.run_rows import (
     ATTACKS,
     CONTROLS,
@@ -22,7 +24,7 @@ from gradbench.report.run_rows import (
     RunRows,
 )
 from gradbench.report.table import ALIKE, TextTable, markdown, plain
-from gradbench.run.rows import INDICATIVE
+from gradbench.run.rows import INDICATIVE, NO_LEVEL
 
 About = Mapping[str, Any]
 """What a table says besides its numbers: `about` of a run.json, see `finished_run`."""
@@ -51,6 +53,7 @@ ALIKE_NOTE = (
     "over the comparisons with the highest of that challenge). The highest is better than all that "
     "have no mark, on other images for these networks and fitted detectors."
 )
+HIGHER = "Score: higher = more abnormal. Abnormal images are the positive class."
 DETECTOR = ("challenge", "level", "detector")
 """Words of a row that is of one detector on one challenge."""
 Row = tuple[tuple[str, ...], list[Cell]]
@@ -66,6 +69,45 @@ def write_markdown(frame: pd.DataFrame, about: About) -> str:
     return "\n\n".join(filter(None, [*head, *_texts(tables(rows, about), markdown)])) + "\n"
 
 
+def is_detection(about: About) -> bool:
+    """Tell whether a run measured scores of normal and abnormal images."""
+    return about.get("task", DETECTION) == DETECTION
+
+
+def _task_table(rows: RunRows, about: About) -> TextTable:
+    """Return every measure of a task other than detection, with its interval.
+
+    Columns are the task's measures, in percent; of several networks the mean and range.
+    """
+    frame = rows.frame[rows.frame["role"].isin(["main", "transfer"])]
+    frame = frame[frame["fold"].isin(["all", ""]) & (frame["compared_with"] == "")]
+    found: list[Row] = []
+    metrics = sorted(set(frame["metric"]) - {""})
+    for (challenge, level, method), own in frame.groupby(
+        ["challenge", "level", "method"], sort=False
+    ):
+        words = (challenge, "" if level == NO_LEVEL else level, method)
+        cells = []
+        for metric in metrics:
+            of_metric = own[(own["metric"] == metric) & own["value"].notna()]
+            if of_metric.empty:
+                cells.append(Cell(""))
+                continue
+            one = of_metric.iloc[0]
+            text = with_range(list(of_metric["value"]), percent)
+            if len(of_metric) == 1:
+                text = with_interval(one["value"], one["lo"], one["hi"], one["note"])
+            cells.append(Cell(text, of_metric["value"].mean()))
+        holes = [note for note in own["note"] if note.startswith(NOT_MEASURED)]
+        if holes and not metrics:
+            cells = [Cell("", reason=holes[0].removeprefix(NOT_MEASURED))]
+        found.append((words, cells))
+    text = f"In percent; {_spread(about)}."
+    columns = [label(metric) for metric in metrics] or ["value"]
+    labels = ("challenge", "level", "method")
+    return build_table(labels, columns, found, title=about["task"].capitalize(), text=text)
+
+
 def write_terminal(frame: pd.DataFrame, about: About) -> str:
     """Return the main table as aligned plain text, without a line end."""
     rows = RunRows(frame, about["protocol"])
@@ -74,10 +116,13 @@ def write_terminal(frame: pd.DataFrame, about: About) -> str:
         about["remark"],
         *_left_out(about),
         *_refused(about),
-        f"AUROC in percent; {_spread(about)}; * the highest on a challenge.",
+        f"AUROC in percent; {_spread(about)}; * the highest on a challenge."
+        if is_detection(about)
+        else f"In percent; {_spread(about)}.",
     ]
     shown = main_tables(rows, about)
-    if max(len(line) for table in shown[-1:] for line in plain(table).splitlines()) > WIDEST:
+    wide = max(len(line) for line in plain(shown[-1]).splitlines()) > WIDEST
+    if wide and is_detection(about):
         shown = main_tables(rows, about, bare=True)
     return "\n\n".join(["\n".join(filter(None, head)), *_texts(shown, plain, bare=True)])
 
@@ -106,7 +151,7 @@ def conventions(rows: RunRows, about: About) -> list[str]:
         *([f"Hold-out: {about['hold_out']}."] if about.get("hold_out") else []),
         *_refused(about),
         *(f"In the place of gradbench's own: {one}." for one in about.get("shadows") or ()),
-        "Score: higher = more abnormal. Abnormal images are the positive class.",
+        *([HIGHER] if is_detection(about) else []),
         f"Command: `{about['command']}`",
     ]
 
@@ -150,6 +195,8 @@ def detectors_table(about: About) -> TextTable:
 
 def tables(rows: RunRows, about: About) -> list[TextTable]:
     """Return the tables of a run, the main one first."""
+    if not is_detection(about):
+        return main_tables(rows, about)
     detectors = list(about["detectors"])
     names = rows.methods(detectors)
     others = (
@@ -199,6 +246,8 @@ def main_tables(rows: RunRows, about: About, bare: bool = False) -> list[TextTab
     Detectors are columns; where they outnumber the challenges, or were fitted on some of them, they
     are rows, and the challenges stand in a table of their own before.
     """
+    if not is_detection(about):
+        return [_task_table(rows, about)]
     lines, names = rows.lines(), rows.methods(about["detectors"])
     head = {"title": "AUROC"}
     head["text"] = f"In percent; {_spread(about)}. Bold: the highest on a challenge."

@@ -50,11 +50,13 @@ def cases(experiment: Experiment) -> list[Case]:
     The result of a case does not depend on their order; a run of any number of challenges holds the
     images of one at a time because of it.
     """
-    return [
+    every = (
         *(case for cell in experiment.cells for case in _of_challenge(experiment, cell)),
         *_transfers(experiment),
         *_of_clean_images(experiment),
-    ]
+    )
+    measured = {"main", "transfer", *experiment.task.controls}
+    return [case for case in every if case.role in measured]
 
 
 def learning(experiment: Experiment) -> list[str]:

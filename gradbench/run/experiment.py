@@ -22,7 +22,7 @@ from gradbench.config import Settings, check_settings, expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.in_distribution import TRAINED_ON
 from gradbench.errors import Faulty, GradbenchError
-from gradbench.methods.base import Detector
+from gradbench.methods.base import Method
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.protocols.base import Protocol
@@ -106,9 +106,9 @@ class Experiment:
         data = self.settings.data
         return DataSettings(Path(data.root).expanduser(), data.download, data.workers)
 
-    def detector(self, name: str) -> Detector:
+    def detector(self, name: str) -> Method:
         """Build a detector afresh, so that no fit leaks into another; its doors are watched."""
-        return checked(name, instantiate("detector", name, self.detectors[name], base=Detector))
+        return checked(name, instantiate("detector", name, self.detectors[name], base=Method))
 
     @cached_property
     def outputs(self) -> OutputCatalogue:
@@ -188,7 +188,7 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         raise GradbenchError(
             "detectors=[]: name at least one; `gradbench list detectors` tells all"
         )
-    refused, left_out = _not_measured(detectors, OutputCatalogue(dirs), protocol)
+    refused, left_out = _not_measured(detectors, OutputCatalogue(dirs), protocol, task)
     unmeasured = {*refused, *left_out}
     for name in filter(is_mean, challenges):
         raise GradbenchError(
@@ -245,7 +245,7 @@ def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
 
 
 def _not_measured(
-    detectors: Mapping[str, Mapping], outputs: OutputCatalogue, protocol: Protocol
+    detectors: Mapping[str, Mapping], outputs: OutputCatalogue, protocol: Protocol, task: Task
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return why detectors from outside cannot be measured, and whom the protocol leaves out.
 
@@ -254,17 +254,25 @@ def _not_measured(
     Raises:
         GradbenchError: if none is left, or a detector is asked for in a way that no class takes.
     """
-    refused, left_out = {}, {}
+    refused, left_out, others = {}, {}, {}
     for name, content in detectors.items():
         try:
-            detector = instantiate("detector", name, content, base=Detector)
+            detector = instantiate("detector", name, content, base=Method)
             check_declared(name, detector, outputs)
+            if detector.predicts != task.predicts:
+                others[name] = detector.predicts
             if detector.supervision not in protocol.supervision:
                 left_out[name] = detector.supervision
         except Faulty as fault:
             if isinstance(fault.__cause__, GradbenchError) and not is_external(detector):
                 raise fault.__cause__ from fault  # a setting that the user gave
             refused[name] = str(fault)
+    if others:
+        kinds = ", ".join(f"{name} ({kind})" for name, kind in others.items())
+        raise GradbenchError(
+            f"task={task.name} measures {task.predicts}; {kinds} give something else: leave them "
+            "out, or choose another task"
+        )
     if len(refused) == len(detectors):
         raise GradbenchError("; ".join(refused.values()))
     if len(refused) + len(left_out) == len(detectors):

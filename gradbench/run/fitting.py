@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
 from gradbench.errors import Faulty
-from gradbench.methods.base import BANK_EXTRAS, Detector, Samples, part_of
+from gradbench.methods.base import BANK_EXTRAS, Method, Samples, part_of
 from gradbench.methods.checked import check_state
 from gradbench.methods.fold_scores import (
     PARTS,
@@ -93,7 +93,7 @@ class KeptScores:
         ]
 
 
-def learns(detector: Detector) -> bool:
+def learns(detector: Method) -> bool:
     """Tell whether a detector that sees no challenge is fitted on clean images."""
     return bool(detector.bank_reads or detector.hold_out_reads or detector.synthetic)
 
@@ -120,7 +120,7 @@ def clean_outputs(context: NetworkContext, name: str) -> CleanOutputs:
     return CleanOutputs(bank, read(context.images.hold_out, detector.hold_out_reads, held))
 
 
-def fitted(context: NetworkContext, name: str) -> tuple[Detector, dict[str, Tensor]]:
+def fitted(context: NetworkContext, name: str) -> tuple[Method, dict[str, Tensor]]:
     """Return a fitted detector that sees no challenge, and its state; fitted anew if not kept.
 
     Raises:
@@ -159,15 +159,15 @@ def fitted(context: NetworkContext, name: str) -> tuple[Detector, dict[str, Tens
     return detector.load(state), state
 
 
-def score(context: NetworkContext, detector: Detector, images: ImagesWithOutputs) -> np.ndarray:
-    """Return the scores (N,) of images by a fitted detector, computed on one thread."""
+def score(context: NetworkContext, detector: Method, images: ImagesWithOutputs) -> np.ndarray:
+    """Return the predictions (N, ...) of a fitted detector for images, computed on one thread."""
     side = SideOutputs(images.outputs, context.passes(images.images))
     with one_thread():
         return side.score(detector, np.arange(len(images.images)))
 
 
 def image_scores(context: NetworkContext, name: str, images: ImagesWithOutputs) -> np.ndarray:
-    """Return the scores (N,) of images by a detector that sees no challenge; kept or computed."""
+    """Return the predictions (N, ...) of a detector that sees no challenge; kept or computed."""
     if not learns(context.experiment.detector(name)):
         # computing is quicker than looking the scores up
         return score(context, fitted(context, name)[0], images)

@@ -10,7 +10,7 @@ from typing import Any
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.gradients.memory import in_chunks
-from gradbench.methods.base import BANK_EXTRAS, Detector
+from gradbench.methods.base import BANK_EXTRAS, Method
 from gradbench.outputs.base import Output
 from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.run.context import NetworkContext
@@ -24,7 +24,7 @@ VERSION = 1
 def time_passes(context: NetworkContext, results: Results) -> None:
     """Time the passes of one batch for every detector of the run, once it is fitted.
 
-    Detectors that take the same passes share one product.
+    Methods that take the same passes share one product.
     """
     batch = context.images.normal.select(range(min(BATCH, len(context.images.normal))))
     inputs = {"weights": context.f.weights, "images": batch.fingerprint}
@@ -33,7 +33,7 @@ def time_passes(context: NetworkContext, results: Results) -> None:
         if detector is None or not (settings := passes_settings(detector)):
             continue
 
-        def build(_folder: Path, _: Path, detector: Detector = detector) -> dict:
+        def build(_folder: Path, _: Path, detector: Method = detector) -> dict:
             reads = context.outputs_of(passes_settings(detector)["reads"])
             spent = seconds(context.f.backbone, batch, detector, reads)
             return {"images": len(batch), "pass_seconds": spent}
@@ -42,14 +42,14 @@ def time_passes(context: NetworkContext, results: Results) -> None:
             context.store.make(Key("passes", VERSION, settings, inputs), build)
 
 
-def costliest(results: Results, name: str, seed: int | None = None) -> Detector | None:
+def costliest(results: Results, name: str, seed: int | None = None) -> Method | None:
     """Return a detector in that state of a run in which scoring an image takes the most passes.
 
     Fits may differ: some choose to do without a step. None where it was never fitted. Looked at are
     the fits of the network of a seed, or of all.
     """
     build = partial(results.experiment.detector, name)
-    if type(build()).perturbed_passes is Detector.perturbed_passes:  # told by its settings
+    if type(build()).perturbed_passes is Method.perturbed_passes:  # told by its settings
         return build()
     places = [p for p in results.states if p[2] == name and seed in (None, p[0])]
     if not places and not build().learns_from_challenges:
@@ -58,7 +58,7 @@ def costliest(results: Results, name: str, seed: int | None = None) -> Detector 
     return max(fitted, key=lambda d: (d.pass_count.forward, d.pass_count.backward), default=None)
 
 
-def passes_settings(detector: Detector) -> dict[str, Any]:
+def passes_settings(detector: Method) -> dict[str, Any]:
     """Return what is read of f to score an image, JSON-able; nothing where f is not needed."""
     reads = sorted(set(detector.reads).difference(BANK_EXTRAS))
     perturbed = [
@@ -70,7 +70,7 @@ def passes_settings(detector: Detector) -> dict[str, Any]:
     return {"reads": reads, "perturbed": perturbed}
 
 
-def seconds(backbone: Backbone, batch: ImageSet, detector: Detector, reads: list[Output]) -> float:
+def seconds(backbone: Backbone, batch: ImageSet, detector: Method, reads: list[Output]) -> float:
     """Return the time of the passes over a batch, the second time: the first looks at f."""
     rows = slice(0, len(batch))
     for _ in range(2):

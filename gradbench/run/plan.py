@@ -31,7 +31,7 @@ from gradbench.data.dataset import Dataset
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import Faulty, GradbenchError, MissingData
-from gradbench.methods.base import BANK_EXTRAS, Detector
+from gradbench.methods.base import BANK_EXTRAS, Method
 from gradbench.outputs.extract import OutputValues, shard_key
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 from gradbench.outputs.read import BATCH as PASS
@@ -324,7 +324,7 @@ class _PlanContext(NetworkContext):
         with step(f"trying {made.name} on {len(rows)} images"):
             return _timed(lambda: made.make(clean, rows), self.f.backbone.device) / len(rows)
 
-    def _note_clean_images(self, detectors: Sequence[Detector], names: Sequence[str]) -> None:
+    def _note_clean_images(self, detectors: Sequence[Method], names: Sequence[str]) -> None:
         """List the outputs of images that detectors are fitted on and that are never measured."""
         images = self.images
         for part, kind in ((images.train, "bank_reads"), (images.hold_out, "hold_out_reads")):

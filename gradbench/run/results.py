@@ -188,6 +188,8 @@ class Results:
     def curves(self) -> dict[int, dict[str, OnDemand]]:
         """Seed -> challenge -> detector -> fold -> (scores of normal, of abnormal images)."""
         curves: dict[int, dict[str, OnDemand]] = {seed: {} for seed in self.networks}
+        if self.experiment.task.predicts != "score":
+            return curves
         for result in self.cases:
             if result.case.role == "main" and result.scores is not None:
                 of_cell = curves[result.seed].setdefault(result.case.cell.title, OnDemand())

@@ -32,11 +32,17 @@ class Task(ABC):
     images, so that one bootstrap over sources serves all tasks.
 
     Attributes:
+        name: of its file.
+        predicts: what the methods that it measures predict, see `methods.base.PREDICTIONS`.
+        controls: roles of cases that are measured for control where the settings ask for them.
         measures: of the task, as they stand in the rows; the first one is compared between methods
             and averaged over challenges.
         sides: whose images are measured: `normal`, `abnormal`, or both.
     """
 
+    name: str = ""
+    predicts: ClassVar[str]
+    controls: ClassVar[Sequence[str]] = ()
     measures: ClassVar[Sequence[Measure]]
     sides: ClassVar[Sequence[str]] = SIDES
 

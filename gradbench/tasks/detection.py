@@ -24,6 +24,11 @@ WITHOUT_THRESHOLD = tuple(m for m in MEASURES if m.threshold_rule in ("", "best"
 class Detection(Task):
     """Scores of images, higher = more abnormal, against their side: normal or abnormal."""
 
+    predicts = "score"
+    controls = (
+        *("identity", "random_labels", "round_trip", "random_split", "memorisation"),
+        "threshold",
+    )
     measures = MEASURES
 
     def __init__(self, name: str = "detection", description: str = ""):
