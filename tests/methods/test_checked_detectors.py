@@ -61,7 +61,7 @@ def logits(count=40, seed=0):
 )
 def test_scores_that_are_none(turn, text):
     with pytest.raises(Faulty, match=text) as caught:
-        energy(turn=turn).score(logits())
+        energy(turn=turn).predict(logits())
     assert str(caught.value).startswith("detector mine: Mine.score ")
     assert "\n" not in str(caught.value)
 
@@ -74,7 +74,7 @@ def _kept(self, scores):
 
 def test_what_is_kept_between_calls_is_seen():
     with pytest.raises(Faulty, match="second time"):
-        energy(turn=_kept).score(logits())
+        energy(turn=_kept).predict(logits())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_kept_between_calls_is_seen():
     ],
 )
 def test_other_kinds_of_numbers_are_taken(turn):
-    found = energy(turn=turn).score(logits())
+    found = energy(turn=turn).predict(logits())
     assert found.dtype == torch.float64
     assert not found.requires_grad
     assert len(found.unique()) > 10
@@ -97,7 +97,7 @@ def test_other_kinds_of_numbers_are_taken(turn):
 def test_good_scores_stay_as_they_are_for_any_number_of_images():
     plain, looked = Energy(), energy()
     for count in (1, 2, 3, 40):
-        assert torch.equal(looked.score(logits(count)), plain.score(logits(count)))
+        assert torch.equal(looked.predict(logits(count)), plain.predict(logits(count)))
     assert isinstance(looked, Energy)
     assert type(looked).__qualname__ == "Mine"
 
@@ -109,7 +109,7 @@ def test_rounding_of_distances_near_zero_is_no_fault():
         def score(self, outputs):
             return torch.cdist(outputs["logits"], bank).amin(1)
 
-    found = checked("mine", Nearest()).score({"logits": bank.clone()})
+    found = checked("mine", Nearest()).predict({"logits": bank.clone()})
     assert found.max() < 1
 
 
@@ -129,7 +129,7 @@ def test_a_change_of_the_input_names_the_culprit_and_leaves_the_input(change):
 
     given = logits()
     with pytest.raises(Faulty, match=r"Mine.score changes its input in place \(logits\)"):
-        energy(score=score).score(given)
+        energy(score=score).predict(given)
     assert torch.equal(given["logits"], logits()["logits"])
 
 
@@ -209,7 +209,7 @@ def test_a_state_that_does_not_hold_all_that_was_learned():
     def tried(kind):
         detector = checked("mine", kind()).fit(*parts())
         make = lambda: checked("mine", kind())  # noqa: E731
-        check_state(detector, make, lambda d: d.score(logits(3)).numpy())
+        check_state(detector, make, lambda d: d.predict(logits(3)).numpy())
 
     class Keeps(Forgets):
         mean = property(lambda self: vars(self)["kept"])
@@ -269,8 +269,8 @@ def test_scores_of_gradbenchs_own_are_looked_at_and_not_copied(monkeypatch):
     score = MSP.score
     monkeypatch.setattr(MSP, "score", lambda self, o: seen.append(o["logits"]) or score(self, o))
     given = logits()
-    found = checked("msp", MSP()).score(given)
+    found = checked("msp", MSP()).predict(given)
     assert [one is given["logits"] for one in seen] == [True]
-    assert torch.equal(found, MSP().score(given))
+    assert torch.equal(found, MSP().predict(given))
     with pytest.raises(Faulty, match="not finite"):
-        checked("msp", MSP()).score({"logits": torch.full((3, 5), float("nan"))})
+        checked("msp", MSP()).predict({"logits": torch.full((3, 5), float("nan"))})
