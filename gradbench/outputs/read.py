@@ -151,10 +151,10 @@ def _read_users_own(output: Output, context: BatchContext, seed: int | None = No
     if not torch.is_tensor(values) or values.is_complex() or values.layout is not torch.strided:
         kind = f"a tensor of {values.dtype}" if torch.is_tensor(values) else repr(values)[:60]
         raise Faulty(f"{member} gives {kind}: a tensor ({count}, ...) of numbers is due")
-    if not values.dim() or len(values) != count:
+    if not values.dim() or len(values) != count or not values.numel():
         raise Faulty(
             f"{member} gives a tensor {tuple(values.shape)} for {count} images: "
-            f"({count}, ...) is due"
+            f"({count}, ...) is due, with at least one number of each"
         )
     values = values.detach().float().cpu().clone()
     if not values.isfinite().all():
@@ -188,7 +188,7 @@ def _check_alone(output: Output, backbone: Backbone, images: Tensor, whole: Tens
             f"{member} gives values of shape {tuple(whole.shape[1:])} and {tuple(few.shape[1:])} "
             f"of an image beside {len(whole) - 1} and beside 2 others: one shape is due"
         )
-    largest = float(whole.abs().max()) if whole.numel() else 0.0
+    largest = float(whole.abs().max())
     if not torch.allclose(few, again, rtol=0, atol=SAME * largest):
         raise Faulty(
             f"{member} gives the same images other values the second time: an output draws no "
@@ -199,9 +199,9 @@ def _check_alone(output: Output, backbone: Backbone, images: Tensor, whole: Tens
         (whole[-1], few[0], ROUGHLY),
         (whole[-1], single[0], ROUGHLY),
     ):
-        gap = (beside - other).abs().max() if beside.numel() else 0.0
-        if float(gap) > slack * largest:
+        gap = float((beside - other).abs().max())
+        if gap > slack * largest:
             raise Faulty(
-                f"{member} gives an image other values beside other images (by {float(gap):.3g}): "
+                f"{member} gives an image other values beside other images (by {gap:.3g}): "
                 "they may depend on the image alone"
             )

@@ -252,6 +252,7 @@ def test_it_gets_copies_of_what_others_read():
     [
         (lambda c: None, r"Own.read gives None: a tensor \(64, \.\.\.\) of numbers is due"),
         (lambda c: c.logits[:-1], r"a tensor \(63, 3\) for 64 images: \(64, \.\.\.\) is due"),
+        (lambda c: c.logits[:, :0], r"a tensor \(64, 0\) for 64 images: .* at least one number"),
         (lambda c: c.logits.sum(), r"a tensor \(\) for 64 images"),
         (lambda c: c.logits / 0, "gives 64 of 64 images a value that is not finite"),
         (lambda c: c.logits - c.logits.mean(0), "other values beside other images"),
