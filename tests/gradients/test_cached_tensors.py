@@ -239,6 +239,33 @@ def test_a_parameter_of_training_alone_stays_zero():
     assert found.routes["noise"] == "unused"
 
 
+class Chosen(nn.Module):
+    """A tensor that is held takes the place of a parameter, of which it was not made."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.learned = nn.Linear(8, 4), nn.Parameter(torch.randn(8))
+        self.fixed: Tensor | None = torch.ones(8, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x[:, 0, 0] * (self.learned if self.fixed is None else self.fixed))
+
+
+def test_a_tensor_in_place_of_a_parameter_is_no_cache_of_it():
+    found = squared_norms(Chosen().double().eval(), images())
+    assert found.values[:, found.names.index("learned")].tolist() == [0] * 4
+    assert found.routes["learned"] == "unused"
+
+
+@pytest.mark.parametrize("kind", [Lazy, LazyAttribute])
+def test_tables_of_other_weights_that_no_mode_empties_are_refused(kind):
+    net = used(blocks(kind), "without autograd")
+    with torch.no_grad():
+        net.a.table.add_(torch.rand(2, 5))
+    with pytest.raises(GradbenchError, match=r"made of a\.table.* that no longer fit them, so"):
+        squared_norms(net, images())
+
+
 class Several(Blocks):
     """Two habits in one network, and a second output in training mode."""
 
