@@ -101,8 +101,10 @@ def _problem_of_state(network: nn.Module) -> str:
             kind = f"a {type(tensor).__name__}, no tensor: register it as a buffer"
         elif tensor.is_meta:
             kind = "a tensor without numbers: build it on a device"
-        elif tensor.layout != torch.strided or tensor.is_quantized:
+        elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
             kind = "a sparse, quantised or nested tensor, which cannot be kept: make it dense"
+        elif tensor.dtype == torch.complex128:  # of which safetensors know nothing
+            kind = "of complex128, which cannot be kept: take complex64"
         else:
             continue
         return f"{name} of its state is {kind}"

@@ -166,7 +166,8 @@ def _converted(tensors: Mapping[str, Tensor], network: nn.Module, source: str) -
     state, converted = network.state_dict(), {}
     for name, tensor in tensors.items():
         # of these kinds some have no shape, and some no numbers
-        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+        dense = tensor.layout == torch.strided and not tensor.is_nested
+        if tensor.is_meta or tensor.is_quantized or not dense:
             raise GradbenchError(
                 f"{source} holds in {name} no plain numbers (a tensor that is quantised, sparse, "
                 "nested or empty): save the network's ordinary weights"

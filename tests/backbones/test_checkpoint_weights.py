@@ -225,6 +225,7 @@ weight = GOOD["fc.weight"]
 NUMBERS = {
     "int8": (lambda t: (t * 50).to(torch.int8), "holds int8 numbers in"),
     "quantised": (lambda t: torch.quantize_per_tensor(t, 0.01, 0, torch.qint8), "no plain numbers"),
+    "nested": (lambda t: torch.nested.nested_tensor(list(t)), "no plain numbers"),
     "meta": (lambda t: t.to("meta"), "no plain numbers"),
     "complex": (lambda t: t.to(torch.complex64), "holds complex64 numbers in"),
     "too large": (lambda t: t.double() * 1e300, "NaN or infinity in"),

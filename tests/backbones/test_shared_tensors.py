@@ -226,17 +226,32 @@ class Sparse(TinyNet):
         self.register_buffer("graph", torch.eye(3).to_sparse())
 
 
+class Nested(TinyNet):
+    def __init__(self, classes, channels):
+        super().__init__(classes, channels)
+        self.register_buffer("graph", torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))
+
+
+class Wide(TinyNet):
+    def __init__(self, classes, channels):
+        super().__init__(classes, channels)
+        self.register_buffer("phases", torch.ones(3, dtype=torch.complex128))
+
+
 class Nowhere(TinyNet):
     def __init__(self, classes, channels):
         super().__init__(classes, channels)
         self.to("meta")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("kind", "text"),
     [(Lazy, "1.weight has no size before the first pass"),
      (Remembers, "_extra_state of its state is a dict, no tensor"),
      (Sparse, "graph of its state is a sparse"),
+     (Nested, "graph of its state is a sparse"),
+     (Wide, "phases of its state is of complex128"),
      (Nowhere, "conv.weight of its state is a tensor without numbers")],
 )  # fmt: skip
 def test_networks_that_could_not_be_kept_are_refused_when_built(kind, text):
