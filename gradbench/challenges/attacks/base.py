@@ -42,8 +42,8 @@ class Adversarial(Derived):
         noise: standard deviation of that noise, in the normalised space of f.
 
     Raises:
-        GradbenchError: for a setting out of range: whole numbers are at least 1, others from 0 to
-            `most`, given as numbers or as fractions such as "8/255".
+        GradbenchError: for a setting out of range: fields of type `int` are at least 1, those of
+            type `float | str` from 0 to `most`, given as numbers or as fractions such as "8/255".
     """
 
     keep: str = "all"
@@ -63,9 +63,10 @@ class Adversarial(Derived):
         if self.keep not in get_args(Keep):
             raise unknown("keep", str(self.keep), get_args(Keep))
         for field in fields(self):
-            if field.type == "int":
+            # annotations are text in modules that import them from __future__
+            if field.type in ("int", int):
                 self._check_whole(field.name)
-            elif field.type == "float | str":
+            elif field.type in ("float | str", float | str):
                 self._check_real(field.name)
         self.strengths = (getattr(self, self.budget),)
 

@@ -1,7 +1,10 @@
 """Settings of attacks: what is refused, and the values of the two presets."""
 
+from dataclasses import dataclass
+
 import pytest
 
+from gradbench.challenges.attacks.base import Adversarial
 from gradbench.config import compose, expand
 from gradbench.errors import GradbenchError
 from gradbench.support.instantiate import instantiate
@@ -33,6 +36,25 @@ def test_bad_settings_are_answered_with_the_valid_ones(use, text):
     with pytest.raises(GradbenchError) as fault:
         instantiate("challenge", name, content)
     assert text in str(fault.value)
+
+
+@dataclass(kw_only=True, eq=False)
+class Own(Adversarial):
+    """An attack of a user's, in a module whose annotations are no text."""
+
+    epsilon: float | str = "8/255"
+    steps: int = 2
+    family = "own"
+
+    def attack(self, clean, strength, seed, network):
+        return clean.grey
+
+
+def test_settings_of_a_users_attack_are_checked_too():
+    assert Own().strengths == (8 / 255,)
+    for wrong in ({"epsilon": 7}, {"steps": 0}):
+        with pytest.raises(GradbenchError, match=f"own {next(iter(wrong))}="):
+            Own(**wrong)
 
 
 @pytest.mark.parametrize("suite", ["attacks_reference", "attacks_modern"])
