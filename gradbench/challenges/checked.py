@@ -82,6 +82,8 @@ def _check_declared(start: str, challenge: Challenge) -> None:
     if isinstance(challenge, Derived):
         if not isinstance(getattr(challenge, "family", None), str):
             raise Faulty(f"{start}.family is missing: a name, for the seed of random numbers")
+        if type(challenge).to_pixels is not Derived.to_pixels:
+            raise Faulty(f"{start}.to_pixels is gradbench's: perturb returns grey levels 0 to 255")
         strengths = getattr(challenge, "strengths", None)
         if not isinstance(strengths, Sequence) or not _is_strength([*strengths]):
             raise Faulty(

@@ -128,6 +128,7 @@ def test_settings_that_the_class_forgets_stand_in_its_keys():
         ({"kind": None}, "no kind of challenge named 'None': valid choices are adversarial"),
         ({"kind": "corruptions"}, "did you mean corruption"),
         ({"family": None}, "Mine.family is missing"),
+        ({"to_pixels": lambda self, grey, clean: None}, "Mine.to_pixels is gradbench's"),
         ({"strengths": ()}, r"Mine.strengths is \(\)"),
         ({"strengths": 0.5}, "Mine.strengths is 0.5"),
         ({"strengths": ("strong",)}, "Mine.strengths is"),
