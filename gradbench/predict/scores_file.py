@@ -6,6 +6,7 @@ It replaces earlier scores and nothing else.
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections import Counter
 from collections.abc import Iterable
@@ -54,10 +55,11 @@ class ScoresFile:
 
     def __init__(self, path: str | Path):
         self.path = scores_path(path)
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        # no process id: those of two machines or containers that share a folder may be equal
+        self._part = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self._part.open("w", newline="", encoding="utf-8")
+            self._stream = self._part.open("x", newline="", encoding="utf-8")
         except OSError as fault:
             raise self._refused(fault) from fault
 

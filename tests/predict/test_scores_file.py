@@ -30,6 +30,14 @@ def write(path, *names):
         file.write([frame(*names)])
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    with ScoresFile(tmp_path / "s.csv") as first, ScoresFile(tmp_path / "s.csv") as second:
+        second.write([frame("b.png")])
+        first.write([frame("a.png", "b.png")])
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
+
+
 def test_a_name_is_no_formula_in_a_spreadsheet(tmp_path):
     write(tmp_path / "s.csv", "=cmd.png", "-1.png", "a.png")
     with open(tmp_path / "s.csv", newline="") as stream:
