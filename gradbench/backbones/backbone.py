@@ -55,8 +55,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, N)."""
-        output = self.network((images - self.mean) / self.std)
-        return output if isinstance(output, Tensor) else _logits(output)
+        return logits_among(self.network((images - self.mean) / self.std))
 
     @property
     def device(self) -> torch.device:
@@ -64,8 +63,10 @@ class Backbone(nn.Module):
         return self.mean.device
 
 
-def _logits(output: Any) -> Tensor:
-    """Return the entry `logits` of a network's dictionary or object of several outputs."""
+def logits_among(output: Any) -> Tensor:
+    """Return a network's output, or the entry `logits` of its dictionary or object of several."""
+    if isinstance(output, Tensor):
+        return output
     mapping = isinstance(output, Mapping)
     logits = output.get("logits") if mapping else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):

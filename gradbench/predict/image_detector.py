@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.backbone import Backbone, logits_among
 from gradbench.challenges.counter import image_keys
 from gradbench.config import load_member
 from gradbench.data.imageset import ImageSet, source_ids, to_float
@@ -188,7 +188,8 @@ def labelled_images(
     in_memory = torch.is_tensor(images) or isinstance(images, np.ndarray)
     pixels, known = [], []
     for batch in [images] if in_memory else images:
-        part, label = batch[:2] if isinstance(batch, list | tuple) else (batch, None)
+        parts = batch if isinstance(batch, list | tuple) else (batch,)
+        part, label = (*parts, None)[:2]
         pixels.append(as_array(part, tuple(part.shape[1:])))
         known += [] if label is None else torch.as_tensor(label).tolist()
     if not pixels:
@@ -223,8 +224,8 @@ def as_backbone(
     mean, std = mean or [0.0] * channels, std or [1.0] * channels
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
-        logits = model(torch.zeros(1, *shape, device=device))
-    if not torch.is_tensor(logits) or logits.ndim != 2:
+        logits = logits_among(model(torch.zeros(1, *shape, device=device)))
+    if logits.ndim != 2:
         raise GradbenchError("the model gives no logits (N, classes)")
     classes = [str(number) for number in range(logits.shape[1])]
     return Backbone(model, mean, std, classes, shape).eval().to(device)

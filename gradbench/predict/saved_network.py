@@ -71,7 +71,7 @@ class SavedNetwork:
         backbone = backbone.eval().to(device)
         with self._blame_field("shape", "the shape that the network takes"), torch.no_grad():
             logits = backbone(torch.zeros(1, *backbone.shape, device=device))
-        if not torch.is_tensor(logits) or logits.ndim != 2:
+        if logits.ndim != 2:
             raise GradbenchError(f"{printable(self.folder)}: {target} is no classifier")
         if logits.shape[1] != len(backbone.classes):
             raise damaged(

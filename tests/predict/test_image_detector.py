@@ -65,7 +65,26 @@ def test_arrays_loaders_and_plain_networks(f):
         torch.testing.assert_close(other.predict(noise(10).numpy()), scores)
     plain = gradbench.detector("mahalanobis_v")
     plain.fit(f.network, pixels(100), labels=labels, mean=[0.4], std=[0.3])
-    torch.testing.assert_close(plain.predict(DataLoader(noise(10), batch_size=3)), scores)
+    for new in (noise(10), TensorDataset(noise(10))):  # a loader yields tensors, or lists of one
+        torch.testing.assert_close(plain.predict(DataLoader(new, batch_size=3)), scores)
+
+
+class Answers(torch.nn.Module):
+    """A network whose logits come in a container."""
+
+    def __init__(self, container):
+        super().__init__()
+        self.fc, self.container = torch.nn.Linear(64, 3), container
+
+    def forward(self, x):
+        return self.container(self.fc(x.flatten(1)))
+
+
+def test_networks_with_several_outputs():
+    f = Answers(lambda z: {"loss": None, "logits": z}).eval()
+    assert gradbench.detector("msp").fit(f, noise(3)).predict(noise(5)).shape == (5,)
+    with pytest.raises(GradbenchError, match="gives tuple, in which nothing is called logits"):
+        gradbench.detector("msp").fit(Answers(lambda z: (z, z)).eval(), noise(3))
 
 
 def test_a_fit_on_one_seed_is_repeated(f):
