@@ -129,11 +129,11 @@ class BatchContext:
     def _gradient_pass(self, label: str, loss: str) -> GradientNorms | GradbenchError:
         if (label, loss) not in self._norms:
             try:
-                found = squared_norms(self.backbone, self._images, label=label, loss=loss)
-                self.halvings += found.halvings
+                norms = squared_norms(self.backbone, self._images, label=label, loss=loss)
+                self.halvings += norms.halvings
             except GradbenchError as fault:  # raised to those who read it: others may go on
-                found = fault
-            self._norms[label, loss] = found
+                norms = fault
+            self._norms[label, loss] = norms
         return self._norms[label, loss]
 
     def _recorded(self, place: tuple[str, str]) -> Tensor:

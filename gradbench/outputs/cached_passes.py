@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.challenges.counter import image_keys
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.errors import GradbenchError
-from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.outputs.read import BATCH
@@ -93,7 +91,10 @@ class CachedPasses:
 
                 def build(folder: Path, _: Path, mine: np.ndarray = mine) -> dict:
                     pixels = to_float(self.images.images[mine])
-                    chunks, halvings = self._passes(one, pixels, progress.advance)
+                    if self.reader:
+                        chunks, halvings = self.reader.passes(one, pixels)
+                    else:
+                        chunks, halvings = one.in_batches(self.backbone, pixels, progress.advance)
                     values = torch.cat(chunks).contiguous()
                     if not values.isfinite().all():
                         raise GradbenchError(
@@ -108,19 +109,6 @@ class CachedPasses:
                 parts.append(load_file(str(product.path("shard.safetensors")))["values"])
                 progress.advance(len(mine) - (progress.done - before))
         return torch.cat(parts)
-
-    def _passes(
-        self, one: PerturbedPass, pixels: Tensor, tell: Callable[[int], None]
-    ) -> tuple[list[Tensor], int]:
-        if self.reader:
-            return self.reader.passes(one, pixels)
-
-        def perturb(batch: Tensor) -> Tensor:
-            values = one(self.backbone, batch.to(self.backbone.device))
-            tell(len(batch))
-            return values
-
-        return in_chunks(perturb, pixels, BATCH)
 
     def key(self, one: PerturbedPass, images: str, rows: np.ndarray) -> Key:
         """Return the key of a pass over ascending rows of a shard whose digest is `images`."""

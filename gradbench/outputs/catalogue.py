@@ -100,8 +100,8 @@ class OutputCatalogue:
         wanted = tuple(getattr(make, "parameters", ()))
         values = rest[0].split("/", len(wanted) - 1) if rest else []
         named = parameters_of(make)[0] if wanted else {}
-        given = {*content, *(wanted if values else ())}
-        missing = [p for p in wanted if p not in given and p in named
+        present = {*content, *(wanted if values else ())}
+        missing = [p for p in wanted if p not in present and p in named
                    and named[p].default is inspect.Parameter.empty]  # fmt: skip
         if missing or not all(values) or (rest and len(values) != len(wanted)):
             form = "/".join([kind, *(f"<{parameter}>" for parameter in wanted)])

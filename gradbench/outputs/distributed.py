@@ -16,7 +16,6 @@ from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.shared_tensors import copy_network
 from gradbench.backbones.workers import Worker, WorkerPool
 from gradbench.data.imageset import ImageSet
-from gradbench.gradients.memory import in_chunks
 from gradbench.outputs.base import Output
 from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.outputs.read import BATCH, ComputedOutputs, compute_outputs
@@ -44,7 +43,7 @@ class DistributedReader:
         return ComputedOutputs(values, sum(share.halvings for share in shares), faults)
 
     def passes(self, one: PerturbedPass, pixels: Tensor) -> tuple[list[Tensor], int]:
-        """Make a perturbed pass over (n, C, H, W) in [0, 1], as `in_chunks` does in one process."""
+        """Make a perturbed pass over (n, C, H, W) in [0, 1], as its `in_batches` in one process."""
         self._send_network()
         shares = self.pool.call("perturbed passes", _passes, self.weights, one, pixels)
         chunks = [values for part, _ in shares for values in part]
@@ -68,17 +67,12 @@ def _share(worker: Worker, count: int) -> slice:
 
 def _compute(worker: Worker, weights: str, images: ImageSet, outputs: list[Output]):
     rows = _share(worker, len(images))
-    found = None
+    computed = None
     if rows.stop > rows.start:
-        found = compute_outputs(_backbone(worker, weights), images, rows, outputs)
-    return [one for one in worker.gather(found) if one is not None]
+        computed = compute_outputs(_backbone(worker, weights), images, rows, outputs)
+    return [share for share in worker.gather(computed) if share is not None]
 
 
 def _passes(worker: Worker, weights: str, one: PerturbedPass, pixels: Tensor):
-    backbone = _backbone(worker, weights)
-    found = in_chunks(
-        lambda batch: one(backbone, batch.to(worker.device)),
-        pixels[_share(worker, len(pixels))],
-        BATCH,
-    )
-    return worker.gather(found)
+    mine = pixels[_share(worker, len(pixels))]
+    return worker.gather(one.in_batches(_backbone(worker, weights), mine))

@@ -51,11 +51,11 @@ def select_outputs(values: Mapping[str, Tensor], names: Iterable[str]) -> dict[s
     Raises:
         Faulty: if one of them has a fault.
     """
-    found = {}
+    selected = {}
     for name in names:
         below = [n for n in values if n.startswith(f"{name}/")] if name not in values else []
-        found |= {n: values[n] for n in below or [name]}
-    return found
+        selected |= {n: values[n] for n in below or [name]}
+    return selected
 
 
 def shard_key(output: str | Output, weights: str, images: str) -> Key:
@@ -96,20 +96,21 @@ def extract(
     wanted = as_outputs(backbone, outputs)
     names = [output.name for output in wanted]
     also = [output for output in as_outputs(backbone, also) if output.name not in names]
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
     faults: dict[str, str] = {}
     with Progress(f"outputs of {images.name} {images.split}".strip(), len(images)) as progress:
-        work = reader.compute if reader else partial(_compute_here, backbone, progress.advance)
+        here = partial(compute_outputs, backbone, advance=progress.advance)
+        work = reader.compute if reader else here
         for digest, rows in zip(images.digests, shards(len(images))):
             before = progress.done
             left = [output for output in wanted if output.name not in faults]
             products, new = _shard_products(weights, digest, images, rows, left, store, also, work)
-            faults |= {name: fault for name, fault in new.items() if name in found}
-            for name in found.keys() - faults.keys():
+            faults |= {name: fault for name, fault in new.items() if name in parts}
+            for name in parts.keys() - faults.keys():
                 path = products[name].path("shard.safetensors")
-                found[name].append(load_file(str(path))["values"])
+                parts[name].append(load_file(str(path))["values"])
             progress.advance(rows.stop - rows.start - (progress.done - before))
-    values = {name: torch.cat(found[name]) for name in names if name not in faults}
+    values = {name: torch.cat(parts[name]) for name in names if name not in faults}
     return OutputValues(values, faults)
 
 
@@ -144,7 +145,3 @@ def _shard_products(
 
             products[name] = store.make(keys[name], build)
     return products, done.faults
-
-
-def _compute_here(backbone: Backbone, tell, images: ImageSet, rows: slice, outputs: list[Output]):
-    return compute_outputs(backbone, images, rows, outputs, tell)

@@ -45,7 +45,7 @@ class LayerMeans(Output):
                 f"{type(backbone.network).__name__} has no parts that could be feature layers: "
                 f"leave out the detectors that read {self.name}"
             )
-        found = [type(self)(layer) for layer in backbone.feature_layers]
-        for output in found:
+        outputs = [type(self)(layer) for layer in backbone.feature_layers]
+        for output in outputs:
             output.name, output.settings = f"{self.name}/{output.layer}", self.settings
-        return found
+        return outputs

@@ -6,7 +6,7 @@ prediction and read f again: the step changes images that f was trained on more 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
+from gradbench.gradients.memory import in_chunks
 from gradbench.gradients.refusals import refuse_randomness, refuse_training_mode
 from gradbench.gradients.state import only_these_require_grad, same_buffers
 from gradbench.outputs.layers import mean_over_positions
+from gradbench.outputs.read import BATCH
 from gradbench.support.tensors import gradient_in_pixels
 
 
@@ -59,6 +61,22 @@ class PerturbedPass:
         with _as_it_was(backbone), torch.no_grad():
             moved = [read_until(backbone, images - m * step, self.source) for m in self.magnitudes]
         return torch.stack([values.float().cpu() for values in moved], dim=1)
+
+    def in_batches(
+        self, backbone: Backbone, pixels: Tensor, advance: Callable[[int], None] | None = None
+    ) -> tuple[list[Tensor], int]:
+        """Make the pass over any number of images; return the results, and how often it was halved.
+
+        `advance` gets the number of images of every pass that is done.
+        """
+
+        def make(batch: Tensor) -> Tensor:
+            values = self(backbone, batch.to(backbone.device))
+            if advance:
+                advance(len(batch))
+            return values
+
+        return in_chunks(make, pixels, BATCH)
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,11 @@ def compute_outputs(
     images: ImageSet,
     rows: slice,
     outputs: Iterable[str | Output],
-    tell: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> ComputedOutputs:
     """Compute outputs of some rows of a set in passes of 64, without the store.
 
-    `outputs` may be names of gradbench's own; `tell` gets the number of images of every pass.
+    `outputs` may be names of gradbench's own; `advance` gets the number of images of every pass.
 
     Raises:
         GradbenchError: if one of gradbench's outputs is not finite.
@@ -69,8 +69,8 @@ def compute_outputs(
             faults |= chunk.faults
             for name, values in chunk.values.items():
                 parts[name].append(values)
-        if tell:
-            tell(len(pixels))
+        if advance:
+            advance(len(pixels))
     users_own = {output.name for output in outputs if output.is_users_own}
     values = {}
     for name in [name for name in parts if name not in faults]:

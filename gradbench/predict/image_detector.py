@@ -16,15 +16,13 @@ from gradbench.challenges.counter import image_keys
 from gradbench.config import load_member
 from gradbench.data.imageset import ImageSet, source_ids, to_float
 from gradbench.errors import GradbenchError
-from gradbench.gradients.memory import in_chunks
 from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
 from gradbench.methods.checked import check_declared, checked
 from gradbench.methods.fold_scores import one_thread
 from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.outputs.extract import OutputValues, select_outputs
 from gradbench.outputs.layers import head_tensors
-from gradbench.outputs.perturbed import PerturbedPass
-from gradbench.outputs.read import BATCH, compute_outputs
+from gradbench.outputs.read import compute_outputs
 from gradbench.predict.pictures import as_array
 from gradbench.support.instantiate import instantiate
 
@@ -116,7 +114,7 @@ class ImageDetector:
         images = self._images("images", images)
         outputs = self._outputs(images, self.detector.reads)
         for name, one in self.detector.perturbed_passes.items():
-            outputs[name] = perturb(self._backbone, one, to_float(images.images))
+            outputs[name] = torch.cat(one.in_batches(self._backbone, to_float(images.images))[0])
         with one_thread():
             return self.detector.predict(outputs).double()
 
@@ -159,14 +157,8 @@ class ImageDetector:
         return replace(
             Samples.join(*outputs),
             order=torch.cat(keys),
-            passes=lambda one, chosen: perturb(self._backbone, one, pixels[chosen]),
+            passes=lambda one, rows: torch.cat(one.in_batches(self._backbone, pixels[rows])[0]),
         )
-
-
-def perturb(backbone: Backbone, one: PerturbedPass, pixels: Tensor) -> Tensor:
-    """Return what a perturbed pass gives for images (N, C, H, W) in [0, 1], batch by batch."""
-    parts, _ = in_chunks(lambda batch: one(backbone, batch.to(backbone.device)), pixels, BATCH)
-    return torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from gradbench.methods.base import Detector
 from gradbench.methods.fold_scores import one_thread
 from gradbench.outputs.extract import OutputValues, select_outputs
 from gradbench.outputs.read import BATCH, compute_outputs
-from gradbench.predict.image_detector import perturb
 from gradbench.predict.pictures import as_array, decode_files, find_pictures
 from gradbench.predict.saved_network import WRONG_STATE, SavedNetwork, first_line, open_run
 from gradbench.support.progress import Progress
@@ -200,7 +199,8 @@ class RunScorer:
         for name in names:
             with self._blame(name):
                 for inner, one in self._built[name].perturbed_passes.items():
-                    values[name, inner] = perturb(self.backbone, one, to_float(pixels))
+                    parts, _ = one.in_batches(self.backbone, to_float(pixels))
+                    values[name, inner] = torch.cat(parts)
         return values
 
     def _frame(

@@ -7,8 +7,8 @@ from test_cached_passes import WHAT
 
 from gradbench.backbones.backbone import digest
 from gradbench.data.imageset import LazyImages
-from gradbench.outputs import cached_passes as again_module
 from gradbench.outputs import extract as module
+from gradbench.outputs import perturbed
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.extract import extract
@@ -69,7 +69,7 @@ def test_perturbed_passes_are_those_of_one_process(pool, f, tmp_path, monkeypatc
     data, rows = images(150), torch.arange(3, 150).numpy()
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
     alone = CachedPasses(f, digest(f), data, one)(WHAT, rows)
-    monkeypatch.setattr(again_module, "in_chunks", refuse)
+    monkeypatch.setattr(perturbed, "in_chunks", refuse)
     found = CachedPasses(f, digest(f), data, two, reader=DistributedReader(pool, f, digest(f)))(
         WHAT, rows
     )

@@ -36,9 +36,9 @@ def passes(monkeypatch):
     asked = []
     compute = module.compute_outputs
 
-    def counted(backbone, images, rows, outputs, tell):
+    def counted(backbone, images, rows, outputs, advance):
         asked.append((rows.start, sorted(output.name for output in outputs)))
-        return compute(backbone, images, rows, outputs, tell)
+        return compute(backbone, images, rows, outputs, advance)
 
     monkeypatch.setattr(module, "compute_outputs", counted)
     return asked
