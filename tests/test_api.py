@@ -59,6 +59,14 @@ def test_scores_are_those_of_the_detector_alone(rows, model):
     assert row[row.fold == "all"].value.item() == pytest.approx(100 * above.mean().item())
 
 
+def test_pixels_off_the_grid_are_measured_as_they_are(model):
+    draw = torch.Generator().manual_seed(0)
+    normal, dark = (torch.rand(60, 3, 4, 4, generator=draw) ** power for power in (1, 3))
+    found = gradbench.evaluate(model, normal, {"dark": dark}, ["msp"], settings=FAST)
+    identity = found.query("role == 'identity' and fold == 'all' and metric == 'auroc'")
+    assert identity.value.tolist() == [50.0]
+
+
 def test_detectors_that_learn_from_challenges(model):
     sets = pictures(60, 0), {"dark": pictures(50, 1, 60)}
     more = {"protocol": "grouped", "settings": FAST}

@@ -92,6 +92,10 @@ class UserData(Dataset):
         groups = self.sources_and_groups(loaded, WHOLE)[1]
         test = draw_hold_out(loaded.labels, groups, round(TEST * len(loaded.labels)))
         rows = np.flatnonzero(test if split == "test" else ~test)
+        if not len(rows):
+            raise GradbenchError(
+                f"{self.path} holds too few images to divide off a {split} set: {len(test)}"
+            )
         images, share = loaded.images, "20 %" if split == "test" else "80 %"
         return replace(
             loaded,

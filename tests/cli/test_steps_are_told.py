@@ -64,7 +64,7 @@ def test_steps_of_a_plan(finished, tmp_path, steps):
     assert gradbench("plan", *SMALL, cw, detectors, cwd=finished).code == 0
     for what in (
         "planning",
-        "timing outputs of digits test",
+        "timing the outputs of digits test",
         "trying cw on 10 images",
         "timing perturbed passes to logits",
     ):

@@ -236,6 +236,9 @@ def test_an_undivided_set_is_divided_by_class(tmp_path, offline):
     )
     with pytest.raises(GradbenchError, match=r"dataset\.holdout=500: mine has 40 training images"):
         build("arrays", path=str(path)).held_out(train)
+    np.savez(path, images=images[:2], labels=np.arange(2))
+    with pytest.raises(GradbenchError, match="too few images to divide off a test set: 2"):
+        dataset.load("test", offline)
 
 
 def test_an_undivided_folder_keeps_tracks_whole(tmp_path, offline):
