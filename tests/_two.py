@@ -5,8 +5,6 @@ import signal
 
 import torch
 
-from gradbench.errors import GradbenchError
-
 CPU = torch.device("cpu")
 
 
@@ -17,10 +15,10 @@ def ranks(worker, add):
     )
 
 
-def raise_in_one(worker):
+def raise_in_one(worker, fault):
     """Raise in the second worker while the first waits for it."""
     if worker.rank == 1:
-        raise GradbenchError("the images are blue")
+        raise fault
     return worker.gather(0)
 
 

@@ -45,8 +45,11 @@ def test_one_that_raises_or_dies_ends_all_with_one_sentence_and_the_next_call_st
     with WorkerPool([CPU] * 2) as two:
         first = two.call("a test", ranks, 0)
         with pytest.raises(GradbenchError, match=r"^the images are blue$"):
-            two.call("a test", raise_in_one)
+            two.call("a test", raise_in_one, GradbenchError("the images are blue"))
         assert not any(alive(one[3]) for one in first)
+        told = r"^worker 2 of 2 \(cpu\) failed in a test: ValueError: two; finished products are"
+        with pytest.raises(GradbenchError, match=told):
+            two.call("a test", raise_in_one, ValueError("two\nlines"))
         told = r"^worker 2 of 2 \(cpu\) died in a test \(signal SIGKILL\): .* the same command"
         with pytest.raises(GradbenchError, match=told):
             two.call("a test", die_in_one)
