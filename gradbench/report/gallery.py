@@ -185,7 +185,10 @@ def _other_sets(experiment: Experiment, _: Store, choice: Choice) -> Sheet:
             sizes.add(size)
             label = f"{cell.name}\n{name}" if several else name
             rows.append(Row(label, [Panel(old, size), Panel(new)]))
-    original = f"original\n{sizes.pop()}" if len(sizes) == 1 else "original"
+    original = "original"
+    if len(sizes) == 1:  # the heading says it once
+        original += f"\n{sizes.pop()}"
+        rows = [Row(row.label, [Panel(panel.pixels) for panel in row.panels]) for row in rows]
     count = "" if several else f"{len(rows)} images spread over the classes, "
     notes.append(f"{count}drawn with seed {choice.seed}")
     headings = [original, f"challenge\n{shape[2]}x{shape[1]}"]
@@ -200,7 +203,7 @@ def _attacks(experiment: Experiment, store: Store, choice: Choice) -> Sheet:
     """
     set_exact_arithmetic()
     cells, f = experiment.cells, _network(experiment, store)
-    rows, heading = [], "perturbation"
+    rows, heading = [], "change"
     count = choice.count or (USUAL if len(cells) == 1 else 2)
     with _context(experiment, count, choice, f) as context:
         clean = context.images.normal
@@ -210,7 +213,7 @@ def _attacks(experiment: Experiment, store: Store, choice: Choice) -> Sheet:
             attacked = _challenge_images(context, cell)
             changes = 255.0 * (to_float(attacked.images) - to_float(clean.images)).numpy()
             factor = amplification(changes)
-            heading = f"perturbation ×{factor}" if len(cells) == 1 else heading
+            heading = f"change ×{factor}" if len(cells) == 1 else heading
             after = _classified(f.backbone, attacked.images, clean.labels)
             for label, old, change, new in zip(clean.labels, before, changes, after):
                 part = change / 255
@@ -374,6 +377,6 @@ def _how_many(clean: ImageSet, choice: Choice, spread_out: bool = True) -> str:
 def _drawn_as(images: ImageSet) -> str:
     """Say in which size images are shown."""
     files = images.images
-    if isinstance(files, FileImages) and files.resampling is None and files.sizes is not None:
+    if isinstance(files, FileImages) and files.resampling is None:
         return f"files of {files.native}"
     return magnification(images.shape)
