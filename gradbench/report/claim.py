@@ -64,6 +64,8 @@ def check_claim(folder: Path, config: Config, names: Iterable[str] = ()) -> list
             dropped = _dropped(record["config"], config, ("challenges", "detectors", "levels"))
             own |= set(record["files"])
     there = {*present_files(folder), *(name for name in names if os.path.lexists(folder / name))}
+    blocked = {n for n in ("figures", "model") if os.path.lexists(folder / n)}
+    there |= {name for name in blocked if not (folder / name).is_dir()}
     _refuse_foreign(folder, sorted(there - own), RUN_JSON)
     return dropped
 

@@ -179,6 +179,8 @@ class _PlanContext(NetworkContext):
     lines: dict[Hashable, PlannedStep] = field(default_factory=dict, init=False)
     sizes: dict[Cell, int] = field(default_factory=dict, init=False)
     """Images of every challenge that will be measured."""
+    _case: Case | None = field(default=None, init=False)
+    """The one that is being evaluated, which names images that are made for it alone."""
 
     @property
     def after(self) -> str:
@@ -192,7 +194,7 @@ class _PlanContext(NetworkContext):
             self._note_challenge(cell, experiment)
         results: dict[str, list[tuple[Case, bool]]] = {}
         for case in cases(self.experiment):
-            done = True
+            done, self._case = True, case
             try:
                 result = evaluate(case, self)
                 if result is None or result.fault:
@@ -224,6 +226,8 @@ class _PlanContext(NetworkContext):
         title = images.name if of_cell else f"{images.name} {images.split}".strip()
         if images.split == self.images.hold_out.split != self.images.normal.split:
             title = self.images.provenance.hold_out_name
+        if self._case and self._case.role == "round_trip" and images.status == "generated":
+            title = f"round trip of {self._case.cell.title}"
         present = self._kept(images.digests, reads)
         self._note("outputs", title, len(images), present, reads, images.digests)
 

@@ -114,6 +114,10 @@ def test_files_that_no_run_wrote_are_refused(run, tmp_path):
         (own / name).write_text("mine")
         assert f"own holds {name}, of which no run.json" in refused(own, CONFIG)
         (own / name).unlink()
+    for name in ("figures", "model"):
+        (tmp_path / name / name).parent.mkdir()
+        (tmp_path / name / name).write_text("a file in the place of a folder")
+        assert f"holds {name}, of which no run.json" in refused(tmp_path / name, CONFIG)
 
 
 @pytest.mark.parametrize("text", ["", "null", "{}", "{", '{"a": "\\ud800"}'])
