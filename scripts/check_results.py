@@ -129,9 +129,18 @@ def main(root: Path) -> int:
         if Path("README.md").is_file():
             faults += check_readme(Path("README.md"))
         results = Path("results")
-        runs = find_runs([results])
+        try:
+            runs = find_runs([results])
+        except GradbenchError as fault:
+            faults, runs = [*faults, str(fault)], []
         for run in runs:
             faults += check_run(run)
+        whole = {run.path for run in runs}
+        faults += [
+            f"{path}: its run has no rows or is not whole"
+            for path in sorted(results.glob("*/run.json"))
+            if path.parent not in whole
+        ]
         tables = sorted(results.glob("tables/*.csv"))
         for path in tables:
             faults += check_table(path, runs)

@@ -124,6 +124,9 @@ def test_a_file_that_was_edited_is_named(check, tmp_path, capsys):
     write_csv(rows, folder / "results.csv")
     assert check(tmp_path) == 1
     assert "results.csv was edited" in capsys.readouterr().err
+    (folder / "results.csv").unlink()
+    assert check(tmp_path) == 1
+    assert "results/run/run.json: its run has no rows" in capsys.readouterr().err
 
 
 def readme(tmp_path, table, path="results/run/results.csv"):
