@@ -54,7 +54,7 @@ def evaluate(
     model: nn.Module,
     normal: Images,
     abnormal: Mapping[str, Images],
-    detectors: Sequence[str] = ("msp", "knn", "gradient_fused"),
+    detectors: str | Sequence[str] = ("msp", "knn", "gradient_fused"),
     fit: Images | None = None,
     *,
     protocol: str = "unsupervised",
@@ -91,7 +91,8 @@ def evaluate(
             that needs images which are not given.
     """
     set_exact_arithmetic()
-    words = [*QUIET, f"detectors=[{','.join(detectors)}]", f"protocol={protocol}"]
+    names = detectors if isinstance(detectors, str) else ",".join(detectors)
+    words = [*QUIET, f"detectors=[{names}]", f"protocol={protocol}"]
     words += ["name=evaluate", "model.hold_out=0", *settings]
     dirs = [Path(folder) for folder in dirs]
     experiment = build_experiment(compose(words, dirs), dirs)
@@ -142,4 +143,6 @@ def load_results(path: str | Path) -> pandas.DataFrame:
         GradbenchError: if there is no such run, or its rows are damaged.
     """
     path = Path(path).expanduser()
+    if not path.exists():
+        raise GradbenchError(f"there is no run at {path}: name the folder of a finished run")
     return read_csv(path) if path.is_file() else FinishedRun(path).frame

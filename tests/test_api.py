@@ -80,6 +80,7 @@ def test_detectors_that_learn_from_challenges(model):
     [
         ({"detectors": ["knn"]}, "knn learns from clean images: give fit=IMAGES"),
         ({"detectors": ["msq"]}, "did you mean msp"),
+        ({"detectors": "msq"}, "did you mean msp"),
         ({"abnormal": {"small": torch.zeros(20, 3, 2, 2)}}, "the model takes (3, 4, 4)"),
         ({"model": torch.nn.Flatten()}, "training mode"),
         ({"detectors": ["gradient"]}, "measures detectors of supervision none or synthetic alone"),
@@ -95,5 +96,5 @@ def test_faults_are_one_sentence(model, changes, text):
 def test_results_are_loaded_in_one_line():
     found = gradbench.load_results("results/quickstart")
     assert {"msp", "gradient"} <= {*found.method}
-    with pytest.raises(GradbenchError, match="nowhere"):
+    with pytest.raises(GradbenchError, match="there is no run at nowhere"):
         gradbench.load_results("nowhere")

@@ -114,6 +114,8 @@ def as_array(images: np.ndarray | torch.Tensor, shape: tuple[int, int, int]) -> 
         hint = ", a single image as images[None]" if images.ndim == 3 else ""
         if images.ndim == 4 and images.shape[3] in (1, 3):
             hint = ": transpose(0, 3, 1, 2)"
+        if not images.size:
+            hint = ", at least one image"
         raise GradbenchError(
             f"images of shape {images.shape}: give (N, C, H, W) with 1 or 3 channels{hint}"
         )

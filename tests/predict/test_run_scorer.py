@@ -198,7 +198,7 @@ def test_pictures_of_any_size_and_colours_go_through_the_door_of_the_data(scorer
     [
         (np.zeros((1, 8, 8), np.uint8), "a single image as images[None]"),
         (np.zeros((2, 8, 8, 3), np.uint8), "transpose(0, 3, 1, 2)"),
-        (np.zeros((0, 1, 8, 8), np.uint8), "give (N, C, H, W) with 1 or 3 channels"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "with 1 or 3 channels, at least one image"),
         (np.zeros((2, 1, 8, 8), np.int64), "give uint8, or floats in [0, 1]"),
         (np.full((2, 1, 8, 8), 255.0), "float images from 255 to 255"),
         (np.full((2, 1, 8, 8), -0.1), "not normalised"),
