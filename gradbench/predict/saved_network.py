@@ -115,18 +115,19 @@ class SavedNetwork:
 
     @cached_property
     def outputs(self) -> OutputCatalogue:
-        """The outputs that detectors read, the run's own among them if they are trusted."""
-        own = self.about.get("own_outputs", {})
-        return OutputCatalogue(members={kind: entry["config"] for kind, entry in own.items()})
+        """The outputs, the run's own among them: all must be trusted, read or not."""
+        configs = {kind: e["config"] for kind, e in self.about.get("own_outputs", {}).items()}
+        for config in configs.values():
+            trust.check(config["_target_"], Output, self.trusted)
+        return OutputCatalogue(members=configs)
 
     def _check_output(self, name: str) -> None:
         kind = name.partition("/")[0]
-        version = self.about["outputs"].get(kind)
+        outputs, version = self.outputs, self.about["outputs"].get(kind)
         if entry := self.about.get("own_outputs", {}).get(kind):
             version, target = entry["version"], entry["config"]["_target_"]
-            trust.check(target, Output, self.trusted)
             self._check_code(target, entry.get("code"), *imported_targets(target))
-        self._check_version(f"output {kind}", version, self.outputs.find(name).version)
+        self._check_version(f"output {kind}", version, outputs.find(name).version)
 
     def _check_code(self, target: str, code: str | None, *things: Any) -> None:
         """Refuse a class from outside that was edited since the run: it would judge otherwise."""

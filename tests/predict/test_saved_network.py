@@ -85,6 +85,16 @@ def test_no_other_class_is_built(run, target, monkeypatch):
             assert "--trust" in sentence
 
 
+@pytest.mark.parametrize("kind", ["logits", "features", "layer_means", "squared_norms"])
+def test_no_output_is_built_that_is_not_trusted(run, kind, monkeypatch):
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail("executed"))
+    command = {"config": {"_target_": "os.system", "command": "true"}, "version": 1}
+    change(run, lambda about: about.update(own_outputs={kind: command}))
+    for detector in ("knn", "msp", "mahalanobis_p"):  # whether they read it or not
+        with pytest.raises(GradbenchError, match=r"the run wants os\.system"):
+            package.load(run).score(torch.zeros(2, 1, 8, 8), detector)
+
+
 def test_a_module_is_imported_only_if_it_is_trusted(run, tmp_path, monkeypatch):
     (tmp_path / "own_parts.py").write_text(
         "from gradbench.methods.energy import Energy as Inner\n"
