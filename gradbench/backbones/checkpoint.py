@@ -150,10 +150,11 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
             f"{source} is of another network than the configured {type(network).__name__}: only "
             f"one of them has {_listed(different)}"
         )
+    separate: dict[Tensor, Tensor] = {}  # a buffer with several names keeps all of them
     for module in network.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:  # numbers of an expanded buffer share memory: none can be set
-                module._buffers[name] = buffer.contiguous()
+                module._buffers[name] = separate.setdefault(buffer, buffer.contiguous())
     try:
         network.load_state_dict(tensors, strict=False)
     except RuntimeError as fault:  # of a class that looks at its state itself

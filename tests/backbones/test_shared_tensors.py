@@ -146,6 +146,21 @@ def test_any_of_its_names_gives_a_shared_tensor(tmp_path):
         assert torch.equal(net[2].weight, good[2].weight)
 
 
+@pytest.mark.parametrize("buffer", [torch.ones(1).expand(5), torch.ones(3, 5).T])
+def test_a_buffer_with_gaps_keeps_both_of_its_names(tmp_path, buffer):
+    def sharing(buffer: torch.Tensor) -> nn.Module:
+        net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        for part in net:
+            part.register_buffer("mask", buffer)
+        return net
+
+    save_checkpoint(tmp_path / "f.safetensors", sharing(buffer * 3), {})
+    net = sharing(buffer)
+    load_checkpoint(net, tmp_path / "f.safetensors")
+    assert net[0].mask is net[1].mask
+    assert torch.equal(net[1].mask, buffer * 3)
+
+
 def test_other_weights_under_two_names_of_one_tensor(tmp_path):
     state = {n: t.clone() for n, t in tied().state_dict().items()}
     state["3.bias"] += 1
