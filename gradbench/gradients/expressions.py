@@ -63,8 +63,8 @@ class Expressions:
 
     def find(self, value: Any) -> Expression | None:
         """Return a tensor's expression; None where it may depend on the images."""
-        found = self._known.get(id(value))
-        return found if found is not None and value._version == found.version else None
+        known = self._known.get(id(value))
+        return known if known is not None and value._version == known.version else None
 
     def follow(
         self, function: Callable, arguments: Sequence[Any], keywords: Mapping[str, Any]

@@ -115,10 +115,10 @@ class Recorder(TorchFunctionMode):
         lengths = reordered_lengths(func, args, kwargs)
         if lengths is not None:
             self.reorderings.append(lengths)
-        found = [self.expressions.find(tensor) for tensor in tensors_in((args, kwargs))]
-        free_of_images = None not in found
+        expressions = [self.expressions.find(tensor) for tensor in tensors_in((args, kwargs))]
+        free_of_images = None not in expressions
         # Functions that no requested parameter enters just run: most of them, where few are.
-        if any(expression is not None and expression.requested for expression in found):
+        if any(known is not None and known.requested for known in expressions):
             copied = self._run_copy(func, args, kwargs) if func in COPIES else None
             if copied is not None:
                 return copied
@@ -154,13 +154,13 @@ class Recorder(TorchFunctionMode):
 
     def _run_layer(self, layer: Layer, func: Callable, args: Sequence, kwargs: Mapping) -> Any:
         """Run a layer function cut off from its parameters."""
-        given, uses = list(tensors_in((args, kwargs))), []
+        tensors, uses = list(tensors_in((args, kwargs))), []
         for role, tensor in (("weight", layer.weight), ("bias", layer.bias)):
-            found = self.expressions.find(tensor)
+            known = self.expressions.find(tensor)
             # A tensor that stands in two places at once (x @ W where x is made of W) is left to the
             # fallback: the leaf would stand for both, and the rule accounts for one.
-            if found is not None and found.requested and sum(tensor is t for t in given) == 1:
-                uses.append(ParameterUse(role, found, self._leaf(tensor)))
+            if known is not None and known.requested and sum(tensor is t for t in tensors) == 1:
+                uses.append(ParameterUse(role, known, self._leaf(tensor)))
         leaves = {id(use.expression.tensor): use.leaf for use in uses}
         result = _substituted(func, args, kwargs, leaves)
         if uses and result.requires_grad:
@@ -175,8 +175,8 @@ class Recorder(TorchFunctionMode):
         A network over a table of positions is an expression; over positions that were expanded for
         every image it is a layer like any other. The shape for a batch and for one image tell.
         """
-        found = (self.expressions.find(tensor) for tensor in (layer.weight, layer.bias))
-        first = next((found for found in found if found is not None and found.requested), None)
+        both = (self.expressions.find(tensor) for tensor in (layer.weight, layer.bias))
+        first = next((known for known in both if known is not None and known.requested), None)
         if first is None:
             return True
         probe = Call(layer.rule, [ParameterUse("weight", first, first.tensor)], layer.x)
@@ -188,15 +188,15 @@ class Recorder(TorchFunctionMode):
         how, copies, calls = BROADCASTS[func], {}, []
         in_place = getattr(func, "__name__", "").endswith("_")
         for place, value in (*enumerate(args), *kwargs.items()):
-            found = self.expressions.find(value)
+            known = self.expressions.find(value)
             # The tensor that is changed in place must stay itself.
-            if found is None or not found.requested or (in_place and place == 0):
+            if known is None or not known.requested or (in_place and place == 0):
                 continue
             shape = how.shape_of_copies(place, value, args, kwargs)
             if shape is not None and id(value) not in copies:
                 leaf = self._leaf(value)
                 copies[id(value)] = leaf.expand(shape)
-                call = Call(Broadcast(how.kind, shape), [ParameterUse("weight", found, leaf)])
+                call = Call(Broadcast(how.kind, shape), [ParameterUse("weight", known, leaf)])
                 calls.append((call, copies[id(value)]))
         result = _substituted(func, args, kwargs, copies)
         for call, copy in calls:
@@ -206,15 +206,15 @@ class Recorder(TorchFunctionMode):
 
     def _run_copy(self, func: Callable, args: Sequence, kwargs: Mapping) -> Tensor | None:
         """Run a function that copies a parameter for every image; None if it copies otherwise."""
-        found = self.expressions.find(args[0])
-        if found is None or not found.requested:
+        known = self.expressions.find(args[0])
+        if known is None or not known.requested:
             return None
         leaf = self._leaf(args[0])
         result = func(leaf, *args[1:], **kwargs)
         if not (result.requires_grad and copied_per_row(leaf, result)):
             return None
         shape = (1,) * (result.ndim - leaf.ndim) + tuple(leaf.shape)
-        call = Call(Broadcast("expand", shape), [ParameterUse("weight", found, leaf)])
+        call = Call(Broadcast("expand", shape), [ParameterUse("weight", known, leaf)])
         recorded = self._record(call, result, result.detach()) and self.on_delta is not None
         return result if recorded else None
 

@@ -152,12 +152,12 @@ class Reduction:
         for i in range(len(images)):
             image, together = images[i : i + 1], outputs[i : i + 1]
             value = task.loss(image, same_output(forward_one(task.model, image), together)).sum()
-            found = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, found):
+            gradients = torch.autograd.grad(value * task.scale, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients):
                 if gradient is not None:
                     alone = ALONE if parameter in without_rule else BESIDE
                     self.routes[parameter] = Route("", alone)
-            dense = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+            dense = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters)]
             dense = [g.to_dense() if g.is_sparse else g for g in dense]
             dense = [g.float() if g.dtype.itemsize < 4 else g for g in dense]  # halves overflow
             norms = torch.stack([torch.linalg.vector_norm(g).double() for g in dense]).square()

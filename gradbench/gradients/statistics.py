@@ -99,9 +99,10 @@ def squared_norms(
         channels_last=channels_last,
         routes=routes,
     )
-    found, chosen, halvings = compute(task)
+    measured, chosen, halvings = compute(task)
     routes = {name: str(route) for name, route in chosen.items()}
-    return GradientNorms(list(routes), found.norms, found.outputs, routes, halvings, task.chunk)
+    norms = measured.norms
+    return GradientNorms(list(routes), norms, measured.outputs, routes, halvings, task.chunk)
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,13 @@ def alignments(
     check_options(options, without="parameters")
     check_directions(directions, network_inside(model))
     task = make_task(model, images, directions, parameters=list(directions), **options)
-    found, chosen, halvings = compute(task)
-    products, norms = found.products, found.norms
+    measured, chosen, halvings = compute(task)
+    products, norms = measured.products, measured.norms
     lengths = torch.stack([directions[name].to(products).norm() for name in chosen])
     both = norms.sqrt() * lengths
     cosines = torch.where(both > 0, products / both, 0.0).clamp(-1, 1)
     routes = {name: str(route) for name, route in chosen.items()}
-    return Alignments(list(routes), products, cosines, norms, found.outputs, routes, halvings)
+    return Alignments(list(routes), products, cosines, norms, measured.outputs, routes, halvings)
 
 
 def outputs(
@@ -162,16 +163,16 @@ def outputs(
         # The engine decides on the layout by its first image, so this does, too.
         first = task.images[:1].to(device)
         with naming_rejected_images(model, first):
-            found, last = try_channels_last(partial(forward_one, model), first, task.channels_last)
-        check_outputs(found, first, model)
+            alone, last = try_channels_last(partial(forward_one, model), first, task.channels_last)
+        check_outputs(alone, first, model)
 
         def forward(images: Tensor) -> Tensor:
             nonlocal last
             images = images.to(device)
             with refuse_randomness(device), as_written(model):
-                found, last = try_channels_last(lambda x: model(x.clone()), images, last)
-            check_outputs(found, images, model)
-            return found
+                values, last = try_channels_last(lambda x: model(x.clone()), images, last)
+            check_outputs(values, images, model)
+            return values
 
         parts, _ = in_chunks(forward, task.images, task.chunk)
     return torch.cat(parts).to(images.device)
