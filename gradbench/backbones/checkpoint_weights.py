@@ -23,7 +23,7 @@ ORDINARY = (
 """Containers and prefixes under which people keep a network, the likelier first."""
 
 AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged?|mean|shadow|teacher|momentum|target)(_|$)")
-"""What names weights averaged over training or another network than the one that was trained."""
+"""Words for weights averaged over training, or of another network than the trained one."""
 
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 """Modules that torch or Lightning puts around any part of a network; `module` may be another."""

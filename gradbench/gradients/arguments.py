@@ -193,7 +193,7 @@ def check_loss(loss: Any) -> None:
 
 
 FAULTS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
-"""What PyTorch raises for images of a wrong shape, number format or device."""
+"""Exceptions of PyTorch for images of a wrong shape, number format or device."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What callers ask for: squared norms, alignments with fixed directions, and outputs."""
+"""The functions for callers: squared norms, alignments with fixed directions, and outputs."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Route:
-    """How one parameter was computed: kind of layer, route; for a large one what decided it."""
+    """The way one parameter was computed: kind of layer, route, modelled costs of a large one."""
 
     kind: str
     route: str

@@ -1,4 +1,4 @@
-"""Which clean images a detector without challenges is fitted on, and their neighbours."""
+"""The clean images that a detector without challenges is fitted on, and their neighbours."""
 
 from __future__ import annotations
 

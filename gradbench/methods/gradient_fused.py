@@ -47,12 +47,12 @@ class GradientFused(Detector):
 
     @property
     def reads(self) -> Sequence[str]:
-        """What the parts score, energy the logits among it."""
+        """The outputs that the parts score, the logits of energy among them."""
         return (*self.oneclass.reads, *(self.knn.reads if self.knn else ()))
 
     @property
     def hold_out_reads(self) -> Sequence[str]:
-        """What it scores: all of it is standardised on the hold-out."""
+        """The outputs that it scores: all parts are standardised on the hold-out."""
         return self.reads
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GradientFused:

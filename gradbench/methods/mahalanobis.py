@@ -111,7 +111,7 @@ class MahalanobisFE(MahalanobisV):
 
 
 class _Stepping(MahalanobisV):
-    """What the variants with an input step share: x' = x - m sign(d distance / dx) in each layer.
+    """The base of the variants with an input step: x' = x - m sign(d distance / dx) in each layer.
 
     Args:
         magnitudes: steps of the pixels in [0, 1] to choose from, from 0.

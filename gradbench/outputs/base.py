@@ -1,4 +1,4 @@
-"""What can be read off f: the base class of outputs, and what a batch of images offers to them."""
+"""The base class of outputs of f, and the context of a batch of images that they read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gradbench.support.code_keys import code_key, is_external
 
 @dataclass(frozen=True)
 class Needs:
-    """What an output takes, besides the logits, from the pass that all outputs of a batch share.
+    """The needs of an output, besides the logits, from the pass that all outputs of a batch share.
 
     What is not declared can be had too, but costs a further pass. `layer_means` and `activations`
     are names of layers, `gradients` pairs (label, loss) of squared gradient norms.
@@ -182,7 +182,7 @@ class Output(ABC):
 
     @property
     def identity(self) -> int | dict[str, Any]:
-        """What keys of products hold besides its name: a version; of a user's own also its code."""
+        """Its part in keys of products, beside its name: a version, and a user's code."""
         more = code_key(self)
         if not (self.settings or more):
             return self.version

@@ -6,7 +6,7 @@ from gradbench.outputs.base import BatchContext, Output
 
 
 class Logits(Output):
-    """What f says: (B, classes)."""
+    """The logits of f, (B, classes)."""
 
     version = 2
 

@@ -40,7 +40,7 @@ class Config(Struct):
 
 
 class Threshold(Struct):
-    """Where a detector draws the line."""
+    """The largest score that a detector calls reliable, and the images that it rests on."""
 
     value: float
     images: Whole

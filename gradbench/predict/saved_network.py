@@ -32,7 +32,7 @@ from gradbench.support.instantiate import imported_targets, instantiate
 from gradbench.support.text import expand_home
 
 WRONG_STATE = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
-"""What a detector raises on tensors that are not its own."""
+"""Exceptions of a detector for tensors that are not its own."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which classes may be built from the files of somebody else's run."""
+"""The classes that may be built from the files of somebody else's run."""
 
 from __future__ import annotations
 

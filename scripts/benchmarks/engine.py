@@ -53,9 +53,9 @@ STEPS = ("step", "step_channels_last")
 FLOOR = 1e-6
 """Share of an image's largest squared norm below which differences count against this share."""
 TOLERANCES = {"float32": 1e-3, "float64": 1e-9}
-"""What a quarter of the images must stay below, by precision; the others are not judged."""
+"""The limit for a quarter of the images, by precision; the others are not judged."""
 KINKS = 0.1
-"""What every image must stay below."""
+"""The limit for every image."""
 SHOWN = (
     *("contender", "images_per_second", "ratio", "ratio_low", "ratio_high", "memory_mib"),
     *("memory_ratio", "difference", "agrees", "note"),

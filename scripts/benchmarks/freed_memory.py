@@ -1,4 +1,4 @@
-"""What it is worth that freed memory is kept for the next tensor (gradbench/support/memory.py).
+"""The worth of keeping freed memory for the next tensor (gradbench/support/memory.py).
 
     python scripts/benchmarks/freed_memory.py --width 32 --batch 256 --rounds 5
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, network and images, timing, and the table that they leave."""
+"""The parts that benchmarks share: options, network and images, timing, and their table."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ class Unavailable(Exception):
 
 @dataclass
 class Timings:
-    """What `time_in_turn` measured, by name; names whose call failed have no seconds."""
+    """Measurements of `time_in_turn`, by name; names whose call failed have no seconds."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)  # of one call, one per round
     cpu_seconds: dict[str, list[float]] = field(default_factory=dict)  # of all cores together

@@ -1,4 +1,4 @@
-"""What every rule offers: statistics of per-image gradients from a layer's input x and from delta.
+"""The base of rules: statistics of per-image gradients from a layer's input x and from delta.
 
 delta is the gradient of sum_b J_b with respect to the layer's output; images come first in both.
 Since J_b depends on image b alone, row b of a rule's result belongs to J_b.

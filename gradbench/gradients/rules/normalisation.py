@@ -14,7 +14,7 @@ from gradbench.gradients.rules.base import Roles, Rule, blocks, channels_last
 
 
 class Normalisation(Rule):
-    """What normalisations share: sums of x_hat delta and of delta, a block of images at a time."""
+    """The base of normalisations: sums of x_hat delta and of delta, a block of images at a time."""
 
     def small_gradients(self, roles: Roles, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
         """Return the gradients of weight and bias, (B, *shape of the parameter) each."""
