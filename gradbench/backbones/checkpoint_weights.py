@@ -94,8 +94,11 @@ def find_candidates(content: Any, names: TensorNames) -> list[Candidate]:
     Under a prefix of no ordinary name they are taken only if nothing lies beside it: a part of
     another network may have the same names.
     """
-    candidates = []
-    for path, tensors in _containers(content):
+    containers, candidates = list(_containers(content)), []
+    # of an optimiser every parameter has a container, which would take long
+    ends = set(map(_last, names.first))
+    related = [each for each in containers if not ends.isdisjoint(map(_last, each[1]))]
+    for path, tensors in related or containers:
         views = []
         for prefix, inside, beside in _views(tensors, names):
             rank = _rank([*path, *prefix.split(".")[:-1]])
