@@ -48,11 +48,11 @@ def _highest(rows: RunRows, lines: Sequence[Line], names: Sequence[str]) -> list
 def _beside_controls(rows: RunRows, names: Sequence[str]) -> list[str]:
     """Return warnings of the random labels and of round trips."""
     warnings = []
-    for line in rows.lines("random_labels"):
+    for line in rows.lines(("random_labels",)):
         for name in names:
             if (p := rows.p_value(line, name)) and p[1] < ALARM:
                 warnings.append(f"Warning: {name} tells random labels apart ({p[0]}).")
-    for line in rows.lines("round_trip"):
+    for line in rows.lines(("round_trip",)):
         trips = {n: v for n in names if (v := rows.cell(line, n).value) is not None and v >= FLOOR}
         for same in round_trip_of(rows, line):
             above = [

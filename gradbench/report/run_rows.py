@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -10,14 +11,13 @@ import pandas as pd
 
 from gradbench.report import numbers
 from gradbench.report.numbers import DASH, EXACT, percent
-from gradbench.run.rows import INDICATIVE, NETWORKS, NO_LEVEL, is_mean
+from gradbench.run.rows import INDICATIVE, NETWORKS, NO_CONTROLS, NO_LEVEL, is_mean
 
 NOT_MEASURED = "not measured: "
 KINDS = ("ood", "corruption", "adversarial")
 """Sets of challenges in the order of the main table."""
 OTHER_IMAGES = "other_images"
 """Role of a detector fitted on one challenge and measured on other images of that challenge."""
-CONTROLS = ("identity", "memorisation", "random_labels", "round_trip")
 FEW = 4
 """So many columns of detectors fit beside those of words."""
 
@@ -137,9 +137,13 @@ class RunRows:
             if role == OTHER_IMAGES:  # the challenge has a line even if nothing else was measured
                 self._lines[line._replace(role="main")].append(row)
 
-    def lines(self, *roles: str) -> list[Line]:
-        """Return the lines of some roles, `main` by default; each set's mean is its last."""
-        roles = roles or ("main",)
+    def controls(self) -> list[Line]:
+        """Return the lines of all controls but `random_split`, which has a table of its own."""
+        others = (*NO_CONTROLS, OTHER_IMAGES, "random_split")
+        return self.lines({line.role for line in self._lines}.difference(others))
+
+    def lines(self, roles: Collection[str] = ("main",)) -> list[Line]:
+        """Return the lines of some roles; each set's mean is its last."""
         lines = [line for line in self._lines if line.role in roles]
         order = {kind: place for place, kind in enumerate(KINDS)}
         return sorted(lines, key=lambda line: (order.get(line.kind, 9), line.is_mean))

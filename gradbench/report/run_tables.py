@@ -14,7 +14,6 @@ from gradbench.report.finished_run import DETECTION
 from gradbench.report.numbers import DASH, accuracies, percent, with_interval, with_range
 from gradbench.report.run_rows import (
     ATTACKS,
-    CONTROLS,
     FEW,
     MEASURES,
     NOT_MEASURED,
@@ -392,7 +391,7 @@ def _attacks(rows: RunRows) -> TextTable:
     )
     entries = [
         ((line.challenge, line.level), cells)
-        for line in rows.lines("attack")
+        for line in rows.lines(("attack",))
         if _any(cells := [rows.cell(line, "", measure) for measure in ATTACKS.values()])
     ]
     return build_table(("challenge", "level"), tuple(ATTACKS), entries, title="Attacks", text=text)
@@ -406,7 +405,7 @@ def _controls(rows: RunRows, names: Sequence[str]) -> TextTable:
     """Return what a detector must not be able to do, and how it does."""
     entries: list[Row] = []
     alarm = False
-    for line in rows.lines(*CONTROLS):
+    for line in rows.controls():
         cells = []
         for name in names:
             cell = rows.cell(line, name)
@@ -456,7 +455,7 @@ def _random_split(rows: RunRows, names: Sequence[str]) -> TextTable:
     """Return the random split beside the protocol of the run."""
     entries: list[Row] = []
     split = ""
-    for line in rows.lines("random_split"):
+    for line in rows.lines(("random_split",)):
         split = ", ".join(rows.column(line, "protocol"))
         random = [rows.cell(line, name) for name in names]
         usual = [rows.cell(line._replace(role="main"), name) for name in names]

@@ -25,7 +25,7 @@ class Case:
     """One method measured in one way.
 
     Attributes:
-        role: why it is measured, one of `rows.ROLES`; `threshold` cases have no rows: they are for
+        role: why it is measured, one of `evaluate.ROLES`; `threshold` cases have no rows: they are for
             new images.
         cell: challenge and level; of a control without a challenge, its name.
         method: name of the detector.
@@ -50,13 +50,14 @@ def cases(experiment: Experiment) -> list[Case]:
     The result of a case does not depend on their order; a run of any number of challenges holds the
     images of one at a time because of it.
     """
-    every = (
+    every = [
         *(case for cell in experiment.cells for case in _of_challenge(experiment, cell)),
         *_transfers(experiment),
         *_of_clean_images(experiment),
-    )
-    measured = {"main", "transfer", *experiment.task.controls}
-    return [case for case in every if case.role in measured]
+    ]
+    if experiment.task.has_controls:
+        return every
+    return [case for case in every if case.role in ("main", "transfer")]
 
 
 def learning(experiment: Experiment) -> list[str]:

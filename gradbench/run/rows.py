@@ -41,12 +41,9 @@ DIGITS = 6
 """Decimals of the real numbers; significant digits of the probabilities."""
 FEW = 500
 """A row with fewer abnormal images is marked as indicative."""
-ROLES = (
-    *("main", "transfer", "identity", "random_labels", "round_trip", "random_split"),
-    *("memorisation", "network", "attack"),
-)
-"""What a number is there for, the column `role`: a detector on a challenge; fitted on one and
-measured on another; the controls; the accuracy of f; the outcome of an attack."""
+NO_CONTROLS = ("", "main", "transfer", "network", "attack")
+"""Values of the column `role` that are no controls: a detector on a challenge; one fitted on a
+challenge and measured on another; the accuracy of f; the outcome of an attack."""
 FILES = ("results.csv", "results.csv.gz")
 """Names of a file of rows in the folder of a run; kept results are compressed."""
 MEAN = "mean"

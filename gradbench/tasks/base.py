@@ -34,7 +34,7 @@ class Task(ABC):
     Attributes:
         name: of its file.
         predicts: what the methods that it measures predict, see `methods.base.PREDICTIONS`.
-        controls: roles of cases that are measured for control where the settings ask for them.
+        has_controls: the controls and thresholds of detection apply to it.
         measures: of the task, as they stand in the rows; the first one is compared between methods
             and averaged over challenges.
         sides: whose images are measured: `normal`, `abnormal`, or both.
@@ -42,7 +42,7 @@ class Task(ABC):
 
     name: str = ""
     predicts: ClassVar[str]
-    controls: ClassVar[Sequence[str]] = ()
+    has_controls: ClassVar[bool] = False
     measures: ClassVar[Sequence[Measure]]
     sides: ClassVar[Sequence[str]] = SIDES
 

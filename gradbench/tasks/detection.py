@@ -25,10 +25,7 @@ class Detection(Task):
     """Scores of images, higher = more abnormal, against their side: normal or abnormal."""
 
     predicts = "score"
-    controls = (
-        *("identity", "random_labels", "round_trip", "random_split", "memorisation"),
-        "threshold",
-    )
+    has_controls = True
     measures = MEASURES
 
     def __init__(self, name: str = "detection", description: str = ""):
