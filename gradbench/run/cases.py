@@ -25,8 +25,8 @@ class Case:
     """One method measured in one way.
 
     Attributes:
-        role: why it is measured, one of `evaluate.ROLES`; `threshold` cases have no rows: they are for
-            new images.
+        role: why it is measured, one of `evaluate.ROLES`; `threshold` cases have no rows: they are
+            for new images.
         cell: challenge and level; of a control without a challenge, its name.
         method: name of the detector.
         fitted_on: the challenge that a detector was fitted on, where that is not `cell` by itself.
