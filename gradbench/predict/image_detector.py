@@ -16,6 +16,7 @@ from gradbench.challenges.counter import image_keys
 from gradbench.config import load_member
 from gradbench.data.imageset import ImageSet, source_ids, to_float
 from gradbench.errors import GradbenchError
+from gradbench.gradients.arguments import naming_rejected_images
 from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
 from gradbench.methods.checked import check_declared, checked
 from gradbench.methods.fold_scores import one_thread
@@ -204,7 +205,7 @@ def as_backbone(
     """Return a model as a backbone for images (C, H, W).
 
     Raises:
-        GradbenchError: if it is no classifier in evaluation mode.
+        GradbenchError: if it is no classifier of such images in evaluation mode.
     """
     if not isinstance(model, nn.Module):
         raise GradbenchError(f"model is a {type(model).__name__}: give a torch.nn.Module")
@@ -215,8 +216,9 @@ def as_backbone(
     channels = shape[0]
     mean, std = mean or [0.0] * channels, std or [1.0] * channels
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        logits = logits_among(model(torch.zeros(1, *shape, device=device)))
+    black = torch.zeros(1, *shape, device=device)
+    with torch.no_grad(), naming_rejected_images(model, black):
+        logits = logits_among(model(black))
     if logits.ndim != 2:
         raise GradbenchError("the model gives no logits (N, classes)")
     classes = [str(number) for number in range(logits.shape[1])]

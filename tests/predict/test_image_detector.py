@@ -107,6 +107,10 @@ def test_a_fit_on_one_seed_is_repeated(f):
         (lambda f: gradbench.detector("gradient_synthetic").fit(f, noise(30)), "take gradient"),
         (lambda f: gradbench.detector("msp").fit(network().train(), noise(3)), "training mode"),
         (lambda f: gradbench.detector("msp").fit("f", noise(3)), "model is a str"),
+        (
+            lambda f: gradbench.detector("msp").fit(Answers(tuple).eval(), noise(3)[:, :, 1:]),
+            r"does not take these images, float32 of shape \(1, 7, 8\)",
+        ),
         (lambda f: gradbench.detector("msp").fit(f, noise(3) * 2), r"give them in \[0, 1\]"),
         (lambda f: gradbench.detector("msp").fit(f, []), "clean: there is no image"),
         (
