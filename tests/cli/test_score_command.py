@@ -16,6 +16,7 @@ from PIL import Image
 from gradbench.cli import main
 from gradbench.data.files import SUFFIXES
 from gradbench.predict.run_scorer import RunScorer
+from gradbench.predict.scores_file import ScoresFile
 
 pytestmark = pytest.mark.slow
 
@@ -133,11 +134,16 @@ def test_a_fault_on_the_way_leaves_the_earlier_file(here, monkeypatch):
     assert not list(here.glob(".*"))
 
 
-def test_a_full_disk_is_one_sentence(here):
+def test_a_full_disk_is_one_sentence(here, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    target = here / f".scores.csv.{os.getpid()}.part"
-    target.symlink_to("/dev/full")
+
+    def on_full_disk(file):
+        file._stream.close()
+        file._stream = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115
+        return file
+
+    monkeypatch.setattr(ScoresFile, "__enter__", on_full_disk)
     sentence = one_sentence(gradbench("score", "mine", "photos", "--out", "scores.csv", cwd=here))
     assert "No space left on device" in sentence
     assert not (here / "scores.csv").exists()
