@@ -151,7 +151,8 @@ def _summarise(scorer, names: list[str], summary) -> str:
     """Return what was done as text: counts by detector, unreadable files."""
     about, read = scorer.saved.about, summary.pictures - summary.unreadable
     width = max(map(len, names))
-    lines = [f"{summary.pictures} pictures, network {scorer.saved.folder} ({about['in_dist']} in)"]
+    count = f"{summary.pictures} picture{'s' * (summary.pictures != 1)}"
+    lines = [f"{count}, network {scorer.saved.folder} ({about['in_dist']} in)"]
     older = "" if "hold_out" in about else ", if the network was not trained on them: not recorded"
     for name in names:
         if scorer.thresholds[name] is None:

@@ -86,7 +86,7 @@ def test_python_m_leaves_the_folder_out_too(downloaded):
     imported, ran = seen(downloaded, words)
     assert ran.returncode == 0, ran.stderr
     assert imported == []
-    assert "1 pictures" in ran.stdout
+    assert "1 picture," in ran.stdout
 
 
 @pytest.mark.slow
