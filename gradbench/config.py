@@ -51,7 +51,7 @@ class Section(Struct, forbid_unknown_fields=True):
 
 
 class DataSection(Section):
-    """Where images are, see `data.dataset.DataSettings`."""
+    """The places of images, see `data.dataset.DataSettings`."""
 
     root: str = ABSENT
     download: bool = ABSENT
@@ -59,7 +59,7 @@ class DataSection(Section):
 
 
 class TrainingSection(Section):
-    """How f is trained, see `backbones.recipe.Recipe`."""
+    """The training of f, see `backbones.recipe.Recipe`."""
 
     epochs: From1 = ABSENT
     batch: Annotated[int, Meta(ge=2)] = ABSENT
@@ -71,7 +71,7 @@ class TrainingSection(Section):
 
 
 class AugmentSection(Section):
-    """What training does to images."""
+    """The augmentation of training images."""
 
     pad: From0 = ABSENT
     flip: bool = ABSENT
@@ -106,7 +106,7 @@ class ArchiveSection(Section):
 
 
 class ChallengeSection(Section):
-    """What holds for all challenges of a run."""
+    """Settings of all challenges of a run."""
 
     seed: Seed = ABSENT
     quantise: bool = ABSENT
@@ -116,13 +116,13 @@ class ChallengeSection(Section):
 
 
 class DetectorSection(Section):
-    """What holds for all detectors of a run."""
+    """Settings of all detectors of a run."""
 
     seed: Seed = ABSENT
 
 
 class EvaluationSection(Section):
-    """How numbers and their intervals are measured."""
+    """The measurement of numbers and their intervals."""
 
     seed: Seed = ABSENT
     replicates: Annotated[int, Meta(ge=100, le=10**6)] = ABSENT
@@ -130,7 +130,7 @@ class EvaluationSection(Section):
 
 
 class ControlsSection(Section):
-    """Which controls are made."""
+    """The controls that are made."""
 
     identity: bool = ABSENT
     random_labels: bool = ABSENT
@@ -141,7 +141,7 @@ class ControlsSection(Section):
 
 
 class ModelSection(Section):
-    """What is kept to score new images."""
+    """The part of a run that is kept to score new images."""
 
     hold_out: From0 = ABSENT
 

@@ -18,7 +18,7 @@ from gradbench.support.typed import check_type
 
 @dataclass(frozen=True)
 class Recipe:
-    """How f is trained.
+    """The settings of training f.
 
     `lr` is the largest learning rate, `schedule` `onecycle` (linear rise over the first 30 %,
     linear fall) or `cosine`, `weight_decay` acts on every parameter, `pad` is the largest shift of

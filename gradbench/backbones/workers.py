@@ -31,7 +31,7 @@ from gradbench.support.memory import keep_freed_memory
 GRACE = 5.0
 """Seconds that a worker is given to end by itself."""
 COLLECTIVE_TIMEOUT = timedelta(hours=1)
-"""How long a worker waits for the others within a call; one that died is noticed at once."""
+"""Seconds that a worker waits for the others within a call; one that died is noticed at once."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from gradbench.gradients.engine import compute
 
 @dataclass(frozen=True)
 class ParameterRoute:
-    """How one parameter tensor is computed.
+    """The rule, route and cost of one parameter tensor.
 
     `rule` is the kind of layer, empty where no rule is used; `route` one of outer, direct, gram,
     native, materialised, 'one image at a time', the same with 'too' (it has a rule, but stands

@@ -22,7 +22,7 @@ from gradbench.gradients.recorder import Call, ParameterUse
 
 @dataclass(frozen=True)
 class Accounting:
-    """How the requested parameters act on the loss, by the graph."""
+    """The paths in the graph by which the requested parameters act on the loss."""
 
     uses: dict[ParameterUse, Call]  # through which parameters act that are accounted for
     unaccounted: list[Tensor]  # that act in any other way

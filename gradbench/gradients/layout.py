@@ -1,4 +1,4 @@
-"""Where the images of a batch lie in a layer's tensors.
+"""The place of the images of a batch in a layer's tensors.
 
 Usually they come first, one row each. Attention layers may have tokens first, (T, B, C), or fold
 them into the first dimension, (T B, C); windowed ones fold windows, (B T, ..., C).

@@ -107,7 +107,7 @@ def squared_norms(
 
 @dataclass(frozen=True)
 class Alignments:
-    """How the gradient of each image's loss points along fixed directions; see `GradientNorms`."""
+    """Inner products of the gradient of each image's loss with fixed directions; see `GradientNorms`."""
 
     names: list[str]
     products: Tensor  # inner products <dJ_b/dtheta_l, v_l>, (B, d)

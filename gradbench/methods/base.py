@@ -18,7 +18,7 @@ Outputs = Mapping[str, Tensor]
 """Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
 
 BANK_EXTRAS = ("labels", "head/weight", "head/bias")
-"""What may stand in `bank_reads` besides outputs: the true labels (N,) of the training images, and
+"""Names that may stand in `bank_reads` besides outputs: the true labels (N,) of the training images, and
 weight (classes, D) and bias (classes,) of f's last linear layer. `labels` may stand in
 `hold_out_reads` too."""
 

@@ -1,4 +1,4 @@
-"""What the steps of a run took, from the manifests of their products."""
+"""The time of the steps of a run, from the manifests of their products."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Weights = Sequence[tuple[np.ndarray, np.ndarray] | None]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How many resamples are drawn, the confidence of intervals, and the seed of resamples."""
+    """The number of resamples, the confidence of intervals, and the seed of resamples."""
 
     replicates: int = 1000
     confidence: float = 0.95

@@ -27,7 +27,7 @@ MISSING = {
     "choose": "no images of both sides to choose the threshold on",
     "half": "the detector names no score at which it says 0.5",
 }
-"""Why a threshold rule gives no threshold."""
+"""The reason why a threshold rule gives no threshold."""
 
 
 @dataclass(frozen=True)

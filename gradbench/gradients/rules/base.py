@@ -28,7 +28,7 @@ Roles = Collection[str]
 
 
 class Rule:
-    """How one call of a layer is turned into statistics of its parameters' gradients.
+    """A rule that turns one call of a layer into statistics of its parameters' gradients.
 
     A parameter has a role, weight or bias. The per-image gradients of small parameters are
     materialised, (B, *shape), and reduced; `large` names the role, if any, for which that would

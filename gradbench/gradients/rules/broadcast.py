@@ -56,7 +56,7 @@ class Slope(Rule):
 
 @dataclass(frozen=True)
 class BroadcastFunction:
-    """Where parameters may stand among the arguments of a function that broadcasts them."""
+    """The places of parameters among the arguments of a function that broadcasts them."""
 
     kind: str
     places: tuple[int | str, ...] | None = None  # positions and keywords; None: all
