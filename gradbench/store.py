@@ -42,7 +42,7 @@ class Manifest(Struct):
 
 @dataclass(frozen=True)
 class Key:
-    """What a product is made of: JSON-able configuration, and content digests of the inputs."""
+    """The origin of a product: JSON-able configuration, and content digests of the inputs."""
 
     step: str
     """Also the folder of its products."""
@@ -70,7 +70,7 @@ class Product:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What the step noted about its product: times, counts, digests."""
+        """The notes of the step about its product: times, counts, digests."""
         return self.manifest["about"]
 
     def path(self, name: str) -> Path:

@@ -74,7 +74,7 @@ class CatalogueEntry:
 
     @property
     def summary(self) -> str:
-        """What there is on this machine, in words."""
+        """The part that is on this machine, in words."""
         count = len(self.local) + len(self.missing)
         if count > SHOWN and self.local:
             images = sum(split.count or 0 for split in self.local)

@@ -22,7 +22,7 @@ SHOWN = 5  # files, or kinds of files, that are named in a message
 LARGEST = 256
 """Pixels of the longer side at which JPEG is imitated; finer traces do not outlive a reduction."""
 FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises on files that are no whole image."""
+"""The exceptions of Pillow on files that are no whole image."""
 
 
 @dataclass(eq=False)

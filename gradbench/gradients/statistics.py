@@ -107,7 +107,7 @@ def squared_norms(
 
 @dataclass(frozen=True)
 class Alignments:
-    """Inner products of the gradient of each image's loss with fixed directions; see `GradientNorms`."""
+    """The alignment of each image's gradient with fixed directions; see `GradientNorms`."""
 
     names: list[str]
     products: Tensor  # inner products <dJ_b/dtheta_l, v_l>, (B, d)

@@ -1,4 +1,4 @@
-"""What every method declares and offers; detectors are the first kind of them."""
+"""The declarations of methods, and their kinds: detectors and classifiers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Outputs = Mapping[str, Tensor]
 """Outputs of f by name, each (N, ...): for example `logits` (N, classes)."""
 
 BANK_EXTRAS = ("labels", "head/weight", "head/bias")
-"""Names that may stand in `bank_reads` besides outputs: the true labels (N,) of the training images, and
-weight (classes, D) and bias (classes,) of f's last linear layer. `labels` may stand in
+"""Names that may stand in `bank_reads` besides outputs: the true labels (N,) of the training
+images, and weight (classes, D) and bias (classes,) of f's last linear layer. `labels` may stand in
 `hold_out_reads` too."""
 
 SUPERVISION = ("none", "synthetic", "tuning", "training")

@@ -30,13 +30,13 @@ from gradbench.support.locks import file_lock
 LOCK = ".gradbench-lock"
 SWEEP_JSON = "sweep.json"
 MERGED = ("results.csv", "levels.png")
-"""What a sweep writes beside the folders of its jobs."""
+"""The files of a sweep beside the folders of its jobs."""
 ANYWHERE = ("out", "store", "device", "devices", "data", "launcher", "controls")
 """Settings that may differ between calls of one run: where and on what it is made, and controls."""
 WORDS = ("description", "remark", "terms")
 """Fields that are words for a reader, in whatever section."""
 LISTS = {"challenges": "", "detectors": "", "levels": "level", "seeds": "seed"}
-"""What calls of one run may ask for more of, of all but seeds also less; the setting of one."""
+"""Settings of which a later call of a run may ask for more, of all but seeds also for less."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """Faults of file systems that have no locks."""
 Config = Mapping[str, Any]

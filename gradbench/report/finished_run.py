@@ -40,7 +40,7 @@ PATTERNS = (
     *(f"model/s*/{name}" for name in ("model.json", "network.safetensors")),
     "model/s*/detectors/*.safetensors",
 )
-"""What a run writes besides its run.json."""
+"""The files that a run writes besides its run.json."""
 COPY_AGAIN = (
     "copy the run's folder again, or carry out its command (at the head of table.md) once more, "
     "which writes it anew"
@@ -55,7 +55,7 @@ SOURCES = {
     "regenerated": "brought to this shape here instead of taken from the published archive",
     "generated": "generated here instead of taken from the published archive",
 }
-"""What the words of the column `source` say of images."""
+"""The words of the column `source` in sentences about images."""
 Files = Mapping[str, Mapping[str, Any]]
 """By path from the folder, with `/`: `bytes` and `sha256`."""
 _Count = Annotated[int, Meta(ge=0, lt=2**53)]
@@ -78,7 +78,7 @@ class _Detector(Struct, frozen=True):
 
 
 class _About(Struct, frozen=True):
-    """What a table says besides its numbers; `told` is how the protocol makes a value."""
+    """The facts in a table's head; `told` is the sentence in which the protocol explains a value."""
 
     experiment: str
     in_dist: str

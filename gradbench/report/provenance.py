@@ -1,4 +1,4 @@
-"""What a run was made with: versions, code, hardware."""
+"""The provenance of a run: versions, code, hardware."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FEW = 4
 
 
 class Measure(NamedTuple):
-    """What a number measures, by the names that it has in the rows."""
+    """The measure of a number, by the names that it has in the rows."""
 
     metric: str
     side: str = ""

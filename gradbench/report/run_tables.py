@@ -26,7 +26,7 @@ from gradbench.report.table import ALIKE, TextTable, markdown, plain
 from gradbench.run.rows import INDICATIVE, NO_LEVEL
 
 About = Mapping[str, Any]
-"""What a table says besides its numbers: `about` of a run.json, see `finished_run`."""
+"""The facts that a table states besides its numbers: `about` of a run.json, see `finished_run`."""
 ALARM = 0.001
 """A p-value after Holm below this is marked."""
 WIDEST = 140

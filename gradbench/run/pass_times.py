@@ -1,4 +1,4 @@
-"""What the passes of one detector alone take; those of a run serve many at once."""
+"""The time of the passes of one detector alone; those of a run serve many at once."""
 
 from __future__ import annotations
 

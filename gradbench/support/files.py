@@ -20,7 +20,7 @@ TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 
 
 class Damaged(ValueError):
-    """What is wrong with a file, in words that follow its name; `missing` names absent fields."""
+    """The damage of a file, in words that follow its name; `missing` names absent fields."""
 
     missing: str = ""
 

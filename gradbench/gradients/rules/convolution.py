@@ -48,7 +48,7 @@ from gradbench.gradients.rules.base import (
 
 @dataclass(frozen=True)
 class Geometry:
-    """The geometry of a convolution over its input: one entry per dimension, zeros before and after."""
+    """The geometry of a convolution: one entry per dimension, zeros before and after."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What tables lack, why, and the runs that would fill their holes."""
+"""The holes of the papers' tables, their reasons, and the runs that would fill them."""
 
 from __future__ import annotations
 

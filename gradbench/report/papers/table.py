@@ -46,7 +46,7 @@ Names = str | list[str | None] | dict[Any, str | list[str | None] | None] | None
 
 
 class Measure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a metric is called in our rows."""
+    """The name of a metric in our rows."""
 
     metric: str
     side: str = ""
