@@ -78,7 +78,7 @@ class _Detector(Struct, frozen=True):
 
 
 class _About(Struct, frozen=True):
-    """The facts in a table's head; `told` is the sentence in which the protocol explains a value."""
+    """The facts in a table's head; `told` is the protocol's sentence about its values."""
 
     experiment: str
     in_dist: str
