@@ -175,9 +175,23 @@ class ArgumentsSection(Section):
     channels: str | None = ABSENT
 
 
+class PublishedSection(Section):
+    """A network that others published for one data set, see `backbones.published`."""
+
+    origin: str
+    licence: str
+    files: dict[str, str]
+    mean: list[float]
+    std: list[Annotated[float, Meta(gt=0)]]
+    trained_on: str
+    published_accuracy: float | None
+    measured_accuracy: float | None
+
+
 class BackboneFile(MemberFile):
     """Settings in the file of a network besides arguments of its class."""
 
+    published: dict[str, PublishedSection] = ABSENT
     checkpoint: str | None = ABSENT
     trained_on: str | None = ABSENT
     feature_layers: str | list[str] | None = ABSENT

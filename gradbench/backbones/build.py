@@ -16,7 +16,7 @@ from gradbench.support.external import describe_exception, preserve_process_stat
 from gradbench.support.instantiate import check_arguments, import_target, parameters_of
 
 NOT_ARGUMENTS = ("_target_", "name", "description", "checkpoint", "trained_on")
-NOT_ARGUMENTS += ("arguments", "feature_layers")
+NOT_ARGUMENTS += ("arguments", "feature_layers", "published")
 """Fields of a file in `configs/backbone/` that are not arguments of the network."""
 
 

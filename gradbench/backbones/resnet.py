@@ -4,32 +4,42 @@ Names in the state dict are torchvision's, so that checkpoints of either load in
 the shapes agree (the stem differs: 3x3 without pooling here).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 
-def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution without bias that keeps the size, or divides it by the stride."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+def projection(inputs: int, outputs: int, stride: int) -> nn.Module | None:
+    """Return a shortcut of a 1x1 convolution, None where the shape stays the same."""
     if stride == 1 and inputs == outputs:
         return None
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Two 3x3 convolutions and a shortcut, by default with a projection where the shape changes."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, stride: int):
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        stride: int,
+        shortcut: Callable[[int, int, int], nn.Module | None] = projection,
+    ):
         super().__init__()
-        self.conv1 = _conv3x3(inputs, planes, stride)
+        self.conv1 = conv3x3(inputs, planes, stride)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv3x3(planes, planes)
+        self.conv2 = conv3x3(planes, planes)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = _shortcut(inputs, planes, stride)
+        self.downsample = shortcut(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, planes, H/stride, W/stride)."""
@@ -48,11 +58,11 @@ class Bottleneck(nn.Module):
         outputs = planes * self.expansion
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv3x3(planes, planes, stride)
+        self.conv2 = conv3x3(planes, planes, stride)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = _shortcut(inputs, outputs, stride)
+        self.downsample = projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 planes, H/stride, W/stride)."""
@@ -85,7 +95,7 @@ class ResNet(nn.Module):
         if width < 1:
             raise ValueError(f"width {width}: at least 1")
         block, counts = PLANS[depth]
-        self.conv1 = _conv3x3(channels, width)
+        self.conv1 = conv3x3(channels, width)
         self.bn1 = nn.BatchNorm2d(width)
         self.stem = nn.Identity()  # a place to read the stem's output, without parameters
         inputs = width
