@@ -111,7 +111,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> dict[str, Any]:
         raise GradbenchError(f"{source} holds {printable(held)}")
     best, *others = candidates
     if not best.complete:
-        raise GradbenchError(_difference(network, source, best))
+        raise GradbenchError(_difference(network, source, candidates))
     others = [c for c in others if c.complete and not c.adds_nothing_to(best)]
     equals = [c.place for c in (best, *others) if c.rank == best.rank]
     if len(equals) > 1 and best.rank[0]:
@@ -226,14 +226,18 @@ def _note(taken: Candidate, others: Sequence[Candidate]) -> str:
     return printable("; ".join(parts))
 
 
-def _difference(network: nn.Module, source: str, nearest: Candidate) -> str:
+def _difference(network: nn.Module, source: str, candidates: Sequence[Candidate]) -> str:
     """Return a sentence on what the nearest set of tensors in a file lacks and has besides."""
+    nearest, *others = candidates
     differences = [("lacks", nearest.missing), ("has besides", nearest.left_over)]
     text = "; ".join(f"{verb} {_listed(names)}" for verb, names in differences if names)
     under = f" (under '{nearest.place}')" if nearest.place else ""
+    places = [repr(c.place) if c.place else "the file itself" for c in others]
+    elsewhere = f", and {_listed(places)}, which are further from it" if places else ""
     return (
         f"{source} is of another network than the configured {type(network).__name__}: "
-        f"it{printable(under)} {printable(text)} (prefixes such as module. and model. were tried)"
+        f"it{printable(under)} {printable(text)} (prefixes such as module. and model. were tried"
+        f"{printable(elsewhere)})"
     )
 
 

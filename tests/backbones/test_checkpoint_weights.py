@@ -343,11 +343,33 @@ def test_what_is_missing_and_left_over_is_said_of_the_nearest_set(tmp_path):
     text = refused(tmp_path / "f.pt")
     assert "lacks fc.bias; has besides head.a" in text
     assert "under 'model" in text
-    assert "prefixes such as module. and model. were tried" in text
+    assert "prefixes such as module. and model. were tried, and 'ema', which are further" in text
     torch.save({f"a.{i}.weight": weight for i in range(9)}, tmp_path / "f.pt")
     text = refused(tmp_path / "f.pt")
     assert "lacks conv.weight, bn.weight, bn.bias and 4 more" in text
     assert "has besides a.0.weight, a.1.weight, a.2.weight and 6 more" in text
+
+
+def test_a_file_of_lightning_loads(tmp_path):
+    """Its layout, as `Trainer.save_checkpoint` writes it, with a loss and a metric beside."""
+    held = {
+        **{"epoch": 1, "global_step": 20, "pytorch-lightning_version": "2.5.1", "loops": {}},
+        "state_dict": OrderedDict(under("model.") | {"criterion.weight": torch.ones(3)}),
+        "callbacks": {"ModelCheckpoint{'monitor': 'val'}": {"best_model_score": torch.tensor(0.9)}},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": OTHER["fc.bias"]}}}],
+        "lr_schedulers": [{"last_epoch": 1}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"args": argparse.Namespace(lr=0.1)},
+    }
+    assert loaded(tmp_path, held) == "tensors beside them were not used: criterion.weight"
+
+
+def test_half_precision_under_a_prefix_without_counters_loads(tmp_path):
+    half = {n: t.half() for n, t in GOOD.items() if "num_batches" not in n}
+    torch.save({"net": under("module.model.", half)}, tmp_path / "f.pt")
+    net = TinyNet()
+    assert load_checkpoint(net, tmp_path / "f.pt") == {}
+    assert torch.equal(net.fc.weight, GOOD["fc.weight"].half().float())
 
 
 def test_a_container_that_holds_itself(tmp_path):
