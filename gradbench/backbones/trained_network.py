@@ -16,6 +16,7 @@ from gradbench.backbones.backbone import Backbone, digest
 from gradbench.backbones.build import build_network, network_config
 from gradbench.backbones.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from gradbench.backbones.output_check import check_outputs, network_faults
+from gradbench.backbones.published import PUBLISHED, check_published, describe_origin
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train, train_distributed
 from gradbench.backbones.workers import Worker, WorkerPool
@@ -35,7 +36,8 @@ class TrainedNetwork:
 
     Attributes:
         weights: digest of structure, weights and normalisation.
-        origin: `trained`, or the checkpoint's file name and what of it was passed over.
+        origin: `trained`, or the checkpoint's file name, what of it was passed over, and who
+            published it where the catalogue knows that.
         seed: of its training, None where that is not known.
         history: loss, accuracy and seconds of each epoch, empty if not trained here.
         trained_on: fingerprints of its training images and of the hold-out (`train`, `hold_out`),
@@ -114,8 +116,8 @@ def initial_network(request: NetworkRequest, train_images: ImageSet) -> Backbone
 def find_network(request: NetworkRequest, train_images: ImageSet, store: Store) -> Backbone | None:
     """Return the trained network if a checkpoint is named or the store has it, else None."""
     backbone = initial_network(request, train_images)
-    if path := request.config.get("checkpoint"):
-        _load_named(backbone, path)
+    if request.config.get("checkpoint"):
+        _load_named(backbone, request.config)
     elif product := store.get(request.key(train_images)):
         _load_product(backbone, product)
     else:
@@ -147,8 +149,11 @@ def load_or_train(
     backbone = initial_network(request, train_images).eval()
     check_outputs(backbone, test)
     if path := request.config.get("checkpoint"):
-        about = _load_named(backbone, path)
-        note = f" ({about['note']})" if about.get("note") else ""
+        about = _load_named(backbone, request.config)
+        facts = [about["note"]] if about.get("note") else []
+        if entry := request.config.get(PUBLISHED):
+            facts.append(describe_origin(entry))
+        note = f" ({'; '.join(facts)})" if facts else ""
         origin, seed, history = Path(path).name + note, about.get("seed"), {}
         fingerprints = trained_fingerprints(about)
     else:
@@ -182,12 +187,16 @@ def load_or_train(
     return TrainedNetwork(backbone, digest(backbone), origin, seed, history, fingerprints)
 
 
-def _load_named(backbone: Backbone, path: str) -> dict[str, Any]:
-    """Load a checkpoint and return its description.
+def _load_named(backbone: Backbone, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the checkpoint that a backbone's configuration names and return its description.
 
-    Class names and normalisation, where it records them, must be those of the data set.
+    Class names and normalisation, where it records them, must be those of the data set; a
+    published file must be the one that was published.
     """
+    path = config["checkpoint"]
     with step(f"loading {path}"):
+        if entry := config.get(PUBLISHED):
+            check_published(entry, path)
         about = load_checkpoint(backbone.network, path)
     own, theirs = list(backbone.classes), about.get("classes") or []
     if theirs and own != theirs and not all(name.isdigit() for name in (*own, *theirs)):

@@ -108,9 +108,23 @@ def _state(group: str, name: str, content: dict, dirs: list[Path], root: Path) -
             if state != "ready":
                 return f"{dataset}: {role} images {state}"
         return _challenges(content.get("challenges", main["challenges"]), dirs, root)
-    if group == "backbone" and not content.get("_target_"):
-        return "set backbone._target_"
+    if group == "backbone":
+        for setting in ("_target_", "model"):
+            if setting in content and not content[setting]:
+                return f"set backbone.{setting}"
+        return _published(content.get("published") or {}, root)
     return "ready"
+
+
+def _published(entries: dict, root: Path) -> str:
+    """Return `ready`, and for which data sets the published network of a backbone is at hand."""
+    from gradbench.backbones.published import published_file
+
+    here = [name for name, entry in entries.items() if published_file(entry, root)]
+    absent = [name for name in entries if name not in here]
+    states = [f"published for {', '.join(here)}"] if here else []
+    states += [f"none published for {', '.join(absent)} here"] if absent else []
+    return ", ".join(["ready", *states])
 
 
 def _challenges(entries: Any, dirs: list[Path], root: Path) -> str:

@@ -33,8 +33,8 @@ MERGED = ("results.csv", "levels.png")
 """The files of a sweep beside the folders of its jobs."""
 ANYWHERE = ("out", "store", "device", "devices", "data", "launcher", "controls")
 """Settings that may differ between calls of one run: where and on what it is made, and controls."""
-WORDS = ("description", "remark", "terms")
-"""Fields that are words for a reader, in whatever section."""
+WORDS = ("description", "remark", "terms", "published")
+"""Fields that are words for a reader, in whatever section, and the catalogue of networks."""
 LISTS = {"challenges": "", "detectors": "", "levels": "level", "seeds": "seed"}
 """Settings of which a later call of a run may ask for more, of all but seeds also for less."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)

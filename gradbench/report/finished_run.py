@@ -97,6 +97,7 @@ class _About(Struct, frozen=True):
     hold_out: str = ""
     refused: dict[str, str] = {}
     shadows: list[str] = []
+    network_origin: str = ""
 
 
 class _Evaluation(Struct, frozen=True):

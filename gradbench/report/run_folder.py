@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from gradbench.backbones.published import PUBLISHED, describe_origin
 from gradbench.config import replaced_members
 from gradbench.errors import GradbenchError, printable
 from gradbench.report import claim, figures, provenance, run_tables
@@ -160,12 +161,14 @@ def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str,
     """Return what a table says besides its numbers, JSON-able; `fitted` as by `costliest`."""
     experiment = results.experiment
     backbone = experiment.config["backbone"]
+    entry = experiment.backbone(experiment.seeds[0]).get(PUBLISHED)
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
     return {
         "experiment": experiment.name,
         "in_dist": experiment.dataset.name,
         "backbone": backbone["name"],
         "width": backbone.get("width"),
+        "network_origin": describe_origin(entry) if entry else "",
         "accuracy": {str(seed): value for seed, value in results.accuracy.items()},
         "n_accuracy": len(results.images.normal),
         "n_clean": len(results.images.normal),

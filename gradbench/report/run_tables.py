@@ -169,7 +169,8 @@ def _refused(about: About) -> list[str]:
 
 def _network(about: About) -> str:
     width = f" of width {about['width']}" if about["width"] else ""
-    return f"{about['backbone']}{width}, test accuracy {accuracies(about)}"
+    origin = f" ({about['network_origin']})" if about.get("network_origin") else ""
+    return f"{about['backbone']}{width}{origin}, test accuracy {accuracies(about)}"
 
 
 def _spread(about: About) -> str:

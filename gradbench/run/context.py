@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradbench.backbones.checkpoint import read_checkpoint
+from gradbench.backbones.published import PUBLISHED
 from gradbench.backbones.recipe import resolve_precision
 from gradbench.backbones.trained_network import (
     NetworkRequest,
@@ -294,10 +295,14 @@ def _training_records(experiment: Experiment) -> Iterator[TrainingRecord]:
 
 
 def network_request(experiment: Experiment, images: InDistribution, seed: int) -> NetworkRequest:
-    """Return the request for the network of a seed."""
-    mean, std = experiment.dataset.normalisation(images.train)
+    """Return the request for the network of a seed; published ones have their own normalisation."""
+    config = experiment.backbone(seed)
+    if entry := config.get(PUBLISHED):
+        mean, std = entry["mean"], entry["std"]
+    else:
+        mean, std = experiment.dataset.normalisation(images.train)
     return NetworkRequest(
-        experiment.backbone(seed),
+        config,
         resolve_precision(experiment.recipe, experiment.device),
         seed,
         tuple(mean),

@@ -13,6 +13,7 @@ import torch
 
 from gradbench.backbones.build import check_network
 from gradbench.backbones.devices import find_devices
+from gradbench.backbones.published import resolve_published
 from gradbench.backbones.recipe import Recipe
 from gradbench.challenges.archive import check_source
 from gradbench.challenges.base import Challenge, Derived
@@ -143,12 +144,16 @@ class Experiment:
         return instantiate("dataset", name, content, ("_target_",), OtherSet.OWN, Dataset)
 
     def backbone(self, seed: int) -> dict[str, Any]:
-        """Return the configuration of the network of a seed, with the names of its own files."""
+        """Return the configuration of the network of a seed, with the names of its own files.
+
+        Raises:
+            GradbenchError: if a published network is asked for and none is known or at hand.
+        """
         content = dict(self.config["backbone"])
         for name in ("checkpoint", "trained_on"):
             if content.get(name):
                 content[name] = content[name].replace(SEED, str(seed))
-        return content
+        return resolve_published(content, self.dataset.name, self.data.root)
 
     @cached_property
     def reads(self) -> list[str]:

@@ -220,7 +220,7 @@ def _tell_hold_out(experiment: Experiment, images: InDistribution) -> None:
     if not provenance.reason:
         return
     more = ""
-    if experiment.config["backbone"].get("trained_on") is None:
+    if experiment.backbone(experiment.seeds[0]).get("trained_on") is None:
         listed = OTHER_FINGERPRINTS in provenance.reason
         ways = "a file of names" if listed else f"{WITHOUT_HOLD_OUT} or a file of names"
         more = f"; {TRAINED_ON}={ways} tells otherwise"
