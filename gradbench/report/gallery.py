@@ -222,7 +222,7 @@ def _attacks(experiment: Experiment, store: Store, choice: Choice) -> Sheet:
                 name = _label_name(clean, int(label))
                 name = name if len(cells) == 1 else f"{cell.title}\n{name}"
                 rows.append(Row(name, [old, Panel(amplified(change, factor), caption), new]))
-    config = experiment.config["backbone"]
+    config = experiment.backbone(experiment.seeds[0])
     width = f" of width {config['width']}" if config.get("width") else ""
     checkpoint = config.get("checkpoint")
     origin = Path(checkpoint).name if checkpoint else "trained here"

@@ -124,6 +124,17 @@ def test_published_networks_classify_as_measured(name, of, store):
     assert entry["mean"] == pytest.approx(f.mean.flatten().tolist())
 
 
+def test_the_table_in_the_documentation_is_of_the_files():
+    text = (Path(__file__).parents[2] / "docs" / "USING.md").read_text(encoding="utf-8")
+    table = {}
+    for line in text.partition("| network on CIFAR-10 |")[2].partition("\n\n")[0].splitlines()[2:]:
+        name, *values = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        table[name] = [*map(float, values)]
+    entries = {n: load_member("backbone", n)["published"][of] for n, of in known() if of != "svhn"}
+    fields = ("published_accuracy", "measured_accuracy")
+    assert table == {name: [entry[f] for f in fields] for name, entry in entries.items()}
+
+
 def test_files_are_named_with_their_sha256():
     for name, of in known():
         for file, sha in load_member("backbone", name)["published"][of]["files"].items():
