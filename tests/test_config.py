@@ -80,7 +80,9 @@ def test_folders_of_the_user_come_first(mine):
 def test_a_member_that_is_not_there(mine):
     text = error(load_member, "detector", "gradiant")
     assert text.startswith("no detector named 'gradiant': did you mean gradient")
-    assert "msp" in text
+    few = error(load_member, "protocol", "group")
+    assert few.startswith("no protocol named 'group': did you mean grouped")
+    assert "transfer" in few
 
 
 def test_files_that_are_no_mapping(mine):

@@ -121,7 +121,7 @@ def test_methods_of_our_own_are_not_said_to_be_of_a_paper(tmp_path):
     found = detectors()
     own = {name for name in found if name.startswith(("gradient_oneclass", "gradient_fused"))} | OWN
     assert {name for name, detector in found.items() if detector.info.own} == own
-    lines = told("detector=all", cwd=tmp_path)
+    lines = told("detector=all,frontier", cwd=tmp_path)
     assert set(lines) == set(found)
     for name, line in lines.items():
         assert ("gradbench's own" in line.get("method", "")) == (name in own)

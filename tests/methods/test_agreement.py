@@ -12,14 +12,19 @@ from scipy.stats import spearmanr
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train
 from gradbench.backbones.workers import Worker
+from gradbench.methods.ash import ASH
 from gradbench.methods.base import Samples
 from gradbench.methods.energy import Energy
+from gradbench.methods.fdbd import FDBD
+from gradbench.methods.gen import GEN
 from gradbench.methods.gradient_uncertainty import GradientUncertainty
 from gradbench.methods.gradnorm import GradNorm
 from gradbench.methods.knn import KNN
 from gradbench.methods.max_logit import MaxLogit
 from gradbench.methods.msp import MSP
+from gradbench.methods.nci import NCI
 from gradbench.methods.react import ReAct
+from gradbench.methods.scale import Scale
 from gradbench.methods.vim import ViM
 from gradbench.outputs.layers import head_tensors
 from gradbench.outputs.read import read_outputs
@@ -123,6 +128,37 @@ def test_react(f, bank, outputs):
     other.fit_feature_maps(bank["features"], bank["labels"])
     assert ours.ceiling.item() == pytest.approx(other.threshold, rel=1e-6)
     agree(ours.score(outputs), other.predict_feature_maps(outputs["features"]))
+
+
+@pytest.mark.parametrize("top", [2, 100])
+@pytest.mark.parametrize("gamma", [0.1, 0.5])
+def test_gen(outputs, gamma, top):
+    """Theirs is the mean over the classes, with probabilities from 1e-7."""
+    other = theirs.GEN.score(outputs["logits"], gamma=gamma, M=top)
+    agree(GEN(gamma, top).score(outputs), other, scale=min(top, 3))
+
+
+def test_fdbd(f, bank, outputs):
+    ours = FDBD().fit(bank, NOTHING, NOTHING)
+    other = theirs.fDBD(None, head=f.network.fc).fit_features(bank["features"])
+    agree(ours.score(outputs), other.predict_features(outputs["features"]))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-4, 0.1])
+def test_nci(f, bank, outputs, alpha):
+    ours = NCI(alpha).fit(bank, NOTHING, NOTHING)
+    other = theirs.NCI(None, f.network.fc, alpha=alpha).fit_features(bank["features"])
+    agree(ours.score(outputs), other.predict_features(outputs["features"]))
+
+
+@pytest.mark.parametrize("percentile", [0, 40, 65, 85])
+@pytest.mark.parametrize(("kind", "name"), [(ASH, "ASH"), (Scale, "SCALE")])
+def test_ash_and_scale(f, bank, outputs, kind, name, percentile):
+    ours = kind(percentile).fit(bank, NOTHING, NOTHING)
+    head = {"backbone": None, "head": lambda maps: f.network.fc(maps.flatten(1))}
+    other = getattr(theirs, name)(**head, percentile=percentile / 100)
+    maps = outputs["features"][:, :, None, None]
+    agree(ours.score(outputs), other.predict_feature_maps(maps))
 
 
 def test_gradnorm(f, pixels, outputs):
