@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from gradbench.errors import GradbenchError
+from gradbench.methods import gradpca
 from gradbench.methods.ash import ASH
 from gradbench.methods.base import Samples
 from gradbench.methods.fdbd import FDBD
 from gradbench.methods.fisher_trace import FisherTrace
 from gradbench.methods.gen import GEN
+from gradbench.methods.gradpca import GradPCA
 from gradbench.methods.nci import NCI
 from gradbench.methods.scale import Scale
 
@@ -161,6 +163,14 @@ def test_fisher_trace_is_the_gini_impurity_times_the_features():
     assert FisherTrace().score(outputs).item() == pytest.approx(0.75 * 26)
 
 
+def test_gradpca_of_too_many_classes_is_refused(given, monkeypatch):
+    bank = given[0] | {"labels": torch.arange(200) % 7}
+    monkeypatch.setattr(gradpca, "MOST", 7 * 7 * 41 - 1)
+    GradPCA("sum").fit(bank, NOTHING, NOTHING)
+    with pytest.raises(GradbenchError, match="logit=max: the mean gradients of 7 classes"):
+        GradPCA().fit(bank, NOTHING, NOTHING)
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "told"),
     [
@@ -169,9 +179,51 @@ def test_fisher_trace_is_the_gini_impurity_times_the_features():
         (NCI, {"alpha": -1}, "nci alpha=-1: a number from 0"),
         (Scale, {"percentile": 100}, "scale percentile=100: from 0, below 100"),
         (ASH, {"percentile": -1}, "ash percentile=-1: from 0, below 100"),
+        (GradPCA, {"logit": "min"}, "valid choices are max, sum"),
+        (GradPCA, {"share": 0}, "gradpca share=0: above 0, up to 1"),
         (FisherTrace, {"tensor": "all"}, "valid choices are bias, both, weight"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, settings, told):
     with pytest.raises(GradbenchError, match=told):
         kind(**settings)
+
+
+@pytest.mark.parametrize("share", [0.7, 0.99])
+@pytest.mark.parametrize("logit", ["max", "sum"])
+def test_gradpca_is_the_principal_space_of_mean_gradients_by_autograd(given, logit, share):
+    bank, outputs = given
+    weight, bias = (bank[name].double().requires_grad_() for name in ("head/weight", "head/bias"))
+
+    def gradients(features):
+        found = []
+        for row in features.double():
+            logits = weight @ row + bias
+            value = logits.max() if logit == "max" else logits.sum()
+            parts = torch.autograd.grad(value, [weight, bias])
+            found.append(torch.cat([part.flatten() for part in parts]).numpy())
+        return np.array(found)
+
+    labels = torch.arange(200) % 5
+    classes = [gradients(bank["features"][labels == c]).mean(0) for c in range(5)]
+    centre = np.mean(classes, axis=0)
+    _, sizes, directions = np.linalg.svd(classes - centre, full_matrices=False)
+    kept = int(np.searchsorted((sizes**2).cumsum() / (sizes**2).sum(), share)) + 1
+    away = gradients(outputs["features"]) - centre
+    expected = -((away @ directions[:kept].T) ** 2).sum(1) / (away**2).sum(1)
+    compare(GradPCA(logit, share), (bank | {"labels": labels}, outputs), expected, rtol=1e-8)
+
+
+def test_gradpca_of_an_image_along_and_across_the_difference_of_two_classes():
+    bank = {"features": torch.tensor([[1.0, 0.0], [3.0, 0.0]]), "labels": torch.tensor([0, 1]),
+            "logits": torch.eye(2)}  # fmt: skip
+    features = torch.tensor([[9.0, 0.0], [2.0, 5.0], [5.0, 3.0]])
+    detector = GradPCA("sum").fit(bank, NOTHING, NOTHING)
+    found = detector.score({"features": features, "logits": torch.ones(3, 2)})
+    assert found.tolist() == pytest.approx([-1, 0, -0.5])
+
+
+def test_gradpca_of_one_class_is_refused(given):
+    bank, _ = given
+    with pytest.raises(GradbenchError, match="two classes that f tells apart"):
+        GradPCA().fit(bank | {"labels": torch.zeros(200).long()}, NOTHING, NOTHING)
