@@ -27,8 +27,8 @@ class GEN(Detector):
     The sum runs over the M likeliest classes; where there are no more than M, over all.
 
     Args:
-        gamma: 0.1 in the paper, above 0.
-        top: M, 100 in the paper and in OpenOOD.
+        gamma: above 0; 0.1 in the paper.
+        top: M, 100 in the authors' code and in OpenOOD's.
 
     Raises:
         GradbenchError: for a setting out of range.

@@ -17,8 +17,8 @@ class NCI(Detector):
     the mean of the features h of f's training images: normal features point along w_m and are
     large. In float64.
 
-    The published alpha is chosen for each network on validation images of both kinds, from 1e-4,
-    1e-3, 1e-2 and 1e-1; here nothing is chosen, and the default is that of the authors' code.
+    The authors' code, in OpenOOD, chooses alpha for each network on validation images of both kinds
+    from 1e-4, 1e-3, 1e-2 and 1e-1; here nothing is chosen, and the default is where theirs begins.
 
     Args:
         alpha: weight of the norm, at least 0.

@@ -33,8 +33,8 @@ class Scale(Detector):
     the image's own. In float64.
 
     Args:
-        percentile: of an image's features, 0 to below 100; 85 in the authors' code, whose results
-            on CIFAR choose it on validation images of both kinds.
+        percentile: of an image's features, 0 to below 100; 85 in the authors' code. OpenOOD chooses
+            it on validation images of both kinds.
 
     Raises:
         GradbenchError: if it is out of range.
