@@ -177,7 +177,7 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
     dirs = tuple(Path(folder) for folder in dirs)
     check_settings(config)
     dataset, protocol, task = (
-        instantiate(group, config[group].get("name") or group, config[group], drop, base=base)
+        instantiate(group, _name_of(config[group]), config[group], drop, base=base)
         for group, drop, base in (
             ("dataset", ("_target_",), Dataset),
             ("protocol", NOT_ARGUMENTS, Protocol),
@@ -237,6 +237,11 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         if isinstance(challenge, Derived):
             challenge.with_data(experiment.data.root)
     return experiment
+
+
+def _name_of(content: Mapping[str, Any]) -> str:
+    """Return the name of a member for messages; a user's folder of images has only a class."""
+    return content.get("name") or content["_target_"].rpartition(".")[2]
 
 
 def _challenge(name: str, content: Mapping[str, Any]) -> Challenge:
