@@ -35,7 +35,7 @@ def refused(folder: Path, *words: str) -> str:
         ("seed=0,1,2", ["write 'seeds=[0,1,2]'", "`gradbench sweep seed=0,1,2`"]),
         ("level=1,3", ["write 'levels=[1,3]'", "`gradbench sweep level=1,3`"]),
         ("detector=msp", ["detectors=[msp]"]),
-        ("detectors=[mps]", ["did you mean msp", "gradient_logistic"]),
+        ("detectors=[mps]", ["did you mean msp"]),
         ("detectors=[msp,msp]", ["'msp' stands there twice"]),
         ("challenges=[{use: fgsm, eps: 1}]", ["did you mean epsilon"]),
         ("challenges=[{use: fgsm, epsilon: 2}]", ["epsilon=2", "between 0 and 1"]),

@@ -60,7 +60,7 @@ def mine(tmp_path):
         ("detectors=[pair]", "c/detector/pair.yaml: no setting of a suite of detectors named 'k'"),
         ("detectors=[five]", "c/detector/five.yaml: description=[5]: write text"),
         ("detectors=[{use: papers, k: 3}]", "changes a suite; name its members"),
-        ("protocol=three", "no setting of protocol protocol named 'fold': did you mean folds"),
+        ("protocol=three", "no setting of protocol Grouped named 'fold': did you mean folds"),
         ("dataset=flips", "flips.yaml: no setting named 'augment.flp': did you mean augment.flip"),
         ("backbone=mine", "no setting of backbone named 'widht': did you mean width"),
     ],
