@@ -12,6 +12,8 @@ from gradbench.challenges.produce import ChallengeSetup
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.run.rows import is_mean
 
+pytestmark = pytest.mark.slow
+
 DIGITS = (
     *(
         "experiment=corruption_digits",

@@ -8,6 +8,8 @@ from _runs import gradbench, one_sentence, rows
 
 from gradbench.run.rows import is_mean
 
+pytestmark = pytest.mark.slow
+
 WORDS = (
     *("run", "experiment=corruption_cure_tsr", "backbone=small_cnn", "dataset.shape=[3,8,8]"),
     *("training.epochs=1", "training.batch=16", "evaluation.replicates=100", "device=cpu"),

@@ -8,6 +8,8 @@ from _runs import SMALL, TINY, about, copy_of, gradbench, kept, reference, rows,
 
 from gradbench.run.rows import COLUMNS
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("msp", "gradient_logistic")
 
 

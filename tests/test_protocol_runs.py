@@ -11,6 +11,8 @@ from _runs import TINY, gradbench, one_sentence
 
 from gradbench.report.run_rows import AUROC, MEASURES
 
+pytestmark = pytest.mark.slow
+
 WORDS = (*TINY, "limit=100", "levels=[1,5]", "challenges=[gaussian_noise,patches]")
 MANY = "detectors=[msp,max_logit,energy,gradient_logistic]"
 

@@ -351,6 +351,7 @@ except GradbenchError as fault:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", ["plain", "safetensors"])
 def test_a_file_that_cannot_grow_is_one_sentence(tmp_path, writer):
     process = start(LIMITED, tmp_path, writer)

@@ -5,6 +5,8 @@ import json
 import pytest
 from _runs import TINY, about, gradbench, kept, rows, steps
 
+pytestmark = pytest.mark.slow
+
 DETECTORS = (
     "msp",
     "gradient_logistic",

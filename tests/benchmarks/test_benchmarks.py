@@ -24,6 +24,8 @@ from gradbench.challenges.base import CleanBatch
 from gradbench.errors import GradbenchError
 from gradbench.gradients import squared_norms
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = ("--backbone", "small_cnn", "--image-size", "8")
 

@@ -12,6 +12,8 @@ from gradbench.errors import GradbenchError
 from gradbench.gradients import alignments, squared_norms
 from gradbench.gradients.memory import in_chunks
 
+pytestmark = pytest.mark.slow
+
 
 class Tight(nn.Module):
     """A network on a device with memory for a few images, in the forward or the backward pass."""

@@ -16,6 +16,8 @@ from gradbench.report.finished_run import FinishedRun, seal
 from gradbench.report.page import open_runs, report
 from gradbench.report.run_folder import terminal
 
+pytestmark = pytest.mark.slow
+
 WRONG = (
     *(None, True, 3, -1, 2**70, 10**400, 1.5, float("nan"), float("inf"), "", "x", "\x1b[31mred"),
     *("\ud800", "a\nb", "\0", "$a$^_", "<b>", "=1+1", "9" * 5000, [], {}, [None], {"a": 1}, [[[]]]),

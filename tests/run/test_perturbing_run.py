@@ -15,6 +15,8 @@ from gradbench.run.experiment import build_experiment
 from gradbench.run.plan import plan
 from gradbench.store import Store
 
+pytestmark = pytest.mark.slow
+
 SUPERVISED = ("odin", "mahalanobis_p", "mahalanobis_pfe")
 NAMES = (*SUPERVISED, "odin_fixed")
 DETECTORS = (
