@@ -73,7 +73,8 @@ class Tables:
         interval = interval.where(whole["lo"].notna(), "")
         table = pd.DataFrame({"mean": whole["value"].map(one), "interval over images": interval})
         cells = self.each(run).pivot_table("value", "method", "place", "mean").map(one)
-        single = single.map(one).add_prefix("network ")
+        # a published network has no seed
+        single = single[single.columns.dropna()].map(one).add_prefix("network ")
         return named(table.join(cells if len(cells.columns) <= FEW else cells.iloc[:, :0])
                      .join(single).loc[order])  # fmt: skip
 
