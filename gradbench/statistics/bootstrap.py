@@ -6,11 +6,8 @@ independent between sources, and here a function of the seed, the number of the 
 *name* of the source alone. So methods, challenges, folds and networks can be measured one by one,
 and kept; differences and means of their resamples are still paired.
 
-Another task uses the same weights: `weights = source_weights(names, range(R), seed)` is (R, G) for
-the distinct sources `names`; `weights[:, place]` with the source (n,) of each image is (R, n), and
-a measure that takes weights gives its (R,) samples: accuracy `(w * right).sum(1) / w.sum(1)`, the
-calibration error from weighted counts of each bin, a correlation from weighted moments. Put into
-`BootstrapSamples` they have an interval, and `combine` and `comparison.compare` take them.
+Every task is measured under the same weights: `bootstrap` calls its measures with those of each
+fold. `source_weights` gives them by name, for studies of one's own.
 """
 
 from __future__ import annotations
