@@ -68,6 +68,7 @@ class TrainingSection(Section):
     momentum: Annotated[float, Meta(ge=0, lt=1)] = ABSENT
     weight_decay: Annotated[float, Meta(ge=0)] = ABSENT
     precision: Literal["auto", "bfloat16", "float32"] = ABSENT
+    reduced: Annotated[float, Meta(ge=0, le=1)] = ABSENT
 
 
 class AugmentSection(Section):

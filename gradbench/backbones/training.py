@@ -89,7 +89,11 @@ def train(
     done, history = _load_progress(work, optimiser, seed)
     total = recipe.epochs * steps
     if left := total - done * steps:
-        seconds = estimate_seconds(backbone, images, recipe, left, worker)
+        reduced = sum(
+            epoch / recipe.epochs < recipe.reduced for epoch in range(done, recipe.epochs)
+        )
+        cost = left - reduced * steps * (1 - 9 / 16)  # in steps of whole images
+        seconds = estimate_seconds(backbone, images, recipe, cost, worker)
         if worker.is_main:
             _announce(seconds, left, worker)
     with Progress("training", total, "steps", done * steps, worker.is_main) as progress:
@@ -103,7 +107,7 @@ def train(
             loss_sum, hit_sum = torch.zeros((), device=device), torch.zeros((), device=device)
             for number in range(steps):
                 rows = order[number * recipe.batch : (number + 1) * recipe.batch].to(pixels.device)
-                batch = recipe.augment(pixels[rows].to(device), generator)
+                batch = recipe.augment(pixels[rows].to(device), generator, epoch / recipe.epochs)
                 batch_labels = labels[rows].to(device)
                 loss_value, hits = optimiser.step(batch, batch_labels, epoch * steps + number)
                 loss_sum += loss_value
@@ -206,13 +210,13 @@ class _Optimiser:
 
 
 def estimate_seconds(
-    backbone: Backbone, images: ImageSet, recipe: Recipe, steps: int, worker: Worker
+    backbone: Backbone, images: ImageSet, recipe: Recipe, steps: float, worker: Worker
 ) -> float:
     """Time a few steps on a copy of a network and return the seconds that `steps` steps would take.
 
     Of several processes, all must call it.
     """
-    trial = _Optimiser(copy_network(backbone), recipe, steps, worker, cross_entropy)
+    trial = _Optimiser(copy_network(backbone), recipe, 1, worker, cross_entropy)
     trial.backbone.train()
     generator = torch.Generator().manual_seed(0)
     batch = min(recipe.batch, len(images))

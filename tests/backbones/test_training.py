@@ -52,7 +52,7 @@ def test_cosine():
     "wrong",
     [{"epochs": 0}, {"batch": 1}, {"lr": -1.0}, {"pad": -1}, {"schedule": "step"},
      {"precision": "float16"}, {"epochs": "many"}, {"epochs": 2.5}, {"lr": None},
-     {"flip": 1}, {"batch": True}],
+     {"reduced": 1.5}, {"flip": 1}, {"batch": True}],
 )  # fmt: skip
 def test_a_recipe_out_of_range_is_one_sentence(wrong):
     ((name, value),) = wrong.items()
@@ -96,6 +96,11 @@ def test_augmented_images_are_floats_in_the_unit_interval():
     assert turned.dtype == torch.float32
     assert turned.max() <= 1
     assert not torch.equal(turned, plain)
+    reduced = Recipe(pad=0, flip=False, reduced=0.5)
+    assert torch.equal(reduced.augment(pixels, draw, 0.5), plain)
+    small = reduced.augment(pixels, draw, 0.4)
+    assert small.shape[2:] == tuple(side * 3 // 4 for side in plain.shape[2:])
+    torch.testing.assert_close(small.mean((2, 3)), plain.mean((2, 3)), atol=0.05, rtol=0)
 
 
 # learning
