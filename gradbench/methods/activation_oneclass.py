@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from gradbench.methods.base import Outputs, Samples, layers_of
-from gradbench.methods.gradient_fused import GradientFused
 from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.methods.mahalanobis import MahalanobisV
 from gradbench.methods.oneclass_models import Mahalanobis
@@ -66,16 +65,3 @@ class ActivationOneClass(GradientOneClass):
 
     def _values(self, outputs: Outputs) -> Tensor:
         return torch.cat([outputs[name] for name in self.layers], dim=1)
-
-
-class ActivationFused(GradientFused):
-    """s = z(energy) + max(0, z(log d)), d the distance of `activation_oneclass`.
-
-    The formula of `gradient_fused` with activations in place of gradients; it takes one forward
-    pass. The difference between the two is what the gradients add.
-    """
-
-    info = ActivationOneClass.info
-
-    def __init__(self):
-        self._join(ActivationOneClass(), knn=False)

@@ -8,10 +8,10 @@ from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 
 from gradbench.errors import GradbenchError
-from gradbench.methods.activation_oneclass import ActivationFused, ActivationOneClass
+from gradbench.methods.activation_oneclass import ActivationOneClass
 from gradbench.methods.base import Samples
 from gradbench.methods.energy import energy_score
-from gradbench.methods.gradient_fused import GradientFused
+from gradbench.methods.fused import Fused
 from gradbench.methods.gradient_norms import class_means, class_profile, log_norms
 from gradbench.methods.gradient_oneclass import MODELS, GradientOneClass
 from gradbench.methods.knn import KNN
@@ -214,7 +214,7 @@ def test_the_control_keeps_the_order_of_eleven_layers():
 
 def test_the_fused_control_joins_energy_with_activations():
     aside, query = Samples.normal(activations(600)), activations(50, 8, apart=1.0)
-    detector = ActivationFused().fit({}, aside, aside)
+    detector = Fused(["energy"], ["activation_oneclass"]).fit({}, aside, aside)
     distance = ActivationOneClass().fit({}, aside, aside)
 
     def z(score):
@@ -232,7 +232,9 @@ def test_the_fused_control_joins_energy_with_activations():
 @pytest.mark.parametrize("knn", [False, True])
 def test_the_fused_score_is_that_of_its_formula(knn):
     bank, aside, query = outputs(400, 1), hold_out(), outputs(50, 8, apart=1.0)
-    detector = GradientFused(knn=knn).fit(bank, aside, aside)
+    detector = Fused(["energy", "knn"] if knn else ["energy"], ["gradient_oneclass"]).fit(
+        bank, aside, aside
+    )
     distance = GradientOneClass().fit({}, aside, aside)
     neighbours = KNN().fit(bank, aside, aside)
 
@@ -246,9 +248,31 @@ def test_the_fused_score_is_that_of_its_formula(knn):
     torch.testing.assert_close(detector.score(query), expected)
 
 
+def test_parts_of_a_fusion_take_settings_and_may_be_detectors():
+    bank, query = outputs(400, 1), outputs(50, 8, apart=1.0)
+    named, built = (
+        Fused(["energy", part]).fit(bank, hold_out(), hold_out())
+        for part in ({"use": "knn", "k": 3}, KNN(k=3))
+    )
+    assert torch.equal(named.score(query), built.score(query))
+    other = Fused(["energy", {"use": "knn", "k": 3}]).load(named.state())
+    assert torch.equal(other.score(query), named.score(query))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [([], "name at least one"), (["enrgy"], "energy"), (["odin"], "sees challenges or perturbs"),
+     (["gradient"], "sees challenges"), (["papers"], "no single detector"),
+     ([{"use": "energy", "_target_": "os.system"}], "no single detector"), ([3], "3")],
+)  # fmt: skip
+def test_parts_that_cannot_be_fused_are_one_sentence(parts, message):
+    with pytest.raises(GradbenchError, match=message):
+        Fused(parts)
+
+
 def test_the_fusion_finds_what_either_part_finds():
     """Logits that are unsure with an ordinary profile, and the other way round."""
-    detector = GradientFused().fit({}, hold_out(), hold_out())
+    detector = Fused(["energy"], ["gradient_oneclass"]).fit({}, hold_out(), hold_out())
     unsure = outputs(600, 8)
     unsure["logits"] = unsure["logits"] / 4
     assert auroc(detector, unsure) > 0.99

@@ -1,0 +1,128 @@
+"""The sum of several detectors' scores, standardised on the hold-out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradbench.config import load_member
+from gradbench.errors import GradbenchError
+from gradbench.methods.base import Detector, Outputs, Samples, part_of
+from gradbench.support.instantiate import instantiate
+
+TINY = 1e-12
+Part = str | Mapping[str, Any] | Detector
+
+
+class Fused(Detector):
+    """s = sum of z(s_i) over `parts` + sum of max(0, z(log s_j)) over `rectified`.
+
+    z takes off the mean and divides by the standard deviation on the hold-out. Scores that are
+    rectified are distances, and count only where they are above that of the average clean image:
+    they see images that the others miss, and add noise where they see none. No weight is fitted
+    and no challenge image is seen. Its paper is that of the first of `rectified`, else of `parts`.
+
+    Differs from the paper: the fusion is ours.
+
+    Args:
+        parts: detectors of gradbench by name, or {use: NAME, setting: value}.
+        rectified: likewise, with scores of 0 and above.
+
+    Raises:
+        GradbenchError: for no part, an unknown one, or one that sees challenges or perturbs images.
+    """
+
+    supervision = "none"
+
+    def __init__(self, parts: Sequence[Part], rectified: Sequence[Part] = ()):
+        self.parts = [_member(part) for part in parts]
+        self.rectified = [_member(part) for part in rectified]
+        if not self.members:
+            raise GradbenchError("fused parts=[]: name at least one detector")
+        self.info = [*self.rectified, *self.parts][0].info
+        # the numbers change with those of any part
+        self.version = 1 + sum(member.version for member in self.members)
+        self.mean = self.std = torch.empty(0)
+
+    @property
+    def members(self) -> list[Detector]:
+        """The parts, then those that are rectified."""
+        return [*self.parts, *self.rectified]
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The outputs that any of them scores."""
+        return _union(self.members, lambda member: member.reads)
+
+    @property
+    def bank_reads(self) -> Sequence[str]:
+        """What any of them needs of the training images."""
+        return _union(self.members, lambda member: member.bank_reads)
+
+    @property
+    def hold_out_reads(self) -> Sequence[str]:
+        """What any of them scores or is fitted on: all are standardised on the hold-out."""
+        return _union(self.members, lambda member: (*member.reads, *member.hold_out_reads))
+
+    def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Fused:
+        """Fit the members, then their means and standard deviations on the hold-out."""
+        for member in self.members:
+            member.fit(bank, fit, choose, seed)
+        scores = self._scores(fit.clean)
+        self.mean, std = scores.mean(0), scores.std(0, correction=0)
+        self.std = torch.where(std > TINY, std, 1)
+        return self
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Return (N,) sums of standardised scores."""
+        scores = (self._scores(outputs) - self.mean) / self.std
+        count = len(self.parts)
+        return scores[:, :count].sum(1) + scores[:, count:].clamp(min=0).sum(1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return means, standard deviations, and the states of the members by their number."""
+        if not self.mean.numel():
+            return {}
+        states = {"mean": self.mean, "std": self.std}
+        for i, member in enumerate(self.members):
+            states |= {f"{i}.{name}": tensor for name, tensor in member.state().items()}
+        return states
+
+    def load(self, state: Mapping[str, Tensor]) -> Fused:
+        """Take over a fitted state."""
+        self.mean, self.std = state["mean"], state["std"]
+        for i, member in enumerate(self.members):
+            if part := part_of(state, f"{i}."):
+                member.load(part)
+        return self
+
+    def _scores(self, outputs: Outputs) -> Tensor:
+        logs = [member.score(outputs).clamp(min=TINY).log() for member in self.rectified]
+        scores = [member.score(outputs) for member in self.parts]
+        return torch.stack([s.double() for s in (*scores, *logs)], dim=1)
+
+
+def _member(part: Part) -> Detector:
+    """Return a part, built where it is a name: of gradbench's own, so that files run no code."""
+    if not isinstance(part, Detector):
+        changes = dict(part) if isinstance(part, Mapping) else {"use": part}
+        name = changes.pop("use", None)
+        content = load_member("detector", name)
+        if "_target_" in changes or "_target_" not in content:
+            raise GradbenchError(f"fused: the part {name} is no single detector of gradbench")
+        part = instantiate("detector", name, content | changes, base=Detector)
+    if part.supervision != "none" or part.planned_passes(("layer",)):
+        raise GradbenchError(
+            f"fused: {type(part).__name__} sees challenges or perturbs images; choose parts that "
+            "do neither"
+        )
+    return part
+
+
+def _union(
+    members: Sequence[Detector], names: Callable[[Detector], Sequence[str]]
+) -> Sequence[str]:
+    return tuple(dict.fromkeys(name for member in members for name in names(member)))
