@@ -33,6 +33,7 @@ from gradbench.gradients.statistics import (
     Alignments,
     GradientNorms,
     alignments,
+    mean_gradients,
     outputs,
     squared_norms,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "as_loss",
     "explain",
     "last_layer",
+    "mean_gradients",
     "outputs",
     "squared_norms",
 ]

@@ -60,7 +60,10 @@ def make_task(
         loss=per_image,
         known_loss=isinstance(loss, str),
         parameters=named,
-        directions={named[n]: v.detach().to(task.device) for n, v in (directions or {}).items()},
+        directions={
+            named[n]: (v if _stacked(named[n], v) else v[None]).detach().to(task.device)
+            for n, v in (directions or {}).items()
+        },
         route=routes,
         scale=FLOAT16_SCALE if precision == "float16" else 1.0,
     )
@@ -158,7 +161,10 @@ def check_images(images: Any, chunk: Any = None) -> Tensor:
 
 
 def check_directions(directions: Any, model: nn.Module) -> None:
-    """Raise a GradbenchError unless these are parameters' names -> real, finite tensors to fit."""
+    """Raise a GradbenchError unless these are parameters' names -> real, finite tensors to fit.
+
+    They are one direction of every parameter, or a stack of equally many.
+    """
     if not isinstance(directions, Mapping) or not directions:
         raise GradbenchError(
             f"directions is {'empty' if directions == {} else f'a {type(directions).__name__}'}: "
@@ -173,13 +179,25 @@ def check_directions(directions: Any, model: nn.Module) -> None:
                 f"the direction of {name} is a {type(direction).__name__}, not a torch.Tensor"
             )
         _check_tensor(f"the direction of {name}", direction)
-        if direction.shape != named[name].shape:
+        shape = named[name].shape
+        if direction.shape != shape and (direction.shape[1:] != shape or not len(direction)):
             raise GradbenchError(
                 f"the direction of {name} has shape {tuple(direction.shape)}, but the parameter "
-                f"has {tuple(named[name].shape)}"
+                f"has {tuple(shape)}: give one of that shape, or a stack of some, (K, *shape)"
             )
         if direction.is_complex() or not torch.isfinite(direction).all():
             raise GradbenchError(f"the direction of {name} is not real and finite")
+    counts = {name: _stacked(named[name], v) for name, v in directions.items()}
+    if len(set(counts.values())) > 1:
+        raise GradbenchError(
+            f"the directions are of different numbers ({counts}): give one of every parameter, or "
+            "stacks of equally many"
+        )
+
+
+def _stacked(parameter: Tensor, direction: Tensor) -> int | None:
+    """Return how many directions a stack holds, None for a single one."""
+    return len(direction) if direction.ndim > parameter.ndim else None
 
 
 def check_loss(loss: Any) -> None:

@@ -14,7 +14,7 @@ from gradbench.gradients.graph import Accounting
 from gradbench.gradients.materialised import Group, grouped
 from gradbench.gradients.one_image import forward_one, same_output
 from gradbench.gradients.recorder import Call, ParameterUse
-from gradbench.gradients.rules.base import squared_rows
+from gradbench.gradients.rules.base import reduced
 from gradbench.gradients.task import ALONE, BESIDE, MATERIALISED, Route, Task
 
 
@@ -32,7 +32,8 @@ class Reduction:
         double = any(p.dtype == torch.float64 for p in parameters)
         dtype = torch.float64 if double else torch.float32
         self.norms = torch.zeros(images, len(self.column), dtype=dtype, device=task.device)
-        self.products = torch.zeros_like(self.norms) if task.directions else None
+        count = len(next(iter(task.directions.values()), ()))
+        self.products = self.norms.new_zeros(*self.norms.shape, count) if count else None
         self.uses: dict[ParameterUse, Call] = {}
         self.group: dict[ParameterUse, Group] = {}
 
@@ -83,20 +84,21 @@ class Reduction:
                     self._measure_large(call, use, x, delta)
                 else:
                     (parameter,) = use.expression.parameters
-                    direction = self._direction(use, delta)
-                    self._keep(parameter, *_reduced(gradients[use.role], direction))
+                    directions = self._directions(use, delta)
+                    self._keep(parameter, *reduced(gradients[use.role], directions))
                     self.routes[parameter] = Route(call.rule.kind, MATERIALISED)
 
     def _measure_large(self, call: Call, use: ParameterUse, x: Tensor, delta: Tensor) -> None:
         """Measure a large parameter that enters this call alone, by the cheapest route."""
         (parameter,) = use.expression.parameters
         device = delta.device.type
-        works = call.rule.routes(x.shape, delta.shape, device)
+        directions = self._directions(use, delta)
+        count = 0 if directions is None else len(directions)
+        works = call.rule.routes(x.shape, delta.shape, device, count)
         costs = {name: nanoseconds(work, name, device) for name, work in works.items()}
-        route, direction = self.task.route, self._direction(use, delta)
+        route = self.task.route
         route = route if route in costs else min(costs, key=costs.get)
-        products = None if direction is None else call.rule.products(x, delta, direction)
-        self._keep(parameter, call.rule.norms(x, delta, route), products)
+        self._keep(parameter, *call.rule.measure(x, delta, route, directions))
         self.routes[parameter] = Route(call.rule.kind, route, costs)
 
     def _materialise(
@@ -117,15 +119,19 @@ class Reduction:
         """Reduce the gradients of a group of parameters."""
         for block, gradients in group.gradients(len(self.norms)):
             for parameter, gradient in zip(group.parameters, gradients):
-                direction = self.task.directions.get(parameter)
-                self._keep(parameter, *_reduced(gradient, direction), block)
+                directions = self.task.directions.get(parameter)
+                self._keep(parameter, *reduced(gradient, directions), block)
         group.parts.clear()
 
-    def _direction(self, use: ParameterUse, delta: Tensor) -> Tensor | None:
-        """Return the direction of a use's one parameter in the shape in which the call reads it."""
+    def _directions(self, use: ParameterUse, delta: Tensor) -> Tensor | None:
+        """Return the directions of a use's one parameter in the shape in which the call reads it."""
         (parameter,) = use.expression.parameters
-        direction = self.task.directions.get(parameter)
-        return None if direction is None else use.expression.reshape(direction).to(delta)
+        directions = self.task.directions.get(parameter)
+        if directions is None:
+            return None
+        if use.expression.tensor is not parameter:
+            directions = torch.stack([use.expression.reshape(v) for v in directions])
+        return directions.to(delta)
 
     def _keep(
         self,
@@ -164,16 +170,10 @@ class Reduction:
             self.norms[i] = (norms / task.scale**2).to(self.norms)
             if task.directions:
                 pairs = zip(dense, (task.directions[p] for p in parameters))
-                products = torch.stack([(g * v).sum().double() for g, v in pairs])
+                products = torch.stack(
+                    [(v * g).reshape(len(v), -1).sum(1).double() for g, v in pairs]
+                )
                 self.products[i] = (products / task.scale).to(self.norms)
-
-
-def _reduced(gradients: Tensor, direction: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return squared norms, and inner products with a direction, of gradients (B, ...)."""
-    rows = gradients.reshape(len(gradients), -1)
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # halves would overflow
-    products = None if direction is None else rows @ direction.flatten().to(rows)
-    return squared_rows(rows), products
 
 
 def _large_gradients(

@@ -1,4 +1,4 @@
-"""The functions for callers: squared norms, alignments with fixed directions, and outputs."""
+"""The functions for callers: squared norms, alignments with fixed directions, means, outputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradbench.errors import GradbenchError
 from gradbench.gradients.arguments import (
     check_directions,
     check_options,
@@ -24,8 +25,13 @@ from gradbench.gradients.losses import Label, PairLoss, PerImage
 from gradbench.gradients.memory import in_chunks
 from gradbench.gradients.one_image import forward_one, try_channels_last
 from gradbench.gradients.precision import arithmetic
-from gradbench.gradients.refusals import check_outputs, refuse_randomness
-from gradbench.gradients.state import same_buffers
+from gradbench.gradients.refusals import (
+    check_outputs,
+    per_image_loss,
+    refuse_randomness,
+    short_name,
+)
+from gradbench.gradients.state import only_these_require_grad, same_buffers
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,10 @@ def squared_norms(
 
 @dataclass(frozen=True)
 class Alignments:
-    """The alignment of each image's gradient with fixed directions; see `GradientNorms`."""
+    """The alignment of each image's gradient with fixed directions; see `GradientNorms`.
+
+    With stacks of K directions, products and cosines are (B, d, K).
+    """
 
     names: list[str]
     products: Tensor  # inner products <dJ_b/dtheta_l, v_l>, (B, d)
@@ -121,13 +130,15 @@ class Alignments:
 def alignments(
     model: nn.Module, images: Tensor, directions: Mapping[str, Tensor], **options: Any
 ) -> Alignments:
-    """Return inner products and cosines of per-image gradients with one direction per tensor.
+    """Return inner products and cosines of per-image gradients with directions of every tensor.
 
     c(x_b)_l = <dJ_b/dtheta_l, v_l>, the gradient term of GradCon's score (Kwon et al. 2020) when
-    v_l is a mean gradient and the loss a function of (images, outputs). A layer's product is the
-    layer itself applied to its input with weight v_l, times delta: no gradient is materialised.
-    `directions` are name -> fixed direction of that parameter's shape; only these are computed.
-    Options are those of `squared_norms`, but for parameters.
+    v_l is a mean gradient and the loss a function of (images, outputs). Where a layer's squared
+    norm takes the gradients themselves, they are multiplied with all directions at once; elsewhere
+    the product is the layer itself applied to its input with weight v_l, times delta.
+    `directions` are name -> one fixed direction of that parameter's shape, or K of them, (K,
+    *shape), for which one pass is made; only these parameters are computed. Options are those of
+    `squared_norms`, but for parameters.
 
     Raises:
         GradbenchError: for a name that the model does not have, a direction of another shape or
@@ -138,11 +149,80 @@ def alignments(
     task = make_task(model, images, directions, parameters=list(directions), **options)
     measured, chosen, halvings = compute(task)
     products, norms = measured.products, measured.norms
-    lengths = torch.stack([directions[name].to(products).norm() for name in chosen])
-    both = norms.sqrt() * lengths
+    of_names = (task.directions[task.parameters[name]] for name in chosen)
+    lengths = torch.stack([v.to(products).reshape(len(v), -1).norm(dim=1) for v in of_names])
+    both = norms.sqrt()[:, :, None] * lengths
     cosines = torch.where(both > 0, products / both, 0.0).clamp(-1, 1)
+    if all(v.ndim == task.parameters[name].ndim for name, v in directions.items()):
+        products, cosines = products[:, :, 0], cosines[:, :, 0]
     routes = {name: str(route) for name, route in chosen.items()}
     return Alignments(list(routes), products, cosines, norms, measured.outputs, routes, halvings)
+
+
+def mean_gradients(
+    model: nn.Module, images: Tensor, groups: Tensor, count: int | None = None, **options: Any
+) -> dict[str, Tensor]:
+    """Return the mean gradient of every group of images, name -> (K, *shape), for `alignments`.
+
+    An ordinary backward pass of the sum of losses, chunk by chunk of each group; sums in float64,
+    results in the network's number format, on its device. Of an embedding with
+    `scale_grad_by_freq` the gradient depends on the batch, and so does its mean here.
+
+    Args:
+        model: network in evaluation mode.
+        images: as of `squared_norms`.
+        groups: (B,) whole numbers from 0, the group of each image: its class.
+        count: K, groups in all; None for those up to the largest. One without images has zeros.
+        options: of `squared_norms`, but for routes.
+
+    Raises:
+        GradbenchError: for groups that do not fit the images, gradients that are not finite, and
+            where `squared_norms` refuses its arguments or the network's mode.
+    """
+    check_options(options, without="routes")
+    task = make_task(model, images, **options)
+    groups = torch.as_tensor(groups)
+    if groups.shape != (len(task.images),) or groups.is_floating_point() or int(groups.min()) < 0:
+        raise GradbenchError(
+            f"the groups are {tuple(groups.shape)} of {short_name(groups.dtype)}: give a whole "
+            f"number from 0 for each of the {len(task.images)} images"
+        )
+    count = int(groups.max()) + 1 if count is None else count
+    if count <= int(groups.max()):
+        raise GradbenchError(f"group {int(groups.max())} of {count}: they are numbered from 0")
+    parameters = list(task.parameters.values())
+    means = [p.new_zeros(count, *p.shape) for p in parameters]
+
+    def gradients(images: Tensor) -> list[Tensor]:
+        images = images.to(task.device)
+        with refuse_randomness(task.device):
+            outputs = forward_one(task.model, images.clone())
+        check_outputs(outputs, images, task.model)
+        value = per_image_loss(task.loss, images, outputs, task.known_loss).sum()
+        if not value.requires_grad:
+            return [torch.zeros_like(p) for p in parameters]
+        found = torch.autograd.grad(
+            value * task.scale, parameters, allow_unused=True, materialize_grads=True
+        )
+        return [(g.to_dense() if g.is_sparse else g).double() / task.scale for g in found]
+
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        only_these_require_grad(task.model, parameters),
+        same_buffers(task.model),
+        arithmetic(task.precision, task.device),
+    ):
+        for group in range(count):
+            rows = torch.nonzero(groups == group).flatten()
+            if not len(rows):
+                continue
+            parts, _ = in_chunks(gradients, task.images[rows.to(task.images.device)], task.chunk)
+            for mean, sums in zip(means, zip(*parts)):
+                mean[group] = sum(sums) / len(rows)
+    if not all(mean.isfinite().all() for mean in means):
+        raise GradbenchError("the mean gradients are not all finite: the loss overflows")
+    return dict(zip(task.parameters, means))
 
 
 def outputs(

@@ -30,14 +30,14 @@ class Task:
     loss: PairLoss | None = None
     known_loss: bool = False  # one of LOSSES, which mix no images
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
-    directions: Mapping[Tensor, Tensor] = field(default_factory=dict)
+    directions: Mapping[Tensor, Tensor] = field(default_factory=dict)  # (K, *shape) each
     route: str | None = None  # that is taken wherever a layer has it
     scale: float = 1.0  # of the losses in the backward pass; statistics are those without it
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of some images: squared norms (B, d), inner products (B, d) or None, outputs."""
+    """Statistics of some images: squared norms (B, d), inner products (B, d, K) or None, outputs."""
 
     norms: Tensor
     products: Tensor | None

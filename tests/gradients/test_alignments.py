@@ -7,6 +7,8 @@ from _gradient_truth import ALONE, assert_exact
 from torch import Tensor, nn
 
 from gradbench.gradients import alignments
+from gradbench.gradients.costs import nanoseconds
+from gradbench.gradients.rules.convolution import Convolution, Geometry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
@@ -17,6 +19,11 @@ def directions_for(model: nn.Module, seed: int = 1) -> dict[str, Tensor]:
         name: torch.randn(p.shape, dtype=torch.float64, generator=generator)
         for name, p in model.named_parameters()
     }
+
+
+def conv2d_rule() -> Convolution:
+    geometry = Geometry((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    return Convolution(geometry, lambda x, weight: nn.functional.conv2d(x, weight, padding=1))
 
 
 def true_products(name: str, directions: dict[str, Tensor]) -> Tensor:
@@ -70,6 +77,62 @@ def test_directions_go_through_the_views_of_their_parameter(name):
             found = alignments(model, images[:2], {parameter: direction})
             elements = [row[column].flatten()[place] for row in case(name).gradients[:2]]
             torch.testing.assert_close(found.products[:, 0], torch.stack(elements))
+
+
+def stacks_for(model: nn.Module, count: int) -> dict[str, Tensor]:
+    every = [directions_for(model, seed) for seed in range(count)]
+    return {name: torch.stack([one[name] for one in every]) for name in every[0]}
+
+
+def assert_products_of(found, name: str, directions: dict[str, Tensor]) -> None:
+    """Compare the products with every direction of a stack with those of autograd."""
+    count = len(next(iter(directions.values())))
+    assert found.products.shape == (len(found.outputs), len(found.names), count)
+    lengths = torch.stack([v.reshape(len(v), -1).norm(dim=1) for v in directions.values()])
+    norms = case(name).truth.sqrt()
+    room = (1e-9 * norms + 1e-13 * norms.max(1, keepdim=True).values)[:, :, None] * lengths
+    for k in range(count):
+        truth = true_products(name, {n: v[k] for n, v in directions.items()})
+        assert ((found.products[:, :, k] - truth).abs() <= room[:, :, k]).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_several_directions_at_once(name, count):
+    model, images, _, _ = case(name)
+    directions = stacks_for(model, count)
+    found = alignments(model, images, directions, **SETTINGS[name].options)
+    assert_exact(found.squared_norms, case(name).truth)
+    assert_products_of(found, name, directions)
+    one = alignments(
+        model, images, {n: v[-1] for n, v in directions.items()}, **SETTINGS[name].options
+    )
+    torch.testing.assert_close(found.cosines[:, :, -1], one.cosines, rtol=0, atol=1e-6)
+    assert found.names == one.names
+
+
+@pytest.mark.parametrize("route", ["direct", "gram", "native", ALONE])
+@pytest.mark.parametrize(
+    "name", [n for n in SETTINGS if n.startswith(("conv", "linear", "embedding"))]
+)
+def test_several_directions_on_every_route(name, route):
+    model, images, _, _ = case(name)
+    directions = stacks_for(model, 3)
+    options = SETTINGS[name].options
+    found = alignments(model, images, directions, routes=route, chunk=2, **options)
+    assert_products_of(found, name, directions)
+
+
+def test_of_many_directions_the_gradient_itself_is_taken_sooner():
+    """Products through a layer cost a pass each, those with a gradient at hand next to nothing."""
+    rule = conv2d_rule()
+    x, delta = torch.Size((1, 256, 4, 4)), torch.Size((1, 256, 4, 4))
+    few, many = (
+        {r: nanoseconds(w, r, "cpu") for r, w in rule.routes(x, delta, "cpu", k).items()}
+        for k in (0, 100)
+    )
+    assert min(few, key=few.get) == "gram"
+    assert min(many, key=many.get) != "gram"
 
 
 def test_a_gradient_is_aligned_with_itself():

@@ -317,7 +317,12 @@ DIRECTIONS = {
     "of a number": ({4: torch.ones(5)}, "no parameter named '4'"),
     "array": ({"4.bias": np.ones(5)}, r"4\.bias is a ndarray"),
     "numbers": ({"4.bias": [1.0] * 5}, r"4\.bias is a list"),
-    "shape": ({"4.bias": torch.ones(1, 5)}, r"shape \(1, 5\).*\(5,\)"),
+    "shape": ({"4.bias": torch.ones(1, 4)}, r"shape \(1, 4\).*\(5,\)"),
+    "stack of none": ({"4.bias": torch.ones(0, 5)}, r"shape \(0, 5\).*a stack of some"),
+    "stack and one": (
+        {"4.bias": torch.ones(2, 5), "4.weight": torch.ones_like(network()[4].weight)},
+        "of different numbers",
+    ),
     "complex": ({"4.bias": torch.ones(5, dtype=torch.cfloat)}, "not real and finite"),
     "meta": ({"4.bias": torch.ones(5, device="meta")}, "no ordinary"),
     "sparse": ({"4.bias": torch.ones(5).to_sparse()}, "sparse_coo"),

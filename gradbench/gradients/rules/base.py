@@ -6,7 +6,7 @@ Since J_b depends on image b alone, row b of a rule's result belongs to J_b.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -50,12 +50,26 @@ class Rule:
         """Return the per-image gradients of small parameters, role -> (B, *shape)."""
         raise NotImplementedError
 
-    def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
+    def routes(
+        self, x: torch.Size, delta: torch.Size, device: str, directions: int = 0
+    ) -> dict[str, Work]:
         """Return the routes of the large parameter and the work of each for one image.
 
-        By the shapes of input and output; the kind of device decides how much is worked on at once.
+        By the shapes of input and output, and the number of directions; the kind of device decides
+        how much is worked on at once.
         """
         return {}
+
+    def measure(
+        self, x: Tensor, delta: Tensor, route: str, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return squared gradient norms of the large parameter, (B,), and inner products, (B, K).
+
+        The products are those with directions (K, *shape), None without any. A route that brings
+        the gradients about overrides this, to take both from them.
+        """
+        products = None if directions is None else self.products(x, delta, directions)
+        return self.norms(x, delta, route), products
 
     def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
         """Return the squared gradient norms of the large parameter, (B,)."""
@@ -65,14 +79,33 @@ class Rule:
         """Return the gradients of the large parameter, which has this shape, (B, *shape)."""
         raise NotImplementedError
 
-    def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
-        """Return the inner products of the large parameter's gradients with a direction, (B,)."""
+    def products(self, x: Tensor, delta: Tensor, directions: Tensor) -> Tensor:
+        """Return inner products of the large parameter's gradients with directions, (B, K).
+
+        No gradient is brought about: the layer is applied to x with every direction as its weight.
+        """
         raise NotImplementedError
 
 
 def squared_rows(values: Tensor) -> Tensor:
     """Sum of squares of each row, (B, ...) -> (B,)."""
     return torch.linalg.vector_norm(values.reshape(len(values), -1), dim=1).square()
+
+
+def reduced(gradients: Tensor, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return squared norms (B,) of gradients (B, ...), and products (B, K) with (K, ...)."""
+    rows = gradients.reshape(len(gradients), -1)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # halves would overflow
+    products = (
+        None if directions is None else rows @ directions.reshape(len(directions), -1).to(rows).T
+    )
+    return squared_rows(rows), products
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    """Join norms and products of blocks of images."""
+    norms, products = zip(*parts)
+    return torch.cat(norms), None if products[0] is None else torch.cat(products)
 
 
 def channels_last(values: Tensor) -> Tensor:

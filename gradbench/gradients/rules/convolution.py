@@ -42,6 +42,8 @@ from gradbench.gradients.rules.base import (
     blocks,
     channels_last,
     gram_product,
+    joined,
+    reduced,
     squared_rows,
 )
 
@@ -92,8 +94,14 @@ class Convolution(Rule):
         """Return the bias's gradient: the sum of delta over positions."""
         return {"bias": delta.flatten(2).sum(2)}
 
-    def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
-        """Return the work of direct, gram and native."""
+    def routes(
+        self, x: torch.Size, delta: torch.Size, device: str, directions: int = 0
+    ) -> dict[str, Work]:
+        """Return the work of direct, gram and native.
+
+        Products are those of a gradient with every direction where it is brought about, else the
+        layer's own of every position.
+        """
         if self.transposed:
             x, delta = delta, x
         g, kernel, last = self.geometry, prod(self.geometry.kernel), self.geometry.kernel[-1]
@@ -110,6 +118,8 @@ class Convolution(Rule):
         # Of a pointwise layer's Gram matrices the upper half is computed, in strips.
         half = (1 + min(1, STRIP / positions)) / 2 if g.pointwise else 1
         steps = 9 * ceil(positions / STRIP) if g.pointwise else 8 + 3 * sum(g.kernel)
+        along = directions * outputs * x[1] * kernel
+        through = along * positions
         # Small groups leave lanes of the device's kernels idle; depthwise layers have their own.
         lanes = inputs * outputs
         if g.groups > 1:
@@ -117,22 +127,22 @@ class Convolution(Rule):
         # Depthwise ones are fast for kernels of 3, and start anew for every element of larger ones.
         starts = 7000 * kernel * x[1] if self._depthwise(x, delta) and max(g.kernel) > 3 else 0
         direct = Work(
-            multiplications,
+            multiplications + (through if g.groups > 1 else along),
             copied + outputs * x[1] * kernel,
             calls / block_rows(inputs * pixels * last, device),
         )
         if self._depthwise(x, delta):
             work = 1.3 * x[1] * positions * kernel
-            direct = Work(0, work, kernel / block_rows(x[1] * pixels, device))
+            direct = Work(through, work, kernel / block_rows(x[1] * pixels, device))
         return {
             "direct": direct,
             "gram": Work(
-                half * (pixels**2 * x[1] + positions**2 * delta[1]),
+                half * (pixels**2 * x[1] + positions**2 * delta[1]) + through,
                 g.groups * (2 * half * squares + added),
                 g.groups * steps / block_rows(squares, device),
             ),
             "native": Work(
-                positions * kernel * g.groups * lanes + starts,
+                positions * kernel * g.groups * lanes + starts + along,
                 x[1] * pixels + delta[1] * positions + outputs * x[1] * kernel,
                 1 / self._images(x, delta, device),
             ),
@@ -146,6 +156,24 @@ class Convolution(Rule):
     def _depthwise(self, x: torch.Size, delta: torch.Size) -> bool:
         return self.geometry.groups == x[1] == delta[1] > 1
 
+    def measure(
+        self, x: Tensor, delta: Tensor, route: str, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return squared norms and products; *native* and *direct* take both from the gradients."""
+        whole = route == "native" or (route == "direct" and self.geometry.groups == 1)
+        if directions is None or not whole:
+            return super().measure(x, delta, route, directions)
+        if self.transposed:
+            x, delta = delta, x
+        x, geometry = self.geometry.sparse(x)
+        if route == "direct":
+            return direct(x, delta, geometry, directions)
+        images = self._images(x.shape, delta.shape, x.device.type)
+        gradients = weight_gradients(x, delta, geometry, images)
+        return joined(
+            [reduced(g.unflatten(0, (-1, delta.shape[1])), directions) for g in gradients]
+        )
+
     def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
         """Return the squared norms of the weight's gradients, x (B, C, ...), delta (B, P, ...)."""
         if self.transposed:
@@ -155,11 +183,13 @@ class Convolution(Rule):
             images = self._images(x.shape, delta.shape, x.device.type)
             return native(x, delta, geometry, images)
         groups = geometry.groups
+        if route == "direct" and groups == 1:
+            return direct(x, delta, geometry)[0]
         if route == "direct" and self._depthwise(x.shape, delta.shape):
             return depthwise(x, delta, geometry)
         if groups > 1:  # each group is a convolution of its own: fold them into the images
             x, delta = (t.reshape(len(t) * groups, -1, *t.shape[2:]) for t in (x, delta))
-        norms = (gram if route == "gram" else direct)(x, delta, geometry)
+        norms = gram(x, delta, geometry) if route == "gram" else direct(x, delta, geometry)[0]
         return norms.view(-1, groups).sum(1)
 
     def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
@@ -171,25 +201,56 @@ class Convolution(Rule):
         gradients = list(weight_gradients(x, delta, geometry, images))
         return (torch.cat(gradients) if len(gradients) > 1 else gradients[0]).reshape(-1, *shape)
 
-    def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
-        """Return <dJ/dW, V>: the layer applied to x with weight V, times delta, summed."""
-        return (self.apply(x, direction) * delta).flatten(1).sum(1)
+    def products(self, x: Tensor, delta: Tensor, directions: Tensor) -> Tensor:
+        """Return <dJ/dW, V_k>: the layer applied to x with weight V_k, times delta, summed.
+
+        All V_k are one weight, whose output channels stand as (groups, K, channels of a group).
+        """
+        groups, count = self.geometry.groups, len(directions)
+        if self.transposed:  # (K, inputs, outputs of a group, *kernel)
+            weight = directions.movedim(0, 1).flatten(1, 2)
+        else:  # (K, outputs, inputs of a group, *kernel)
+            weight = directions.unflatten(1, (groups, -1)).movedim(0, 1).flatten(0, 2)
+        found = delta.new_empty(len(x), count)
+        for block in blocks(len(x), count * delta[0].numel(), x.device):
+            through = self.apply(x[block], weight).unflatten(1, (groups, count, -1)).flatten(3)
+            d = delta[block].unflatten(1, (groups, 1, -1)).flatten(3)
+            found[block] = (through * d).sum((1, 3))
+        return found
 
 
-def direct(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
-    """Compute and reduce the gradients block by block: (M, C, ...), (M, P, ...) -> (M,)."""
+def direct(
+    x: Tensor, delta: Tensor, geometry: Geometry, directions: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Compute and reduce the gradients block by block: (M, C, ...), (M, P, ...) -> (M,).
+
+    With directions (K, P, C, *kernel) also their inner products, (M, K).
+    """
     last = geometry.kernel[-1]
     norms = x.new_empty(len(x))
+    products, along = None, {}
+    if directions is not None:
+        products = x.new_zeros(len(x), len(directions))
+        along = {
+            offset: directions[(slice(None), slice(None), slice(None), *offset)]
+            .transpose(2, 3)
+            .flatten(1)
+            .T.contiguous()
+            for offset in product(*map(range, geometry.kernel[:-1]))
+        }
     for block in blocks(len(x), x[0].numel() * last, x.device):
         columns = _columns(x[block], geometry, delta.shape[-1])
         left = channels_last(delta[block]).transpose(1, 2)
         total = None
         for offset in product(*map(range, geometry.kernel[:-1])):
             rows = _rows(offset, geometry, delta.shape[2:])
-            part = squared_rows(torch.bmm(left, columns[(slice(None), *rows)].flatten(1, -2)))
+            part = torch.bmm(left, columns[(slice(None), *rows)].flatten(1, -2))
+            if products is not None:
+                products[block] += part.flatten(1) @ along[offset]
+            part = squared_rows(part)
             total = part if total is None else total.add_(part)
         norms[block] = total
-    return norms
+    return norms, products
 
 
 def depthwise(x: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:

@@ -16,6 +16,8 @@ from gradbench.gradients.rules.base import (
     block_rows,
     blocks,
     gram_product,
+    joined,
+    reduced,
     squared_rows,
 )
 
@@ -39,37 +41,50 @@ class Linear(Rule):
         """Return the bias's gradient: the sum of delta over rows."""
         return {"bias": _rows(delta).sum(1)}
 
-    def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
+    def routes(
+        self, x: torch.Size, delta: torch.Size, device: str, directions: int = 0
+    ) -> dict[str, Work]:
         """Return the work of outer, or of direct and gram."""
         rows, inputs, outputs = prod(x[1:-1]), x[-1], delta[-1]
         if rows == 1:  # nothing is cheaper, so there is no choice
             return {"outer": Work(elements=inputs + outputs)}
         return {
             "direct": Work(
-                rows * inputs * outputs,
+                (rows + directions) * inputs * outputs,
                 inputs * outputs,
                 5 / block_rows(inputs * outputs, device),
             ),
             "gram": Work(
-                rows * (rows + STRIP) // 2 * (inputs + outputs),
+                rows * (rows + STRIP) // 2 * (inputs + outputs)
+                + directions * rows * inputs * outputs,
                 rows * (rows + STRIP),
                 9 * ceil(rows / STRIP) / block_rows(2 * rows**2, device),
             ),
         }
+
+    def measure(
+        self, x: Tensor, delta: Tensor, route: str, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return squared norms and products; *direct* takes both from the gradients."""
+        if route != "direct":
+            return super().measure(x, delta, route, directions)
+        x, delta = _rows(x), _rows(delta)
+        if directions is not None and self.transposed:
+            directions = directions.transpose(1, 2)
+        found = [
+            reduced(torch.bmm(delta[block].transpose(1, 2), x[block]), directions)
+            for block in blocks(len(x), x.shape[2] * delta.shape[2], x.device)
+        ]
+        return joined(found)
 
     def norms(self, x: Tensor, delta: Tensor, route: str) -> Tensor:
         """Return the squared norms of the weight's gradients, x (B, ..., C), delta (B, ..., P)."""
         if route == "outer":
             return squared_rows(x) * squared_rows(delta)
         x, delta = _rows(x), _rows(delta)
-        rows, work = x.shape[1], x.shape[2] * delta.shape[2]
         norms = x.new_empty(len(x))
-        if route == "gram":
-            for block in blocks(len(x), 2 * rows**2, x.device):
-                norms[block] = gram_product(x[block], delta[block])
-        else:
-            for block in blocks(len(x), work, x.device):
-                norms[block] = squared_rows(torch.bmm(delta[block].transpose(1, 2), x[block]))
+        for block in blocks(len(x), 2 * x.shape[1] ** 2, x.device):
+            norms[block] = gram_product(x[block], delta[block])
         return norms
 
     def large_gradients(self, x: Tensor, delta: Tensor, shape: torch.Size) -> Tensor:
@@ -77,10 +92,16 @@ class Linear(Rule):
         gradients = torch.bmm(_rows(delta).transpose(1, 2), _rows(x))
         return gradients.transpose(1, 2) if self.transposed else gradients
 
-    def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
-        """Return <dJ/dW, V> = sum over rows of (V x_t) . delta_t."""
-        direction = direction.t() if self.transposed else direction
-        return (F.linear(x, direction) * delta).flatten(1).sum(1)
+    def products(self, x: Tensor, delta: Tensor, directions: Tensor) -> Tensor:
+        """Return <dJ/dW, V_k> = sum over rows of (V_k x_t) . delta_t."""
+        directions = directions.transpose(1, 2) if self.transposed else directions
+        x, delta = _rows(x), _rows(delta)
+        found = delta.new_empty(len(x), len(directions))
+        stacked = directions.flatten(0, 1)
+        for block in blocks(len(x), delta.shape[1] * len(stacked), x.device):
+            through = F.linear(x[block], stacked).unflatten(-1, directions.shape[:2])
+            found[block] = (through * delta[block][:, :, None]).sum((1, 3))
+        return found
 
 
 class Embedding(Rule):
@@ -97,7 +118,9 @@ class Embedding(Rule):
     def __init__(self, padding: int | None):
         self.padding = padding
 
-    def routes(self, x: torch.Size, delta: torch.Size, device: str) -> dict[str, Work]:
+    def routes(
+        self, x: torch.Size, delta: torch.Size, device: str, directions: int = 0
+    ) -> dict[str, Work]:
         """Return the work of the one route, gram."""
         rows = prod(x[1:])
         return {"gram": Work(rows**2 * delta[-1], rows**2)}
@@ -121,9 +144,10 @@ class Embedding(Rule):
         rows = delta.new_zeros(len(x) * shape[0], shape[1])
         return rows.index_add_(0, places, delta).view(-1, *shape)
 
-    def products(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
-        """Return <dJ/dW, V> = sum over t of V[id_t] . delta_t."""
-        return (direction[x] * self._without_padding(x, delta)).flatten(1).sum(1)
+    def products(self, x: Tensor, delta: Tensor, directions: Tensor) -> Tensor:
+        """Return <dJ/dW, V_k> = sum over t of V_k[id_t] . delta_t."""
+        delta = self._without_padding(x, delta)
+        return torch.stack([(v[x] * delta).flatten(1).sum(1) for v in directions], dim=1)
 
     def _without_padding(self, x: Tensor, delta: Tensor) -> Tensor:
         return delta if self.padding is None else delta * (x != self.padding)[..., None]
