@@ -124,7 +124,7 @@ class Reduction:
         group.parts.clear()
 
     def _directions(self, use: ParameterUse, delta: Tensor) -> Tensor | None:
-        """Return the directions of a use's one parameter in the shape in which the call reads it."""
+        """Return the directions of a use's one parameter in the shape that the call reads."""
         (parameter,) = use.expression.parameters
         directions = self.task.directions.get(parameter)
         if directions is None:

@@ -37,7 +37,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of some images: squared norms (B, d), inner products (B, d, K) or None, outputs."""
+    """Of some images: squared norms (B, d), inner products (B, d, K) or None, outputs."""
 
     norms: Tensor
     products: Tensor | None
