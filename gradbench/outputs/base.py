@@ -12,6 +12,7 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
 from gradbench.gradients import GradientNorms, outputs, squared_norms
+from gradbench.outputs.layer_gradients import layer_gradients
 from gradbench.outputs.layers import FEATURES, Recorder
 from gradbench.support.code_keys import code_key, is_external
 
@@ -21,13 +22,15 @@ class Needs:
     """The needs of an output, besides the logits, from the pass that all outputs of a batch share.
 
     What is not declared can be had too, but costs a further pass. `layer_means` and `activations`
-    are names of layers, `gradients` pairs (label, loss) of squared gradient norms.
+    are names of layers, `gradients` pairs (label, loss) of squared gradient norms,
+    `layer_gradients` pairs (loss, layer) of gradients with respect to a layer's output.
     """
 
     features: bool = False
     layer_means: tuple[str, ...] = ()
     activations: tuple[str, ...] = ()
     gradients: tuple[tuple[str, str], ...] = ()
+    layer_gradients: tuple[tuple[str, str], ...] = ()
 
     @property
     def places(self) -> list[tuple[str, str]]:
@@ -58,10 +61,12 @@ class BatchContext:
         self.backbone, self._images = backbone, images
         self.halvings, self.lends_copies = 0, False
         self._gradients = list(dict.fromkeys(pair for one in needs for pair in one.gradients))
+        self._layers = [pair for one in needs for pair in one.layer_gradients]
         self._places = list(dict.fromkeys(place for one in needs for place in one.places))
         self._logits: Tensor | None = None
         self._recorders: list[Recorder] = []
         self._norms: dict[tuple[str, str], GradientNorms | GradbenchError] = {}
+        self._layer_gradients: dict[tuple[str, str], tuple[Tensor, Tensor] | GradbenchError] = {}
 
     @property
     def images(self) -> Tensor:
@@ -105,6 +110,24 @@ class BatchContext:
         if isinstance(result, GradbenchError):
             raise result
         return self._lend(result.values)
+
+    def layer_gradient(self, loss: str, layer: str) -> tuple[Tensor, Tensor]:
+        """Return the output of a layer, (B, ...), and the gradient of a loss with respect to it.
+
+        The loss is one of `gradbench.outputs.layer_gradients.LOSSES`. It takes a pass forward and
+        back of its own, which the layers of one loss share.
+
+        Raises:
+            GradbenchError: for an unknown loss or layer, and where an image has no such gradient.
+        """
+        if (loss, layer) not in self._layer_gradients:
+            layers = dict.fromkeys([*(of for name, of in self._layers if name == loss), layer])
+            found = layer_gradients(self.backbone, self._images, loss, list(layers))
+            self._layer_gradients |= {(loss, name): of for name, of in found.items()}
+        result = self._layer_gradients[loss, layer]
+        if isinstance(result, GradbenchError):
+            raise result
+        return self._lend(result[0]), self._lend(result[1])
 
     @property
     def parameter_names(self) -> list[str]:

@@ -17,13 +17,15 @@ from gradbench.gradients import last_layer
 
 FEATURES = ("features", "")
 """The place of the features among those that a `Recorder` keeps."""
+CONNECTED = "connected"
+"""The kind of place whose tensor stays in autograd's graph, for gradients with respect to it."""
 
 
 class Recorder:
     """Keeps tensors of some places of f while images pass through, in chunks of any size.
 
-    A place is `FEATURES`, or `means` or `activations` with the name of a layer. What goes wrong at
-    one place is raised when that place is asked for, so that the others can be read.
+    A place is `FEATURES`, or `means`, `activations` or `CONNECTED` with the name of a layer. What
+    goes wrong at one place is raised when that place is asked for, so that the others can be read.
 
     Args:
         backbone: f in evaluation mode.
@@ -74,7 +76,7 @@ class Recorder:
                 f"the layer '{layer}' gave {sum(map(len, parts))} outputs for {self.count} images, "
                 "so it cannot be a feature layer: name others in backbone.feature_layers"
             )
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _listen(self, backbone: Backbone, images: Tensor, place: tuple[str, str]):
         kind, layer = place
@@ -91,8 +93,11 @@ class Recorder:
         if layer not in layers:
             raise unknown("layer", layer, filter(None, layers))
 
-        def keep_output(_module, _inputs, output) -> None:
+        def keep_output(_module, _inputs, output) -> Tensor | None:
             try:
+                if kind == CONNECTED:
+                    self._parts[place].append(_tensor_of(output, layer))
+                    return output.clone()  # what follows may write to it
                 if kind == "means":
                     value = mean_over_positions(output, layer, self.size)
                 else:
@@ -100,6 +105,7 @@ class Recorder:
                 self._parts[place].append(value.detach())
             except GradbenchError as fault:
                 self._faults[place] = fault
+            return None
 
         return layers[layer].register_forward_hook(keep_output)
 

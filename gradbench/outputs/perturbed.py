@@ -6,8 +6,7 @@ prediction and read f again: the step changes images that f was trained on more 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,8 +16,7 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
 from gradbench.gradients.memory import in_chunks
-from gradbench.gradients.refusals import refuse_randomness, refuse_training_mode
-from gradbench.gradients.state import only_these_require_grad, same_buffers
+from gradbench.outputs.layer_gradients import as_it_was, differentiable, refuse_mixing
 from gradbench.outputs.layers import mean_over_positions
 from gradbench.outputs.read import BATCH
 from gradbench.support.tensors import gradient_in_pixels
@@ -58,7 +56,7 @@ class PerturbedPass:
             GradbenchError: see `gradient_signs`.
         """
         step = gradient_signs(backbone, images, self.source, self.loss)
-        with _as_it_was(backbone), torch.no_grad():
+        with as_it_was(backbone), torch.no_grad():
             moved = [read_until(backbone, images - m * step, self.source) for m in self.magnitudes]
         return torch.stack([values.float().cpu() for values in moved], dim=1)
 
@@ -110,15 +108,9 @@ def gradient_signs(backbone: Backbone, images: Tensor, source: str, loss: Loss) 
         GradbenchError: if f is in training mode, mixes the images of a batch, draws random numbers,
             or its gradient is not finite or not seen by autograd.
     """
-    refuse_training_mode(backbone)
-    with (
-        _as_it_was(backbone),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        refuse_randomness(backbone.device),
-    ):
+    with differentiable(backbone):
         if len(images) > 1:
-            _refuse_mixing(backbone, images[:2].clone(), source)
+            refuse_mixing(lambda two: read_until(backbone, two, source), images[:2].clone())
         pixels = images.clone().requires_grad_()
         values = read_until(backbone, pixels, source)
         towards = loss.gradient(values.detach().cpu().double().clone())
@@ -159,21 +151,3 @@ class _Reached(Exception):
     def __init__(self, values: Tensor):
         super().__init__()
         self.values = values
-
-
-def _refuse_mixing(backbone: Backbone, two: Tensor, source: str) -> None:
-    """Raise if an output for the second image depends on the pixels of the first."""
-    two.requires_grad_()
-    values = read_until(backbone, two, source)
-    second = torch.zeros_like(values)
-    second[1] = 1
-    if (gradient_in_pixels(values, two, second)[0].nan_to_num(0, 0, 0) != 0).any():
-        raise GradbenchError(
-            "the network mixes the images of a batch, so no image has a gradient of its own"
-        )
-
-
-@contextmanager
-def _as_it_was(backbone: Backbone) -> Iterator[None]:
-    with only_these_require_grad(backbone, ()), same_buffers(backbone):
-        yield
