@@ -112,6 +112,12 @@ class PassCount:
         return f"{self.forward} forward, {self.backward} backward"
 
 
+def _passes(reads: Sequence[str]) -> tuple[int, int]:
+    """Return the forward and backward passes that outputs of one batch take."""
+    norms = sum(name.startswith("squared_norms") for name in reads)
+    return max(norms, int(bool(reads))), norms
+
+
 class Fitted:
     """Something whose fitted state is a flat dict of tensors, so that it is kept without pickle.
 
@@ -224,10 +230,12 @@ class Method(Fitted, ABC):
         A pass that ends at a layer counts as one. Outputs that several detectors read come from
         one pass, which counts for each.
         """
-        norms = sum(name.startswith("squared_norms") for name in self.reads)
+        views = [n.removeprefix("mirrored/") for n in self.reads if n.startswith("mirrored/")]
+        plain = [name for name in self.reads if not name.startswith("mirrored/")]
+        forward, backward = map(sum, zip(_passes(plain), _passes(views)))
         steps = sum(1 for _ in self.perturbed_passes)
         moved = sum(len(what.magnitudes) for what in self.perturbed_passes.values())
-        return PassCount(max(norms, int(bool(self.reads))) + steps + moved, norms + steps)
+        return PassCount(forward + steps + moved, backward + steps)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Self:
         """Learn, and return itself.

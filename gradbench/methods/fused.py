@@ -14,6 +14,7 @@ from gradbench.methods.base import Detector, Outputs, Samples, part_of
 from gradbench.support.instantiate import instantiate
 
 TINY = 1e-12
+MIRROR = "mirrored/"
 Part = str | Mapping[str, Any] | Detector
 
 
@@ -22,14 +23,17 @@ class Fused(Detector):
 
     z takes off the mean and divides by the standard deviation on the hold-out. Scores that are
     rectified are distances, and count only where they are above that of the average clean image:
-    they see images that the others miss, and add noise where they see none. No weight is fitted
-    and no challenge image is seen. Its paper is that of the first of `rectified`, else of `parts`.
+    they see images that the others miss, and add noise where they see none. With `mirrored` every
+    s_i and log s_j is the mean of that of the image and that of the image in a mirror. No weight
+    is fitted and no challenge image is seen. Its paper is that of the first of `rectified`, else
+    of `parts`.
 
     Differs from the paper: the fusion is ours.
 
     Args:
         parts: detectors of gradbench by name, or {use: NAME, setting: value}.
         rectified: likewise, with scores of 0 and above.
+        mirrored: take the mirrored image too, for networks that were trained with such images.
 
     Raises:
         GradbenchError: for no part, an unknown one, or one that sees challenges or perturbs images.
@@ -37,7 +41,9 @@ class Fused(Detector):
 
     supervision = "none"
 
-    def __init__(self, parts: Sequence[Part], rectified: Sequence[Part] = ()):
+    def __init__(
+        self, parts: Sequence[Part], rectified: Sequence[Part] = (), mirrored: bool = False
+    ):
         self.parts = [_member(part) for part in parts]
         self.rectified = [_member(part) for part in rectified]
         if not self.members:
@@ -45,6 +51,7 @@ class Fused(Detector):
         self.info = [*self.rectified, *self.parts][0].info
         # the numbers change with those of any part
         self.version = 1 + sum(member.version for member in self.members)
+        self.mirrored = mirrored
         self.mean = self.std = torch.empty(0)
 
     @property
@@ -55,7 +62,8 @@ class Fused(Detector):
     @property
     def reads(self) -> Sequence[str]:
         """The outputs that any of them scores."""
-        return _union(self.members, lambda member: member.reads)
+        names = _union(self.members, lambda member: member.reads)
+        return (*names, *(MIRROR + name for name in names if self.mirrored))
 
     @property
     def bank_reads(self) -> Sequence[str]:
@@ -65,20 +73,21 @@ class Fused(Detector):
     @property
     def hold_out_reads(self) -> Sequence[str]:
         """What any of them scores or is fitted on: all are standardised on the hold-out."""
-        return _union(self.members, lambda member: (*member.reads, *member.hold_out_reads))
+        fitted = _union(self.members, lambda member: member.hold_out_reads)
+        return tuple(dict.fromkeys((*self.reads, *fitted)))
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Fused:
         """Fit the members, then their means and standard deviations on the hold-out."""
         for member in self.members:
             member.fit(bank, fit, choose, seed)
-        scores = self._scores(fit.clean)
+        scores = self._views(fit.clean)
         self.mean, std = scores.mean(0), scores.std(0, correction=0)
         self.std = torch.where(std > TINY, std, 1)
         return self
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) sums of standardised scores."""
-        scores = (self._scores(outputs) - self.mean) / self.std
+        scores = (self._views(outputs) - self.mean) / self.std
         count = len(self.parts)
         return scores[:, :count].sum(1) + scores[:, count:].clamp(min=0).sum(1)
 
@@ -98,6 +107,13 @@ class Fused(Detector):
             if part := part_of(state, f"{i}."):
                 member.load(part)
         return self
+
+    def _views(self, outputs: Outputs) -> Tensor:
+        """Return the members' scores (N, members), means over the views."""
+        if not self.mirrored:
+            return self._scores(outputs)
+        mirror = part_of(outputs, MIRROR)
+        return (self._scores(outputs) + self._scores(mirror)) / 2
 
     def _scores(self, outputs: Outputs) -> Tensor:
         logs = [member.score(outputs).clamp(min=TINY).log() for member in self.rectified]

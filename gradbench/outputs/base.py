@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -23,7 +24,8 @@ class Needs:
 
     What is not declared can be had too, but costs a further pass. `layer_means` and `activations`
     are names of layers, `gradients` pairs (label, loss) of squared gradient norms,
-    `layer_gradients` pairs (loss, layer) of gradients with respect to a layer's output.
+    `layer_gradients` pairs (loss, layer) of gradients with respect to a layer's output, `mirrored`
+    the needs from a pass over the mirrored images.
     """
 
     features: bool = False
@@ -31,6 +33,7 @@ class Needs:
     activations: tuple[str, ...] = ()
     gradients: tuple[tuple[str, str], ...] = ()
     layer_gradients: tuple[tuple[str, str], ...] = ()
+    mirrored: tuple[Needs, ...] = ()
 
     @property
     def places(self) -> list[tuple[str, str]]:
@@ -60,6 +63,7 @@ class BatchContext:
         needs = list(needs)
         self.backbone, self._images = backbone, images
         self.halvings, self.lends_copies = 0, False
+        self._mirrored_needs = [inner for one in needs for inner in one.mirrored]
         self._gradients = list(dict.fromkeys(pair for one in needs for pair in one.gradients))
         self._layers = [pair for one in needs for pair in one.layer_gradients]
         self._places = list(dict.fromkeys(place for one in needs for place in one.places))
@@ -128,6 +132,11 @@ class BatchContext:
         if isinstance(result, GradbenchError):
             raise result
         return self._lend(result[0]), self._lend(result[1])
+
+    @cached_property
+    def mirrored(self) -> BatchContext:
+        """The same batch with left and right exchanged."""
+        return BatchContext(self.backbone, self._images.flip(-1), self._mirrored_needs)
 
     @property
     def parameter_names(self) -> list[str]:

@@ -128,6 +128,8 @@ class SavedNetwork:
             version, target = entry["version"], entry["config"]["_target_"]
             self._check_code(target, entry.get("code"), *imported_targets(target))
         self._check_version(f"output {kind}", version, outputs.find(name).version)
+        if kind == "mirrored":
+            self._check_output(name.removeprefix("mirrored/"))
 
     def _check_code(self, target: str, code: str | None, *things: Any) -> None:
         """Refuse a class from outside that was edited since the run: it would judge otherwise."""

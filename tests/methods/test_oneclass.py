@@ -259,6 +259,35 @@ def test_parts_of_a_fusion_take_settings_and_may_be_detectors():
     assert torch.equal(other.score(query), named.score(query))
 
 
+def test_a_mirrored_fusion_takes_the_mean_of_both_views():
+    bank, held, query = outputs(400, 1), hold_out().outputs, outputs(50, 8, apart=1.0)
+
+    def both(plain, seed):
+        mirror = outputs(len(plain["logits"]), seed)
+        return plain | {f"mirrored/{name}": mirror[name] for name in mirror}
+
+    held, query = both(held, 21), both(query, 22)
+    parts = ["energy", "knn"], ["gradient_oneclass"]
+    detector = Fused(*parts, mirrored=True).fit(bank, Samples.normal(held), Samples.normal(held))
+    assert set(detector.reads) == {*held, *query} - {"labels"}
+    members = [KNN(), GradientOneClass()]
+    for member in members:
+        member.fit(bank, Samples.normal(held), Samples.normal(held))
+    knn, profile = (member.score for member in members)
+
+    def z(score):
+        views = [
+            (score(o) + score({n: o[f"mirrored/{n}"] for n in o if f"mirrored/{n}" in o})) / 2
+            for o in (held, query)
+        ]
+        return (views[1] - views[0].mean()) / views[0].std(correction=0)
+
+    expected = z(lambda o: energy_score(o["logits"])) + z(knn)
+    expected = expected + z(lambda o: profile(o).log()).clamp(min=0)
+    torch.testing.assert_close(detector.score(query), expected)
+    assert (detector.pass_count.forward, detector.pass_count.backward) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [([], "name at least one"), (["enrgy"], "energy"), (["odin"], "sees challenges or perturbs"),
