@@ -114,8 +114,9 @@ class PassCount:
 
 def _passes(reads: Sequence[str]) -> tuple[int, int]:
     """Return the forward and backward passes that outputs of one batch take."""
-    norms = sum(name.startswith("squared_norms") for name in reads)
-    return max(norms, int(bool(reads))), norms
+    back = sum(name.startswith("squared_norms") for name in reads)
+    back += any(name.startswith("neuron_states") for name in reads)  # one serves all layers
+    return max(back, int(bool(reads))), back
 
 
 class Fitted:
@@ -184,6 +185,8 @@ class Method(Fitted, ABC):
             them.
         bank_reads: names of the outputs it needs on training images, empty if none, or of
             `BANK_EXTRAS`; what predictions need of them belongs to the fitted state.
+        bank_images: how many training images it needs at most, the same share of every class; None
+            for all, which outputs that others read too cost nothing more.
         hold_out_reads: names of the outputs, or `labels`, that it needs on clean images that f was
             not trained on, for fits without challenges; empty if none.
         synthetic: challenges that are made for it from the hold-out, for supervision `synthetic`:
@@ -201,6 +204,7 @@ class Method(Fitted, ABC):
     reads: Sequence[str]
     version: ClassVar[int] = 1
     bank_reads: Sequence[str] = ()
+    bank_images: int | None = None
     hold_out_reads: Sequence[str] = ()
     synthetic: Mapping[str, int | None] = MappingProxyType({})
     synthetic_images: int = 0

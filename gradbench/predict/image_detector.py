@@ -15,6 +15,7 @@ from gradbench.backbones.backbone import Backbone, logits_among
 from gradbench.challenges.counter import image_keys
 from gradbench.config import load_member
 from gradbench.data.imageset import ImageSet, source_ids, to_float
+from gradbench.data.roles import stratified_subset
 from gradbench.errors import GradbenchError
 from gradbench.gradients.arguments import naming_rejected_images
 from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
@@ -91,7 +92,8 @@ class ImageDetector:
             raise GradbenchError(f"{self.name} learns from challenges: give abnormal=IMAGES")
         clean = labelled_images("clean", clean, labels)
         self._backbone = as_backbone(model, clean.images.shape, mean, std)
-        bank = self._read(clean, detector.bank_reads)
+        few = stratified_subset(clean.images, detector.bank_images)
+        bank = self._read(replace(clean, images=few), detector.bank_reads)
         hold_out = self._read(clean, detector.hold_out_reads)
         if detector.learns_from_challenges:
             bank |= {f"hold_out/{name}": values for name, values in hold_out.items()}

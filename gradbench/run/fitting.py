@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gradbench.data.imageset import ImageSet
+from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty
 from gradbench.methods.base import BANK_EXTRAS, Method, Samples, part_of
 from gradbench.methods.checked import check_state
@@ -111,8 +112,11 @@ def clean_outputs(context: NetworkContext, name: str) -> CleanOutputs:
             values = select_outputs(every, outputs) | values
         return values
 
+    alike = [other for other in others if other.bank_images == detector.bank_images]
     bank = read(
-        context.images.train, detector.bank_reads, {n for d in others for n in d.bank_reads}
+        stratified_subset(context.images.train, detector.bank_images),
+        detector.bank_reads,
+        {n for d in alike for n in d.bank_reads},
     )
     if any(n.startswith("head/") for n in detector.bank_reads):
         bank |= head_tensors(context.f.backbone)

@@ -30,6 +30,7 @@ from gradbench.config import compose
 from gradbench.data.dataset import Dataset
 from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.data.in_distribution import InDistribution
+from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.methods.base import BANK_EXTRAS, Method
 from gradbench.outputs.extract import OutputValues, shard_key
@@ -331,10 +332,14 @@ class _PlanContext(NetworkContext):
     def _note_clean_images(self, detectors: Sequence[Method], names: Sequence[str]) -> None:
         """List the outputs of images that detectors are fitted on and that are never measured."""
         images = self.images
-        for part, kind in ((images.train, "bank_reads"), (images.hold_out, "hold_out_reads")):
-            reads = {read for one in detectors for read in getattr(one, kind)} - {*BANK_EXTRAS}
-            if reads and len(part):
-                self.note_outputs(part, reads)
+        for count in {one.bank_images: None for one in detectors}:
+            alike = [one for one in detectors if one.bank_images == count]
+            reads = {read for one in alike for read in one.bank_reads} - {*BANK_EXTRAS}
+            if reads:
+                self.note_outputs(stratified_subset(images.train, count), reads)
+        reads = {read for one in detectors for read in one.hold_out_reads} - {*BANK_EXTRAS}
+        if reads and len(images.hold_out):
+            self.note_outputs(images.hold_out, reads)
         for name, detector in zip(names, detectors):
             if own := self.experiment.own_cells(name):
                 size = min(detector.synthetic_images, len(images.hold_out))

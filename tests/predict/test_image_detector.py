@@ -54,6 +54,18 @@ def test_the_scores_are_those_of_the_outputs(f):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_no_more_training_images_count_than_are_needed(f):
+    clean, labels = pixels(150), torch.arange(150) % 3
+    whole, few = (
+        gradbench.detector("nac", full=[1e6] * 4, images=count).fit(f, clean, labels=labels)
+        for count in (1000, 30)
+    )
+    counted = [
+        sum(layer.coverage.sum() for layer in one.detector.layers.values()) for one in (whole, few)
+    ]
+    assert float(counted[0] / counted[1]) == pytest.approx(5)
+
+
 def test_arrays_loaders_and_plain_networks(f):
     data = images(100)
     labels = torch.from_numpy(data.labels)

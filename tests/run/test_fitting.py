@@ -87,6 +87,12 @@ class Knows(Blind):
         return self
 
 
+class Few(Asking):
+    """The same of few training images."""
+
+    bank_images = 6
+
+
 class Supervised(Knows):
     """The same, but the bank is that of the first challenge's state."""
 
@@ -110,7 +116,7 @@ def trial(store):
     world = InDistribution(sets["train"], images(21, seed=3), sets["test"], sets["test"])
     detectors = {
         kind.__name__.lower(): {"_target_": f"{kind.__module__}.{kind.__name__}"}
-        for kind in (Asking, Blind, OneClass, Own, Knows, Supervised)
+        for kind in (Asking, Blind, Few, OneClass, Own, Knows, Supervised)
     }
     OneClass.seen.clear()
     config = {"detector": {"seed": 7}, "challenge": {"seed": 0, "quantise": True}}
@@ -143,6 +149,16 @@ def test_one_pass_over_the_training_images_serves_all_detectors(trial):
     )  # its logits were kept when the features of the other were read
     assert sorted(given.bank) == ["logits"]
     assert len(trial.store.made) == made
+
+
+def test_of_the_training_images_no_more_are_read_than_are_needed(trial):
+    given = clean_outputs(trial, "few")
+    assert {len(given.bank[name]) for name in ("features", "labels")} == {6}
+    assert given.bank["labels"].bincount().tolist() == [2, 2, 2]
+    every = clean_outputs(trial, "asking")
+    rows = torch.cdist(given.bank["features"], every.bank["features"]).argmin(1)
+    assert torch.equal(every.bank["labels"][rows], given.bank["labels"])
+    assert len(given.hold_out["logits"]) == 21
 
 
 def test_what_is_not_asked_for_is_not_computed(trial):

@@ -107,6 +107,15 @@ def test_what_is_read_of_images_that_are_never_measured(finished):
     assert ("outputs", "digits train") not in planned(finished, "detectors=[rmds_hold_out]", alone)
 
 
+def test_of_training_images_as_many_are_read_as_a_detector_needs(finished):
+    detectors = "detectors=[{use: nac, images: 60}]"
+    lines = plan(
+        build_experiment(compose([*SMALL, detectors, "controls.memorisation=false"])),
+        Store(finished / "store"),
+    )
+    assert "digits train, 60 images" in [line.what for line in lines]
+
+
 def test_thresholds_share_the_pass_of_the_memorisation(finished):
     title, alone = ("outputs", "hold-out"), "controls.memorisation=false"
     for words in ((), (alone,), ("model.hold_out=0",)):
