@@ -94,7 +94,8 @@ def write_run(folder, rows, name="ood_cifar10", begun="2026-05-01T10:00:00+0000"
         rows: its rows.
         name: of the experiment.
         begun: when.
-        more: `width`, `weights`, `backbone`, `in_dist`, `protocol`, `limit`, `data`, `accuracy`.
+        more: `width`, `weights`, `backbone`, `in_dist`, `protocol`, `limit`, `data`, `accuracy`,
+            `network_origin`.
     """
     folder.mkdir(parents=True)
     width, in_dist = more.get("width", 64), more.get("in_dist", "cifar10")
@@ -110,6 +111,7 @@ def write_run(folder, rows, name="ood_cifar10", begun="2026-05-01T10:00:00+0000"
         "protocol": more.get("protocol", "grouped"),
         "detectors": {},
         "command": "gradbench run",
+        "network_origin": more.get("network_origin", ""),
     }
     config = {
         "backbone": {"name": backbone, "width": width, "depth": 18},

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Each table of the papers, cell by cell: published, measured with interval, difference. Numbers are
-those of finished runs under outputs/ and results/, or in the folders of results=; of the published
-size of the network the run that fills most cells wins, of several the newest, and each table says
-which it was made from. A cell that is not measured says why.
+those of finished runs under outputs/ and results/, or in the folders of results=. Networks stand
+below each other, each with its width; of a network the run that fills most cells wins, of several
+the newest, and each table says which it was made from. A cell that is not measured says why.
 
   gradbench tables [list]                  the tables, and what they hold
   gradbench tables NAME ... | --all        [results=DIR,DIR] [format=FORMAT] [out=DIR]

@@ -176,7 +176,8 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{printable(path)} is damaged or of another version ({printable(fault)}): copy the "
             "run's folder again, or carry out its command once more with another out=DIR"
         ) from fault
-    about = {"told": "", "task": DETECTION, "remark": "", "left_out": {}} | record["about"]
+    absent = {"told": "", "task": DETECTION, "remark": "", "left_out": {}, "network_origin": ""}
+    about = absent | record["about"]
     return {"versions": {}, "hardware": {}} | record | {"about": about}
 
 
@@ -325,6 +326,12 @@ class FinishedRun:
             for key, value in load_member("backbone", self.backbone, dirs).items()
             if type(value) is int and own.get(key, value) != value
         )
+
+    def network(self, dirs: Iterable[Path] = ()) -> str:
+        """Return the network's name, with its width where that is not its backbone's usual one."""
+        narrower = self.narrower(dirs) and self.about["width"]
+        width = f" of width {self.about['width']}" if narrower else ""
+        return self.backbone + width + (" as published" if self.about["network_origin"] else "")
 
     def image_notes(self) -> list[str]:
         """Return what is to be known of the clean images of the run."""

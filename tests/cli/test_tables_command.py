@@ -118,7 +118,7 @@ def test_tables_without_a_built_method_need_no_run(tmp_path):
     ran = gradbench("tables", "gradcon_fmnist", cwd=tmp_path)
     assert ran.code == 0
     assert "method not built: GPND, Grad, GradCon" in ran.out
-    assert "None of 30 cells measured" in ran.out
+    assert "0 of 30 cells measured" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,9 @@ def test_plan_says_what_is_missing_and_why(tmp_path):
     words = ("tables", "made", "gradcon_fmnist", "--plan", f"--config-dir={dirs}", *SMALL)
     ran = gradbench(*words, cwd=tmp_path)
     assert ran.code == 0, ran.err
-    assert "made: 0 of 5 cells measured\n  1 method not built: Later\n  4 not run: quick" in ran.out
-    assert "gradcon_fmnist: 0 of 30 cells measured\n  30 method not built: GPND, " in ran.out
+    counted = "made: 0 of 5 cells measured, 0 by stand-in, 5 holes\n"
+    assert f"{counted}  1 method not built: Later\n  4 not run: quick" in ran.out
+    assert "30 holes\n  30 method not built: GPND, " in ran.out
     command = next(line for line in ran.out.splitlines() if line.startswith("gradbench run"))
     assert "experiment=quickstart backbone=small_cnn protocol=grouped" in command
     assert "detectors=[msp,gradient_logistic] challenges=[svhn,patches,fgsm]" in command
@@ -205,4 +206,4 @@ def test_a_run_that_fails_is_told_after_the_tables(tmp_path):
     assert ran.code == 2
     assert "nowhere.safetensors" in ran.err
     assert ran.err.splitlines()[-1].startswith("gradbench: these runs failed, as said above: outp")
-    assert "None of 5 cells measured" in ran.out
+    assert "0 of 5 cells measured" in ran.out

@@ -8,11 +8,13 @@ import pytest
 from _made_runs import TABLE, absent, measured, own_table, write_run
 
 from gradbench.config import group_files
+from gradbench.data.dataset import DataSettings
 from gradbench.errors import GradbenchError
 from gradbench.report.finished_run import find_runs
 from gradbench.report.papers import document
 from gradbench.report.papers.fill import fill, to_csv
 from gradbench.report.papers.layout import Notes, panels
+from gradbench.report.papers.missing import missing_runs, summary
 from gradbench.report.papers.table import Measure, read_table, table_files
 from gradbench.report.published import NAMING
 
@@ -52,12 +54,15 @@ def cell(*names):
 
 
 def texts(filled):
-    """Return (panel, row, line) -> cells."""
+    """Return (panel, row, line) -> cells, and (panel, row, line, "mark") -> mark of the line."""
     notes, found, before = Notes(), {}, ("", "")
     for panel, (grid,) in panels(filled.table, filled.cells, notes).items():
         for in_dist, challenge, line, *row in grid.rows:
             before = (in_dist or before[0], challenge or before[1])
+            line, *mark = line.split(" [")
             found.setdefault((panel, *before, line), row)
+            if mark:
+                found[panel, *before, line, "mark"] = f"[{mark[0]}"
     return found, notes.lines()
 
 
@@ -87,7 +92,7 @@ def test_numbers_are_measured_where_the_paper_did_or_where_that_can_be_had():
 
 def test_cure_tsr_goes_before_its_stand_in():
     found = places("corruption", in_dist="CURE-TSR", challenge="Decolor", level="4", method="Ours")
-    real, other = found.itertuples()
+    real, other = found[found["backbone"] == "resnet18"].itertuples()
     assert (real.in_dist, real.challenge, real.level) == ("cure_tsr", "decolor", "4")
     assert (other.in_dist, other.challenge) == ("gtsrb", "cure_like_decolorization")
     assert (real.note, other.note[:24]) == ("", "GTSRB in place of CURE-T")
@@ -114,6 +119,11 @@ def test_our_names_in_the_tables_exist(name):
         ("{title: AUROC}", "{titel: AUROC}", "did you mean metrics.auroc.title"),
         ("side: in}", "sides: in}", "did you mean metrics.aupr.measures.in.side"),
         ("    backbone:", "    backbon:", r"did you mean measured\[0\].backbone"),
+        (
+            "    backbone:",
+            "    hole: {C: none}\n    backbone:",
+            "no printed in_dist named 'C'|printed hole",
+        ),
         ("hole:", "hold:", "did you mean hole"),
         ("Near: cifar100", "Nea: cifar100", "did you mean Near"),
         ('hole: "method not built: {method} for {metric}"', "", "nothing names the method of Nob"),
@@ -160,7 +170,8 @@ def test_a_table_is_laid_out_as_in_print(made, tmp_path):
     assert found[*at, "balanced"] == ["70.0", "", ""]
     assert (*at, "difference") not in found
     at = ("AUROC", "B", "Far")  # nothing measured: no line for differences
-    assert found[*at, "measured"] == ["– [c]", "", "– [c]", ""]
+    assert found[*at, "measured"] == ["–", "", "–", ""]
+    assert found[*at, "measured", "mark"] == "[c]"  # of the whole line
     assert notes == [
         "[a] run without the detector: energy on cifar10 with resnet18, gradient on cifar10 with "
         "resnet18",
@@ -184,10 +195,11 @@ def test_the_best_of_a_group_stands_out_in_print_and_here(made, tmp_path):
 
 
 def test_the_comparison_counts_cells_and_names_pairs(made, tmp_path):
-    assert document.comparison(made()) == ["None of 11 cells measured."]
+    assert document.comparison(made()) == ["Nothing is measured."]
+    assert made().tally == "0 of 11 cells measured, 0 by stand-in, 11 holes"
     write_run(tmp_path / "runs" / "a", [*ROWS, measured("svhn", "energy", 79.0)])
     text = " ".join(document.comparison(made()))
-    assert "6 of 11 cells measured, 0 of them with a mark" in text
+    assert made().tally == "6 of 11 cells measured, 0 by stand-in, 5 holes"
     # differences: +2, -6, +0.5, -2, +0.04
     assert "Of 5 differences, 2 within 1 point and 4 within 5 points" in text
     assert "differs from the print in 2 of 4 comparisons" in text
@@ -217,6 +229,8 @@ def test_a_stand_in_is_taken_where_the_set_is_not_at_hand_for_the_whole_group(ma
     found = cell(filled, "A", "Far", "Ours")
     assert (found["measured"], found["run"][-1]) == (90.0, "b")
     assert found["marks"] == "scenes in place of svhn: a stand-in; stands in for LSUN"
+    assert (found["stand_in"], cell(filled, "A", "Near", "Baseline")["stand_in"]) == ("yes", "")
+    assert "3 of 11 cells measured, 2 by stand-in, 8 holes" in filled.tally
     # Energy is missing at the stand-in, and not looked for elsewhere
     reason = "run without the detector: energy on cifar10 with resnet18"
     assert cell(filled, "A", "Far", "Energy")["reason"] == reason
@@ -251,8 +265,10 @@ def test_what_is_not_as_in_print_is_marked(made, tmp_path, row, run, mark):
     filled = made()
     found = cell(filled, "A", "Far", "Baseline")["marks"]
     assert found.startswith(mark) if mark else found == ""
-    shown = texts(filled)[0]["AUROC", "A", "Far", "measured"][0]
-    assert shown == ("80.0 [a]" if mark else "80.0")
+    shown = texts(filled)[0]
+    at = ("AUROC", "A", "Far", "measured")
+    assert shown[at][0] == "80.0"
+    assert shown.get((*at, "mark")) == ("[a]" if mark else None)
 
 
 @pytest.mark.parametrize(
@@ -292,14 +308,13 @@ OTHER = measured("textures", "msp", 70.0)
     [
         ((far(80.0), {}), (far(81.0), {}), 81.0),
         (([*far(80.0), MORE], {}), (far(81.0), {}), 80.0),
-        ((far(80.0), {}), ([*far(81.0), MORE], {"width": 32}), 80.0),
         ((far(80.0), {}), (far(81.0, protocol="icip2020"), {"protocol": "icip2020"}), 80.0),
         ((far(80.0), {}), (far(81.0, protocol="transfer"), {"protocol": "transfer"}), 80.0),
         ((far(80.0), {}), ([OTHER], {}), 80.0),
         ((far(80.0), {}), (far(81.0, in_dist="svhn"), {"in_dist": "svhn"}), 80.0),
         ((far(80.0), {}), (far(81.0, backbone="resnet34"), {"backbone": "resnet34"}), 80.0),
     ],
-    ids=["newest", "more cells", "size", "protocol", "not accepted", "empty", "set", "backbone"],
+    ids=["newest", "more cells", "protocol", "not accepted", "empty", "set", "backbone"],
 )
 def test_one_run_leads(made, tmp_path, older, newer, right):
     write_run(tmp_path / "runs" / "a", older[0], begun=OLD, weights="x", **older[1])
@@ -325,6 +340,87 @@ def test_numbers_of_two_networks_parts_or_protocols_never_stand_in_one_table(mad
     filled = made()
     assert len(filled.runs) == 1
     assert "Left aside" in filled.left_out[0]
+
+
+# Several networks
+
+DENSE = {"backbone": "densenet_bc_100_12"}
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A table of two networks, filled from runs with the wide, the narrow and the other one."""
+    two = TABLE.replace("backbone: resnet18", "backbone: [resnet18, densenet_bc_100_12]")
+    dirs = [own_table(tmp_path / "own", two)]
+    ends = {"lo": -2.5, "hi": 0.5, "compared_with": "gradient"}
+    alike = measured("svhn", "msp", -1.0, "auroc_difference", **ends)
+    wide = [measured("svhn", "msp", 90.0), measured("svhn", "gradient", 91.0)]
+    narrow = [
+        measured("svhn", "msp", v, width=32, train_seed=s, source="part", n_abnormal=700)
+        for s, v in enumerate((80, 82, 87))
+    ]
+    narrow.append(measured("cifar100", "gradient", 70.0, width=32))
+    other = [measured("svhn", "msp", 95.0), measured("svhn", "gradient", 95.5), alike]
+    other = [row | DENSE for row in other]
+    write_run(tmp_path / "runs" / "w64", wide, weights="x")
+    write_run(tmp_path / "runs" / "w32", narrow, weights="y", width=32)
+    about = {"network_origin": "published at nowhere.example"}
+    write_run(tmp_path / "runs" / "dense", other, weights="z", width=None, **DENSE, **about)
+    return fill(read_table("made", dirs), find_runs([tmp_path / "runs"]), dirs)
+
+
+def test_every_network_has_lines_of_its_own(three):
+    names = ["resnet18", "resnet18 of width 32", "densenet_bc_100_12 as published"]
+    assert three.networks == names
+    assert three.left_out == []
+    found = cells(three, "A", "Far", "Baseline")[["network", "measured", "difference"]]
+    assert found.to_numpy().tolist() == [
+        [names[0], 90.0, 10.0], [names[1], 83.0, 3.0], [names[2], 95.0, 15.0]
+    ]  # fmt: skip
+    shown, notes = texts(three)
+    at = ("AUROC", "A", "Far")
+    assert shown[*at, "published"][0] == "80.00"
+    assert shown[*at, f"measured, {names[0]}"] == ["90.0", "– [a]", "91.0", "– [b]"]
+    line = f"measured, {names[1]}, 3 seeds"
+    assert shown[*at, line] == ["83.0", "– [a]", "– [a]", "– [b]"]
+    assert [notes[ord(x) - 97][4:42] for x in re.findall("[a-z]", shown[*at, line, "mark"])] == [
+        "resnet18 of width 32 instead of 64", "svhn: a part of the set"
+    ]  # fmt: skip
+    assert shown[*at, f"measured, {names[2]}"] == ["95.0", "– [a]", "95.5", "– [b]"]
+    assert "run without the detector: energy on cifar10 with resnet18, gradient on " in notes[0]
+
+
+def test_the_best_is_that_of_a_network(three):
+    found = cells(three, "A", "Far", "Ours")
+    assert [*found["best"]] == ["published measured", "published", "published measured"]
+    assert [*cells(three, "A", "Far", "Baseline")["near_best"]] == ["", "", "yes"]
+    assert "the best of its group and network." in document.markdown(three)
+
+
+def test_a_cell_is_counted_once_and_networks_are_compared_one_by_one(three):
+    assert three.tally == "3 of 11 cells measured, 0 by stand-in, 8 holes"
+    text = " ".join(document.comparison(three))
+    assert "resnet18 of width 32, 2 cells. Of 2 differences, 0 within 1 point" in text
+    assert "densenet_bc_100_12 as published, 2 cells. Of 2 differences" in text
+    head = document.markdown(three)
+    assert "published at nowhere.example, test accuracy" in head
+    assert "images measured, resnet18 of width 32: 10000 : 700 (svhn)" in head
+    assert summary(three)[0] == "made: 3 of 11 cells measured, 0 by stand-in, 8 holes"
+
+
+def test_the_runs_of_every_network_are_missing_by_themselves(three, tmp_path):
+    runs = missing_runs([three], [], DataSettings(tmp_path, download=True))
+    far = {(run.experiment, run.backbone): run.cells for run in runs}
+    assert far["ood_cifar10", "densenet_bc_100_12"] > far["ood_cifar10", "resnet18"] > 0
+
+
+def test_a_hole_says_what_the_file_says_of_it(tmp_path):
+    hole = "    hole: {B: no signs were at hand}\n    backbone:"
+    dirs = [own_table(tmp_path / "own", TABLE.replace("    backbone:", hole))]
+    filled = fill(read_table("made", dirs), [], dirs)
+    reason = "not run: ood_gtsrb with resnet18 (no signs were at hand)"
+    assert cell(filled, "B", "Far", "Ours")["reason"] == reason
+    assert cell(filled, "A", "Far", "Ours")["reason"].endswith("resnet18")
 
 
 def test_runs_are_found_below_and_stores_are_not_searched(tmp_path):

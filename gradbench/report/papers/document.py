@@ -86,7 +86,13 @@ def _title(filled: FilledTable) -> str:
 
 def _head(filled: FilledTable, best: str = "Bold") -> list[str]:
     near = [NEAR_NOTE] if filled.cells["near_best"].eq("yes").any() else []
-    return [*_conventions(filled), *near, f"{best}: the best of its group."]
+    own = " and network" if len(filled.networks) > 1 else ""
+    return [
+        f"{filled.tally}.",
+        *_conventions(filled),
+        *near,
+        f"{best}: the best of its group{own}.",
+    ]
 
 
 def _wrapped(lines: list[str], width: int, bullet: str = "- ") -> str:
@@ -119,7 +125,7 @@ def _conventions(filled: FilledTable) -> list[str]:
         "parentheses is that of several networks. Difference: measured less published.",
         *map(_network, networks.values()),
         f"Protocol: {', '.join(protocols)}; a value is the mean over its folds.",
-        _counts(measured),
+        *_counts(measured),
         *_methods(measured),
     ]
 
@@ -127,32 +133,31 @@ def _conventions(filled: FilledTable) -> list[str]:
 def comparison(filled: FilledTable) -> list[str]:
     """Return how the measured numbers compare with the printed ones: counted, not judged.
 
-    Methods are ranked within each group by the values of both sides; where either side is equal,
-    the order does not differ. Metrics whose convention is not known are not ranked.
+    Methods are ranked within each group and network by the values of both sides; where either side
+    is equal, the order does not differ. Metrics whose convention is not known are not ranked.
     """
-    cells = filled.measured
-    first = cells[~cells.index.duplicated()]
-    total = len(filled.table.printed)
-    if first.empty:
-        return [f"None of {total} cells measured."]
-    marked = (first["marks"] != "").sum()
-    sentences = [
-        f"{len(first)} of {total} cells measured, {marked} of them with a mark (stand-in, part, "
-        "other size: see the notes)."
-    ]
-    differences = first["difference"].dropna().abs()
-    if len(differences):
+    sentences, networks = [], filled.networks
+    if not networks:
+        return ["Nothing is measured."]
+    for network in networks:
+        cells = filled.measured
+        cells = cells[cells["network"] == network]
+        first = cells[~cells.index.duplicated()]
+        differences = first["difference"].dropna().abs()
         near = " and ".join(
             f"{(differences <= n).sum()} within {n} point{'s' * (n > 1)}" for n in NEAR
         )
-        sentences.append(f"Of {len(differences)} differences, {near} of the published value.")
-    pairs, differ = _other_order(filled, first)
-    if pairs:
-        count = sum(map(len, differ.values()))
-        sentences.append(
-            f"The order of two methods differs from the print in {count} of {pairs} "
-            f"comparisons{':' if count else '.'}"
-        )
+        told = [f"{network}, {len(first)} cells."] if len(networks) > 1 else []
+        if len(differences):
+            told.append(f"Of {len(differences)} differences, {near} of the published value.")
+        pairs, differ = _other_order(filled, first)
+        if pairs:
+            count = sum(map(len, differ.values()))
+            told.append(
+                f"The order of two methods differs from the print in {count} of {pairs} "
+                f"comparisons{':' if count else '.'}"
+            )
+        sentences.append(" ".join(told))
         for (printed, here), places in differ.items():
             named = ", ".join(places[:NAMED])
             more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
@@ -162,7 +167,7 @@ def comparison(filled: FilledTable) -> list[str]:
 
 def _made_from(filled: FilledTable) -> list[str]:
     """Return from which runs a table was made, and what was left out."""
-    cells = filled.measured
+    cells = filled.measured.set_index("network", append=True)
     counts = cells[~cells.index.duplicated()]["run"].value_counts()
     sentences = [
         f"Made from {run.path} ({run.begun[:10]}, code {run.commit[:7]}): "
@@ -173,22 +178,28 @@ def _made_from(filled: FilledTable) -> list[str]:
 
 
 def _network(run: FinishedRun) -> str:
+    origin = run.about["network_origin"]
     width = f" of width {run.about['width']}" if run.about["width"] else ""
     seeds = list(run.about["accuracy"])
     return (
         f"Network f: {run.backbone}{width}, trained on {run.in_dist}, "
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}, test accuracy {accuracies(run.about)}."
+        + (f"{origin}" if origin else f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
+        + f", test accuracy {accuracies(run.about)}."
     )
 
 
-def _counts(measured: pandas.DataFrame) -> str:
-    """Return how many images of each side were measured."""
-    texts = []
-    for (normal, abnormal), own in measured.groupby(["n_normal", "n_abnormal"], sort=False):
-        names = list(dict.fromkeys(own["our_challenge"]))
-        named = ", ".join(names) if len(names) <= 3 else f"{len(names)} challenges"
-        texts.append(f"{normal} : {abnormal} ({named})")
-    return f"Normal : abnormal images measured: {'; '.join(texts)}."
+def _counts(measured: pandas.DataFrame) -> list[str]:
+    """Return how many images of each side were measured, for each network."""
+    sentences, several = [], measured["network"].nunique() > 1
+    for network, of_network in measured.groupby("network", sort=False):
+        texts = []
+        for (normal, abnormal), own in of_network.groupby(["n_normal", "n_abnormal"], sort=False):
+            names = list(dict.fromkeys(own["our_challenge"]))
+            named = ", ".join(names) if len(names) <= 3 else f"{len(names)} challenges"
+            texts.append(f"{normal} : {abnormal} ({named})")
+        whose = f", {network}" if several else ""
+        sentences.append(f"Normal : abnormal images measured{whose}: {'; '.join(texts)}.")
+    return sentences
 
 
 def _methods(measured: pandas.DataFrame) -> list[str]:

@@ -30,14 +30,16 @@ OUR_ROW = (
 )
 COLUMNS = (
     *NAMING,
-    *("unit", "published", "line", "measured", "lo", "hi", "interval", "networks", "difference"),
-    *("run", *(f"our_{name}" for name in OUR_ROW)),
-    *("supervision", "clean_seen", "n_normal", "n_abnormal", "best", "near_best", "marks"),
-    "reason",
+    *("unit", "published", "network", "line", "measured", "lo", "hi", "interval", "networks"),
+    *("difference", "run", *(f"our_{name}" for name in OUR_ROW)),
+    *("supervision", "clean_seen", "n_normal", "n_abnormal", "stand_in", "best", "near_best"),
+    *("marks", "reason"),
 )
 """Columns of the tidy table. Measured values, bounds and differences are in percent, whatever the
-unit of the print; `interval` is `resampled` (or empty without bounds), `exact` for a one-sided
-lower bound, `range` for the smallest and largest of several networks."""
+unit of the print; `network` names a backbone and its width, `networks` says how many of it, one
+for each seed; `interval` is `resampled` (or empty without bounds), `exact` for a one-sided lower
+bound, `range` for the smallest and largest of several networks; `stand_in` is `yes` for images
+that stand in for the printed ones."""
 REAL = ("measured", "lo", "hi", "difference")
 MARKS = " | "
 """Between the remarks of one number in the column `marks`."""
@@ -48,8 +50,9 @@ class FilledTable:
     """A table with its numbers.
 
     Attributes:
-        cells: the tidy table, `COLUMNS`: one row per printed number and line of its metric, one
-            with a `reason` where nothing was measured; indexed by the row of `table.printed`.
+        cells: the tidy table, `COLUMNS`: one row per printed number, network and line of its
+            metric; one with a `reason` for a network that has other numbers of the group, and
+            where no network has any. Indexed by the row of `table.printed`.
         runs: those that gave a number, in the order of the cells.
         left_out: sentences on runs that could have, and why they did not.
     """
@@ -64,31 +67,57 @@ class FilledTable:
         """The rows of `cells` that hold a measured number."""
         return self.cells[self.cells["measured"].notna()]
 
+    @property
+    def networks(self) -> list[str]:
+        """The networks that have numbers, in the order of the table."""
+        return list(dict.fromkeys(self.measured["network"]))
+
+    @property
+    def tally(self) -> str:
+        """How many numbers are measured, how many of these only by a stand-in, and how many not."""
+        total, measured = len(self.table.printed), self.measured
+        count = measured.index.nunique()
+        only = measured["stand_in"].eq("yes").groupby(level=0).all().sum()
+        holes = f"{total - count} hole{'s' * (total - count != 1)}"
+        return f"{count} of {total} cells measured, {only} by stand-in, {holes}"
+
 
 def fill(table: PaperTable, runs: Sequence[FinishedRun], dirs: Iterable[Path] = ()) -> FilledTable:
     """Fill a table from finished runs, the newest first; what is not measured has the reason.
 
-    Numbers that are compared with each other are measured in the same place: the preferred one at
-    which any of them is. Of a place's runs the first in the table's order of experiments that has
-    a number gives it. `dirs` are folders of the user's own configuration files.
+    Every network has numbers of its own. Those that are compared with each other are measured in
+    the same place: the preferred one at which the network has any of them. Of a place's runs the
+    first in the table's order of experiments that has a number gives it. `dirs` are folders of the
+    user's own configuration files.
     """
     dirs = tuple(dirs)
+    names = [run.network(dirs) for run in runs]
     matches = _matches(table, runs)
     chosen, left_out = _choose(table, matches, runs, dirs)
     matches["order"] = matches["run"].map({run: order for order, run in enumerate(chosen)})
     matches = matches.dropna(subset="order")
     matches["group"] = table.printed["group"].reindex(matches["cell"]).to_numpy()
-    place = matches.groupby("group")["place"].min()
-    matches = matches[matches["place"] == matches["group"].map(place)]
+    matches["network"] = [names[i] for i in matches["run"]]
+    places = matches.groupby(["group", "network"], as_index=False)["place"].min()
+    matches = matches.merge(places, on=["group", "network", "place"])
     matches = matches.sort_values(["cell", "experiment_order", "order"], kind="stable")
-    matches = matches[matches["run"] == matches.groupby("cell")["run"].transform("first")]
-    cells = _cells(table, matches, runs, dirs)
+    first = matches.groupby(["cell", "network"])["run"].transform("first")
+    matches = matches[matches["run"] == first]
+    ranks = {name: rank for rank, name in enumerate(dict.fromkeys(names[i] for i in chosen))}
+    places = places.sort_values("network", key=lambda column: column.map(ranks), kind="stable")
+    due = table.printed[["group"]].rename_axis("cell").reset_index()
+    due = due.merge(places, how="left")
+    due["network"] = due["network"].astype(object).fillna("")
+    cells = _cells(table, matches, due, runs, dirs)
+    by_network = {"": [runs[i] for i in chosen]}
+    for i in chosen:
+        by_network.setdefault(names[i], []).append(runs[i])
     empty = cells["measured"].isna()
-    places = table.printed["group"].map(place)
     cells.loc[empty, "reason"] = [
-        _reason(table, cell, places[cell], [runs[i] for i in chosen], dirs)
-        for cell in cells.index[empty]
+        _reason(table, cell, place, by_network[network], dirs)
+        for cell, network, place in cells.loc[empty, ["network", "place"]].itertuples()
     ]
+    cells = cells[list(COLUMNS)]
     _mark_best(table, cells)
     used = [runs[i] for i in dict.fromkeys(matches["run"])]
     _mark_near_best(table, cells, used)
@@ -145,48 +174,60 @@ def _choose(
 ) -> tuple[list[int], list[str]]:
     """Return the runs that a table is made from, by their place in `runs`, and what was left out.
 
-    No two networks, parts or protocols stand side by side: for each in-distribution set and
-    backbone one run leads, and only those with its network, images and protocol fill what it lacks.
-    The published size of the network goes before a narrower one, then protocols and experiments go
-    by the table's preference, then the run that fills most cells wins, of several the newest. A run
-    without a number of the table leads only where no run has one.
+    Networks stand in the order of the table's backbones, the published size of each before a
+    narrower one. Of a network no two trainings, parts or protocols are mixed: for each
+    in-distribution set one run leads, and only those with its weights, images and protocol fill
+    what it lacks. Protocols and experiments go by the table's preference, then the run that fills
+    most cells wins, of several the newest. A run without a number of the table leads only where no
+    run of its network has one.
     """
     chosen, left_out = [], []
     counts = matches.drop_duplicates(["run", "cell", "place"])["run"].value_counts()
+    sizes = {
+        i: (bool(run.narrower(dirs)), run.network(dirs))
+        for i, run in enumerate(runs)
+        if is_wanted(run, table)
+    }
     for (in_dist, backbone), own in table.places.groupby(["in_dist", "backbone"], sort=False):
         experiments = list(dict.fromkeys(own["experiment"]))
         ranks = {
             i: (
                 counts.get(i, 0) == 0,
-                bool(run.narrower(dirs)),
-                table.protocols.index(run.protocol),
-                experiments.index(run.name),
+                table.protocols.index(runs[i].protocol),
+                experiments.index(runs[i].name),
                 -counts.get(i, 0),
-                -begin_time(run.begun),
+                -begin_time(runs[i].begun),
             )
-            for i, run in enumerate(runs)
-            if is_wanted(run, table) and (run.in_dist, run.backbone) == (in_dist, backbone)
+            for i in sizes
+            if (runs[i].in_dist, runs[i].backbone) == (in_dist, backbone)
         }
-        if not ranks:
-            continue
-        lead, *others = sorted(ranks, key=ranks.get)
-        same = [i for i in others if runs[i].comparable == runs[lead].comparable]
-        chosen += [lead, *same]
-        if rest := [str(runs[i].path) for i in others if i not in same]:
-            left_out.append(
-                "Left aside, for another network, part of the images or protocol than in "
-                f"{runs[lead].path}: {', '.join(rest)}."
-            )
+        for network in sorted({sizes[i] for i in ranks}):
+            of_network = [i for i in ranks if sizes[i] == network]
+            lead, *others = sorted(of_network, key=ranks.get)
+            same = [i for i in others if runs[i].comparable == runs[lead].comparable]
+            chosen += [lead, *same]
+            if rest := [str(runs[i].path) for i in others if i not in same]:
+                left_out.append(
+                    "Left aside, for another training, part of the images or protocol than in "
+                    f"{runs[lead].path}: {', '.join(rest)}."
+                )
     return chosen, left_out
 
 
 def _cells(
-    table: PaperTable, matches: DataFrame, runs: Sequence[FinishedRun], dirs: tuple[Path, ...]
+    table: PaperTable,
+    matches: DataFrame,
+    due: DataFrame,
+    runs: Sequence[FinishedRun],
+    dirs: tuple[Path, ...],
 ) -> DataFrame:
-    """Return the tidy table without best numbers and reasons."""
+    """Return the tidy table without best numbers and reasons, with a column `place`.
+
+    `due` names the numbers to be had: the `cell`, the `network`, "" for none, and its `place`.
+    """
     sizes = {i: runs[i].narrower(dirs) for i in matches["run"].unique()}
     lines = []
-    for (cell, line), rows in matches.groupby(["cell", "line"], sort=False):
+    for (cell, network, line), rows in matches.groupby(["cell", "network", "line"], sort=False):
         first, values = rows.iloc[0], rows["value"]
         lo, hi, interval = first["lo"], first["hi"], "resampled"
         if len(rows) > 1:
@@ -198,7 +239,8 @@ def _cells(
         fair = fair and printed["unit"] in ("percent", "fraction")
         run = runs[first["run"]]
         lines.append({
-            "cell": cell, "line": line, "measured": values.mean(), "lo": lo, "hi": hi,
+            "cell": cell, "network": network, "line": line,
+            "measured": values.mean(), "lo": lo, "hi": hi,
             "interval": "" if np.isnan(lo) else interval, "networks": str(len(rows)),
             "difference": values.mean() - in_points(float(printed["value"]), printed["unit"])
             if fair else np.nan,
@@ -206,16 +248,22 @@ def _cells(
             **{f"our_{n}": str(first[n]) if pandas.notna(first[n]) else "" for n in OUR_ROW},
             **{n: first[n] for n in ("supervision", "clean_seen")},
             **{n: str(first[n]) for n in WHOLE if n.startswith("n_")},
+            "stand_in": "yes" if _stands_in(first) else "",
             "marks": MARKS.join(_marks(run, sizes[first["run"]], first)),
         })  # fmt: skip
     printed = table.printed.rename(columns={"value": "published"})
     measured = DataFrame(lines, columns=["cell", *(c for c in COLUMNS if c not in printed)])
-    cells = printed.merge(measured, how="left", left_index=True, right_on="cell").set_index("cell")
+    cells = due.merge(measured, on=["cell", "network"], how="left").set_index("cell")
+    cells = printed.drop(columns="group").join(cells)
     cells[["best", "near_best", "reason"]] = ""
-    cells = cells[list(COLUMNS)].astype(dict.fromkeys(REAL, float))
+    cells = cells[[*COLUMNS, "place"]].astype(dict.fromkeys(REAL, float))
     cells[list(REAL)] = cells[list(REAL)].round(DIGITS) + 0.0  # the zero turns -0.0 into 0.0
     texts = [name for name in COLUMNS if name not in REAL]
     return cells.fillna(dict.fromkeys(texts, ""))
+
+
+def _stands_in(row: pandas.Series) -> bool:
+    return row["preferred"] not in ("", row["challenge"])
 
 
 def _marks(run: FinishedRun, sizes: str, row: pandas.Series) -> list[str]:
@@ -225,7 +273,7 @@ def _marks(run: FinishedRun, sizes: str, row: pandas.Series) -> list[str]:
     own = (EXACT, NOT_MEASURED, "no interval", "indicative")
     source = [SOURCES[row["source"]]] if row["source"] in SOURCES else []
     source += [text for text in row["note"].split("; ") if text and not text.startswith(own)]
-    stands_in = row["preferred"] not in ("", row["challenge"])
+    stands_in = _stands_in(row)
     adversarial = row["challenge_set"] == "adversarial"  # everybody makes these images anew
     if row["place_note"]:
         notes.append(row["place_note"])
@@ -247,7 +295,11 @@ def _reason(
     chosen: Sequence[FinishedRun],
     dirs: tuple[Path, ...],
 ) -> str:
-    """Return why a number is not measured; `place` is where others of its group are, or NaN."""
+    """Return why a number is not measured.
+
+    `place` is where others of its group are measured with the network of the runs `chosen`, NaN
+    where none is with any network.
+    """
     printed = table.printed.loc[cell]
     if printed["hole"]:
         return printed["hole"]
@@ -255,7 +307,11 @@ def _reason(
     if detector not in group_files("detector", dirs):
         return f"{NOT_BUILT}: {printed['method']}"
     places = table.places[table.places["cell"] == cell]
-    at = places if np.isnan(place) else places[places["place"] == place]
+    if np.isnan(place):
+        at = places
+    else:
+        of_network = places["backbone"].isin({run.backbone for run in chosen})
+        at = places[of_network & (places["place"] == place)]
     for one in at.itertuples():
         for run in chosen:
             if (run.in_dist, run.backbone, run.name) == (one.in_dist, one.backbone, one.experiment):
@@ -273,7 +329,8 @@ def _reason(
         names = at["experiment"][at["place"] == at["place"].min()]
         return f"experiment not built: {' or '.join(names)}"
     there = built.drop_duplicates("in_dist")["experiment"]
-    return f"{NOT_RUN}: {' or '.join(there)} with {at['backbone'].iloc[0]}"
+    why = f" ({hole})" if (hole := next(filter(None, built["hole"]), "")) else ""
+    return f"{NOT_RUN}: {' or '.join(there)} with {' or '.join(built['backbone'].unique())}{why}"
 
 
 def _mark_best(table: PaperTable, cells: DataFrame) -> None:
@@ -281,10 +338,10 @@ def _mark_best(table: PaperTable, cells: DataFrame) -> None:
     group = table.printed["group"].reindex(cells.index)
     sign = table.printed["higher_is_better"].map({"1": 1, "0": -1}).reindex(cells.index)
     for name, value, line in (
-        ("published", cells["published"].astype(float), ""),
-        ("measured", cells["measured"].round(DIGITS), cells["line"]),
+        ("published", cells["published"].astype(float), []),
+        ("measured", cells["measured"].round(DIGITS), [cells["network"], cells["line"]]),
     ):
-        groups = (sign * value).groupby([group.to_numpy(), line] if name == "measured" else group)
+        groups = (sign * value).groupby([group.to_numpy(), *line])
         best = (sign * value).eq(groups.transform("max"))
         best &= groups.transform("max") > groups.transform("min")
         words = cells["line"].where(cells["measured"].notna()) if name == "measured" else name
@@ -305,14 +362,17 @@ def _mark_near_best(table: PaperTable, cells: DataFrame, runs: Iterable[Finished
         names = rows[["challenge", "level", "method", "compared_with"]].itertuples(index=False)
         tested |= {(run.path.as_posix(), *name) for name in names}
     comparable = [name for name, one in table.metrics.items() if one.comparable]
-    auroc = cells[cells["metric"].isin(comparable) & cells["our_metric"].eq("auroc")]
-    for _, own in auroc.groupby(table.printed["group"].reindex(auroc.index)):
+    group = table.printed["group"].reindex(cells.index).to_numpy()
+    auroc = cells.assign(row=range(len(cells)), group=group)
+    auroc = auroc[auroc["metric"].isin(comparable) & auroc["our_metric"].eq("auroc")]
+    near = np.zeros(len(cells), bool)
+    for _, own in auroc.groupby(["group", "network"]):
         is_best = own["best"].str.contains("measured")
         for best in own[is_best].itertuples():
             place = (best.run, best.our_challenge, best.our_level)
-            near = [
-                one.Index
+            near[[
+                one.row
                 for one in own[~is_best].itertuples()
                 if (*place, one.our_method, best.our_method) in tested and one.run == best.run
-            ]
-            cells.loc[near, "near_best"] = "yes"
+            ]] = True  # fmt: skip
+    cells.loc[near, "near_best"] = "yes"

@@ -54,11 +54,12 @@ def panels(
 ) -> dict[str, list[TextTable]]:
     """Lay a table out: title of each panel ("" for the only one) -> its grids.
 
-    Each row of the print becomes several lines: published, measured, interval, difference; a metric
-    whose convention is not known has a line for each of its measures and no difference. A grid that
-    is wider than `width` columns of text (0 for any) is cut in pieces; `notes` collects the
-    foot-notes.
+    Each row of the print becomes several lines: published, and for every network measured,
+    interval, difference; a metric whose convention is not known has a line for each of its measures
+    and no difference. A grid that is wider than `width` columns of text (0 for any) is cut in
+    pieces; `notes` collects the foot-notes, those of all numbers of a line beside its name.
     """
+    several = cells["network"][cells["measured"].notna()].nunique() > 1
     by_panel: dict[str, list[Cell]] = {}
     for cell in cells.astype(object).where(cells.notna(), None).to_dict("records"):
         by_panel.setdefault(_title(table, cell, "panels"), []).append(cell)
@@ -67,7 +68,7 @@ def panels(
         columns = list(dict.fromkeys(_title(table, cell, "columns") for cell in own))
         for count in range(len(columns), 0, -1):
             pieces = [columns[i : i + count] for i in range(0, len(columns), count)]
-            grids = [_grid(table, own, piece, notes) for piece in pieces]
+            grids = [_grid(table, own, piece, notes, several) for piece in pieces]
             if not width or max(map(_width, grids)) <= width:
                 break
         laid_out[panel] = grids
@@ -84,9 +85,9 @@ def _title(table: PaperTable, cell: Cell, direction: str) -> str:
 
 
 def _grid(
-    table: PaperTable, cells: Sequence[Cell], columns: Sequence[str], notes: Notes
+    table: PaperTable, cells: Sequence[Cell], columns: Sequence[str], notes: Notes, several: bool
 ) -> TextTable:
-    """Return some columns of a panel as texts."""
+    """Return some columns of a panel as texts; of `several` networks lines bear the names."""
     names = table.layout["rows"]
     blocks: dict[tuple, list[Cell]] = {}
     for cell in cells:
@@ -100,37 +101,77 @@ def _grid(
         by_column: dict[str, list[Cell]] = {}
         for cell in block:
             by_column.setdefault(_title(table, cell, "columns"), []).append(cell)
-        for line, of in _lines(table, block):
+        for line, of, network in _lines(table, block):
             label = ["" if words[: i + 1] == before[: i + 1] else w for i, w in enumerate(words)]
             before = words
+            shown = {
+                column: [
+                    cell for cell in own if line == PUBLISHED or cell["network"] in (network, "")
+                ]
+                for column, own in by_column.items()
+            }
+            shared = _shared([cell for own in shown.values() for cell in own], line)
+            title = f"{_line_title(line, network, block, several)} {notes.mark(shared)}".strip()
+            texts = []
             for place, column in enumerate(columns, len(names) + 1):
-                own = by_column.get(column, [])
+                own = shown.get(column, [])
                 if any(line in cell["best"].split() for cell in own):
                     marks[len(rows), place] = "best"
                 elif line == MEASURED and any(cell["near_best"] for cell in own):
                     marks[len(rows), place] = "alike"
-            texts = [_text(table, by_column.get(column, []), line, of, notes) for column in columns]
-            rows.append((*label, line, *texts))
+                texts.append(_text(table, own, line, of, notes, shared))
+            rows.append((*label, title, *texts))
     header = (*(TITLES.get(name, name) for name in names), "", *columns)
     return TextTable(header, tuple(rows), len(names) + 1, marks)
 
 
-def _lines(table: PaperTable, block: Sequence[Cell]) -> list[tuple[str, str]]:
-    """Return the lines of a row of the print; an interval with the line that it belongs to."""
-    if all(cell["measured"] is None for cell in block):
-        return [(PUBLISHED, ""), (MEASURED, "")]
-    lines = [(PUBLISHED, "")]
+def _lines(table: PaperTable, block: Sequence[Cell]) -> list[tuple[str, str, str]]:
+    """Return the lines of a row of the print: line, that which an interval belongs to, network."""
     metrics = dict.fromkeys(cell["metric"] for cell in block)
-    for name in dict.fromkeys(line for m in metrics for line in table.metrics[m].measures):
-        lines.append((name, ""))
-        if any(_interval(cell) for cell in block if cell["line"] == name):
-            lines.append((INTERVAL, name))
-    differ = any(cell["difference"] is not None for cell in block)
-    return [*lines, *[(DIFFERENCE, "")] * differ]
+    names = dict.fromkeys(line for m in metrics for line in table.metrics[m].measures)
+    networks = dict.fromkeys(c["network"] for c in block if c["measured"] is not None)
+    lines = [(PUBLISHED, "", "")]
+    for network in networks:
+        own = [cell for cell in block if cell["network"] == network]
+        for name in names:
+            lines.append((name, "", network))
+            if any(_interval(cell) for cell in own if cell["line"] == name):
+                lines.append((INTERVAL, name, network))
+        differ = any(cell["difference"] is not None for cell in own)
+        lines += [(DIFFERENCE, "", network)] * differ
+    return lines if networks else [*lines, (MEASURED, "", "")]
 
 
-def _text(table: PaperTable, own: Sequence[Cell], line: str, of: str, notes: Notes) -> str:
-    """Return a number's text in one of its lines; `of` is the line that an interval belongs to."""
+def _line_title(line: str, network: str, block: Sequence[Cell], several: bool) -> str:
+    """Return a line's name, with the network where there are several."""
+    if not several or not network or line in (INTERVAL, DIFFERENCE):
+        return line
+    counts = {c["networks"] for c in block if c["network"] == network and c["networks"]}
+    seeds = f", {counts.pop()} seeds" if counts and counts != {"1"} else ""
+    return f"{line}, {network}{seeds}"
+
+
+def _shared(cells: Sequence[Cell], line: str) -> list[str]:
+    """Return the remarks of all measured numbers of a line, or the reason of all its holes."""
+    measured = [c["marks"].split(MARKS) for c in cells if c["line"] == line]
+    if not measured and line not in (PUBLISHED, INTERVAL, DIFFERENCE):
+        measured = [[c["reason"]] for c in cells]
+    first, *others = measured or [[]]
+    return [text for text in first if text and all(text in other for other in others)]
+
+
+def _text(
+    table: PaperTable,
+    own: Sequence[Cell],
+    line: str,
+    of: str,
+    notes: Notes,
+    shared: Sequence[str],
+) -> str:
+    """Return a number's text in one of its lines, without the remarks that the line has.
+
+    `of` is the line that an interval belongs to.
+    """
     if not own:
         return ""
     first = own[0]
@@ -143,10 +184,13 @@ def _text(table: PaperTable, own: Sequence[Cell], line: str, of: str, notes: Not
     if line == INTERVAL:
         return _interval(here) if here else ""
     if here:
-        marks = notes.mark([text for text in here["marks"].split(MARKS) if text])
+        remarks = here["marks"].split(MARKS)
+        marks = notes.mark([text for text in remarks if text and text not in shared])
         return f"{in_unit(here['measured'], first['unit'])} {marks}".strip()
     reasoned = (MEASURED, next(iter(table.metrics[first["metric"]].measures)))
-    return f"{DASH} {notes.mark([first['reason']])}" if first["reason"] and line in reasoned else ""
+    if not first["reason"] or line not in reasoned:
+        return ""
+    return f"{DASH} {notes.mark([] if first['reason'] in shared else [first['reason']])}".strip()
 
 
 def _interval(cell: Cell) -> str:

@@ -65,11 +65,9 @@ class MissingRun:
 
 def summary(filled: FilledTable) -> list[str]:
     """Return how many cells of a table are measured, and how many are not for each reason."""
-    cells = filled.cells[~filled.cells.index.duplicated()]
-    reasons = Counter(cells["reason"][cells["reason"] != ""])
-    lines = [f"{filled.table.name}: {len(cells) - reasons.total()} of {len(cells)} cells measured"]
-    if marked := (cells["marks"] != "").sum():
-        lines[0] += f", {marked} with a mark"
+    holes = filled.cells.drop(filled.measured.index)
+    reasons = Counter(holes["reason"][~holes.index.duplicated()])
+    lines = [f"{filled.table.name}: {filled.tally}"]
     unbuilt = {reason: n for reason, n in reasons.items() if reason.startswith(NOT_BUILT)}
     if unbuilt:
         names = ", ".join(reason.removeprefix(f"{NOT_BUILT}: ") for reason in unbuilt)
@@ -82,10 +80,10 @@ def missing_runs(
 ) -> list[MissingRun]:
     """Return the runs that the empty cells of tables ask for, each once.
 
-    A cell asks for its most preferred experiment that is there, on an in-distribution set whose
-    images are at hand if there is one. A run is asked for all that its tables want of it: what
-    finished runs have done already lies in the store. Of challenges that may stand in for each
-    other it is asked for all: what is not at hand becomes a row that says so.
+    For every network of its table a cell asks for its most preferred experiment that is there, on
+    an in-distribution set whose images are at hand if there is one. A run is asked for all that its
+    tables want of it: what finished runs have done already lies in the store. Of challenges that
+    may stand in for each other it is asked for all: what is not at hand becomes a row that says so.
     """
     dirs = tuple(dirs)
     detectors, experiments = (list(group_files(g, dirs)) for g in ("detector", "experiment"))
@@ -94,19 +92,18 @@ def missing_runs(
     for filled in tables:
         places = filled.table.places
         there = places[places["method"].isin(detectors) & places["experiment"].isin(experiments)]
-        empty = filled.cells["reason"].groupby(level=0).first() != ""
-        for cell, own in there.groupby("cell"):
+        done = {*zip(filled.measured.index, filled.measured["our_backbone"])}
+        for (cell, backbone), own in there.groupby(["cell", "backbone"], sort=False):
             at_hand = own[[not absent(name) for name in own["in_dist"]]]
             first = (own if at_hand.empty else at_hand).iloc[0]
-            names = (first["experiment"], first["in_dist"], first["backbone"])
-            names += filled.table.protocols[:1]
+            names = (first["experiment"], first["in_dist"], backbone, filled.table.protocols[0])
             run = runs.setdefault(names, MissingRun(*names, absent(first["in_dist"])))
             same = places[(places["cell"] == cell) & (places["in_dist"] == first["in_dist"])
-                          & (places["backbone"] == first["backbone"])]  # fmt: skip
+                          & (places["backbone"] == backbone)]  # fmt: skip
             run.challenges |= dict.fromkeys(same["challenge"])
             run.alternatives |= same["challenge"].nunique() > 1
             run.detectors[first["method"]] = None
-            run.cells += bool(empty[cell])
+            run.cells += (cell, backbone) not in done
     return [run for run in runs.values() if run.cells]
 
 

@@ -14,11 +14,12 @@ A file `table/NAME.yaml` in `configs/` or in the folder of `--config-dir`:
     notes: [sentences on the conventions of the print, misprints and doubts]
     measured:                 # where the numbers are measured here, the preferred place first
       - in_dist: {CIFAR-10: cifar10}        # printed -> ours; one name alone stands for all
-        backbone: resnet18
+        backbone: [resnet18, resnet34]      # networks side by side, each in lines of its own
         experiment: {CIFAR-10: [ood_cifar10, other]}   # by printed in_dist; by preference
-        challenge: {LSUN: [lsun, scenes]}
+        challenge: {LSUN: [lsun, scenes]}              # by preference
         method: {Baseline: msp}
         note: what the reader must know of this place
+        hole: {SVHN: a sentence}            # by printed in_dist: why nothing was measured there
     hole: "method not built: {method}"      # why numbers without a place are not measured
 """
 
@@ -40,6 +41,8 @@ from gradbench.support.typed import check_type
 
 OURS = ("in_dist", "backbone", "experiment", "challenge", "method")
 """Columns of our rows that a place names; the level is the printed one."""
+BY_IN_DIST = ("experiment", "hole")
+"""What a place names by the printed in-distribution set."""
 MEASURED = "measured"
 """The line of a metric that has one measure."""
 Names = str | list[str | None] | dict[Any, str | list[str | None] | None] | None
@@ -75,6 +78,7 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     challenge: Names = None
     method: Names = None
     note: str = ""
+    hole: str | dict[str, str] = ""
 
 
 class TableFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -100,8 +104,9 @@ class PaperTable(TableFile, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             for those that are compared with each other), `detector` (ours, "" for none) and `hole`
             (why it is not measured, "" where it can be).
         places: one row per printed number (`cell`, its row of `printed`) and place where it may be
-            measured: `place` (0 is preferred), our names of `OURS`, `level`, `preferred` (challenge
-            that the place stands in for, "" for the first) and `note`.
+            measured: `place` (0 is preferred, the same for all backbones), our names of `OURS`,
+            `level`, `preferred` (challenge that the place stands in for, "" for the first), `note`
+            and `hole`.
     """
 
     name: str
@@ -178,9 +183,9 @@ def _places(
 ) -> pandas.DataFrame:
     """Return the places where each printed number may be measured, see `PaperTable.places`."""
     for one in measured:
-        for column in OURS:  # of a printed name that is misspelt nothing would ever be measured
+        for column in (*OURS, "hole"):  # of a misspelt name nothing would ever be measured
             names = getattr(one, column)
-            known = set(printed["in_dist" if column == "experiment" else column])
+            known = set(printed["in_dist" if column in BY_IN_DIST else column])
             for name in map(str, names) if isinstance(names, Mapping) else ():
                 if name not in known:
                     raise unknown(f"printed {column}", name, known)
@@ -190,19 +195,20 @@ def _places(
         for one in measured:
             names = {column: _our_names(one, column, row) for column in OURS}
             lacking |= {column for column, values in names.items() if not values}
-            experiments, methods = names["experiment"], names["method"]
-            for choice in product(names["in_dist"], names["backbone"], names["challenge"]):
-                for experiment, method in product(experiments, methods[:1]):
-                    ours = (*choice[:2], experiment, choice[2], method)
-                    rows.append((cell, place, preferred, *ours, row["level"] or NO_LEVEL, one.note))
-                place += bool(experiments and methods)
-                preferred = preferred or choice[2]
+            networks, method = names["backbone"], names["method"][:1]
+            remarks = (one.note, *(_our_names(one, "hole", row) or [""]))
+            for in_dist, challenge in product(names["in_dist"], names["challenge"]):
+                ours = [*product([in_dist], networks, names["experiment"], [challenge], method)]
+                level = row["level"] or NO_LEVEL
+                rows += [(cell, place, preferred, *one_of, level, *remarks) for one_of in ours]
+                place += bool(ours)
+                preferred = preferred or challenge
         if hole is None and not place:
             which = " or the ".join(column for column in OURS if column in lacking) or "place"
             raise GradbenchError(
                 f"nothing names the {which} of {row['method']} on {row['challenge']}, nor a hole"
             )
-    columns = ("cell", "place", "preferred", *OURS, "level", "note")
+    columns = ("cell", "place", "preferred", *OURS, "level", "note", "hole")
     return pandas.DataFrame(rows, columns=columns)
 
 
@@ -210,7 +216,7 @@ def _our_names(place: Place, column: str, row: Mapping[str, str]) -> list[str]:
     """Return our names for a printed value, by preference."""
     value = getattr(place, column)
     if isinstance(value, Mapping):
-        key = row["in_dist" if column == "experiment" else column]
+        key = row["in_dist" if column in BY_IN_DIST else column]
         value = {str(printed): ours for printed, ours in value.items()}.get(key)
     listed = value if isinstance(value, list) else [value]
     return [name for name in listed if name is not None]
