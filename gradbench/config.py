@@ -187,6 +187,7 @@ class PublishedSection(Section):
     trained_on: str
     published_accuracy: float | None
     measured_accuracy: float | None
+    remark: str = ""
 
 
 class BackboneFile(MemberFile):

@@ -18,10 +18,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from gradbench.backbones.published import PUBLISHED, SETTING
+from gradbench.config import group_files, load_member
 from gradbench.run.rows import NETWORKS, NO_LEVEL, is_mean, rows_file
 
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")
 FACTS = Path(__file__).with_suffix(".yaml")
+ROWS = (
+    "from the rows of the runs; AUROC in percent. [FINDINGS.md](../FINDINGS.md) says what it means."
+)
+MEASURE = "'challenges=[]' 'detectors=[msp]' dataset.holdout=0 controls.memorisation=false"
+"""A run that measures the accuracy on all test images."""
 FEW = 8
 """Challenges that have columns of their own."""
 
@@ -164,6 +171,26 @@ class Tables:
             "of the networks": spread.reindex(means.index).where(means["seen"].notna(), ""),
         }))  # fmt: skip
 
+    def accuracies(self, _which: str) -> pd.DataFrame:
+        """Return the accuracy of the networks that others published, with the command to it."""
+        return pd.DataFrame([{
+            "network": f"`{name}`", "data set": f"`{dataset}`",
+            "published": percent(entry["published_accuracy"]),
+            "measured": percent(entry["measured_accuracy"]),
+            "remark": entry.get("remark", ""),
+            "command": command(name, dataset) if entry["measured_accuracy"] is not None else "",
+        } for name, dataset, entry in published_networks()])  # fmt: skip
+
+    def origins(self, _which: str) -> pd.DataFrame:
+        """Return where these networks are from, and what they take."""
+        return pd.DataFrame([{
+            "file": f"`{file}`", "SHA-256": f"`{digest}`", "network": f"`{name}`",
+            "data set": f"`{dataset}`",
+            **{field: ", ".join(map("{:g}".format, entry[field])) for field in ("mean", "std")},
+            "licence": entry["licence"], "origin": f"<{entry['origin']}>",
+        } for name, dataset, entry in published_networks()
+          for file, digest in entry["files"].items()])  # fmt: skip
+
     def roundtrips(self, run: str) -> pd.DataFrame:
         """Return how far detectors on gradients lie above the round trip of each set, where ahead.
 
@@ -268,15 +295,32 @@ def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def published_networks() -> list[tuple[str, str, dict[str, Any]]]:
+    """Return (backbone, data set, entry) of every network that the catalogue knows."""
+    members = {name: load_member("backbone", name) for name in group_files("backbone")}
+    return [
+        (n, *item) for n, content in members.items() for item in content.get(PUBLISHED, {}).items()
+    ]
+
+
+def command(name: str, dataset: str) -> str:
+    """Return the command that measures the accuracy of a published network."""
+    return f"`gradbench run backbone={name} dataset={dataset} {SETTING} {MEASURE}`"
+
+
+def percent(value: float | None) -> str:
+    """Return an accuracy in percent, a dash where it is not known."""
+    return "–" if value is None else f"{value:.2f}"
+
+
 def named(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of texts whose index, names of detectors, has become its first column."""
     return table.fillna("").rename("`{}`".format).rename_axis("detector").reset_index()
 
 
-def appendix(tables: Tables, title: str, parts: list[dict[str, str]]) -> str:
+def appendix(tables: Tables, title: str, parts: list[dict[str, str]], says: str = "") -> str:
     """Return the text of an appendix."""
-    blocks = [f"# {title}", "Written by `python scripts/findings.py` from the rows of the runs; "
-              "AUROC in percent. [FINDINGS.md](../FINDINGS.md) says what it means."]  # fmt: skip
+    blocks = [f"# {title}", f"Written by `python scripts/findings.py` {says or ROWS}"]
     for kind, run in (item for part in parts for item in part.items()):
         if kind in tables.facts["kinds"]:
             there = (tables.results / run / "table.md").is_file()
@@ -295,7 +339,7 @@ def main(root: Path, check: bool, facts: Path = FACTS) -> int:
     faults, known = [], set()
     for name, one_of in tables.facts["appendices"].items():
         path = folder / f"{name}.md"
-        text = appendix(tables, one_of["title"], one_of["tables"])
+        text = appendix(tables, one_of["title"], one_of["tables"], one_of.get("says", ""))
         known |= set(DECIMAL.findall(text))
         if not check:
             folder.mkdir(exist_ok=True)

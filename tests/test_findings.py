@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gradbench.run.rows import frame, row, write_csv
 
@@ -36,11 +37,25 @@ COSTS = """\
 
 
 @pytest.fixture(scope="module")
-def main():
+def module():
     spec = importlib.util.spec_from_file_location("findings", ROOT / "scripts" / "findings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def main(module):
     return lambda root, check: module.main(root, check, root / "facts.yaml")
+
+
+def test_the_catalogue_of_networks_is_that_of_the_files(module):
+    facts = yaml.safe_load((ROOT / "scripts" / "findings.yaml").read_text(encoding="utf-8"))
+    one = facts["appendices"]["networks"]
+    due = module.appendix(module.Tables(ROOT, facts), one["title"], one["tables"], one["says"])
+    assert (ROOT / "results" / "appendix" / "networks.md").read_text(encoding="utf-8") == due
+    assert "| `resnet20` | `cifar10` | 91.73 | 91.73 |  | `gradbench run backbone=resnet20 " in due
+    assert "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8" in due
 
 
 def auroc(challenge, method, value, seed=0, fold="all", **more):

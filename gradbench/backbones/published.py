@@ -65,8 +65,21 @@ def check_published(entry: Mapping[str, Any], path: str | Path) -> None:
         )
 
 
-def describe_origin(entry: Mapping[str, Any]) -> str:
-    """Return origin, licence and published accuracy in words."""
-    accuracy = entry["published_accuracy"]
-    stated = "" if accuracy is None else f", where its accuracy is {accuracy:g} %"
-    return f"published at {entry['origin']}, licence: {entry['licence']}{stated}"
+def describe_origin(config: Mapping[str, Any]) -> str:
+    """Return origin, licence, SHA-256 and accuracies of the network that `resolve_published` found.
+
+    Of the SHA-256 the first twelve digits.
+    """
+    entry = config[PUBLISHED]
+    sha = entry["files"][Path(config["checkpoint"]).name][:12]
+    words = [f"published at {entry['origin']}, licence: {entry['licence']}, SHA-256 {sha}…"]
+    words += [describe_accuracy(entry), entry.get("remark")]
+    return "; ".join(filter(None, words))
+
+
+def describe_accuracy(entry: Mapping[str, Any]) -> str:
+    """Return the published and the measured accuracy of a published network in words."""
+    pairs = ((word, entry[f"{word}_accuracy"]) for word in (PUBLISHED, "measured"))
+    return "accuracy " + ", ".join(
+        f"not {word}" if value is None else f"{value:g} % {word}" for word, value in pairs
+    )

@@ -151,8 +151,8 @@ def load_or_train(
     if path := request.config.get("checkpoint"):
         about = _load_named(backbone, request.config)
         facts = [about["note"]] if about.get("note") else []
-        if entry := request.config.get(PUBLISHED):
-            facts.append(describe_origin(entry))
+        if request.config.get(PUBLISHED):
+            facts.append(describe_origin(request.config))
         note = f" ({'; '.join(facts)})" if facts else ""
         origin, seed, history = Path(path).name + note, about.get("seed"), {}
         fingerprints = trained_fingerprints(about)

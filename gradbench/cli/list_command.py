@@ -65,13 +65,15 @@ def main(args: Namespace) -> None:
         rows = list(_rows(KINDS[kind], dirs, root))
         print(f"{kind} ({len(rows)})")
         widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
-        for row in rows:
+        for *row, further in rows:
             name, state, description = map(printable, row)
             print(f"  {name:<{widths[0]}}  {state:<{widths[1]}}  {description}")
+            for line in further:
+                print(f"    {printable(line)}")
 
 
-def _rows(group: str, dirs: list[Path], root: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield name, state and description of every member."""
+def _rows(group: str, dirs: list[Path], root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yield name, state and description of every member, and what else there is to say of it."""
     for name in group_files(group, dirs):
         try:
             content = load_member(group, name, dirs, resolve=False)
@@ -79,9 +81,10 @@ def _rows(group: str, dirs: list[Path], root: Path) -> Iterator[tuple[str, str, 
             if group == "challenge" and not description and "dataset" in content:
                 dataset = load_member("dataset", content["dataset"], dirs, resolve=False)
                 description = dataset.get("description", "")
-            yield name, _state(group, name, content, dirs, root), description
+            further = _published(content, root) if group == "backbone" else []
+            yield name, _state(group, name, content, dirs, root), description, further
         except GradbenchError as fault:  # one file of many
-            yield name, "not valid", str(fault)
+            yield name, "not valid", str(fault), []
 
 
 def _state(group: str, name: str, content: dict, dirs: list[Path], root: Path) -> str:
@@ -112,19 +115,22 @@ def _state(group: str, name: str, content: dict, dirs: list[Path], root: Path) -
         for setting in ("_target_", "model"):
             if setting in content and not content[setting]:
                 return f"set backbone.{setting}"
-        return _published(content.get("published") or {}, root)
     return "ready"
 
 
-def _published(entries: dict, root: Path) -> str:
-    """Return `ready`, and for which data sets the published network of a backbone is at hand."""
-    from gradbench.backbones.published import published_file
+def _published(content: dict, root: Path) -> list[str]:
+    """Return a line on each network that others published: accuracies, and where its file is."""
+    from gradbench.backbones.published import FOLDER, describe_accuracy, published_file
 
-    here = [name for name, entry in entries.items() if published_file(entry, root)]
-    absent = [name for name in entries if name not in here]
-    states = [f"published for {', '.join(here)}"] if here else []
-    states += [f"none published for {', '.join(absent)} here"] if absent else []
-    return ", ".join(["ready", *states])
+    lines = []
+    for dataset, entry in (content.get("published") or {}).items():
+        if path := published_file(entry, root):
+            where = f"found: {path}"
+        else:
+            files = " or ".join(entry["files"])
+            where = f"not found: {root / FOLDER} holds no {files} (of {entry['origin']})"
+        lines.append(f"published for {dataset}, {describe_accuracy(entry)}, {where}")
+    return lines
 
 
 def _challenges(entries: Any, dirs: list[Path], root: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import list_images, open_files
 from gradbench.data.loading import LoadedSplit, class_name
+from gradbench.data.picture import Resampling
 from gradbench.errors import GradbenchError
 
 
@@ -77,6 +78,34 @@ class TinyImagenet(Tree):
             labels = [ids.index(loaded.classes[label]) for label in loaded.labels]
         classes = tuple(class_name(wnid, words.get(wnid, "")) for wnid in ids)
         return LoadedSplit(None, np.array(labels), classes=classes), paths
+
+
+class ImagenetSamples(Tree):
+    """One picture of each of many of ImageNet's 1,000 classes, with a table `labels.csv`.
+
+    Every third one, in the order of the table, is a training image. Pictures are read as networks
+    of ImageNet expect them: their central square, resampled by a bicubic filter.
+    """
+
+    def read_published(self, split: str, home: Path, settings: DataSettings) -> LoadedSplit:
+        """Return the files of a split, still undecoded."""
+        loaded = super().read_published(split, home, settings)
+        loaded.images = loaded.images.resized(self.shape, Resampling("bicubic", mode="crop"))
+        return loaded
+
+    def listing(self, split: str, folder: Path, *tables: Path) -> tuple[LoadedSplit, list[Path]]:
+        """Return the pictures with ImageNet's labels; torchvision knows the classes' names."""
+        from torchvision.models import (
+            ResNet18_Weights,
+        )  # and torch: seconds, which lists do not need
+
+        with open(tables[0], newline="", encoding="utf-8") as stream:
+            table = list(csv.DictReader(stream))
+        rows = [row for i, row in enumerate(table) if (i % 3 == 0) == (split == "train")]
+        labels = np.array([int(row["imagenet_index"]) for row in rows])
+        stems = np.array([Path(row["file"]).stem for row in rows])
+        classes = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+        return LoadedSplit(None, labels, stems, classes), [folder / row["file"] for row in rows]
 
 
 class Places365(Tree):

@@ -31,8 +31,12 @@ def draw_hold_out(labels: np.ndarray, groups: np.ndarray, count: int) -> np.ndar
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / sizes.sum()
     wanted = np.floor(exact).astype(int)
-    # largest remainders first
-    wanted[np.argsort(wanted - exact, kind="stable")[: count - wanted.sum()]] += 1
+    # largest remainders first; of fewer images than classes any part of the classes is as good, but
+    # not the first, which may be all fish
+    ties = np.arange(len(classes))
+    if not wanted.any():
+        ties = np.random.default_rng(0).permutation(len(classes))
+    wanted[np.lexsort((ties, wanted - exact))[: count - wanted.sum()]] += 1
     for label, want in zip(classes, wanted):
         rows = np.flatnonzero(labels == label)
         members, index = np.unique(groups[rows], return_inverse=True)

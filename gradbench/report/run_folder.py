@@ -161,14 +161,14 @@ def describe_run(results: Results, command: str, fitted: Detectors) -> dict[str,
     """Return what a table says besides its numbers, JSON-able; `fitted` as by `costliest`."""
     experiment = results.experiment
     backbone = experiment.config["backbone"]
-    entry = experiment.backbone(experiment.seeds[0]).get(PUBLISHED)
+    resolved = experiment.backbone(experiment.seeds[0])
     detectors = {name: experiment.detector(name) for name in experiment.detectors}
     return {
         "experiment": experiment.name,
         "in_dist": experiment.dataset.name,
         "backbone": backbone["name"],
         "width": backbone.get("width"),
-        "network_origin": describe_origin(entry) if entry else "",
+        "network_origin": describe_origin(resolved) if resolved.get(PUBLISHED) else "",
         "accuracy": {str(seed): value for seed, value in results.accuracy.items()},
         "n_accuracy": len(results.images.normal),
         "n_clean": len(results.images.normal),

@@ -31,3 +31,11 @@ def test_groups_of_several_classes_stay_whole():
     chosen = draw_hold_out(labels, groups, 120)
     assert not set(groups[chosen]) & set(groups[~chosen])
     assert 120 <= chosen.sum() <= 160
+
+
+def test_fewer_images_than_classes_are_of_any_classes():
+    """Not of the first ones, as long as no class has a whole image due."""
+    labels = np.arange(400) % 200
+    chosen = labels[draw_hold_out(labels, np.arange(400), 50)]
+    assert len(set(chosen.tolist())) == 50
+    assert 60 < chosen.mean() < 140
