@@ -15,10 +15,11 @@ OWN = {"gradient_logistic", "gradient_synthetic", "activation_oneclass", "activa
 
 
 def listed(*words: str, cwd=".") -> dict[str, str]:
-    """Return the lines of one kind by name, without the heading."""
+    """Return the lines of one kind by name, without the heading and further lines of a member."""
     ran = gradbench("list", *words, cwd=cwd)
     assert (ran.code, ran.err) == (0, "")
-    return {line.split()[0]: line.split(maxsplit=1)[1] for line in ran.out.splitlines()[1:]}
+    lines = [line for line in ran.out.splitlines()[1:] if not line.startswith("    ")]
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
 
 
 @pytest.mark.parametrize("kind", KINDS)
