@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,6 +80,9 @@ class Dataset:
     exclude: str | None = None  # classes that are left out, a file of gradbench/data/overlaps
     # downloads: `url`, `md5` or `sha256`, folder `to` and the `splits` they hold
     archives: Sequence[Mapping[str, Any]] = ()
+    # split -> SHA-256 (the first 16 digits) of the labels in the published order, as little-endian
+    # int64: a copy as arrays with these labels is taken to be in that order
+    order: Mapping[str, str] = field(default_factory=dict)
     # split -> published files and folders, relative to a home, by which it is recognised
     files: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     md5: Mapping[str, str] = field(default_factory=dict)  # published file -> checksum
@@ -166,7 +170,7 @@ class Dataset:
         if split is None:
             split = self.download(splits, settings)
         with step(f"loading {self.name} {split}"):
-            images = self._image_set(self.read(split, settings), split, splits[0])
+            images = self.read_split(split, settings, splits[0])[1]
             if role != "challenge":  # whose labels nobody asks for
                 place = f"{self.name}/{split}"
                 check_labels(images.labels, images.classes, place, training=role == "train")
@@ -175,6 +179,23 @@ class Dataset:
             if role != "challenge" and self.shape is not None:
                 images = resize_to(images, self.shape)
         return images
+
+    def read_split(
+        self, split: str, settings: DataSettings, preferred: str = ""
+    ) -> tuple[LoadedSplit, ImageSet]:
+        """Read a split that is on this machine, also as images with sources, status and note.
+
+        The note says where it stands in for the `preferred` split.
+        """
+        loaded = self.read(split, settings)
+        return loaded, self._image_set(loaded, split, preferred or split)
+
+    def keeps_order(self, loaded: LoadedSplit, split: str) -> bool:
+        """Tell whether images of a split are known to be whole and in their published order."""
+        if not loaded.copied:
+            return True
+        labels = np.ascontiguousarray(loaded.labels, dtype="<i8")
+        return hashlib.sha256(labels.tobytes()).hexdigest()[:16] == self.order.get(split)
 
     def read(self, split: str, settings: DataSettings) -> LoadedSplit:
         """Read a split that is on this machine."""

@@ -53,6 +53,15 @@ class LazyImages:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What is at hand of a published list of images, see `image_lists`."""
+
+    count: int  # images in the list
+    at_hand: int  # of them on this machine
+    matched: str = ""  # how images were matched with the list, empty where none is at hand
+
+
+@dataclass(frozen=True)
 class ImageSet:
     """Images with labels, source ids and provenance."""
 
@@ -68,6 +77,7 @@ class ImageSet:
     classes: tuple[str, ...] = ()  # names of the labels, empty where unknown
     status: str = "official"  # or `generated`, `regenerated`, `part`, `stand_in`
     note: str = ""  # for readers of their rows
+    listed: Listed | None = None  # of images that a published list names
 
     def __post_init__(self):
         if self.groups is None:

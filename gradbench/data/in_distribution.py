@@ -10,6 +10,7 @@ import numpy as np
 
 from gradbench.data import checked
 from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.image_lists import Benchmark
 from gradbench.data.imageset import ImageSet, join_notes
 from gradbench.data.labels import match_labels
 from gradbench.data.roles import draw_hold_out, stratified_subset
@@ -133,6 +134,7 @@ def load_in_distribution(
     settings: DataSettings,
     limit: int | None = None,
     networks: Sequence[TrainingRecord] = (TrainingRecord(),),
+    benchmark: Benchmark | None = None,
 ) -> InDistribution:
     """Load the in-distribution images and give every image its role.
 
@@ -141,14 +143,20 @@ def load_in_distribution(
         settings: where it is looked for.
         limit: class-stratified number of test images to measure on, the same ones in every run.
         networks: records of the measured ones; the hold-out serves all of them.
+        benchmark: lists of the test images that are measured, and of others for the hold-out of
+            networks that were trained on all training images.
 
     Raises:
         MissingData: if images are missing, or too few of the training set are at hand.
     """
-    whole = checked.load(dataset, "train", settings)
+    if benchmark is None:
+        whole, spare = checked.load(dataset, "train", settings), None
+        test = listed = checked.load(dataset, "test", settings)
+    else:
+        whole, test, listed, spare = benchmark.in_distribution(dataset, settings)
     if reason := why_scarce(dataset, whole.split, len(whole), settings):
         raise MissingData(reason)
-    test = match_labels(checked.load(dataset, "test", settings), whole)
+    test, listed = match_labels(test, whole), match_labels(listed, whole)
     for network in networks:
         network.check(whole, test)
     held = checked.check_held_out(dataset, dataset.held_out(whole), len(whole))
@@ -164,7 +172,7 @@ def load_in_distribution(
     train = rest if np.array_equal(bank, ~held) else whole.select(np.flatnonzero(bank))
     # a group of which f has seen one image is not new to it
     ever = np.isin(whole.groups, whole.groups[np.logical_or.reduce(seen)])
-    normal, provenance = stratified_subset(test, limit), Provenance(trained=trained)
+    normal, provenance = stratified_subset(listed, limit), Provenance(trained=trained)
     if not (held & ever).any():
         return InDistribution(train, hold_out, test, normal, provenance)
 
@@ -177,7 +185,11 @@ def load_in_distribution(
     if any(one.fingerprints is not None and mask.all() for one, mask in zip(networks, seen)):
         reason += f", and {OTHER_FINGERPRINTS}"
 
-    count = min(wanted, len(test) // SPARED)
+    if spare is not None and len(spare) >= LEAST:
+        spare = replace(spare, split="hold-out")
+        provenance = replace(provenance, role="test", reason=reason)
+        return InDistribution(train, spare, test, normal, provenance)
+    count = min(wanted, len(test) // SPARED) if spare is None else 0
     if count < min(wanted, LEAST):
         reason += f", and {len(test)} test images are too few to take others from"
         note = join_notes(hold_out.note, "f may have been trained on these")

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from gradbench.data.image_lists import Benchmark
 from gradbench.errors import GradbenchError, unknown
 from gradbench.support.code_keys import stable_name
 
@@ -72,6 +73,14 @@ class Protocol(ABC):
     def settings(self) -> Mapping[str, Any]:
         """Return everything besides groups and seed that the folds depend on, JSON-able."""
         return {"_target_": stable_name(type(self)), "name": self.name}
+
+    def benchmark(self, in_dist: str) -> Benchmark | None:
+        """Return the published lists of images that are measured; None to measure whole sets.
+
+        Raises:
+            GradbenchError: if there are none for this in-distribution set.
+        """
+        return None
 
     @property
     def title(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradbench.data.image_lists import Benchmark, read_benchmark
 from gradbench.errors import GradbenchError
 from gradbench.protocols.base import Fold, Grouped, Protocol, SideRows
 
@@ -158,6 +159,33 @@ class Unsupervised(Protocol):
         none = SideRows(np.empty(0, dtype=int), np.empty(0, dtype=int))
         all_of_them = SideRows(np.arange(len(normal_groups)), np.arange(len(abnormal_groups)))
         return [Fold(none, none, all_of_them)]
+
+
+class OpenOod(Unsupervised):
+    """OpenOOD v1.5 (Zhang et al. 2023): its published lists of images, measured at once.
+
+    Normal are the 9,000 listed test images of CIFAR-10 or CIFAR-100. The other 1,000, OpenOOD's
+    validation images, are the hold-out of networks that were trained on all training images; no
+    measured image is then seen by any detector. Rows of listed sets are of the challenge_set `near`
+    or `far`, with a mean over each; those of other challenges are measured whole and count in
+    neither. OpenOOD's own measures are AUROC, AUPR of both sides and FPR95 at 95 % of the abnormal
+    images.
+
+    Differs from the paper: detectors that choose their settings on OpenOOD's 1,000 validation
+    images of TinyImageNet are left out. AUPR is average precision, there the trapezoidal rule.
+    Images are those of the sets themselves, unless OpenOOD's download is at hand, whose MNIST and
+    SVHN are JPEG copies.
+    """
+
+    name = "openood"
+    explanation = (
+        "The published image lists of OpenOOD v1.5, measured at once, as far as they are at hand; "
+        "no image of a challenge is fitted on or chosen with."
+    )
+
+    def benchmark(self, in_dist: str) -> Benchmark:
+        """Return OpenOOD's lists of an in-distribution set."""
+        return read_benchmark("openood", in_dist)
 
 
 class Reference(Protocol):

@@ -14,7 +14,7 @@ from gradbench.report.numbers import DASH, EXACT, percent
 from gradbench.run.rows import INDICATIVE, NETWORKS, NO_CONTROLS, NO_LEVEL, is_mean
 
 NOT_MEASURED = "not measured: "
-KINDS = ("ood", "corruption", "adversarial")
+KINDS = ("near", "far", "ood", "corruption", "adversarial")
 """Sets of challenges in the order of the main table."""
 OTHER_IMAGES = "other_images"
 """Role of a detector fitted on one challenge and measured on other images of that challenge."""

@@ -70,7 +70,9 @@ def load_challenge(experiment: Experiment, cell: Cell, clean: ImageSet) -> Chall
             request = ImageRequest(cell.title, cell.level, clean, experiment.dataset, data, seed)
             return ChallengeImages(checked.find(challenge, request))
         dataset = experiment.other_dataset(challenge)
-        native = load(dataset, "challenge", data)
+        native = (
+            cell.listed.load(dataset, data) if cell.listed else load(dataset, "challenge", data)
+        )
         images = challenge.prepare(native, clean.shape, cell.name)
         return ChallengeImages(images, None, native.shape, dataset.processing_of(native))
     except (MissingData, Faulty):

@@ -272,7 +272,9 @@ def clean_images(experiment: Experiment) -> InDistribution:
     Where that cannot be had, `provenance` says so; see `load_in_distribution`.
     """
     records, limit = tuple(_training_records(experiment)), experiment.settings.limit
-    return load_in_distribution(experiment.dataset, experiment.data, limit, records)
+    return load_in_distribution(
+        experiment.dataset, experiment.data, limit, records, experiment.benchmark
+    )
 
 
 def _training_records(experiment: Experiment) -> Iterator[TrainingRecord]:

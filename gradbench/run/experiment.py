@@ -21,6 +21,7 @@ from gradbench.challenges.checked import UnusableChallenge, checked_challenge
 from gradbench.challenges.other_set import OtherSet
 from gradbench.config import Settings, check_settings, expand, load_member
 from gradbench.data.dataset import Dataset, DataSettings
+from gradbench.data.image_lists import Benchmark, ImageList
 from gradbench.data.in_distribution import TRAINED_ON
 from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Method
@@ -46,6 +47,12 @@ class Cell:
     name: str
     challenge: Challenge
     level: int | None = None
+    listed: ImageList | None = None  # the images of it that are measured; None for all
+
+    @property
+    def kind(self) -> str:
+        """The column `challenge_set` of its rows."""
+        return self.listed.kind if self.listed else self.challenge.kind
 
     @property
     def title(self) -> str:
@@ -156,6 +163,11 @@ class Experiment:
         return resolve_published(content, self.dataset.name, self.data.root)
 
     @cached_property
+    def benchmark(self) -> Benchmark | None:
+        """The lists of images that the protocol measures, None where it measures whole sets."""
+        return self.protocol.benchmark(self.dataset.name)
+
+    @cached_property
     def reads(self) -> list[str]:
         """Names of all outputs that the detectors score."""
         return sorted({name for d in self.detectors for name in self.detector(d).reads})
@@ -206,7 +218,13 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
         config=config,
         dirs=dirs,
         dataset=dataset,
-        cells=tuple(_cells(challenges, _numbers(config, "level", "levels"))),
+        cells=tuple(
+            _cells(
+                challenges,
+                _numbers(config, "level", "levels"),
+                protocol.benchmark(dataset.name),
+            )
+        ),
         detectors={name: each for name, each in detectors.items() if name not in unmeasured},
         protocol=protocol,
         task=task,
@@ -294,10 +312,16 @@ def _not_measured(
     return refused, left_out
 
 
-def _cells(challenges: Mapping[str, Challenge], levels: list[int] | None):
+def _cells(
+    challenges: Mapping[str, Challenge], levels: list[int] | None, benchmark: Benchmark | None
+):
     for name, challenge in challenges.items():
         if not challenge.levels:
-            yield Cell(name, challenge)
+            listed = None
+            # with settings of the set itself, such as a path, the images are others
+            if benchmark and isinstance(challenge, OtherSet) and not challenge.settings:
+                listed = benchmark.sets.get(challenge.dataset)
+            yield Cell(name, challenge, listed=listed)
             continue
         for level in challenge.levels if levels is None else levels:
             challenge.check_level(level)

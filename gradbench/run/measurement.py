@@ -19,7 +19,7 @@ from safetensors.numpy import save_file as save_arrays
 from scipy.stats import rankdata
 from torch import Tensor
 
-from gradbench.data.imageset import join_notes
+from gradbench.data.imageset import Listed, join_notes
 from gradbench.protocols.base import Protocol
 from gradbench.run.cases import Case
 from gradbench.run.context import ImagesWithOutputs, NetworkContext
@@ -64,6 +64,7 @@ class CaseResult:
         related: a challenge of the detector's own that is like the measured one, in words.
         p: two-sided, that scores tell sides apart that do not differ (random labels).
         threshold: for new images.
+        listed: what is at hand of the published list of the challenge's images, if there is one.
         fault: why there is no number, empty where there is one.
         shared: the fault is not the method's: it is said once for all methods.
     """
@@ -82,6 +83,7 @@ class CaseResult:
     related: str = ""
     p: float | None = None
     threshold: Threshold | None = None
+    listed: Listed | None = None
     fault: str = ""
     shared: bool = False
 
@@ -145,6 +147,7 @@ def result_of(
         state=state,
         related=related,
         p=rank_p(scores) if ranked else None,
+        listed=abnormal.listed if case.role == "main" else None,
     )
 
 

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from gradbench.backbones.trained_network import TrainedNetwork
 from gradbench.challenges.produce import AttackOutcome
-from gradbench.data.imageset import ImageSet, join_notes
+from gradbench.data.imageset import ImageSet, Listed, join_notes
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import Faulty, GradbenchError, MissingData
 from gradbench.run.context import ImagesWithOutputs, NetworkContext
@@ -286,6 +286,7 @@ class Results:
                 lo=100 * interval.low,
                 hi=100 * interval.high,
                 n_normal=len(test),
+                **listed_columns(test.listed),
                 unit="percent",
                 note=join_notes(f"network: {self.networks[seed].origin}", held),
             )
@@ -295,8 +296,9 @@ class Results:
             cell = facts.cell
             place = {**self.common(facts.seed), "challenge": cell.name, "level": cell.level}
             if facts.missing:
-                kind = cell.challenge.kind
-                yield hole(facts.missing, **place, role="main", challenge_set=kind)
+                listed = listed_columns(Listed(cell.listed.count, 0) if cell.listed else None)
+                kind = cell.kind
+                yield hole(facts.missing, **place, role="main", challenge_set=kind, **listed)
             place |= {"role": "attack", "challenge_set": "adversarial", "source": "generated"}
             for numbers in facts.attack:
                 yield row(**place, method=cell.name, fold="all", **numbers)
@@ -307,7 +309,7 @@ class Results:
         place = {
             **self.common(result.seed),
             "role": case.role,
-            "challenge_set": "control" if round_trip else cell.challenge.kind,
+            "challenge_set": "control" if round_trip else cell.kind,
             "challenge": f"round_trip:{cell.name}" if round_trip else cell.name,
             "level": cell.level,
         }
@@ -321,6 +323,7 @@ class Results:
             "method": case.title,
             **self.method_columns(case.method),
             "protocol": result.protocol,
+            **listed_columns(result.listed),
         }
         for number, estimate in enumerate(result.estimates):
             tested = {}
@@ -345,6 +348,13 @@ class Results:
                 value=100 * value,
                 unit="percent",
             )
+
+
+def listed_columns(listed: Listed | None) -> dict[str, Any]:
+    """Return what is at hand of a published list of images as columns of rows."""
+    if listed is None:
+        return {}
+    return {"n_listed": listed.count, "n_at_hand": listed.at_hand, "matched": listed.matched}
 
 
 def _kept_scores(product: Product) -> list[tuple[np.ndarray, np.ndarray]]:

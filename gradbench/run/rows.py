@@ -26,14 +26,17 @@ COLUMNS = (
     *("source", "method", "compared_with", "variant", "supervision", "clean_seen", "protocol"),
     *("fold", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
     *("metric", "side", "threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds", "test"),
-    *("n_normal", "n_abnormal", "unit", "note"),
+    *("n_normal", "n_abnormal", "unit", "note", "n_listed", "n_at_hand", "matched"),
 )
+LISTED = COLUMNS[-3:]
+"""Of a published list of images: their number, how many of them are at hand, and how they were
+matched with it (`image_lists`). Files of runs without such lists do not have these columns."""
 CHANCES = ("p", "p_holm", "p_folds")
 """Probabilities by a test: as it gave them, after Holm, and of the t-test over folds."""
 REAL = ("value", "lo", "hi", *CHANCES)
 WHOLE = (
     *("width", "train_seed", "detector_seed", "split_seed", "challenge_seed"),
-    *("n_normal", "n_abnormal"),
+    *("n_normal", "n_abnormal", "n_listed", "n_at_hand"),
 )
 LARGEST = 2**28
 """Bytes of a file that is read, at most."""
@@ -54,7 +57,7 @@ whose pivots and groups leave such rows out."""
 NETWORKS = "networks"
 """In the column `fold`: over all networks, whose `train_seed` is then empty."""
 INDICATIVE = f"indicative: fewer than {FEW} abnormal images"
-_SAID = (*REAL, "test", "n_normal", "n_abnormal", "unit", "note")
+_SAID = (*REAL, "test", "n_normal", "n_abnormal", "unit", "note", *LISTED)
 NAMING = tuple(c for c in COLUMNS if c not in _SAID)
 """The columns that name a number."""
 
@@ -147,7 +150,9 @@ def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     texts = {c: table[c].map(for_spreadsheet) for c in COLUMNS if c not in REAL + WHOLE}
-    text = table.assign(**texts)[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode()
+    listed = table["n_listed"].notna().any()
+    columns = [name for name in COLUMNS if listed or name not in LISTED]
+    text = table.assign(**texts)[columns].to_csv(index=False, lineterminator="\n").encode()
     try:
         with open(beside, "wb") as file:
             file.write(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
@@ -172,18 +177,20 @@ def read_csv(path: str | os.PathLike) -> pandas.DataFrame:
         header, *lines = [*csv.reader(io.StringIO(text, newline=""), strict=True)] or [[]]
     except (Damaged, UnicodeDecodeError, csv.Error) as error:
         raise GradbenchError(f"cannot read {path}: {error}") from error
-    if tuple(header) != COLUMNS:
+    if tuple(header) not in (COLUMNS, COLUMNS[: -len(LISTED)]):
         wrong = sorted(set(header) ^ set(COLUMNS)) or ["their order"]
         raise GradbenchError(
             f"{path} is no table of results of this gradbench (the same command, run again, makes "
             f"one): columns that differ: {', '.join(wrong)}"
         )
     for number, line in enumerate(lines, 1):
-        if len(line) != len(COLUMNS):
-            raise GradbenchError(f"{path} is damaged: row {number} has not {len(COLUMNS)} columns")
+        if len(line) != len(header):
+            raise GradbenchError(f"{path} is damaged: row {number} has not {len(header)} columns")
+    texts_of = dict(zip(header, zip(*lines)))
     columns = {}
     try:
-        for name, texts in zip(COLUMNS, zip(*lines) if lines else [()] * len(COLUMNS)):
+        for name in COLUMNS:
+            texts = texts_of.get(name, [""] * len(lines))
             # Most texts stand in a column many times: each is read once.
             values = {text: _cell(name, from_spreadsheet(text)) for text in set(texts)}
             columns[name] = [values[text] for text in texts]

@@ -2,7 +2,9 @@
 
 Rows of `metric` auroc with the challenge `mean:SET`: the mean over the challenges and levels of a
 challenge_set. With several networks, rows of `fold` networks and no train_seed: their mean with the
-interval over images (auroc), and their range (auroc_range; lo and hi are the extremes). Rows of
+interval over images (auroc), and their range (auroc_range; lo and hi are the extremes). Where a
+protocol measures published lists, its other measures have means too, and all of them, over several
+networks, a mean and a population deviation (auroc_deviation, fpr95_deviation, …). Rows of
 auroc_difference: the difference between a detector and the best one of its challenge
 (compared_with), with p that there is none; Holm's correction counts the other detectors of that
 challenge. Rows of auroc_gap: the same of every pair of detectors, on means alone; Holm's counts all
@@ -13,17 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from statistics import fmean, pstdev
 from typing import Any
 
+from gradbench.data.image_lists import ImageList
 from gradbench.data.imageset import join_notes
 from gradbench.run.measurement import CaseResult
 from gradbench.run.results import Results
 from gradbench.run.rows import NETWORKS, is_mean, mean_of, row
 from gradbench.statistics.bootstrap import BootstrapSamples, combine
 from gradbench.statistics.comparison import BOOTSTRAP, compare, corrected_t_p
+from gradbench.statistics.metrics import Measure
 
 Place = tuple[str, str, int | None]
 """Challenge_set, challenge and level of a row."""
+AUROC = Measure("auroc")
+BENCHMARKED = (AUROC, Measure("aupr", "in"), Measure("aupr", "out"), Measure("fpr95", "abnormal"))
+"""Measures of benchmarks that have published lists of images."""
 Samples = dict[str, dict[int, BootstrapSamples]]
 """Method -> seed of the network -> the headline measure in its resamples."""
 
@@ -40,11 +48,14 @@ class _Summary:
     def __init__(self, results: Results, rows: Sequence[Mapping[str, Any]]):
         self.results, self.experiment = results, results.experiment
         self.metric = self.experiment.task.headline.metric
+        self.lists: dict[Place, ImageList] = {}
         self.by_place: dict[Place, dict[str, dict[int, CaseResult]]] = {}
         for result in results.cases:
             if result.samples is not None:
                 cell = result.case.cell
-                place = (cell.challenge.kind, cell.name, cell.level)
+                place = (cell.kind, cell.name, cell.level)
+                if cell.listed:
+                    self.lists[place] = cell.listed
                 of_place = self.by_place.setdefault(place, {})
                 of_place.setdefault(result.case.title, {})[result.seed] = result
         self.sources = {
@@ -67,6 +78,9 @@ class _Summary:
                     self._add_networks(place, method, list(seeds.values()))
         for place, of_place in samples.items():
             self._add_differences(place, of_place)
+        for place, of_place in samples.items():
+            if self._listed_behind(place):
+                self._add_benchmarked(place, of_place)
         return self.added
 
     def _means(self, samples: Mapping[Place, Samples]) -> dict[Place, Samples]:
@@ -93,9 +107,64 @@ class _Summary:
                         [self.by_place[place][method][seed] for place in averaged]
                     )
                     note = f"mean of {len(averaged)} cells: {_in_words(averaged)}"
-                    note = join_notes(note, self._related(mean, method))
-                    self._add(mean, method, seed, whole, **counts, note=note)
+                    lacking, listed = self._lacking(kind, averaged)
+                    note = join_notes(note, lacking, self._related(mean, method))
+                    self._add(mean, method, seed, whole, **counts, **listed, note=note)
         return means
+
+    def _listed_behind(self, place: Place) -> bool:
+        """Tell whether a row speaks of images of published lists alone."""
+        kind, challenge, _ = place
+        places = [p for p in self.by_place if p[0] == kind] if is_mean(challenge) else [place]
+        return all(one in self.lists for one in places)
+
+    def _lacking(self, kind: str, averaged: Sequence[Place]) -> tuple[str, dict[str, int]]:
+        """Return which of a benchmark's sets a mean lacks, and size and images at hand of all."""
+        if not all(place in self.lists for place in averaged):
+            return "", {}
+        sets = self.experiment.benchmark.sets
+        own = {name: one for name, one in sets.items() if one.kind == kind}
+        there = {self.lists[place].dataset for place in averaged}
+        first = (next(iter(next(iter(self.by_place[p].values())).values())) for p in averaged)
+        lacking = [name for name in own if name not in there]
+        return f"without {', '.join(lacking)}" if lacking else "", {
+            "n_listed": sum(one.count for one in own.values()),
+            "n_at_hand": sum(result.listed.at_hand for result in first),
+        }
+
+    def _add_benchmarked(self, place: Place, samples: Samples) -> None:
+        """Add means of measures besides the first, and deviations of all over the networks."""
+        for method, of in samples.items():
+            for measure in BENCHMARKED:
+                values = {
+                    s: v for s in of if (v := self._value(place, method, s, measure)) is not None
+                }
+                named = {"side": measure.side, "metric": measure.metric}
+                if is_mean(place[1]) and measure != AUROC:
+                    for seed, value in values.items():
+                        note = f"mean of {len(self._behind(place, method))} cells"
+                        self._add(place, method, seed, None, value=value, note=note, **named)
+                if len(values) < 2:
+                    continue
+                count, each = len(values), list(values.values())
+                named["fold"] = NETWORKS
+                if measure != AUROC:
+                    note = f"mean of {count} networks"
+                    self._add(place, method, None, None, value=fmean(each), note=note, **named)
+                named["metric"] += "_deviation"
+                note = f"population deviation of {count} networks"
+                self._add(place, method, None, None, value=pstdev(each), note=note, **named)
+
+    def _value(self, place: Place, method: str, seed: int, measure: Measure) -> float | None:
+        """Return a measure in percent, of a mean the mean; None where it is not measured."""
+        values = [
+            100 * estimate.value
+            for one in self._behind(place, method)
+            if (result := self.by_place[one][method].get(seed))
+            for estimate in result.estimates
+            if (estimate.metric, estimate.side, estimate.threshold_rule) == measure
+        ]
+        return fmean(values) if len(values) == len(self._behind(place, method)) else None
 
     def _add_networks(self, place: Place, method: str, each: list[BootstrapSamples]) -> None:
         values = [100 * samples.value for samples in each]

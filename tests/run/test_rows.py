@@ -35,9 +35,10 @@ def rows():
 
 def test_columns_are_those_of_the_architecture():
     assert COLUMNS[:3] == ("experiment", "backbone", "width")
-    assert COLUMNS[-12:] == ("threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds",
-                             "test", "n_normal", "n_abnormal", "unit", "note")  # fmt: skip
-    assert len(set(COLUMNS)) == len(COLUMNS) == 34
+    assert COLUMNS[-15:] == ("threshold_rule", "value", "lo", "hi", "p", "p_holm", "p_folds",
+                             "test", "n_normal", "n_abnormal", "unit", "note",
+                             "n_listed", "n_at_hand", "matched")  # fmt: skip
+    assert len(set(COLUMNS)) == len(COLUMNS) == 37
     assert tuple(row()) == COLUMNS
 
 
@@ -81,7 +82,7 @@ def test_files_round_trip_byte_for_byte(rows, tmp_path):
     write_csv(back, second)
     assert first.read_bytes() == second.read_bytes()
     text = first.read_bytes().decode()
-    assert text.splitlines()[0] == ",".join(COLUMNS)
+    assert text.splitlines()[0] == ",".join(COLUMNS[:-3])
     assert "\r" not in text
     assert ",0.333333," in text
     assert ",99.123457,0.0,100.0,,,,,5," in text
@@ -200,3 +201,15 @@ def test_a_failed_write_leaves_the_old_file(rows, tmp_path, monkeypatch):
         write_csv(frame(rows[:1]), path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_only_runs_with_published_lists_have_columns_for_them(tmp_path, rows):
+    """Files of all other runs stay as they were, and can be read."""
+    write_csv(frame(rows), tmp_path / "without.csv")
+    table = frame([*rows, row(challenge="svhn", n_listed=26032, n_at_hand=0, matched="")])
+    write_csv(table, tmp_path / "with.csv")
+    headers = [(tmp_path / f"{name}.csv").open().readline().strip() for name in ("without", "with")]
+    assert headers[0].split(",")[-1] == "note"
+    assert headers[1] == f"{headers[0]},n_listed,n_at_hand,matched"
+    assert read_csv(tmp_path / "without.csv")["n_listed"].isna().all()
+    pandas.testing.assert_frame_equal(read_csv(tmp_path / "with.csv"), table)
