@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Self
@@ -21,10 +21,32 @@ BANK_EXTRAS = ("labels", "head/weight", "head/bias")
 """Names that may stand in `bank_reads` besides outputs: the true labels (N,) of the training
 images, and weight (classes, D) and bias (classes,) of f's last linear layer. `labels` may stand in
 `hold_out_reads` too."""
+LEARNED = "learned/"
+"""Start of further such names, `learned/<output>/<tensor>`: what an output of f learned from these
+images. Whoever reads one reads `labels`, too, without which there is nothing to learn from."""
 
 SUPERVISION = ("none", "synthetic", "tuning", "training")
 PREDICTIONS = ("score", "probabilities")
 """A score is (N,), probabilities are (N, classes)."""
+
+
+def outputs_among(names: Iterable[str]) -> list[str]:
+    """Return those names of `bank_reads`, or of other reads, that are outputs of f.
+
+    >>> outputs_among(["logits", "labels", "head/bias", "learned/class_alignments/all/gram"])
+    ['logits']
+    """
+    return [n for n in names if n not in BANK_EXTRAS and not n.startswith(LEARNED)]
+
+
+def learned_among(names: Iterable[str]) -> dict[str, str]:
+    """Return the names of tensors that outputs learned, with the name of the output of each.
+
+    >>> learned_among(["logits", "learned/class_alignments/all/gram"])
+    {'learned/class_alignments/all/gram': 'class_alignments/all'}
+    """
+    learned = [name for name in names if name.startswith(LEARNED)]
+    return {name: name.removeprefix(LEARNED).rpartition("/")[0] for name in learned}
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,7 @@ def _passes(reads: Sequence[str]) -> tuple[int, int]:
     """Return the forward and backward passes that outputs of one batch take."""
     back = sum(name.startswith("squared_norms") for name in reads)
     back += any(name.startswith("neuron_states") for name in reads)  # one serves all layers
+    back += sum(name.startswith("class_alignments") for name in reads)
     return max(back, int(bool(reads))), back
 
 
@@ -184,7 +207,8 @@ class Method(Fitted, ABC):
         version: raised when fits or predictions change, so that kept ones are not mistaken for
             them.
         bank_reads: names of the outputs it needs on training images, empty if none, or of
-            `BANK_EXTRAS`; what predictions need of them belongs to the fitted state.
+            `BANK_EXTRAS`, or what an output learned; what predictions need of them belongs to the
+            fitted state.
         bank_images: how many training images it needs at most, the same share of every class; None
             for all, which outputs that others read too cost nothing more.
         hold_out_reads: names of the outputs, or `labels`, that it needs on clean images that f was

@@ -26,6 +26,7 @@ from gradbench.methods.base import (
     Method,
     Outputs,
     Samples,
+    learned_among,
 )
 from gradbench.outputs.catalogue import OutputCatalogue, built_in
 from gradbench.support.code_keys import is_external
@@ -65,11 +66,14 @@ def check_declared(name: str, detector: Method, outputs: OutputCatalogue | None 
         names = getattr(detector, field)
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise Faulty(f"{start}.{field} is {names!r}: write a list of outputs, ('logits',)")
-        for output in set(names).difference(extra):
+        learned = learned_among(map(str, names)) if field == "bank_reads" else {}
+        for output in {*map(str, names)}.difference(extra, learned).union(learned.values()):
             try:
-                outputs.find(str(output))
+                found = outputs.find(output)
             except GradbenchError as fault:
                 raise Faulty(f"{start}.{field}: {fault}") from fault
+            if output in learned.values() and not found.learns_from:
+                raise Faulty(f"{start}.{field}: the output {output} learns nothing")
     if bool(detector.synthetic) != (supervision == "synthetic"):
         raise Faulty(f"{start}: supervision = 'synthetic' and `synthetic` challenges go together")
     with external_call(start):

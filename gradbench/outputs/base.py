@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.data.imageset import ImageSet
 from gradbench.errors import GradbenchError
-from gradbench.gradients import GradientNorms, outputs, squared_norms
+from gradbench.gradients import Alignments, GradientNorms, alignments, outputs, squared_norms
 from gradbench.outputs.layer_gradients import layer_gradients
 from gradbench.outputs.layers import FEATURES, Recorder
 from gradbench.support.code_keys import code_key, is_external
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Directions of f's parameters by their names, (K, *shape), and a loss to be differentiated.
+
+    The loss is a function of the logits, (B,). `origin` is what the directions were learned as.
+    """
+
+    directions: Mapping[str, Tensor]
+    loss: Callable[[Tensor], Tensor]
+    origin: Any = None
+    _placed: dict[torch.device, dict[str, Tensor]] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """Return the directions on a device, to which they are brought once."""
+        if device not in self._placed:
+            self._placed[device] = {n: v.to(device) for n, v in self.directions.items()}
+        return self._placed[device]
 
 
 @dataclass(frozen=True)
@@ -25,7 +46,8 @@ class Needs:
     What is not declared can be had too, but costs a further pass. `layer_means` and `activations`
     are names of layers, `gradients` pairs (label, loss) of squared gradient norms,
     `layer_gradients` pairs (loss, layer) of gradients with respect to a layer's output, `mirrored`
-    the needs from a pass over the mirrored images.
+    the needs from a pass over the mirrored images, `alignments` products of gradients with
+    directions.
     """
 
     features: bool = False
@@ -34,6 +56,7 @@ class Needs:
     gradients: tuple[tuple[str, str], ...] = ()
     layer_gradients: tuple[tuple[str, str], ...] = ()
     mirrored: tuple[Needs, ...] = ()
+    alignments: tuple[Alignment, ...] = ()
 
     @property
     def places(self) -> list[tuple[str, str]]:
@@ -43,6 +66,10 @@ class Needs:
             *(("means", layer) for layer in self.layer_means),
             *(("activations", layer) for layer in self.activations),
         ]
+
+
+Gradients = GradientNorms | Alignments
+"""Statistics of gradients that take a pass."""
 
 
 class BatchContext:
@@ -66,10 +93,11 @@ class BatchContext:
         self._mirrored_needs = [inner for one in needs for inner in one.mirrored]
         self._gradients = list(dict.fromkeys(pair for one in needs for pair in one.gradients))
         self._layers = [pair for one in needs for pair in one.layer_gradients]
+        self._aligned = [which for one in needs for which in one.alignments]
         self._places = list(dict.fromkeys(place for one in needs for place in one.places))
         self._logits: Tensor | None = None
         self._recorders: list[Recorder] = []
-        self._norms: dict[tuple[str, str], GradientNorms | GradbenchError] = {}
+        self._norms: dict[tuple[str, str] | Alignment, Gradients | GradbenchError] = {}
         self._layer_gradients: dict[tuple[str, str], tuple[Tensor, Tensor] | GradbenchError] = {}
 
     @property
@@ -109,11 +137,17 @@ class BatchContext:
         Raises:
             GradbenchError: for an unknown label or loss, and where the engine refuses the network.
         """
-        self._make_shared_pass()
-        result = self._gradient_pass(label, loss)
-        if isinstance(result, GradbenchError):
-            raise result
-        return self._lend(result.values)
+        return self._lend(self._gradients_of((label, loss)).values)
+
+    def alignments(self, which: Alignment) -> Alignments:
+        """Return products of the gradients with directions, and squared norms, (B, d, K), (B, d).
+
+        Raises:
+            GradbenchError: where the engine refuses the network or the directions.
+        """
+        found = self._gradients_of(which)
+        lent = {n: self._lend(getattr(found, n)) for n in ("products", "cosines", "squared_norms")}
+        return replace(found, **lent)
 
     def layer_gradient(self, loss: str, layer: str) -> tuple[Tensor, Tensor]:
         """Return the output of a layer, (B, ...), and the gradient of a loss with respect to it.
@@ -148,25 +182,36 @@ class BatchContext:
         if self._logits is not None:
             return
         with Recorder(self.backbone, self._images, self._places) as recorder:
-            if self._gradients:
-                result = self._gradient_pass(*self._gradients[0])
+            for which in (*self._gradients, *self._aligned)[:1]:
+                result = self._gradient_pass(which)
                 # where memory ran out, hooks may have seen some images twice
-                if isinstance(result, GradientNorms) and not result.halvings:
+                if not isinstance(result, GradbenchError) and not result.halvings:
                     self._logits = result.outputs
             if self._logits is None:
                 recorder.clear()
                 self._logits = outputs(self.backbone, self._images)
         self._recorders.append(recorder)
 
-    def _gradient_pass(self, label: str, loss: str) -> GradientNorms | GradbenchError:
-        if (label, loss) not in self._norms:
+    def _gradients_of(self, which: tuple[str, str] | Alignment) -> Gradients:
+        self._make_shared_pass()
+        result = self._gradient_pass(which)
+        if isinstance(result, GradbenchError):
+            raise result
+        return result
+
+    def _gradient_pass(self, which: tuple[str, str] | Alignment) -> Gradients | GradbenchError:
+        if which not in self._norms:
+            f, images = self.backbone, self._images
             try:
-                norms = squared_norms(self.backbone, self._images, label=label, loss=loss)
-                self.halvings += norms.halvings
+                if isinstance(which, Alignment):
+                    found = alignments(f, images, which.on(f.device), loss=which.loss)
+                else:
+                    found = squared_norms(f, images, label=which[0], loss=which[1])
+                self.halvings += found.halvings
             except GradbenchError as fault:  # raised to those who read it: others may go on
-                norms = fault
-            self._norms[label, loss] = norms
-        return self._norms[label, loss]
+                found = fault
+            self._norms[which] = found
+        return self._norms[which]
 
     def _recorded(self, place: tuple[str, str]) -> Tensor:
         self._make_shared_pass()
@@ -193,6 +238,9 @@ class Output(ABC):
         parameters: arguments of the constructor that a name may give after slashes.
         needs: what it takes from the shared pass; of the class, or of the object.
         version: raised when its values change, so that kept ones are not mistaken for them.
+        learns_from: training images of f, at most, that it learns from before it is read,
+            class-stratified; 0 if it learns nothing.
+        learned: what `learn` gave; `learned_key` stands for it in keys of products.
     """
 
     name: str = ""
@@ -200,6 +248,18 @@ class Output(ABC):
     parameters: ClassVar[tuple[str, ...]] = ()
     needs: Needs = Needs()
     version: ClassVar[int] = 1
+    learns_from: int = 0
+    learned: Mapping[str, Tensor] = {}
+    learned_key: str = ""
+
+    def learn(self, backbone: Backbone, images: ImageSet) -> dict[str, Tensor]:
+        """Return what is learned from training images and their labels, before `read`.
+
+        Called once for a network, if `learns_from` asks for images; the result is kept, and is
+        `learned` when the output is read. Detectors read one of its tensors by putting
+        `learned/<output>/<tensor>` among their `bank_reads`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def read(self, context: BatchContext) -> Tensor:
@@ -214,8 +274,8 @@ class Output(ABC):
 
     @property
     def identity(self) -> int | dict[str, Any]:
-        """Its part in keys of products, beside its name: a version, and a user's code."""
-        more = code_key(self)
+        """Its part in keys of products: a version, a user's code, and what it learned."""
+        more = code_key(self) | ({"learned": self.learned_key} if self.learns_from else {})
         if not (self.settings or more):
             return self.version
         return {"version": self.version, "settings": dict(self.settings), **more}

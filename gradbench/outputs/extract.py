@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from gradbench.errors import Faulty
 from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import as_outputs, built_in
 from gradbench.outputs.distributed import DistributedReader
-from gradbench.outputs.read import BATCH, compute_outputs
+from gradbench.outputs.learned import Lessons
+from gradbench.outputs.read import BATCH, ComputedOutputs, compute_outputs
 from gradbench.store import Key, Product, Store
 from gradbench.support.progress import Progress
 
@@ -75,6 +77,7 @@ def extract(
     store: Store,
     also: Iterable[str | Output] = (),
     reader: DistributedReader | None = None,
+    lessons: Lessons | None = None,
 ) -> OutputValues:
     """Return outputs of all images, computing only those that are not kept yet.
 
@@ -89,6 +92,7 @@ def extract(
         store: where shards lie.
         also: outputs that are kept, too, where a pass is made: others will ask for them.
         reader: workers that compute what is missing; none to do it in this process.
+        lessons: where outputs learn that do so before they are read.
 
     Raises:
         GradbenchError: if one of gradbench's outputs is not finite.
@@ -100,7 +104,13 @@ def extract(
     faults: dict[str, str] = {}
     with Progress(f"outputs of {images.name} {images.split}".strip(), len(images)) as progress:
         here = partial(compute_outputs, backbone, advance=progress.advance)
-        work = reader.compute if reader else here
+        compute = reader.compute if reader else here
+
+        def work(images: ImageSet, rows: slice, missing: list[Output]) -> ComputedOutputs:
+            ready, faults = lessons.taught(missing) if lessons else (missing, {})
+            done = compute(images, rows, ready)
+            return replace(done, faults=done.faults | faults)
+
         for digest, rows in zip(images.digests, shards(len(images))):
             before = progress.done
             left = [output for output in wanted if output.name not in faults]

@@ -10,8 +10,13 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.backbones.shared_tensors import copy_network
 from gradbench.errors import GradbenchError, unknown
 from gradbench.gradients import last_layer
 
@@ -154,6 +159,46 @@ def head_of(backbone: Backbone, image: Tensor | None = None) -> nn.Linear:
     if image is None:
         image = torch.zeros(1, *backbone.shape)
     return backbone.get_submodule(last_layer(backbone, image.to(backbone.device)).layer)
+
+
+def last_stage(backbone: Backbone) -> list[str]:
+    """Return the names of f's parameters in its last stage, behind its last but one feature layer.
+
+    That is what a pass of a black image calls after that layer has ended, but for the last linear
+    layer; behind an earlier one where that is no more than a normalisation. All but the last linear
+    layer where f has no two feature layers.
+    """
+    copy = copy_network(backbone).cpu().eval()
+    names = {module: name for name, module in copy.named_modules()}
+    begun: list[nn.Module] = []
+    ended: dict[str, int] = {}
+
+    def begin(module, _inputs) -> None:
+        if module in names:
+            begun.append(module)
+
+    def end(module, _inputs, _output) -> None:
+        if module in names:
+            ended[names[module]] = len(begun)
+
+    image = torch.zeros(1, *copy.shape)
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng([]),
+        register_module_forward_pre_hook(begin),
+        register_module_forward_hook(end),
+    ):
+        copy(image)
+    try:
+        head = set(head_of(copy, image).parameters())
+    except GradbenchError:  # the logits come from something else
+        head = set()
+    for layer in (*reversed(copy.feature_layers[:-1]), ""):
+        behind = begun[ended.get(f"network.{layer}", 0) if layer else 0 :]
+        inside = {p for module in behind for p in module.parameters()} - head
+        if any(p.ndim > 1 for p in inside):
+            return [name for name, p in copy.named_parameters() if p in inside]
+    return [name for name, _ in copy.named_parameters()]
 
 
 def head_tensors(backbone: Backbone) -> dict[str, Tensor]:

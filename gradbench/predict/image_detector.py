@@ -18,12 +18,13 @@ from gradbench.data.imageset import ImageSet, source_ids, to_float
 from gradbench.data.roles import stratified_subset
 from gradbench.errors import GradbenchError
 from gradbench.gradients.arguments import naming_rejected_images
-from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
+from gradbench.methods.base import Detector, Outputs, Samples, learned_among, outputs_among
 from gradbench.methods.checked import check_declared, checked
 from gradbench.methods.fold_scores import one_thread
 from gradbench.outputs.catalogue import OutputCatalogue
 from gradbench.outputs.extract import OutputValues, select_outputs
 from gradbench.outputs.layers import head_tensors
+from gradbench.outputs.learned import Lessons
 from gradbench.outputs.read import compute_outputs
 from gradbench.predict.pictures import as_array
 from gradbench.support.instantiate import instantiate
@@ -52,6 +53,7 @@ class ImageDetector:
         check_declared(name, detector, self._catalogue)
         self.detector = checked(name, detector)
         self._backbone: Backbone | None = None
+        self._lessons: Lessons | None = None
 
     def fit(
         self,
@@ -92,6 +94,7 @@ class ImageDetector:
             raise GradbenchError(f"{self.name} learns from challenges: give abnormal=IMAGES")
         clean = labelled_images("clean", clean, labels)
         self._backbone = as_backbone(model, clean.images.shape, mean, std)
+        self._lessons = Lessons(self._backbone, "", clean.images, None)
         few = stratified_subset(clean.images, detector.bank_images)
         bank = self._read(replace(clean, images=few), detector.bank_reads)
         hold_out = self._read(clean, detector.hold_out_reads)
@@ -133,17 +136,22 @@ class ImageDetector:
         """Return outputs of clean images, and whatever else may stand in `bank_reads`."""
         if "labels" in names and not clean.has_labels:
             raise GradbenchError(f"{self.name} reads labels: give labels=, or a loader of pairs")
-        values = self._outputs(clean.images, [n for n in names if n not in BANK_EXTRAS])
+        values = self._outputs(clean.images, outputs_among(names))
         if any(name.startswith("head/") for name in names):
             values |= head_tensors(self._backbone)
+        learned = learned_among(names)
+        outputs = self._catalogue.of_network(self._backbone, learned.values())
+        values |= self._lessons.tensors(learned, outputs)
         if "labels" in names:
             values["labels"] = torch.from_numpy(clean.images.labels)
         return values
 
     def _outputs(self, images: ImageSet, names: Sequence[str]) -> dict[str, Tensor]:
         outputs = self._catalogue.of_network(self._backbone, names)
-        read = compute_outputs(self._backbone, images, slice(0, len(images)), outputs)
-        return select_outputs(OutputValues(read.values, read.faults), [o.name for o in outputs])
+        ready, faults = self._lessons.taught(outputs)
+        read = compute_outputs(self._backbone, images, slice(0, len(images)), ready)
+        values = OutputValues(read.values, read.faults | faults)
+        return select_outputs(values, [o.name for o in outputs])
 
     def _samples(self, sides: tuple[ImageSet, ImageSet], half: int, seed: int) -> Samples:
         """Return every second image of both sides in a random order."""

@@ -26,6 +26,11 @@ Name = Annotated[str, Meta(min_length=1)]
 Finite = Annotated[float, Meta(ge=-NUMBER, le=NUMBER)]
 
 
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not ("\0" in name or "\\" in name or path.is_absolute() or ".." in path.parts)
+
+
 class Network(Struct):
     """A class path with its arguments."""
 
@@ -61,9 +66,7 @@ class Detector(Struct):
     code: str = ""
 
     def __post_init__(self):
-        path = PurePosixPath(self.state)
-        odd = "\0" in self.state or "\\" in self.state
-        if odd or path.is_absolute() or ".." in path.parts:
+        if not _is_inside(self.state):
             raise ValueError("state must be a file of this folder, or empty")
 
 
@@ -91,6 +94,7 @@ class Model(Struct):
     detectors: list[Detector]
     sha256: dict[str, str]
     own_outputs: dict[str, OwnOutput] = {}
+    learned: dict[str, str] = {}
     hold_out: str = ""
     code: str = ""
 
@@ -106,6 +110,8 @@ class Model(Struct):
             fits = False
         if not fits:
             raise ValueError("resampling must be filter, antialias and mode of a resampling")
+        if not all(map(_is_inside, self.learned.values())):
+            raise ValueError("learned must be files of this folder, by the names of outputs")
         taken = set(COLUMNS)
         for place, entry in enumerate(self.detectors):
             column = f"{entry.name}@{entry.fitted_on}" if entry.fitted_on else entry.name

@@ -18,6 +18,7 @@ from gradbench.data.resample import resize_pixels
 from gradbench.errors import Faulty, GradbenchError, printable, unknown
 from gradbench.methods.base import Detector
 from gradbench.methods.fold_scores import one_thread
+from gradbench.outputs.base import Output
 from gradbench.outputs.extract import OutputValues, select_outputs
 from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.predict.pictures import as_array, decode_files, find_pictures
@@ -76,6 +77,7 @@ class RunScorer:
         }
         self._fit = Resampling(**saved.about["resampling"])
         self._built: dict[str, Detector] = {}
+        self._ready: dict[str, Output] = {}
 
     def score(
         self,
@@ -190,7 +192,9 @@ class RunScorer:
         ids = source_ids("pictures", "", size)
         images = ImageSet("the pictures", "", pixels, np.zeros(size, np.int64), ids)
         wanted = {"logits", *(read for name in names for read in self._built[name].reads)}
-        outputs = self.saved.outputs.of_network(self.backbone, wanted)
+        outputs = [
+            self._taught(output) for output in self.saved.outputs.of_network(self.backbone, wanted)
+        ]
         read = compute_outputs(self.backbone, images, slice(0, size), outputs)
         values = OutputValues(read.values, read.faults)
         for name in names:
@@ -202,6 +206,11 @@ class RunScorer:
                     parts, _ = one.in_batches(self.backbone, to_float(pixels))
                     values[name, inner] = torch.cat(parts)
         return values
+
+    def _taught(self, output: Output) -> Output:
+        if output.name not in self._ready:
+            self._ready[output.name] = self.saved.taught(output)
+        return self._ready[output.name]
 
     def _frame(
         self, parts: list[dict], faults: list[str], names: Sequence[str]

@@ -23,6 +23,7 @@ from gradbench.methods.base import Detector
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.base import Output
 from gradbench.outputs.catalogue import OutputCatalogue
+from gradbench.outputs.learned import with_learned
 from gradbench.predict import trust
 from gradbench.predict.model_json import HOW_TO_REPAIR, damaged, read_model_json
 from gradbench.report.finished_run import RUN_JSON, FinishedRun
@@ -120,6 +121,26 @@ class SavedNetwork:
         for config in configs.values():
             trust.check(config["_target_"], Output, self.trusted)
         return OutputCatalogue(members=configs)
+
+    def taught(self, output: Output) -> Output:
+        """Return an output with what it learned in the run, if it learns.
+
+        Raises:
+            GradbenchError: if its file is damaged, or missing.
+        """
+        if not output.learns_from:
+            return output
+        place = self.about.get("learned", {}).get(output.name)
+        if place is None:
+            raise damaged(self.folder / "model.json", f"learned must name a file of {output.name}")
+        path = self._checked_path(place)
+        try:
+            return with_learned(output, load_file(str(path)), "")
+        except (SafetensorError, OSError) as fault:
+            raise GradbenchError(
+                f"{printable(path)} does not fit {output.name} ({first_line(fault)}): "
+                f"{HOW_TO_REPAIR}"
+            ) from fault
 
     def _check_output(self, name: str) -> None:
         kind = name.partition("/")[0]

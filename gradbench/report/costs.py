@@ -163,6 +163,8 @@ def _entries(key: Key, product: Product) -> Iterator[tuple[str, int, float]]:
             name = f"{config['network']['_target_'].rpartition('.')[2]} seed {config['seed']}"
         elif key.step in OF_DETECTORS:
             name = about["detector"]
+        elif key.step == "learned":
+            name = config["output"]
         elif key.step in ("challenge", "perturbed"):
             name = config["family" if key.step == "challenge" else "source"]
         seconds = about.get("training_seconds", about["seconds"])

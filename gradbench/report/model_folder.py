@@ -53,6 +53,7 @@ def write_models(results: Results, folder: Path) -> None:
             "code": code_of(*defining_classes(backbone.network, backbone.config.get("_target_"))),
             "outputs": built_in().versions(),
             "own_outputs": _own_outputs(experiment),
+            "learned": _learned(results, seed, here),
             "kept": KEPT,
             "hold_out": results.hold_out,
             "detectors": [_detector(results, key, here) for key in _able(results, seed)],
@@ -78,6 +79,18 @@ def _own_outputs(experiment: Experiment) -> dict[str, Any]:
             "code": code_of(*imported_targets(content["_target_"]), output),
         }
     return entries
+
+
+def _learned(results: Results, seed: int, here: Path) -> dict[str, str]:
+    """Write what the outputs of a network learned, and return the file of each."""
+    lessons, files = results.lessons[seed], {}
+    wanted = results.experiment.outputs.of_network(lessons.backbone, results.experiment.reads)
+    for output in lessons.taught(wanted)[0]:
+        if output.learned:
+            files[output.name] = f"outputs/{file_name(output.name)}.safetensors"
+            (here / "outputs").mkdir(exist_ok=True)
+            save_tensors(output.learned, here / files[output.name])
+    return files
 
 
 def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from gradbench.backbones.checkpoint import read_checkpoint
 from gradbench.backbones.published import PUBLISHED
@@ -31,10 +32,12 @@ from gradbench.data.in_distribution import (
     read_source_ids,
 )
 from gradbench.errors import Faulty, GradbenchError, MissingData
+from gradbench.methods.base import learned_among
 from gradbench.outputs.base import Output
 from gradbench.outputs.cached_passes import CachedPasses
 from gradbench.outputs.distributed import DistributedReader
 from gradbench.outputs.extract import OutputValues, extract
+from gradbench.outputs.learned import Lessons
 from gradbench.protocols.base import Fold, Protocol
 from gradbench.run.challenge_images import (
     ChallengeImages,
@@ -117,6 +120,11 @@ class NetworkContext:
         return self.pool and DistributedReader(self.pool, self.f.backbone, self.f.weights)
 
     @cached_property
+    def lessons(self) -> Lessons:
+        """The training images, from which outputs of f may learn."""
+        return Lessons(self.f.backbone, self.f.weights, self.images.train, self.store)
+
+    @cached_property
     def accuracy(self) -> float:
         """Share of the normal images whose class f names, in [0, 1].
 
@@ -141,12 +149,23 @@ class NetworkContext:
         """
         wanted = self.outputs_of(self.experiment.reads if names is None else names)
         f, store, also = self.f, self.store, self.outputs_of(also)
-        values = extract(f.backbone, f.weights, images, wanted, store, also, self.reader)
+        values = extract(
+            f.backbone, f.weights, images, wanted, store, also, self.reader, self.lessons
+        )
         return ImagesWithOutputs(images, values)
 
     def outputs_of(self, names: Iterable[str]) -> list[Output]:
-        """Return the outputs of f with these names, one for each layer of `layer_means`."""
-        return self.experiment.outputs.of_network(self.f.backbone, names)
+        """Return the outputs of f with these names, one for each layer of `layer_means`.
+
+        Those that learn have learned nothing yet: `lessons` teaches them.
+        """
+        return self.lessons.named(self.experiment.outputs.of_network(self.f.backbone, names))
+
+    def learned(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return tensors that outputs of f learned, `learned/<output>/<tensor>`, among names."""
+        of_outputs = learned_among(names)
+        outputs = self.outputs_of(of_outputs.values())
+        return self.lessons.tensors(of_outputs, outputs)
 
     def passes(self, images: ImageSet) -> CachedPasses:
         """Return the perturbed passes over images, for detectors that ask for them."""

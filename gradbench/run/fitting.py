@@ -22,7 +22,7 @@ from torch import Tensor
 from gradbench.data.imageset import ImageSet
 from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty
-from gradbench.methods.base import BANK_EXTRAS, Method, Samples, part_of
+from gradbench.methods.base import Method, Samples, learned_among, outputs_among, part_of
 from gradbench.methods.checked import check_state
 from gradbench.methods.fold_scores import (
     PARTS,
@@ -100,15 +100,15 @@ def learns(detector: Method) -> bool:
 
 
 def clean_outputs(context: NetworkContext, name: str) -> CleanOutputs:
-    """Read the outputs that a detector asks for of the bank, the hold-out and f's last layer."""
+    """Read what a detector asks for of the bank, of the hold-out, of f's last layer."""
     detector = context.experiment.detector(name)
     others = [context.experiment.detector(other) for other in context.experiment.detectors]
 
     def read(images: ImageSet, reads: Sequence[str], also: set[str]) -> dict[str, Tensor]:
         values = {"labels": torch.from_numpy(images.labels)} if "labels" in reads else {}
-        if outputs := [n for n in reads if n not in BANK_EXTRAS]:
+        if outputs := outputs_among(reads):
             # one pass over the images serves all detectors of the run
-            every = context.read_outputs(images, outputs, also - {*BANK_EXTRAS}).outputs
+            every = context.read_outputs(images, outputs, outputs_among(also)).outputs
             values = select_outputs(every, outputs) | values
         return values
 
@@ -120,6 +120,7 @@ def clean_outputs(context: NetworkContext, name: str) -> CleanOutputs:
     )
     if any(n.startswith("head/") for n in detector.bank_reads):
         bank |= head_tensors(context.f.backbone)
+    bank |= context.learned(detector.bank_reads)
     held = {n for d in others for n in d.hold_out_reads}
     return CleanOutputs(bank, read(context.images.hold_out, detector.hold_out_reads, held))
 
@@ -334,7 +335,8 @@ def _folds_config(context: NetworkContext, protocol: Protocol) -> dict[str, Any]
 
 def _detector_config(context: NetworkContext, name: str) -> dict[str, Any]:
     detector, content = context.experiment.detector(name), context.experiment.detectors[name]
-    reads = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads} - {*BANK_EXTRAS}
+    every = {*detector.reads, *detector.bank_reads, *detector.hold_out_reads}
+    reads = {*outputs_among(every), *learned_among(every).values()}
     return {
         "detector": stable_config({k: v for k, v in content.items() if k != "description"}),
         "detector_version": detector.version,

@@ -10,7 +10,7 @@ from typing import Any
 from gradbench.backbones.backbone import Backbone
 from gradbench.data.imageset import ImageSet, to_float
 from gradbench.gradients.memory import in_chunks
-from gradbench.methods.base import BANK_EXTRAS, Method
+from gradbench.methods.base import Method, outputs_among
 from gradbench.outputs.base import Output
 from gradbench.outputs.read import BATCH, compute_outputs
 from gradbench.run.context import NetworkContext
@@ -34,7 +34,8 @@ def time_passes(context: NetworkContext, results: Results) -> None:
             continue
 
         def build(_folder: Path, _: Path, detector: Method = detector) -> dict:
-            reads = context.outputs_of(passes_settings(detector)["reads"])
+            named = context.outputs_of(passes_settings(detector)["reads"])
+            reads, _ = context.lessons.taught(named)
             spent = seconds(context.f.backbone, batch, detector, reads)
             return {"images": len(batch), "pass_seconds": spent}
 
@@ -60,7 +61,7 @@ def costliest(results: Results, name: str, seed: int | None = None) -> Method | 
 
 def passes_settings(detector: Method) -> dict[str, Any]:
     """Return what is read of f to score an image, JSON-able; nothing where f is not needed."""
-    reads = sorted(set(detector.reads).difference(BANK_EXTRAS))
+    reads = sorted({*outputs_among(detector.reads)})
     perturbed = [
         [one.source, dict(one.loss.settings()), list(one.magnitudes)]
         for one in detector.perturbed_passes.values()

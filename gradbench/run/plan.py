@@ -32,8 +32,10 @@ from gradbench.data.imageset import ImageSet, shards, to_float
 from gradbench.data.in_distribution import InDistribution
 from gradbench.data.roles import stratified_subset
 from gradbench.errors import Faulty, GradbenchError, MissingData
-from gradbench.methods.base import BANK_EXTRAS, Method
+from gradbench.methods.base import Method, outputs_among
+from gradbench.outputs.base import Output
 from gradbench.outputs.extract import OutputValues, shard_key
+from gradbench.outputs.learned import with_learned
 from gradbench.outputs.perturbed import PerturbedPass, PlannedPass
 from gradbench.outputs.read import BATCH as PASS
 from gradbench.outputs.read import compute_outputs
@@ -51,7 +53,7 @@ CHOSEN = "at most: steps are not chosen yet"
 ENOUGH = 0.5
 """Seconds of a try that are enough to tell from; no larger one is made."""
 TRIED = 10
-"""Clean images, at most, on which an attack is timed whose images leave early."""
+"""Clean images, at most, on which an attack is timed whose images leave early, or learned from."""
 PATIENCE = 5.0
 """Seconds that this may take, if no image leaves."""
 
@@ -190,6 +192,7 @@ class _PlanContext(NetworkContext):
 
     def plan(self, experiment: Experiment) -> list[PlannedStep]:
         """Return the steps of all cases."""
+        self._note_lessons()
         self.note_outputs(self.images.normal, self.experiment.reads)
         for cell in self.experiment.cells:
             self._note_challenge(cell, experiment)
@@ -239,6 +242,38 @@ class _PlanContext(NetworkContext):
             one is not None and all(self.store.has(shard_key(o, weights, one)) for o in outputs)
             for one in digests
         )
+
+    def _note_lessons(self) -> None:
+        """List what outputs learn from training images before they are read."""
+        for output in self.outputs_of(self.experiment.reads):
+            if not output.learns_from:
+                continue
+            size = min(output.learns_from, len(self.images.train))
+            present, seconds = self.store.has(self.lessons.key(output)), 0.0
+            if not present and self._taught_a_little(output):
+                some = (f"what {output.name} learns", output.name)
+                seconds = size * self._seconds_each(some, partial(self._tried_lesson, output))
+            what = f"{output.name}, {size} images"
+            line = PlannedStep("learned", what, 1, int(present), seconds, self.after)
+            self.lines["learned", output.name] = line
+
+    def _taught_a_little(self, output: Output) -> Output | None:
+        """Return an output that has learned from a few images, as far as it learns, to time it.
+
+        None for one of the user's own that cannot.
+        """
+
+        def few() -> Output | None:
+            with contextlib.suppress(Faulty):
+                learned = self._tried_lesson(output, TRIED)
+                return with_learned(output, learned, output.learned_key)
+            return None
+
+        return self.once(("tried", output.name), few) if output.learns_from else output
+
+    def _tried_lesson(self, output: Output, count: int) -> dict[str, Tensor]:
+        """Return what an output learns from a few training images; nothing is kept."""
+        return self.lessons.learn(output, stratified_subset(self.images.train, count))
 
     def _note(
         self,
@@ -334,10 +369,10 @@ class _PlanContext(NetworkContext):
         images = self.images
         for count in {one.bank_images: None for one in detectors}:
             alike = [one for one in detectors if one.bank_images == count]
-            reads = {read for one in alike for read in one.bank_reads} - {*BANK_EXTRAS}
+            reads = outputs_among({read for one in alike for read in one.bank_reads})
             if reads:
                 self.note_outputs(stratified_subset(images.train, count), reads)
-        reads = {read for one in detectors for read in one.hold_out_reads} - {*BANK_EXTRAS}
+        reads = outputs_among({read for one in detectors for read in one.hold_out_reads})
         if reads and len(images.hold_out):
             self.note_outputs(images.hold_out, reads)
         for name, detector in zip(names, detectors):
@@ -350,7 +385,7 @@ class _PlanContext(NetworkContext):
         """Yield a line for every detector that perturbs images: one part for each of its cases."""
         for name, of_method in results.items():
             detector = self.experiment.detector(name)
-            reads = {*detector.reads, *detector.bank_reads}.difference(BANK_EXTRAS)
+            reads = outputs_among({*detector.reads, *detector.bank_reads})
             layers = [o.name for o in self.outputs_of(reads) if o.name.startswith("layer_means/")]
             passes = detector.planned_passes(layers)
             if not passes:
@@ -401,10 +436,12 @@ class _PlanContext(NetworkContext):
     def _rate(self, reads: tuple[str, ...]) -> float:
         """Return the seconds in which outputs of an image are read off f."""
         f, images, outputs = self.f.backbone, self.images.normal, self.outputs_of(reads)
-        return self._seconds_each(
-            (f"the outputs of {images.name} {images.split}", reads),
-            lambda count: compute_outputs(f, images, slice(0, count), outputs),
-        )
+
+        def work(count: int) -> None:
+            ready = [self._taught_a_little(output) for output in outputs]
+            compute_outputs(f, images, slice(0, count), filter(None, ready))
+
+        return self._seconds_each((f"the outputs of {images.name} {images.split}", reads), work)
 
     def _seconds_each(self, key: tuple[str, Any], work: Callable[[int], object]) -> float:
         """Return the seconds that work on so many images takes for one; timed once for a key."""

@@ -16,6 +16,7 @@ from gradbench.challenges.produce import AttackOutcome
 from gradbench.data.imageset import ImageSet, Listed, join_notes
 from gradbench.data.in_distribution import InDistribution
 from gradbench.errors import Faulty, GradbenchError, MissingData
+from gradbench.outputs.learned import Lessons
 from gradbench.run.context import ImagesWithOutputs, NetworkContext
 from gradbench.run.experiment import Cell, Experiment
 from gradbench.run.fitting import SCORES
@@ -121,6 +122,7 @@ class Results:
 
     Attributes:
         networks: by seed.
+        lessons: what outputs of each network learned, by seed.
         accuracy: of the networks on the normal images, by seed, in [0, 1].
         challenges: facts of every challenge and network.
         cases: results of all cases that could be evaluated.
@@ -132,6 +134,7 @@ class Results:
     experiment: Experiment
     images: InDistribution
     networks: dict[int, TrainedNetwork] = field(default_factory=dict)
+    lessons: dict[int, Lessons] = field(default_factory=dict)
     accuracy: dict[int, float] = field(default_factory=dict)
     challenges: list[ChallengeFacts] = field(default_factory=list)
     cases: list[CaseResult] = field(default_factory=list)
@@ -141,7 +144,7 @@ class Results:
 
     def add_network(self, context: NetworkContext, labelled: bool = True) -> None:
         """Add a network, the profile of the clean images, and its accuracy if they have labels."""
-        self.networks[context.seed] = context.f
+        self.networks[context.seed], self.lessons[context.seed] = context.f, context.lessons
         if labelled:
             self.accuracy[context.seed] = context.accuracy
         self.clean_profiles[context.seed] = _profile(context.normal)

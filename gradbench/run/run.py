@@ -149,12 +149,12 @@ def identity_control(context: NetworkContext) -> dict[str, str]:
         return {}
     tried = {cell.name: cell for cell in experiment.cells if isinstance(cell.challenge, Derived)}
     first, faults = clean.select(np.arange(min(TRIED, len(clean)))), {}
-    reads = context.outputs_of(experiment.reads)
     for name, cell in tried.items():
         zero = setup(experiment, cell, context.f, strength=0.0)
 
         def build(_folder: Path, _: Path, zero=zero, name: str = name) -> dict:
             made = zero.make(first, np.arange(len(first)), compare=True)
+            reads, _ = context.lessons.taught(context.outputs_of(experiment.reads))
             pixels = (to_float(images).numpy() for images in (first.images[slice(None)], made))
             assert_identical(*pixels, f"identity control: pixels of {name}")
             before, after = (

@@ -15,10 +15,18 @@ from gradbench.backbones.workers import Worker
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, source_ids
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import BANK_EXTRAS, SUPERVISION, Detector, Samples
+from gradbench.methods.base import (
+    BANK_EXTRAS,
+    SUPERVISION,
+    Detector,
+    Samples,
+    learned_among,
+    outputs_among,
+)
 from gradbench.methods.tuning import rank_auroc
 from gradbench.outputs.catalogue import built_in
 from gradbench.outputs.layers import head_tensors
+from gradbench.outputs.learned import Lessons
 from gradbench.outputs.read import read_outputs
 from gradbench.support.instantiate import instantiate
 
@@ -64,12 +72,17 @@ def parts(f):
     def pixels_of(data):
         return torch.from_numpy(data.images).float() / 255
 
+    lessons = Lessons(f, "", images(240, seed=9), None)
+
+    def taught(names):
+        return lessons.taught(built_in().of_network(f, names))[0]
+
     def outputs(data, names):
-        found = read_outputs(
-            f, pixels_of(data), [name for name in names if name not in BANK_EXTRAS]
-        )
+        found = read_outputs(f, pixels_of(data), taught(outputs_among(names)))
         given = head_tensors(f) | {"labels": torch.from_numpy(data.labels)}
-        return found | {name: given[name] for name in names if name in BANK_EXTRAS}
+        learned = learned_among(names)
+        given |= lessons.tensors(learned, taught(learned.values()))
+        return found | {name: given[name] for name in names if name in given}
 
     def samples(seed, names):
         sides = images(150, seed), shapeless(90, seed)
@@ -127,8 +140,11 @@ def test_declarations(name):
     assert detector.reads or detector.perturbed_passes
     for output in detector.reads:
         built_in().find(output)
-    for output in {*detector.bank_reads, *detector.hold_out_reads}.difference(BANK_EXTRAS):
+    for output in outputs_among({*detector.bank_reads, *detector.hold_out_reads}):
         built_in().find(output)
+    for output in learned_among(detector.bank_reads).values():
+        assert built_in().find(output).learns_from
+        assert "labels" in detector.bank_reads
     assert {*detector.hold_out_reads}.intersection(BANK_EXTRAS) <= {"labels"}
     assert len(detector.info.title) > 10
     assert re.search(r"\b(19|20)\d\d$", detector.info.venue)
