@@ -18,6 +18,7 @@ from gradbench.backbones.shared_tensors import copy_network
 from gradbench.backbones.workers import Worker, WorkerPool
 from gradbench.data.imageset import ImageSet
 from gradbench.outputs.base import Output
+from gradbench.outputs.catalogue import as_outputs
 from gradbench.outputs.learned import with_learned
 from gradbench.outputs.perturbed import PerturbedPass
 from gradbench.outputs.read import BATCH, ComputedOutputs, compute_outputs
@@ -31,6 +32,7 @@ class DistributedReader:
 
     def compute(self, images: ImageSet, rows: slice, outputs: list[Output]) -> ComputedOutputs:
         """Compute outputs of some rows of a set, as `compute_outputs` does."""
+        outputs = as_outputs(self.backbone, outputs)
         name = self._send(outputs)
         bare = [with_learned(o, {}, o.learned_key) if o.learned else o for o in outputs]
         whole = np.arange(rows.start, rows.stop)
