@@ -22,7 +22,7 @@ from torch import Tensor
 from gradbench.backbones.backbone import Backbone
 from gradbench.config import group_files, load_member
 from gradbench.data.imageset import ImageSet, source_ids
-from gradbench.methods.base import BANK_EXTRAS, Detector, Outputs, Samples
+from gradbench.methods.base import Detector, Outputs, Samples, learned_among, outputs_among
 from gradbench.methods.fold_scores import CleanOutputs, divide_by_fold, one_thread, score_folds
 from gradbench.outputs.extract import select_outputs
 from gradbench.outputs.layers import head_tensors
@@ -123,11 +123,20 @@ def main() -> None:
     makes = {
         n: partial(instantiate, "detector", n, c) for n, c in members.items() if "_target_" in c
     }
-    plain = [n for n, make in makes.items() if not make().planned_passes(f.feature_layers)]
-    chosen = harness.chosen_names("detector that does not perturb images", options.detectors, plain)
+    # what outputs learn takes images with labels, and these have none of their own
+    plain = [
+        n
+        for n, make in makes.items()
+        if not (make().planned_passes(f.feature_layers) or learned_among(make().bank_reads))
+    ]
+    chosen = harness.chosen_names(
+        "detector that neither perturbs images nor reads what outputs learn",
+        options.detectors,
+        plain,
+    )
     detectors = {name: makes[name]() for name in chosen}
     reads = {n for d in detectors.values() for n in (*d.reads, *d.bank_reads, *d.hold_out_reads)}
-    drawn = DrawnOutputs(f, tiles, sorted(reads.difference(BANK_EXTRAS)))
+    drawn = DrawnOutputs(f, tiles, sorted(outputs_among(reads)))
     sides = drawn.draw(options.images, 0), drawn.draw(options.images, 1, ABNORMAL_SHIFT)
     clean = drawn.draw(options.bank, 2) | head_tensors(f), drawn.draw(options.hold_out, 3)
     groups = source_ids("drawn", "test", options.images)

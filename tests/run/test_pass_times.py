@@ -57,6 +57,7 @@ def trial(store, monkeypatch, results):
         experiment=results.experiment,
         f=SimpleNamespace(backbone=None, weights="w"),
         outputs_of=list,
+        lessons=SimpleNamespace(taught=lambda outputs: (outputs, {})),
         images=SimpleNamespace(normal=images(100)),
         store=store,
         seed=0,
