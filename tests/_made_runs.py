@@ -95,7 +95,7 @@ def write_run(folder, rows, name="ood_cifar10", begun="2026-05-01T10:00:00+0000"
         name: of the experiment.
         begun: when.
         more: `width`, `weights`, `backbone`, `in_dist`, `protocol`, `limit`, `data`, `accuracy`,
-            `network_origin`.
+            `network_origin`, `detectors` of the configuration.
     """
     folder.mkdir(parents=True)
     width, in_dist = more.get("width", 64), more.get("in_dist", "cifar10")
@@ -116,6 +116,7 @@ def write_run(folder, rows, name="ood_cifar10", begun="2026-05-01T10:00:00+0000"
     config = {
         "backbone": {"name": backbone, "width": width, "depth": 18},
         "limit": more.get("limit"),
+        "detectors": more.get("detectors", []),
         "evaluation": {"seed": 0},
         "challenge": {"seed": 0},
     }

@@ -333,6 +333,15 @@ class FinishedRun:
         width = f" of width {self.about['width']}" if narrower else ""
         return self.backbone + width + (" as published" if self.about["network_origin"] else "")
 
+    def detector_notes(self, name: str) -> list[str]:
+        """Return with which settings that are not those of its file a detector was run."""
+        members = [one for one in self.config.get("detectors", []) if isinstance(one, dict)]
+        for one in members:
+            own = [f"{key}={value}" for key, value in one.items() if key not in ("use", "name")]
+            if own and name == (one.get("name") or one.get("use")):
+                return [f"{name} with {', '.join(own)}"]
+        return []
+
     def image_notes(self) -> list[str]:
         """Return what is to be known of the clean images of the run."""
         notes = []

@@ -255,6 +255,8 @@ def test_the_reason_of_a_run_is_the_reason_of_the_cell(made, tmp_path):
         ({"source": "generated", "challenge_set": "adversarial"}, {}, None),
         ({"note": "indicative: fewer than 500 abnormal images"}, {}, "indicative"),
         ({}, {"width": 32}, "resnet18 of width 32 instead of 64"),
+        ({}, {"detectors": [{"use": "msp", "drawn": 50}]}, "msp with drawn=50"),
+        ({}, {"detectors": ["msp", {"use": "knn", "k": 5}]}, None),
         ({}, {"limit": 2000}, "10000 clean test images of cifar10, not all of them"),
         ({}, {"data": {"train": {"status": "part"}}}, "trained on a part of the set cifar10"),
         ({}, {"data": {"train": {"status": "official"}}}, None),

@@ -269,7 +269,7 @@ def _stands_in(row: pandas.Series) -> bool:
 def _marks(run: FinishedRun, sizes: str, row: pandas.Series) -> list[str]:
     """Return what the reader must know of a measured number besides its value."""
     notes = [f"{run.backbone} of {sizes}"] if sizes else []
-    notes += run.image_notes()
+    notes += [*run.detector_notes(row["method"]), *run.image_notes()]
     own = (EXACT, NOT_MEASURED, "no interval", "indicative")
     source = [SOURCES[row["source"]]] if row["source"] in SOURCES else []
     source += [text for text in row["note"].split("; ") if text and not text.startswith(own)]
