@@ -184,6 +184,8 @@ def _describe(names: Sequence[str], dirs: Sequence[Path]) -> Iterator[str]:
             facts["paper"] = "not named"
         steps = detector.perturbed_passes.values()
         passes = str(detector.pass_count)
+        if detector.reads_members:
+            passes += ", of every network of the run"
         planned = detector.planned_passes(("layer", "other"))
         if chosen := [p for p in planned if p.part == "measure" and p.chosen]:
             each = " for each feature layer" if len(chosen) > 1 else ""

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from gradbench.outputs.members import MEMBERS
 from gradbench.outputs.perturbed import Loss, PerturbedPass, PlannedPass
 
 Outputs = Mapping[str, Tensor]
@@ -134,12 +135,17 @@ class PassCount:
         return f"{self.forward} forward, {self.backward} backward"
 
 
-def _passes(reads: Sequence[str]) -> tuple[int, int]:
-    """Return the forward and backward passes that outputs of one batch take."""
+def _passes(reads: Sequence[str], networks: int) -> tuple[int, int]:
+    """Return the forward and backward passes that outputs of one batch take.
+
+    Those of `members` are one of each of so many networks.
+    """
     back = sum(name.startswith("squared_norms") for name in reads)
     back += any(name.startswith("neuron_states") for name in reads)  # one serves all layers
     back += sum(name.startswith("class_alignments") for name in reads)
-    return max(back, int(bool(reads))), back
+    further = {name: networks for name in reads if name == MEMBERS}
+    further |= {n: int(n.partition("/")[2]) for n in reads if n.startswith("dropout_logits/")}
+    return max(back, int(len(reads) > len(further))) + sum(further.values()), back
 
 
 class Fitted:
@@ -218,6 +224,7 @@ class Method(Fitted, ABC):
         synthetic_images: hold-out images that they are made from, at most.
         half: score at which a detector's own probability is 0.5 (that the image is abnormal, for
             msp that of the class named), None where it has none.
+        networks: of the run, for those that read all of them, `members`; told by the run.
         drawn: images of each side of *choose* that it gets at most, None for all: for methods
             that make further passes over them.
     """
@@ -233,6 +240,7 @@ class Method(Fitted, ABC):
     synthetic: Mapping[str, int | None] = MappingProxyType({})
     synthetic_images: int = 0
     half: ClassVar[float | None] = None
+    networks: int = 1
     drawn: int | None = None
 
     @property
@@ -260,10 +268,17 @@ class Method(Fitted, ABC):
         """
         views = [n.removeprefix("mirrored/") for n in self.reads if n.startswith("mirrored/")]
         plain = [name for name in self.reads if not name.startswith("mirrored/")]
-        forward, backward = map(sum, zip(_passes(plain), _passes(views)))
+        passes = [_passes(names, self.networks) for names in (plain, views)]
+        forward, backward = map(sum, zip(*passes))
         steps = sum(1 for _ in self.perturbed_passes)
         moved = sum(len(what.magnitudes) for what in self.perturbed_passes.values())
         return PassCount(forward + steps + moved, backward + steps)
+
+    @property
+    def reads_members(self) -> bool:
+        """Tell whether it compares all networks of a run, so that f alone is not enough for it."""
+        every = (*self.reads, *self.bank_reads, *self.hold_out_reads)
+        return any(name.removeprefix("mirrored/") == MEMBERS for name in every)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> Self:
         """Learn, and return itself.

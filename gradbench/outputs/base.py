@@ -237,6 +237,7 @@ class Output(ABC):
         settings: of its file, where that is not one of gradbench's.
         parameters: arguments of the constructor that a name may give after slashes.
         needs: what it takes from the shared pass; of the class, or of the object.
+        weights: digest of the networks that it is read off, empty where that is f.
         version: raised when its values change, so that kept ones are not mistaken for them.
         learns_from: training images of f, at most, that it learns from before it is read,
             class-stratified; 0 if it learns nothing.
@@ -247,6 +248,7 @@ class Output(ABC):
     settings: Mapping[str, Any] = {}
     parameters: ClassVar[tuple[str, ...]] = ()
     needs: Needs = Needs()
+    weights: str = ""
     version: ClassVar[int] = 1
     learns_from: int = 0
     learned: Mapping[str, Tensor] = {}
@@ -271,6 +273,13 @@ class Output(ABC):
     def of_network(self, backbone: Backbone) -> Sequence[Output]:
         """Return the outputs that this name stands for with a network: itself, or one a layer."""
         return [self]
+
+    def of_members(self, members: Sequence[tuple[Backbone, str]]) -> Output:
+        """Return the output with all networks of a run, each given with its digest.
+
+        It is the output itself, unless that compares the networks.
+        """
+        return self
 
     @property
     def identity(self) -> int | dict[str, Any]:

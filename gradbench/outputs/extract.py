@@ -66,7 +66,9 @@ def shard_key(output: str | Output, weights: str, images: str) -> Key:
     config = {"output": output.name, "dtype": "float32", "batch": BATCH}
     if not isinstance(output.identity, int):
         config |= {k: v for k, v in output.identity.items() if k != "version"}
-    return Key("outputs", output.version, config, {"weights": weights, "images": images})
+    return Key(
+        "outputs", output.version, config, {"weights": output.weights or weights, "images": images}
+    )
 
 
 def extract(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,17 @@ class Mirrored(Output):
         if inner == [self.of]:
             return [self]
         return [built_in().find(f"mirrored/{one.name}") for one in inner]
+
+    def of_members(self, members: Sequence[tuple[Backbone, str]]) -> Output:
+        """Return this output, where it is one of all networks of a run, with these."""
+        bound = copy.copy(self)
+        bound.of = self.of.of_members(members)
+        return bound
+
+    @property
+    def weights(self) -> str:
+        """The digest of the networks where it is not read off f."""
+        return self.of.weights
 
     @property
     def identity(self) -> dict[str, Any]:

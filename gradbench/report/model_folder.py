@@ -20,6 +20,7 @@ from gradbench.run.results import Results
 from gradbench.store import file_digest
 from gradbench.support.code_keys import UNREAD, code_key
 from gradbench.support.instantiate import imported_targets
+from gradbench.support.progress import say
 from gradbench.support.tensors import save_tensors
 from gradbench.support.text import file_name
 
@@ -34,6 +35,8 @@ def write_models(results: Results, folder: Path) -> None:
     detectors are those of the first fold.
     """
     experiment = results.experiment
+    for name in experiment.comparing:
+        say(f"{name} compares several networks, a folder in model/ holds one: left out of `score`")
     for seed, network in results.networks.items():
         here = folder / f"s{seed}"
         (here / "detectors").mkdir(parents=True)
@@ -97,13 +100,14 @@ def _able(results: Results, seed: int) -> Iterator[tuple[int, str, str]]:
     """Yield the keys of a network's detectors that can score: fitted ones, and those without fit.
 
     Where no challenge was at hand, those that learn from challenges have nothing to score with;
-    one from outside that was found to have a fault scores nothing.
+    one from outside that was found to have a fault scores nothing, and those that compare several
+    networks have one alone in the folder.
     """
     faulty = {name.partition("@")[0] for name in results.faults}
     if results.experiment.task.predicts != "score":
         return  # new pictures are judged by scores
     for name in results.experiment.detectors:
-        if name in faulty:
+        if name in (*faulty, *results.experiment.comparing):
             continue
         yield from (key for key in results.states if (key[0], key[2]) == (seed, name))
         detector = results.experiment.detector(name)

@@ -97,6 +97,7 @@ def _of_clean_images(experiment: Experiment) -> Iterator[Case]:
     if wanted.memorisation:
         yield from (Case("memorisation", MEMORISATION, name) for name in experiment.detectors)
     if experiment.settings.model.hold_out:
-        for name in experiment.detectors:
+        # in the model's folder there is one network: those that compare several judge no new images
+        for name in (n for n in experiment.detectors if n not in experiment.comparing):
             for cell in experiment.cells if name in learns else (None,):
                 yield Case("threshold", THRESHOLD, name, cell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -89,6 +89,7 @@ class NetworkContext:
         images: the clean images by role.
         seed: that the experiment names for the network.
         pool: workers that read f; None to do it in this process.
+        members: all networks of the run, f among them, where a detector reads them.
         faults: why challenges from outside cannot be measured, by name: they failed the identity
             control.
         known: results of cases; why detectors from outside cannot be fitted, by ("fault", name),
@@ -102,6 +103,7 @@ class NetworkContext:
     seed: int
     store: Store
     pool: WorkerPool | None = None
+    members: Sequence[TrainedNetwork] = ()
     faults: dict[str, str] = field(default_factory=dict)
     known: dict[Any, Any] = field(default_factory=dict, init=False)
     _challenges: dict[Cell, ChallengeImages] = field(default_factory=dict, init=False)
@@ -159,7 +161,9 @@ class NetworkContext:
 
         Those that learn have learned nothing yet: `lessons` teaches them.
         """
-        return self.lessons.named(self.experiment.outputs.of_network(self.f.backbone, names))
+        found = self.experiment.outputs.of_network(self.f.backbone, names)
+        members = [(one.backbone, one.weights) for one in self.members]
+        return self.lessons.named([output.of_members(members) for output in found])
 
     def learned(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Return tensors that outputs of f learned, `learned/<output>/<tensor>`, among names."""

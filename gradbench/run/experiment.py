@@ -27,6 +27,7 @@ from gradbench.errors import Faulty, GradbenchError
 from gradbench.methods.base import Method
 from gradbench.methods.checked import check_declared, checked
 from gradbench.outputs.catalogue import OutputCatalogue
+from gradbench.outputs.members import ALONE
 from gradbench.protocols.base import Protocol
 from gradbench.run.rows import is_mean
 from gradbench.statistics.bootstrap import EvaluationSettings
@@ -116,7 +117,10 @@ class Experiment:
 
     def detector(self, name: str) -> Method:
         """Build a detector afresh, so that no fit leaks into another; its doors are watched."""
-        return checked(name, instantiate("detector", name, self.detectors[name], base=Method))
+        method = instantiate("detector", name, self.detectors[name], base=Method)
+        if method.reads_members:
+            method.networks = len(self.seeds)
+        return checked(name, method)
 
     @cached_property
     def outputs(self) -> OutputCatalogue:
@@ -166,6 +170,11 @@ class Experiment:
     def benchmark(self) -> Benchmark | None:
         """The lists of images that the protocol measures, None where it measures whole sets."""
         return self.protocol.benchmark(self.dataset.name)
+
+    @cached_property
+    def comparing(self) -> list[str]:
+        """Names of the detectors that compare all networks of the run."""
+        return [name for name in self.detectors if self.detector(name).reads_members]
 
     @cached_property
     def reads(self) -> list[str]:
@@ -246,6 +255,8 @@ def _build(config: Mapping[str, Any], dirs: Iterable[Path]) -> Experiment:
             f"network; write {SEED} where its seed stands in the name, give one seed, or leave the "
             "checkpoint out"
         )
+    if len(experiment.seeds) < 2 and (comparing := experiment.comparing):
+        raise GradbenchError(f"detectors: {', '.join(comparing)}: {ALONE}")
     check_source(config, dataset.name, challenges.values())
     own = [cell.challenge for name in experiment.detectors for cell in experiment.own_cells(name)]
     for challenge in (*challenges.values(), *own):

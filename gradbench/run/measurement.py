@@ -123,6 +123,10 @@ def result_of(
     """
     experiment, detector = context.experiment, context.experiment.detector(case.method)
     related = relation(experiment.own_cells(case.method), case.cell)
+    of_members = ""
+    if detector.reads_members:
+        seeds = ", ".join(map(str, experiment.seeds))
+        of_members = f"one score of the networks of seeds {seeds}, whichever of them is f"
     state = None
     if detector.learns_from_challenges:
         if case.fitted_on in (None, case.cell) and kept_state(scores.product):
@@ -138,7 +142,12 @@ def result_of(
         context.seed,
         protocol.title,
         abnormal.status,
-        join_notes(abnormal.note, note, related and f"{case.title}: {related}"),
+        join_notes(
+            abnormal.note,
+            note,
+            related and f"{case.title}: {related}",
+            of_members and f"{case.title}: {of_members}",
+        ),
         _estimates(context, scores, targets, protocol.repeats),
         samples=_samples(context, scores, targets) if compared else None,
         scores=scores.product,

@@ -32,15 +32,18 @@ def time_passes(context: NetworkContext, results: Results) -> None:
         detector = costliest(results, name, context.seed)
         if detector is None or not (settings := passes_settings(detector)):
             continue
+        named = context.outputs_of(settings["reads"])
+        others = {output.name: output.weights for output in named if output.weights}
 
-        def build(_folder: Path, _: Path, detector: Method = detector) -> dict:
-            named = context.outputs_of(passes_settings(detector)["reads"])
+        def build(
+            _folder: Path, _: Path, detector: Method = detector, named: list[Output] = named
+        ) -> dict:
             reads, _ = context.lessons.taught(named)
             spent = seconds(context.f.backbone, batch, detector, reads)
             return {"images": len(batch), "pass_seconds": spent}
 
         with step(f"{name}: timing the passes of {len(batch)} images"):
-            context.store.make(Key("passes", VERSION, settings, inputs), build)
+            context.store.make(Key("passes", VERSION, settings, inputs | others), build)
 
 
 def costliest(results: Results, name: str, seed: int | None = None) -> Method | None:

@@ -20,7 +20,12 @@ import torch
 from torch import Tensor
 
 from gradbench.backbones.backbone import digest
-from gradbench.backbones.trained_network import TrainedNetwork, find_network, initial_network
+from gradbench.backbones.trained_network import (
+    NetworkRequest,
+    TrainedNetwork,
+    find_network,
+    initial_network,
+)
 from gradbench.backbones.training import estimate_seconds
 from gradbench.backbones.workers import Worker
 from gradbench.challenges.base import Derived
@@ -98,8 +103,10 @@ def plan(experiment: Experiment, store: Store) -> list[PlannedStep]:
         PlannedStep("detector", name, note=f"will not be measured: {reason}")
         for name, reason in experiment.refused.items()
     ]
-    for seed in experiment.seeds:
-        lines += _network_plan(experiment, offline, images, seed, store)
+    comparing, seeds = bool(experiment.comparing), experiment.seeds
+    members = [_network(experiment, images, s, store)[0] for s in seeds if comparing]
+    for seed in seeds:
+        lines += _network_plan(experiment, offline, images, seed, store, members)
     return lines
 
 
@@ -154,24 +161,36 @@ class _Unread(OutputValues):
         return self
 
 
-def _network_plan(
-    experiment: Experiment, offline: Experiment, images: InDistribution, seed: int, store: Store
-) -> list[PlannedStep]:
-    """Return the steps of one network: of itself if it is there, of one like it otherwise."""
+def _network(
+    experiment: Experiment, images: InDistribution, seed: int, store: Store
+) -> tuple[TrainedNetwork, NetworkRequest]:
+    """Return a network if it is there, one like it without a digest otherwise."""
     request = network_request(experiment, images, seed)
     trained = find_network(request, images.train, store)
     network = trained or initial_network(request, images.train).to(experiment.device).eval()
-    f = TrainedNetwork(network, digest(trained) if trained else "", "", seed, {})
-    context = _PlanContext(offline, images, f, seed, _ReadOnlyStore(store.root))
+    return TrainedNetwork(network, digest(trained) if trained else "", "", seed, {}), request
+
+
+def _network_plan(
+    experiment: Experiment,
+    offline: Experiment,
+    images: InDistribution,
+    seed: int,
+    store: Store,
+    members: Sequence[TrainedNetwork],
+) -> list[PlannedStep]:
+    """Return the steps of one network: of itself if it is there, of one like it otherwise."""
+    f, request = _network(experiment, images, seed, store)
+    context = _PlanContext(offline, images, f, seed, _ReadOnlyStore(store.root), members=members)
     title, seconds = f"{request.config['name']} seed {seed}", 0.0
     note = request.config.get("checkpoint") or ""
-    if trained is None:
+    if not f.weights:
         recipe, train = experiment.recipe, images.train
         steps = recipe.epochs * max(len(train) // recipe.batch, 1)
         worker, untrained = Worker(experiment.device), initial_network(request, train)
         seconds = estimate_seconds(untrained, train, recipe, steps, worker)
         note = f"{recipe.epochs} epochs"
-    line = PlannedStep("network", title, 1, int(trained is not None), seconds, note)
+    line = PlannedStep("network", title, 1, int(bool(f.weights)), seconds, note)
     return [line, *context.plan(experiment)]
 
 

@@ -12,7 +12,12 @@ import numpy as np
 
 from gradbench.backbones.checkpoint import existing_checkpoint
 from gradbench.backbones.devices import set_exact_arithmetic
-from gradbench.backbones.trained_network import class_names, load_or_train
+from gradbench.backbones.trained_network import (
+    TrainedNetwork,
+    class_names,
+    initial_network,
+    load_or_train,
+)
 from gradbench.backbones.workers import WorkerPool
 from gradbench.challenges.attacks.base import Adversarial
 from gradbench.challenges.base import Derived
@@ -63,14 +68,22 @@ def run(experiment: Experiment, store: Store) -> Results:
     check_checkpoints(experiment)
     images = clean_images(experiment)
     check_challenges(experiment, images, store)
+    first = initial_network(network_request(experiment, images, experiment.seeds[0]), images.train)
+    experiment.outputs.of_network(first, experiment.reads)  # refused before a long training
     results = Results(experiment, images)
     several = len(experiment.devices) > 1
     with WorkerPool(experiment.devices) if several else contextlib.nullcontext() as pool:
-        for seed in experiment.seeds:
+
+        def network(seed: int) -> TrainedNetwork:
             request = network_request(experiment, images, seed)
+            return load_or_train(request, images.train, images.test, store, pool, images.hold_out)
+
+        members = {s: network(s) for s in experiment.seeds} if experiment.comparing else {}
+        for seed in experiment.seeds:
             # trained or found before anything else: a run killed later goes on from there
-            f = load_or_train(request, images.train, images.test, store, pool, images.hold_out)
-            context = NetworkContext(experiment, images, f, seed, store, pool)
+            f = members.get(seed) or network(seed)
+            every = tuple(members.values())
+            context = NetworkContext(experiment, images, f, seed, store, pool, every)
             if seed == experiment.seeds[0]:
                 _tell_hold_out(experiment, images)
             results.add_network(context)
@@ -149,12 +162,14 @@ def identity_control(context: NetworkContext) -> dict[str, str]:
         return {}
     tried = {cell.name: cell for cell in experiment.cells if isinstance(cell.challenge, Derived)}
     first, faults = clean.select(np.arange(min(TRIED, len(clean)))), {}
+    named = context.outputs_of(experiment.reads)
+    others = {output.name: output.weights for output in named if output.weights}
     for name, cell in tried.items():
         zero = setup(experiment, cell, context.f, strength=0.0)
 
         def build(_folder: Path, _: Path, zero=zero, name: str = name) -> dict:
             made = zero.make(first, np.arange(len(first)), compare=True)
-            reads, _ = context.lessons.taught(context.outputs_of(experiment.reads))
+            reads, _ = context.lessons.taught(named)
             pixels = (to_float(images).numpy() for images in (first.images[slice(None)], made))
             assert_identical(*pixels, f"identity control: pixels of {name}")
             before, after = (
@@ -167,7 +182,7 @@ def identity_control(context: NetworkContext) -> dict[str, str]:
             return {"images": len(first)}
 
         (made_of,) = zero.keys(first)
-        inputs = {"challenge": made_of.digest, "weights": context.f.weights}
+        inputs = {"challenge": made_of.digest, "weights": context.f.weights} | others
         key = Key("identity", 1, {"reads": experiment.reads}, inputs)
         try:
             with step(f"identity control: {name} of strength zero on {len(first)} images"):

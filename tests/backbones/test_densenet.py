@@ -126,3 +126,18 @@ def test_its_file_builds_and_names_what_it_builds():
     assert net(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
     with pytest.raises(GradbenchError, match="depth 12: choose 4"):
         build_network(network_config(config | {"depth": 12}, 7, 1))
+
+
+def test_dropout_follows_every_convolution_but_the_first_and_is_no_module_where_there_is_none():
+    ours, plain = DenseNet(16, 3, growth=4, dropout=0.2), DenseNet(16, 3, growth=4)
+    kinds = [type(module) for module in ours.modules()]
+    # a layer's stands after both of its convolutions
+    assert kinds.count(nn.Dropout) == 3 * 2 + 2
+    assert "ropout" not in str(plain)  # which is part of the digests of networks
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(x), plain.eval()(x))
+        assert not torch.equal(ours.train()(x), plain.train()(x))
+    with pytest.raises(ValueError, match=r"^dropout 1\.0: from 0, below 1"):
+        DenseNet(10, 3, dropout=1.0)

@@ -122,7 +122,8 @@ def test_methods_of_our_own_are_not_said_to_be_of_a_paper(tmp_path):
     found = detectors()
     own = {name for name in found if name.startswith(("gradient_oneclass", "gradient_fused"))} | OWN
     assert {name for name, detector in found.items() if detector.info.own} == own
-    lines = told("detector=all,frontier", cwd=tmp_path)
+    others = [name for name in found if name.startswith("ensemble_")] + ["mc_dropout"]
+    lines = told(f"detector={','.join(['all,frontier', *others])}", cwd=tmp_path)
     assert set(lines) == set(found)
     for name, line in lines.items():
         assert ("gradbench's own" in line.get("method", "")) == (name in own)
@@ -165,3 +166,12 @@ def test_the_passes_of_a_step_are_told_before_it_is_chosen(tmp_path):
 
 def test_a_detector_that_there_is_not():
     assert "did you mean vim" in one_sentence(gradbench("list", "detector=vom"))
+
+
+def test_an_ensemble_takes_passes_of_every_network(tmp_path):
+    lines = told("detector=ensemble_entropy,mc_dropout", cwd=tmp_path)
+    passes = {name: line["passes"] for name, line in lines.items()}
+    assert passes == {
+        "ensemble_entropy": "1 forward, 0 backward, of every network of the run",
+        "mc_dropout": "30 forward, 0 backward",
+    }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from _dummies import images, network
+from torch import nn
 
 from gradbench.backbones.recipe import Recipe
 from gradbench.backbones.training import train
@@ -47,13 +48,21 @@ TRAINED = [
 
 
 @pytest.fixture(scope="module")
-def f(tmp_path_factory):
-    """A small network that knows left, right and top halves."""
-    backbone = network(width=8)
+def members(tmp_path_factory):
+    """Two small networks that know left, right and top halves; the first has dropout."""
     recipe = Recipe(epochs=6, batch=16, lr=0.05, pad=0, flip=False, precision="float32")
-    work = tmp_path_factory.mktemp("training")
-    train(backbone, images(240, seed=9), recipe, 0, work, Worker(torch.device("cpu")))
-    return backbone
+    backbones = [network(seed, width=8) for seed in (0, 1)]
+    for seed, backbone in enumerate(backbones):
+        work = tmp_path_factory.mktemp("training")
+        train(backbone, images(240, seed=9), recipe, seed, work, Worker(torch.device("cpu")))
+    backbones[0].network.stage3 = nn.Dropout(0.3).eval()  # in place of an identity
+    return backbones
+
+
+@pytest.fixture(scope="module")
+def f(members):
+    """The network that detectors read."""
+    return members[0]
 
 
 @cache
@@ -66,7 +75,7 @@ def shapeless(count: int, seed: int) -> ImageSet:
 
 
 @pytest.fixture(scope="module")
-def parts(f):
+def parts(f, members):
     """Return a function from a detector to (bank, fit, choose, normal, abnormal) outputs."""
 
     def pixels_of(data):
@@ -75,7 +84,8 @@ def parts(f):
     lessons = Lessons(f, "", images(240, seed=9), None)
 
     def taught(names):
-        return lessons.taught(built_in().of_network(f, names))[0]
+        own = built_in().of_network(f, names)
+        return lessons.taught([one.of_members([*zip(members, "ab")]) for one in own])[0]
 
     def outputs(data, names):
         found = read_outputs(f, pixels_of(data), taught(outputs_among(names)))

@@ -18,11 +18,14 @@ NAMES = [
     for name in group_files("detector")
     if "members" not in load_member("detector", name) and name != "gradient_synthetic"
 ]
+NAMES = [name for name in NAMES if not name.startswith("ensemble_")]
 
 
 @pytest.fixture(scope="module")
 def f():
-    return network(width=8)
+    backbone = network(width=8)
+    backbone.network.stage3 = torch.nn.Dropout(0.3).eval()  # in place of an identity
+    return backbone
 
 
 def pixels(count, seed=0):
@@ -44,6 +47,13 @@ def test_every_detector_fits_and_predicts(f, name):
     assert scores.shape == (20,)
     assert scores.dtype == torch.float64
     assert scores.isfinite().all()
+
+
+def test_what_one_network_cannot_give_is_refused(f):
+    with pytest.raises(GradbenchError, match=r"^members are the logits of all networks of a run"):
+        gradbench.detector("ensemble_variance").fit(f, pixels(9)).predict(noise(2))
+    with pytest.raises(GradbenchError, match=r"^SmallCNN has no dropout"):
+        gradbench.detector("mc_dropout").fit(network(), pixels(9)).predict(noise(2))
 
 
 def test_the_scores_are_those_of_the_outputs(f):

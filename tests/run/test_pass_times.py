@@ -56,7 +56,7 @@ def trial(store, monkeypatch, results):
     return SimpleNamespace(
         experiment=results.experiment,
         f=SimpleNamespace(backbone=None, weights="w"),
-        outputs_of=list,
+        outputs_of=lambda names: [SimpleNamespace(name=name, weights="") for name in names],
         lessons=SimpleNamespace(taught=lambda outputs: (outputs, {})),
         images=SimpleNamespace(normal=images(100)),
         store=store,
