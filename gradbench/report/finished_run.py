@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 
 from gradbench.config import group_files, load_member
 from gradbench.errors import GradbenchError, printable
-from gradbench.run.rows import FILES, LARGEST, read_csv, rows_file
+from gradbench.run.rows import DEVIATION, FILES, LARGEST, read_csv, rows_file
 from gradbench.store import file_digest
 from gradbench.support.files import Damaged, read_bytes, read_json
 
@@ -305,8 +305,12 @@ class FinishedRun:
 
     @cached_property
     def main_rows(self) -> pandas.DataFrame:
-        """Rows of the run's main table: every detector on every challenge, over all folds."""
-        return self.frame[(self.frame["role"] == "main") & self.frame["fold"].isin(["all", ""])]
+        """Rows of the run's main table: every detector on every challenge, over all folds.
+
+        With the deviations over several networks.
+        """
+        main, deviates = self.frame["role"] == "main", self.frame["metric"].str.endswith(DEVIATION)
+        return self.frame[main & (self.frame["fold"].isin(["all", ""]) | deviates)]
 
     @property
     def comparable(self) -> str:

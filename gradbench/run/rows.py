@@ -56,6 +56,8 @@ NO_LEVEL = "0"
 whose pivots and groups leave such rows out."""
 NETWORKS = "networks"
 """In the column `fold`: over all networks, whose `train_seed` is then empty."""
+DEVIATION = "_deviation"
+"""Ending in the column `metric`: the population deviation over the networks."""
 INDICATIVE = f"indicative: fewer than {FEW} abnormal images"
 _SAID = (*REAL, "test", "n_normal", "n_abnormal", "unit", "note", *LISTED)
 NAMING = tuple(c for c in COLUMNS if c not in _SAID)

@@ -22,7 +22,7 @@ from gradbench.data.image_lists import ImageList
 from gradbench.data.imageset import join_notes
 from gradbench.run.measurement import CaseResult
 from gradbench.run.results import Results
-from gradbench.run.rows import NETWORKS, is_mean, mean_of, row
+from gradbench.run.rows import DEVIATION, NETWORKS, is_mean, mean_of, row
 from gradbench.statistics.bootstrap import BootstrapSamples, combine
 from gradbench.statistics.comparison import BOOTSTRAP, compare, corrected_t_p
 from gradbench.statistics.metrics import Measure
@@ -124,12 +124,14 @@ class _Summary:
             return "", {}
         sets = self.experiment.benchmark.sets
         own = {name: one for name, one in sets.items() if one.kind == kind}
-        there = {self.lists[place].dataset for place in averaged}
-        first = (next(iter(next(iter(self.by_place[p].values())).values())) for p in averaged)
-        lacking = [name for name in own if name not in there]
+        found = {}
+        for place in averaged:
+            result = next(iter(next(iter(self.by_place[place].values())).values()))
+            found[self.lists[place].dataset] = result.listed.at_hand
+        lacking = [name for name in own if name not in found]
         return f"without {', '.join(lacking)}" if lacking else "", {
             "n_listed": sum(one.count for one in own.values()),
-            "n_at_hand": sum(result.listed.at_hand for result in first),
+            "n_at_hand": sum(found.values()),
         }
 
     def _add_benchmarked(self, place: Place, samples: Samples) -> None:
@@ -145,13 +147,17 @@ class _Summary:
                         note = f"mean of {len(self._behind(place, method))} cells"
                         self._add(place, method, seed, None, value=value, note=note, **named)
                 if len(values) < 2:
+                    if is_mean(place[1]) and measure == AUROC and len(self.experiment.seeds) == 1:
+                        named["metric"] += DEVIATION
+                        note = "not measured: one network has no deviation"
+                        self._add(place, method, *values, None, fold="", note=note, **named)
                     continue
                 count, each = len(values), list(values.values())
                 named["fold"] = NETWORKS
                 if measure != AUROC:
                     note = f"mean of {count} networks"
                     self._add(place, method, None, None, value=fmean(each), note=note, **named)
-                named["metric"] += "_deviation"
+                named["metric"] += DEVIATION
                 note = f"population deviation of {count} networks"
                 self._add(place, method, None, None, value=pstdev(each), note=note, **named)
 

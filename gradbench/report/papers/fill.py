@@ -16,7 +16,7 @@ from gradbench.report.finished_run import SOURCES, FinishedRun, begin_time
 from gradbench.report.numbers import EXACT
 from gradbench.report.papers.table import OURS, PaperTable
 from gradbench.report.published import NAMING
-from gradbench.run.rows import DIGITS, INDICATIVE, WHOLE
+from gradbench.run.rows import DEVIATION, DIGITS, INDICATIVE, WHOLE, is_mean
 from gradbench.support.text import for_spreadsheet
 
 NOT_BUILT = "method not built"
@@ -165,7 +165,8 @@ def _matches(table: PaperTable, runs: Sequence[FinishedRun]) -> DataFrame:
         return wanted.iloc[:0].assign(run=0)
     measured = pandas.concat(rows).dropna(subset="value")
     names = [*OURS, "level", "metric", "side", "threshold_rule"]
-    matches = wanted.merge(measured[measured["fold"] == "all"], on=names)
+    over_networks = measured["metric"].str.endswith(DEVIATION)
+    matches = wanted.merge(measured[measured["fold"].eq("all") | over_networks], on=names)
     return matches.sort_values(["cell", "place"], kind="stable")
 
 
@@ -275,7 +276,12 @@ def _marks(run: FinishedRun, sizes: str, row: pandas.Series) -> list[str]:
     source += [text for text in row["note"].split("; ") if text and not text.startswith(own)]
     stands_in = _stands_in(row)
     adversarial = row["challenge_set"] == "adversarial"  # everybody makes these images anew
-    if row["place_note"]:
+    if is_mean(row["challenge"]):
+        listed = row["n_listed"]
+        notes.append("; ".join(text for text in source if text.startswith(("mean", "without"))))
+        if listed > 0:
+            notes[-1] += f"; {row['n_at_hand']:,} of {listed:,} listed images at hand"
+    elif row["place_note"]:
         notes.append(row["place_note"])
     elif row["source"] == "generated":
         if stands_in or not adversarial:  # one note for all families and levels
@@ -344,6 +350,7 @@ def _mark_best(table: PaperTable, cells: DataFrame) -> None:
         groups = (sign * value).groupby([group.to_numpy(), *line])
         best = (sign * value).eq(groups.transform("max"))
         best &= groups.transform("max") > groups.transform("min")
+        best &= cells["metric"].map(lambda metric: table.metrics[metric].compared)
         words = cells["line"].where(cells["measured"].notna()) if name == "measured" else name
         cells.loc[best, "best"] = (cells["best"] + " " + words)[best].str.strip()
 

@@ -62,11 +62,12 @@ class PrintedMetric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     title: str = ""
     measures: dict[str, Measure] = {}
     definition: str = ""
+    compared: bool = True  # False for a deviation: less of it is not better
 
     @property
     def comparable(self) -> bool:
         """Whether the convention of the print is known, so that a difference is fair."""
-        return len(self.measures) == 1
+        return self.compared and len(self.measures) == 1
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,12 +141,15 @@ def _build(name: str, path: Path, file: TableFile) -> PaperTable:
             raise GradbenchError(f"the table has no {key}")
     metrics = {
         key: PrintedMetric(
-            one.title or key, one.measures or {MEASURED: Measure(key)}, one.definition
+            one.title or key,
+            one.measures or {MEASURED: Measure(key)},
+            one.definition,
+            one.compared,
         )
         for key, one in file.metrics.items()
     }
     layout = {part: file.layout.get(part, []) for part in ("panels", "rows", "columns")}
-    several = [key for key, one in metrics.items() if not one.comparable]
+    several = [key for key, one in metrics.items() if len(one.measures) > 1]
     if several and "metric" in layout["columns"]:
         raise GradbenchError(f"{several[0]} takes several lines: metric must not be a column")
     printed = _printed(name, path, file.published or name)
