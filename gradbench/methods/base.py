@@ -126,13 +126,15 @@ class Samples:
 
 @dataclass(frozen=True)
 class PassCount:
-    """Numbers of passes through f."""
+    """Numbers of passes through f; `by_class` if every class but one takes one more of both."""
 
     forward: int
     backward: int
+    by_class: bool = False
 
     def __str__(self) -> str:
-        return f"{self.forward} forward, {self.backward} backward"
+        more = ", one more of both for every class but one" if self.by_class else ""
+        return f"{self.forward} forward, {self.backward} backward{more}"
 
 
 def _passes(reads: Sequence[str], networks: int) -> tuple[int, int]:
@@ -141,7 +143,8 @@ def _passes(reads: Sequence[str], networks: int) -> tuple[int, int]:
     Those of `members` are one of each of so many networks.
     """
     back = sum(name.startswith("squared_norms") for name in reads)
-    back += any(name.startswith("neuron_states") for name in reads)  # one serves all layers
+    for kind in ("neuron_states", "gradient_density"):  # one serves all layers
+        back += any(name.startswith(kind) for name in reads)
     back += sum(name.startswith("class_alignments") for name in reads)
     further = {name: networks for name in reads if name == MEMBERS}
     further |= {n: int(n.partition("/")[2]) for n in reads if n.startswith("dropout_logits/")}
@@ -272,7 +275,8 @@ class Method(Fitted, ABC):
         forward, backward = map(sum, zip(*passes))
         steps = sum(1 for _ in self.perturbed_passes)
         moved = sum(len(what.magnitudes) for what in self.perturbed_passes.values())
-        return PassCount(forward + steps + moved, backward + steps)
+        by_class = any(name.endswith("fisher_traces") for name in self.reads)
+        return PassCount(forward + steps + moved, backward + steps, by_class)
 
     @property
     def reads_members(self) -> bool:

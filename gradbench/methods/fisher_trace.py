@@ -1,4 +1,4 @@
-"""Trace of the Fisher information of the last layer for one image."""
+"""Trace of the Fisher information for one image."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from gradbench.errors import unknown
 from gradbench.gradients.last_layer import LastLayer
 from gradbench.methods.base import Detector, Info, Outputs
 
-TENSORS = ("both", "weight", "bias")
+TENSORS = ("both", "weight", "bias", "all")
 
 
 class FisherTrace(Detector):
@@ -16,11 +16,15 @@ class FisherTrace(Detector):
     information that the image has about the last layer: |h|^2 (1 - |p|^2) of its weight and
     1 - |p|^2 of its bias, from a forward pass, in float64.
 
+    With `all` it is the trace for all parameters of f, the sum of the output `fisher_traces`, which
+    takes a pass back for every class but one.
+
     Differs from the paper: squared L2 norms, as in the first version of the authors' code; a later
-    one takes L1 norms. Of the last layer only; theirs can take all parameters.
+    one takes L1 norms.
 
     Args:
-        tensor: whose gradient: weight, bias, or both, as in the authors' code.
+        tensor: whose gradient: weight, bias, or both of the last layer, as in the authors' code,
+            or all.
 
     Raises:
         GradbenchError: for another tensor.
@@ -33,15 +37,17 @@ class FisherTrace(Detector):
         "https://github.com/cvigoe/EpiGrad",
     )
     supervision = "none"
-    reads = ("logits", "features")
 
     def __init__(self, tensor: str = "both"):
         if tensor not in TENSORS:
             raise unknown("tensor", str(tensor), TENSORS)
         self.tensor = tensor
+        self.reads = ("fisher_traces",) if tensor == "all" else ("logits", "features")
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) traces."""
+        if self.tensor == "all":
+            return outputs["fisher_traces"].double().sum(1)
         logits = outputs["logits"].double()
         layer = LastLayer("head", outputs["features"].double(), logits)
         weight, bias = layer.class_squared_norms("ce")

@@ -26,7 +26,9 @@ class GradientOneClass(Detector):
 
     The profile is log(||dJ/dtheta_t||^2 + 1e-12) of all parameter tensors less the mean of the
     predicted class (Lee and AlRegib 2020 for the norms). Means and model are fitted on the
-    hold-out: clean images that f was not trained on. No challenge image is seen.
+    hold-out: clean images that f was not trained on. No challenge image is seen. Its nearest
+    relative is the joint density of layer-wise gradient norms of generative models (Dauncey et al.
+    2024, https://arxiv.org/abs/2403.01485).
 
     Differs from the paper: there H learns from challenge images; the one-class fit is ours.
 
@@ -35,6 +37,8 @@ class GradientOneClass(Detector):
             `forest`, see `oneclass_models`.
         label, loss: of the gradients read.
         settings: of the model.
+        source: another output with a number from 0 for every tensor, in place of the squared norms
+            of that label and loss.
 
     Raises:
         GradbenchError: for an unknown model or a setting out of range.
@@ -50,10 +54,11 @@ class GradientOneClass(Detector):
         label: str = "ones",
         loss: str = "bce",
         settings: Mapping | None = None,
+        source: str | None = None,
     ):
         if model not in MODELS:
             raise unknown("model", str(model), MODELS)
-        self.source = f"squared_norms/{label}/{loss}"
+        self.source = source or f"squared_norms/{label}/{loss}"
         self.reads = self.hold_out_reads = (self.source, "logits")
         self.means = torch.empty(0)
         self.model = MODELS[model](**(settings or {}))

@@ -26,7 +26,10 @@ def kl_from_uniform(logits: Tensor) -> Tensor:
     return (uniform * (uniform.log() - logits.log_softmax(1))).sum(1)
 
 
-LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {"kl_from_uniform": kl_from_uniform}
+LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "kl_from_uniform": kl_from_uniform,
+    "max_logit": lambda logits: logits.max(1).values,
+}
 """Functions of float64 logits (B, C) that give one value an image, (B,)."""
 
 

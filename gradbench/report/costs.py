@@ -67,7 +67,7 @@ def collect_costs(store: Store, detectors: Detectors) -> pd.DataFrame:
         rate = passes.get(passes_name(passes_settings(detector)))
         alone = costs.loc[scoring, "images_per_second"]
         costs.loc[scoring, "with_passes_per_second"] = 1 / (1 / alone + 1 / rate) if rate else None
-        if count := detector.pass_count:
+        if (count := detector.pass_count) and not count.by_class:
             costs.loc[scoring, "forward_passes"] = count.forward
             costs.loc[scoring, "backward_passes"] = count.backward
     return costs.reindex(columns=[*COLUMNS, "detector"])
@@ -103,7 +103,8 @@ def costs_table(costs: pd.DataFrame, detectors: Detectors) -> str:
         count = detector and detector.pass_count
         lines.append((
             name,
-            *((str(count.forward), str(count.backward)) if count else ("", "")),
+            *((f"{n}{' + classes - 1' * count.by_class}" for n in (count.forward, count.backward))
+              if count else ("", "")),
             *("" if pd.isna(rate) else f"{rate:,.0f}" for rate in rates),
             *("" if pd.isna(peak) else f"{peak:.1f}" for peak in memory),
         ))  # fmt: skip

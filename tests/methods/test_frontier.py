@@ -181,7 +181,7 @@ def test_gradpca_of_too_many_classes_is_refused(given, monkeypatch):
         (ASH, {"percentile": -1}, "ash percentile=-1: from 0, below 100"),
         (GradPCA, {"logit": "min"}, "valid choices are max, sum"),
         (GradPCA, {"share": 0}, "gradpca share=0: above 0, up to 1"),
-        (FisherTrace, {"tensor": "all"}, "valid choices are bias, both, weight"),
+        (FisherTrace, {"tensor": "head"}, "valid choices are all, bias, both, weight"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, settings, told):
