@@ -1,13 +1,16 @@
-"""Two studies beside the runs, on every challenge and network of an experiment.
+"""Studies beside the runs, on every network of an experiment.
 
-    python scripts/studies.py fusions|layers OUT.csv [SETTINGS of `gradbench run`]
+    python scripts/studies.py fusions|layers|choice OUT.csv [SETTINGS of `gradbench run`]
 
 `fusions`, whether it takes gradients: AUROC in percent of s = z(energy) + max(0, z(d)), with the
 distance d of `gradient_oneclass` (that is `gradient_fused`), of `activation_oneclass` (that is
 `activation_fused`), of `knn`, `vim`, `rmds` or `mahalanobis_v`, and of energy and each d alone; z
 is taken on the hold-out. `layers`, where in the network the signal sits: AUROC in percent of
 `gradient_oneclass` on all parameter tensors, on those of one stage alone, and on all but that
-stage. Nothing is fitted to a challenge. Outputs come from the store where they are; rows of other
+stage. `choice`, which fusion to take before any outlier is seen: AUROC in percent of fusions on
+outliers that are made of hold-out images, against the hold-out images themselves; one half of the
+hold-out fits, the other is measured, and no challenge of the experiment is looked at. Nothing is
+fitted to a challenge. Outputs come from the store where they are; rows of other
 experiments in OUT.csv stay.
 """
 
@@ -15,6 +18,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +29,13 @@ import torch
 from gradbench.backbones.trained_network import load_or_train
 from gradbench.cli.composing import for_hydra
 from gradbench.config import compose
+from gradbench.data.imageset import ImageSet
 from gradbench.errors import MissingData
-from gradbench.methods.base import Samples
+from gradbench.methods.base import BANK_EXTRAS, Samples
+from gradbench.methods.fused import Fused
 from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.methods.tuning import rank_auroc
+from gradbench.outputs.layers import head_tensors
 from gradbench.report.figures import stages
 from gradbench.run.context import ImagesWithOutputs, NetworkContext, clean_images, network_request
 from gradbench.run.experiment import build_experiment
@@ -89,7 +97,92 @@ def layers(context: NetworkContext) -> Iterator[dict]:
                    "auroc": of(places), "auroc_without": of(rest) if rest else None}  # fmt: skip
 
 
-STUDIES = {"fusions": (fusions, ("energy", *DISTANCES)), "layers": (layers, ("gradient_oneclass",))}
+def choice(context: NetworkContext) -> Iterator[dict]:
+    """Yield the rows of one network."""
+    held = context.images.hold_out
+    order = np.random.default_rng(0).permutation(len(held))
+    count = min(len(held) // 2, MADE_OF)
+    fit, normal = (held.select(np.sort(rows)) for rows in (order[count:], order[:count]))
+    detectors = {
+        (part, rectified, mirrored): Fused(part.split(" + "), rectified.split(), mirrored)
+        for part, rectified, mirrored in product(PARTS, RECTIFIED, (False, True))
+    }
+    names = {name for detector in detectors.values() for name in detector.hold_out_reads}
+
+    def read(images: ImageSet) -> dict[str, torch.Tensor]:
+        return dict(context.read_outputs(images, names - {"labels"}).outputs)
+
+    train = context.images.train
+    bank_names = {name for detector in detectors.values() for name in detector.bank_reads}
+    bank = dict(context.read_outputs(train, bank_names - {*BANK_EXTRAS}).outputs)
+    bank |= head_tensors(context.f.backbone) | {"labels": torch.from_numpy(train.labels)}
+    samples = Samples.normal(read(fit) | {"labels": torch.from_numpy(fit.labels)})
+    sides = {"": read(normal)} | {kind: read(outliers(normal, kind)) for kind in OUTLIERS}
+    for (part, rectified, mirrored), detector in detectors.items():
+        detector.fit(bank, samples, samples)
+        scores = {kind: detector.score(outputs).numpy() for kind, outputs in sides.items()}
+        for kind in OUTLIERS:
+            both = np.concatenate([scores[""], scores[kind]])
+            value = auroc(both, np.repeat([False, True], count))
+            yield {"outliers": kind, "near": kind in NEAR, "parts": part, "rectified": rectified,
+                   "mirrored": mirrored, "images": count, "auroc": value}  # fmt: skip
+
+
+PARTS = ("energy", "knn", "rmds", "energy + knn", "energy + rmds", "energy + knn + rmds",
+         "gen + knn + rmds")  # fmt: skip
+RECTIFIED = ("", "gradient_oneclass", "activation_oneclass")
+NEAR = ("mixup", "halves", "shuffle2", "shuffle4")
+OUTLIERS = (*NEAR, "shuffle8", "phases")
+MADE_OF = 1000
+"""Hold-out images that outliers are made of, at most half of the hold-out."""
+
+
+def outliers(images: ImageSet, kind: str) -> ImageSet:
+    """Return an outlier made of each image (C, H, W), with even sides, of a set.
+
+    `mixup`: the weighted mean of it and an image of another class, weights 0.35 to 0.65. `halves`:
+    its left or upper half beside the other half of an image of another class. `shuffleN`: its N x N
+    tiles, each at another's place. `phases`: random phases under its spectrum, the same for all
+    channels, cut to [0, 1].
+    """
+    rng = np.random.default_rng([OUTLIERS.index(kind), 1])
+    pixels, labels = images.images[slice(None)].astype(np.float64) / 255, images.labels
+    count, _, height, width = pixels.shape
+    partners = np.array([rng.choice(np.flatnonzero(labels != label)) for label in labels])
+    if kind == "mixup":
+        weights = rng.uniform(0.35, 0.65, (count, 1, 1, 1))
+        made = weights * pixels + (1 - weights) * pixels[partners]
+    elif kind == "halves":
+        upper = rng.random(count) < 0.5
+        made = pixels.copy()
+        made[upper, :, height // 2 :] = pixels[partners[upper], :, height // 2 :]
+        made[~upper, ..., width // 2 :] = pixels[partners[~upper], ..., width // 2 :]
+    elif kind == "phases":
+        spectra = np.fft.rfft2(pixels)
+        turns = np.exp(2j * np.pi * rng.random((count, 1, *spectra.shape[2:])))
+        made = np.fft.irfft2(spectra * turns, (height, width)).clip(0, 1)
+    else:
+        side = int(kind.removeprefix("shuffle"))
+        tiles = pixels.reshape(count, -1, side, height // side, side, width // side)
+        tiles = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(count, side**2, -1)
+        # a random order, turned by one against itself: no tile stays where it was
+        order = np.argsort(rng.random((count, side**2)), axis=1)
+        moved = np.empty_like(tiles)
+        np.put_along_axis(
+            moved, np.roll(order, 1, axis=1)[..., None],
+            np.take_along_axis(tiles, order[..., None], axis=1), axis=1,
+        )  # fmt: skip
+        made = moved.reshape(count, side, side, -1, height // side, width // side)
+        made = made.transpose(0, 3, 1, 4, 2, 5).reshape(pixels.shape)
+    grid = np.rint(255 * made).astype(np.uint8)
+    return replace(images, name=kind, split="made", images=grid, status="generated")
+
+
+STUDIES = {
+    "fusions": (fusions, ("energy", *DISTANCES)),
+    "layers": (layers, ("gradient_oneclass",)),
+    "choice": (choice, ("energy",)),
+}
 
 
 def measured(

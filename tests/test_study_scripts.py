@@ -5,7 +5,9 @@ import importlib
 from contextlib import chdir
 from pathlib import Path
 
+import numpy as np
 import pytest
+from _dummies import images
 from _runs import TINY, gradbench, rows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -72,3 +74,50 @@ def test_the_gradients_of_all_layers_are_the_one_class_detector(folder):
     parts = [row for row in found if row["part"] != "all"]
     tensors = [int(row["tensors"]) for row in found if row["part"] == "all"]
     assert sum(int(row["tensors"]) for row in parts) == tensors[0]
+
+
+def test_outliers_are_made_of_the_images(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    outliers = importlib.import_module("studies").outliers
+    data = images(12, channels=3)
+    clean = data.images.astype(float)
+    kinds = ("mixup", "halves", "shuffle2", "shuffle4", "phases")
+    made = {kind: outliers(data, kind).images for kind in kinds}
+    for pixels in made.values():
+        assert pixels.shape == clean.shape
+        assert pixels.dtype == np.uint8
+        assert not (pixels == data.images).all((1, 2, 3)).any()
+    for i, label in enumerate(data.labels):
+        others = clean[data.labels != label]
+        # the weight of the mix, by least squares, for the partner that fits best
+        away, moved = others - clean[i], made["mixup"][i] - clean[i]
+        weights = (moved * away).sum((1, 2, 3)) / (away**2).sum((1, 2, 3))
+        error = np.abs(weights[:, None, None, None] * away - moved).max((1, 2, 3))
+        assert error.min() < 1.1
+        assert 0.34 < weights[error.argmin()] < 0.66
+        half = made["halves"][i]
+        upper = (half[:, :4] == clean[i][:, :4]).all()
+        assert upper or (half[..., :4] == clean[i][..., :4]).all()
+        rest = (slice(None), slice(4, None)) if upper else (..., slice(4, None))
+        assert any((half[rest] == other[rest]).all() for other in others)
+        for side in (2, 4):
+            before = tiles(data.images[i], 8 // side)
+            after = tiles(made[f"shuffle{side}"][i], 8 // side)
+            assert sorted(before) == sorted(after)
+            assert not any(x == y for x, y in zip(before, after))
+
+
+def tiles(image: np.ndarray, size: int) -> list[bytes]:
+    places = range(0, 8, size)
+    return [image[:, a : a + size, b : b + size].tobytes() for a in places for b in places]
+
+
+def test_fusions_are_compared_on_outliers_of_the_hold_out(folder):
+    found = carried_out(folder, "choice")
+    kinds = {row["outliers"] for row in found}
+    assert {"mixup", "shuffle4", "phases"} <= kinds
+    ways = ("outliers", "parts", "rectified", "mirrored")
+    assert len(found) == len({tuple(row[way] for way in ways) for row in found})
+    assert {row["mirrored"] for row in found} == {"True", "False"}
+    values = [float(row["auroc"]) for row in found]
+    assert 0 <= min(values) < max(values) <= 100
