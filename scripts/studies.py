@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -99,38 +99,45 @@ def layers(context: NetworkContext) -> Iterator[dict]:
 
 def choice(context: NetworkContext) -> Iterator[dict]:
     """Yield the rows of one network."""
-    held = context.images.hold_out
+    held, train = context.images.hold_out, context.images.train
     order = np.random.default_rng(0).permutation(len(held))
     count = min(len(held) // 2, MADE_OF)
     fit, normal = (held.select(np.sort(rows)) for rows in (order[count:], order[:count]))
-    detectors = {
-        (part, rectified, mirrored): Fused(part.split(" + "), rectified.split(), mirrored)
-        for part, rectified, mirrored in product(PARTS, RECTIFIED, (False, True))
-    }
-    names = {name for detector in detectors.values() for name in detector.hold_out_reads}
-
-    def read(images: ImageSet) -> dict[str, torch.Tensor]:
-        return dict(context.read_outputs(images, names - {"labels"}).outputs)
-
-    train = context.images.train
-    bank_names = {name for detector in detectors.values() for name in detector.bank_reads}
-    bank = dict(context.read_outputs(train, bank_names - {*BANK_EXTRAS}).outputs)
+    # a fusion of all has all that a part needs, and each of its scores of both views
+    every = Fused(PARTS, LOGS, mirrored=True)
+    reads = {*every.hold_out_reads} - {"labels"}
+    bank = dict(context.read_outputs(train, {*every.bank_reads} - {*BANK_EXTRAS}).outputs)
     bank |= head_tensors(context.f.backbone) | {"labels": torch.from_numpy(train.labels)}
-    samples = Samples.normal(read(fit) | {"labels": torch.from_numpy(fit.labels)})
-    sides = {"": read(normal)} | {kind: read(outliers(normal, kind)) for kind in OUTLIERS}
-    for (part, rectified, mirrored), detector in detectors.items():
-        detector.fit(bank, samples, samples)
-        scores = {kind: detector.score(outputs).numpy() for kind, outputs in sides.items()}
-        for kind in OUTLIERS:
-            both = np.concatenate([scores[""], scores[kind]])
-            value = auroc(both, np.repeat([False, True], count))
-            yield {"outliers": kind, "near": kind in NEAR, "parts": part, "rectified": rectified,
-                   "mirrored": mirrored, "images": count, "auroc": value}  # fmt: skip
+    sides = {"fit": fit, "": normal} | {kind: outliers(normal, kind) for kind in OUTLIERS}
+    outputs = {kind: dict(context.read_outputs(one, reads).outputs) for kind, one in sides.items()}
+    samples = Samples.normal(outputs["fit"] | {"labels": torch.from_numpy(fit.labels)})
+    every.fit(bank, samples, samples)
+    views = {kind: every.views(values).numpy() for kind, values in outputs.items()}
+    columns = {name: i for i, name in enumerate((*PARTS, *LOGS))}
+    for mirrored in (False, True):
+        scores = {k: v.mean(0) if mirrored else v[0] for k, v in views.items()}
+        mean, std = scores["fit"].mean(0), scores["fit"].std(0)
+        z = {kind: (values - mean) / std for kind, values in scores.items()}
+        for parts, rectified in product(FUSIONS, ("", *LOGS)):
+            rows = [columns[name] for name in parts]
+            fused = {kind: values[:, rows].sum(1) for kind, values in z.items()}
+            if rectified:
+                fused = {k: v + z[k][:, columns[rectified]].clip(0) for k, v in fused.items()}
+            for kind in OUTLIERS:
+                both = np.concatenate([fused[""], fused[kind]])
+                value = auroc(both, np.repeat([False, True], count))
+                yield {"outliers": kind, "near": kind in NEAR, "parts": " + ".join(parts),
+                       "rectified": rectified, "mirrored": mirrored, "images": count,
+                       "auroc": value}  # fmt: skip
 
 
-PARTS = ("energy", "knn", "rmds", "energy + knn", "energy + rmds", "energy + knn + rmds",
-         "gen + knn + rmds")  # fmt: skip
-RECTIFIED = ("", "gradient_oneclass", "activation_oneclass")
+PARTS = ("energy", "gen", "knn", "rmds")
+FUSIONS = [
+    parts
+    for size in range(1, 5)
+    for parts in combinations(PARTS, size)
+    if not {"energy", "gen"} <= {*parts}  # both are functions of the logits
+]
 NEAR = ("mixup", "halves", "shuffle2", "shuffle4")
 OUTLIERS = (*NEAR, "shuffle8", "phases")
 MADE_OF = 1000

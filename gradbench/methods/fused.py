@@ -80,14 +80,14 @@ class Fused(Detector):
         """Fit the members, then their means and standard deviations on the hold-out."""
         for member in self.members:
             member.fit(bank, fit, choose, seed)
-        scores = self._views(fit.clean)
+        scores = self.views(fit.clean).mean(0)
         self.mean, std = scores.mean(0), scores.std(0, correction=0)
         self.std = torch.where(std > TINY, std, 1)
         return self
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) sums of standardised scores."""
-        scores = (self._views(outputs) - self.mean) / self.std
+        scores = (self.views(outputs).mean(0) - self.mean) / self.std
         count = len(self.parts)
         return scores[:, :count].sum(1) + scores[:, count:].clamp(min=0).sum(1)
 
@@ -108,17 +108,16 @@ class Fused(Detector):
                 member.load(part)
         return self
 
-    def _views(self, outputs: Outputs) -> Tensor:
-        """Return the members' scores (N, members), means over the views."""
-        if not self.mirrored:
-            return self._scores(outputs)
-        mirror = part_of(outputs, MIRROR)
-        return (self._scores(outputs) + self._scores(mirror)) / 2
+    def views(self, outputs: Outputs) -> Tensor:
+        """Return the members' scores of each view, (1 or 2, N, members), logs where rectified."""
+        views = [outputs, part_of(outputs, MIRROR)] if self.mirrored else [outputs]
+        return torch.stack([self._scores(view) for view in views])
 
     def _scores(self, outputs: Outputs) -> Tensor:
-        logs = [member.score(outputs).clamp(min=TINY).log() for member in self.rectified]
-        scores = [member.score(outputs) for member in self.parts]
-        return torch.stack([s.double() for s in (*scores, *logs)], dim=1)
+        scores = [member.score(outputs).double() for member in self.members]
+        for i in range(len(self.parts), len(scores)):
+            scores[i] = scores[i].clamp(min=TINY).log()
+        return torch.stack(scores, dim=1)
 
 
 def _member(part: Part) -> Detector:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gradbench.backbones.backbone import Backbone
+from gradbench.errors import GradbenchError
 from gradbench.outputs.base import BatchContext, Needs, Output
 from gradbench.outputs.catalogue import built_in
 
@@ -23,13 +24,18 @@ class Mirrored(Output):
         of: the output, for example `logits` or `squared_norms/ones/bce`.
 
     Raises:
-        GradbenchError: for an unknown output.
+        GradbenchError: for an unknown output, or one that learns from training images.
     """
 
     parameters = ("of",)
 
     def __init__(self, of: str):
         self.of = built_in().find(of)
+        if self.of.learns_from:
+            raise GradbenchError(
+                f"mirrored/{of}: {of} learns from training images, which it does not in a mirror; "
+                "choose another output"
+            )
         self.needs = Needs(mirrored=(self.of.needs,))
 
     def of_network(self, backbone: Backbone) -> Sequence[Output]:

@@ -37,7 +37,12 @@ def test_keys_change_with_the_version_of_what_is_mirrored(monkeypatch):
     assert norms.identity != before
 
 
-@pytest.mark.parametrize("name", ["mirrored", "mirrored/logit", "mirrored/squared_norms/ones"])
+@pytest.mark.parametrize(
+    "name",
+    ["mirrored", "mirrored/class_alignments/all", "mirrored/logit", "mirrored/squared_norms/ones"],
+)
 def test_a_misnamed_one_is_one_sentence(name):
-    with pytest.raises(GradbenchError, match=r"write mirrored/<of>|logits|squared_norms/<label>"):
+    with pytest.raises(
+        GradbenchError, match=r"learns from|write mirrored/<of>|logits|squared_norms/<label>"
+    ):
         built_in().find(name)
