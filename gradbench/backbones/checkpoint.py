@@ -79,7 +79,9 @@ def _reason(fault: Exception, head: bytes) -> str:
     if named := re.search(r"GLOBAL (\S{1,200})", str(fault)):
         return (
             f"it holds {named[1]}, a Python object that could execute code: where you trust its "
-            "source, write the weights alone with torch.save(network.state_dict(), FILE)"
+            "source, write the weights alone to another file, where Python can import the class: "
+            "network = torch.load(FILE, map_location='cpu', weights_only=False); "
+            "torch.save(network.state_dict(), OTHER)"
         )
     text = " ".join(str(fault).split())
     text = text.partition("WeightsUnpickler error: ")[2] or text or type(fault).__name__

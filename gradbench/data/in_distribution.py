@@ -215,10 +215,12 @@ def why_scarce(dataset: Dataset, split: str, count: int, settings: DataSettings)
     official = dataset.counts.get(split, 0)
     if count >= SCARCE * official:
         return ""
+    test = " and no test images" if dataset.ready("test", settings) else ""
     return (
         f"{dataset.name} cannot be the in-distribution set here: {count:,} of {official:,} "
-        f"training images are at hand, and at least {SCARCE:.0%} are needed to train and judge a "
-        f"network: put the whole set at {settings.root / dataset.name}"
+        f"training images{test} are at hand, and at least {SCARCE:.0%} are needed to train a "
+        "network, or to fit detectors to one that others published: put the whole set at "
+        f"{settings.root / dataset.name}"
     )
 
 

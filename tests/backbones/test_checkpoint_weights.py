@@ -318,6 +318,23 @@ def test_a_program_of_torchscript_is_refused(tmp_path):
     assert "TorchScript" in refused(tmp_path / "f.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_of_a_pickled_network_the_way_to_its_weights_is_told(tmp_path, zipped):
+    """And the two lines do what they are told for."""
+    path, other = tmp_path / "f.pth", tmp_path / "g.pt"
+    net = TinyNet()
+    net.load_state_dict(GOOD)
+    torch.save(net, path, _use_new_zipfile_serialization=zipped)
+    text = refused(path)
+    assert f"it holds {TinyNet.__module__}.TinyNet, a Python object that could execute" in text
+    lines = text.partition("import the class: ")[2].rstrip(")") + ")"
+    assert lines.count(";") == 1
+    exec(lines, {"torch": torch, "FILE": path, "OTHER": other})
+    again = TinyNet()
+    assert load_checkpoint(again, other) == {}
+    assert torch.equal(again.fc.weight, GOOD["fc.weight"])
+
+
 def test_what_is_called_safetensors_never_gets_to_a_reader_of_pickles(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", None)
     (tmp_path / "f.safetensors").write_bytes(WHOLE)
