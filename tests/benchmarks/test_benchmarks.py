@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts" / "benchmarks"))
 import attacks
 import corruptions
 import detectors
+import directions
 import engine
 import harness
 import picture
@@ -74,6 +75,28 @@ def test_engine_beside_the_others(tmp_path, monkeypatch, capsys):
             assert rows["ratio_low"][name] <= rows["ratio"][name] <= rows["ratio_high"][name]
     picture.draw([picture.read_table(next(tmp_path.glob("*.csv")))], tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_directions_together_and_apart(tmp_path, monkeypatch, capsys):
+    words = (*TINY, "--batch", "4", "--rounds", "1", "--directions", "1,3")
+    table = run(directions, monkeypatch, tmp_path, *words)
+    assert [p.name for p in tmp_path.iterdir()] == [
+        "directions-small_cnn-w16-b4-8px-cpu-1thread.csv"
+    ]
+    assert len(table) == 2 * (2 + 2 * 2)
+    rows = table.set_index(["tensors", "contender", "directions"]).sort_index()
+    assert rows["ratio"]["all", "step"].iloc[0] == 1
+    for choice in ("all", "last_stage"):
+        for count in (1, 3):
+            assert rows["difference"][choice, "together", count] < 1e-5
+            assert rows["ratio"][choice, "separate", count] > 0
+    assert "note" not in table  # nothing failed
+
+
+def test_directions_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
+    words = (*TINY, "--directions", "1,x")
+    with pytest.raises(GradbenchError, match="--directions 1,x: x is no whole number"):
+        run(directions, monkeypatch, tmp_path, *words)
 
 
 def test_several_networks_end_in_one_table(tmp_path, monkeypatch, capsys):
