@@ -99,8 +99,8 @@ class Convolution(Rule):
     ) -> dict[str, Work]:
         """Return the work of direct, gram and native.
 
-        Products are those of a gradient with every direction where it is brought about, else the
-        layer's own of every position.
+        Where the gradient is brought about, every direction is read once, which takes longer than
+        to multiply them; elsewhere products are the layer's own, at every position.
         """
         if self.transposed:
             x, delta = delta, x
@@ -127,8 +127,8 @@ class Convolution(Rule):
         # Depthwise ones are fast for kernels of 3, and start anew for every element of larger ones.
         starts = 7000 * kernel * x[1] if self._depthwise(x, delta) and max(g.kernel) > 3 else 0
         direct = Work(
-            multiplications + (through if g.groups > 1 else along),
-            copied + outputs * x[1] * kernel,
+            multiplications + (through if g.groups > 1 else 0),
+            copied + outputs * x[1] * kernel + (0 if g.groups > 1 else along),
             calls / block_rows(inputs * pixels * last, device),
         )
         if self._depthwise(x, delta):
@@ -142,8 +142,8 @@ class Convolution(Rule):
                 g.groups * steps / block_rows(squares, device),
             ),
             "native": Work(
-                positions * kernel * g.groups * lanes + starts + along,
-                x[1] * pixels + delta[1] * positions + outputs * x[1] * kernel,
+                positions * kernel * g.groups * lanes + starts,
+                x[1] * pixels + delta[1] * positions + outputs * x[1] * kernel + along,
                 1 / self._images(x, delta, device),
             ),
         }
@@ -235,7 +235,6 @@ def direct(
             offset: directions[(slice(None), slice(None), slice(None), *offset)]
             .transpose(2, 3)
             .flatten(1)
-            .T.contiguous()
             for offset in product(*map(range, geometry.kernel[:-1]))
         }
     for block in blocks(len(x), x[0].numel() * last, x.device):
@@ -246,7 +245,7 @@ def direct(
             rows = _rows(offset, geometry, delta.shape[2:])
             part = torch.bmm(left, columns[(slice(None), *rows)].flatten(1, -2))
             if products is not None:
-                products[block] += part.flatten(1) @ along[offset]
+                products[block] += (along[offset] @ part.flatten(1).T).T
             part = squared_rows(part)
             total = part if total is None else total.add_(part)
         norms[block] = total

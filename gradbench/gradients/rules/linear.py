@@ -50,8 +50,8 @@ class Linear(Rule):
             return {"outer": Work(elements=inputs + outputs)}
         return {
             "direct": Work(
-                (rows + directions) * inputs * outputs,
-                inputs * outputs,
+                rows * inputs * outputs,
+                (1 + directions) * inputs * outputs,
                 5 / block_rows(inputs * outputs, device),
             ),
             "gram": Work(
