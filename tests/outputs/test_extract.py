@@ -83,9 +83,9 @@ def test_squared_norms_are_those_of_a_loop_in_double_precision(store):
 def test_golden_outputs():
     # if this fails, raise the version of the output
     versions = {"logits": 2, "features": 1, "layer_means": 3, "squared_norms": 2}
-    versions |= {"neuron_states": 1}
+    versions |= {"neuron_states": 1, "extremes": 1}
     assert built_in().versions() == versions
-    found = read_outputs(network(), pixels_of(images(2)), [*ALL, "neuron_states"])
+    found = read_outputs(network(), pixels_of(images(2)), [*ALL, "neuron_states", "extremes"])
     assert found["logits"][1].tolist() == pytest.approx([0.0895534, 0.37148, -0.333641], rel=1e-4)
     means = [0.0408191, 0.255273, 0.14522, 0.526194]
     assert found[LAYERS[0]][1, :4].tolist() == pytest.approx(means, rel=1e-4)
@@ -93,6 +93,8 @@ def test_golden_outputs():
     assert found["features"][1, :3].tolist() == pytest.approx(features, rel=1e-4)
     states = [0.0110931, -0.0017876, -7.86394e-05, 0.00139521]
     assert found["neuron_states/stage3"][1, :4].tolist() == pytest.approx(states, rel=1e-4)
+    extremes = [2.16219, 1.99956, 1.49492, 1.01199]
+    assert found["extremes"][1, :4].tolist() == pytest.approx(extremes, rel=1e-4)
     norms = [0.000291505, 1.94776e-05, 2.82971e-05, 0.0535821, 0.0815796]
     assert found[NORMS][1, [0, 1, 2, -2, -1]].tolist() == pytest.approx(norms, rel=1e-4)
 
