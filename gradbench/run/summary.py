@@ -137,14 +137,16 @@ class _Summary:
     def _add_benchmarked(self, place: Place, samples: Samples) -> None:
         """Add means of measures besides the first, and deviations of all over the networks."""
         for method, of in samples.items():
+            behind = [self.by_place[one][method] for one in self._behind(place, method)]
+            counts = self._counts([next(iter(of_one.values())) for of_one in behind])
             for measure in BENCHMARKED:
                 values = {
                     s: v for s in of if (v := self._value(place, method, s, measure)) is not None
                 }
-                named = {"side": measure.side, "metric": measure.metric}
+                named = {"side": measure.side, "metric": measure.metric, **counts}
                 if is_mean(place[1]) and measure != AUROC:
                     for seed, value in values.items():
-                        note = f"mean of {len(self._behind(place, method))} cells"
+                        note = f"mean of {len(behind)} cells"
                         self._add(place, method, seed, None, value=value, note=note, **named)
                 if len(values) < 2:
                     if is_mean(place[1]) and measure == AUROC and len(self.experiment.seeds) == 1:

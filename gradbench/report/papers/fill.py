@@ -277,10 +277,9 @@ def _marks(run: FinishedRun, sizes: str, row: pandas.Series) -> list[str]:
     stands_in = _stands_in(row)
     adversarial = row["challenge_set"] == "adversarial"  # everybody makes these images anew
     if is_mean(row["challenge"]):
-        listed = row["n_listed"]
-        notes.append("; ".join(text for text in source if text.startswith(("mean", "without"))))
-        if listed > 0:
-            notes[-1] += f"; {row['n_at_hand']:,} of {listed:,} listed images at hand"
+        if pandas.notna(row["n_listed"]):  # of a deviation the mean beside it says all
+            source.append(f"{row['n_at_hand']:,} of {row['n_listed']:,} listed images at hand")
+            notes.append(f"{row['challenge_set']}, {'; '.join(source)}")
     elif row["place_note"]:
         notes.append(row["place_note"])
     elif row["source"] == "generated":

@@ -106,7 +106,9 @@ def _grid(
             before = words
             shown = {
                 column: [
-                    cell for cell in own if line == PUBLISHED or cell["network"] in (network, "")
+                    cell
+                    for cell in own
+                    if line == PUBLISHED or not network or cell["network"] in (network, "")
                 ]
                 for column, own in by_column.items()
             }
