@@ -126,7 +126,7 @@ def result_of(
     of_members = ""
     if detector.reads_members:
         seeds = ", ".join(map(str, experiment.seeds))
-        of_members = f"one score of the networks of seeds {seeds}, whichever of them is f"
+        of_members = f"one score for seeds {seeds} together"
     state = None
     if detector.learns_from_challenges:
         if case.fitted_on in (None, case.cell) and kept_state(scores.product):

@@ -34,7 +34,7 @@ def test_the_rows_of_every_network_are_alike_and_say_so(finished):
         assert of_networks.keys() == {"0", "1"}
         assert of_networks["0"] == of_networks["1"]
         notes = [row["note"] for row in rows(finished, method=name, metric="auroc", role="main")]
-        assert sum("one score of the networks of seeds 0, 1" in note for note in notes) >= 2
+        assert sum("one score for seeds 0, 1 together" in note for note in notes) >= 2
     assert len(set(values(finished, "msp").values())) == 2
     assert len(set(values(finished, "mc_dropout").values())) == 2
 
