@@ -1,9 +1,11 @@
 """Networks of timm by name: built, loaded from a file, refused in one sentence."""
 
+import argparse
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gradbench.backbones.build import build_network, check_network, network_config
 from gradbench.backbones.checkpoint import load_checkpoint
@@ -34,11 +36,18 @@ def test_a_name_of_a_model_is_wanted():
         built("backbone.model=resnet_18")
 
 
-def test_a_local_file_becomes_the_network(tmp_path):
+@pytest.mark.parametrize("kind", ["parallel", "averaged", "safetensors"])
+def test_a_local_file_becomes_the_network(tmp_path, kind):
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("test_resnet", num_classes=7, in_chans=1).eval()
-    torch.save({"state_dict": {f"module.{k}": v for k, v in theirs.state_dict().items()}},
-               tmp_path / "f.pt")  # fmt: skip
+    state = theirs.state_dict()
+    parallel = {f"module.{k}": v for k, v in state.items()}
+    held = {"parallel": {"state_dict": parallel},
+            # of timm's training script
+            "averaged": {"epoch": 3, "arch": "test_resnet", "args": argparse.Namespace(lr=0.1),
+                         "state_dict": parallel, "state_dict_ema": state}}  # fmt: skip
+    save = save_file if kind == "safetensors" else torch.save
+    save(held.get(kind, state), tmp_path / "f.pt")
     ours = built("backbone.model=test_resnet.r160_in1k", channels=1)
     load_checkpoint(ours, tmp_path / "f.pt")
     images = torch.rand(2, 1, 32, 32)

@@ -238,3 +238,6 @@ def test_a_small_part_of_a_training_set_is_not_taken_for_it(tmp_path, held, enou
     with pytest.raises(MissingData, match="49 of 1,000 training images are at hand") as fault:
         load_in_distribution(dataset, settings)
     assert str(fault.value).endswith(f"put the whole set at {tmp_path / 'svhn'}")
+    (tmp_path / "svhn" / "test.npz").unlink()
+    with pytest.raises(MissingData, match="training images and no test images are at hand"):
+        load_in_distribution(dataset, settings)
