@@ -147,6 +147,7 @@ def _passes(reads: Sequence[str], networks: int) -> tuple[int, int]:
         back += any(name.startswith(kind) for name in reads)
     back += sum(name.startswith("class_alignments") for name in reads)
     further = {name: networks for name in reads if name == MEMBERS}
+    further |= {name: 1 for name in reads if name == "extremes"}
     further |= {n: int(n.partition("/")[2]) for n in reads if n.startswith("dropout_logits/")}
     return max(back, int(len(reads) > len(further))) + sum(further.values()), back
 

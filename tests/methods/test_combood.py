@@ -13,7 +13,7 @@ from torch.nn import functional
 from gradbench.backbones.backbone import Backbone
 from gradbench.backbones.resnet import ResNet
 from gradbench.errors import GradbenchError
-from gradbench.methods.base import Samples
+from gradbench.methods.base import PassCount, Samples
 from gradbench.methods.combood import CombOOD, yeo_johnson
 from gradbench.outputs.read import read_outputs
 
@@ -75,6 +75,10 @@ def test_an_image_of_the_bank_and_one_beyond_all_bounds_have_finite_scores(given
     scores = CombOOD(1).fit(bank, NOTHING, NOTHING).score(outputs)
     assert scores.isfinite().all()
     assert scores[0] < -100 < 1e3 < scores[1]
+
+
+def test_the_extremes_take_a_pass_of_their_own():
+    assert CombOOD().pass_count == PassCount(2, 0)
 
 
 def test_settings_out_of_range_are_refused(given):
