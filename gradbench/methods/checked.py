@@ -74,6 +74,9 @@ def check_declared(name: str, detector: Method, outputs: OutputCatalogue | None 
                 raise Faulty(f"{start}.{field}: {fault}") from fault
             if output in learned.values() and not found.learns_from:
                 raise Faulty(f"{start}.{field}: the output {output} learns nothing")
+    few = detector.bank_images
+    if few is not None and (type(few) is not int or few < 1):
+        raise Faulty(f"{start}.bank_images is {few!r}: a whole number, at least 1, or None for all")
     if bool(detector.synthetic) != (supervision == "synthetic"):
         raise Faulty(f"{start}: supervision = 'synthetic' and `synthetic` challenges go together")
     with external_call(start):

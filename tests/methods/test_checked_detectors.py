@@ -235,6 +235,8 @@ def test_a_state_that_does_not_hold_all_that_was_learned():
         ({"reads": ("labels",)}, "Mine.reads: no output named 'labels'"),
         ({"reads": ()}, "Mine.reads is empty"),
         ({"bank_reads": ("logit",)}, "Mine.bank_reads: no output named 'logit'"),
+        ({"bank_images": 0}, "Mine.bank_images is 0: a whole number, at least 1, or None for all"),
+        ({"bank_images": "ten"}, "Mine.bank_images is 'ten'"),
         ({"hold_out_reads": ("head/bias",)}, "Mine.hold_out_reads"),
         ({"synthetic": MappingProxyType({"noise": None})}, "go together"),
         (
