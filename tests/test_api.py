@@ -83,6 +83,12 @@ def test_detectors_that_learn_from_challenges(model):
         ({"detectors": "msq"}, "did you mean msp"),
         ({"abnormal": {"small": torch.zeros(20, 3, 2, 2)}}, "the model takes (3, 4, 4)"),
         ({"model": torch.nn.Flatten()}, "training mode"),
+        ({"detectors": ["ensemble_variance"]}, "members are the logits of all networks of a run"),
+        (
+            {"detectors": ["ensemble_variance"], "settings": [*FAST, "seeds=[0,1]"]},
+            "members are the logits of all networks of a run, and there is one",
+        ),
+        ({"detectors": ["mc_dropout"]}, "has no dropout (no module like torch.nn.Dropout"),
         ({"detectors": ["gradient"]}, "measures detectors of supervision none or synthetic alone"),
     ],
 )

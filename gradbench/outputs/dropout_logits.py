@@ -57,7 +57,9 @@ class DropoutLogits(Output):
         sizes = [min(BATCH, self.passes - done) for done in range(0, self.passes, BATCH)]
         with preserve_process_state(), _active(dropout_modules(backbone)), torch.no_grad():
             for image in context.images:
-                seed_process(_seed(image))
+                seed_process(seed := _seed(image))
+                if image.device.type not in ("cpu", "cuda"):  # which that leaves out
+                    torch.get_device_module(image.device).manual_seed(seed)
                 rows.append(torch.cat([backbone(image.repeat(s, 1, 1, 1)) for s in sizes]))
         return torch.stack(rows)
 
