@@ -30,6 +30,11 @@ class GradientOneClass(Detector):
     relative is the joint density of layer-wise gradient norms of generative models (Dauncey et al.
     2024, https://arxiv.org/abs/2403.01485).
 
+    Nearest relative: Dauncey, Holmes, Williams and Falck, "Approximations to the Fisher Information
+    Metric of Deep Generative Models for Out-Of-Distribution Detection" (TMLR 2024, arXiv
+    2403.01485), a joint density of the layers' gradient norms, there of a generative model's
+    likelihood.
+
     Differs from the paper: there H learns from challenge images; the one-class fit is ours.
 
     Args:

@@ -23,9 +23,9 @@ class GradPCA(Detector):
     of the sum of the logits is h in every row, so that s is that of the features themselves. In
     float64.
 
-    Differs from the paper: of the last layer alone, where theirs may be of any parameters. The
-    paper has the largest logit; the sum, the centring and the share are those of the authors' code,
-    as another implementation reports them.
+    Differs from the paper: of the last layer alone, where theirs may be of any parameters, as those
+    of `gradpca_last_stage` and `gradpca_all` are. The paper has the largest logit; the sum, the
+    centring and the share are those of the authors' code, as another implementation reports them.
 
     Args:
         logit: whose gradient: max or sum.
