@@ -35,7 +35,9 @@ class Alignment:
     def on(self, device: torch.device) -> dict[str, Tensor]:
         """Return the directions on a device, to which they are brought once."""
         if device not in self._placed:
-            self._placed[device] = {n: v.to(device) for n, v in self.directions.items()}
+            # Copies begin where their memory does: a tensor within a file's gives other last bits.
+            copies = {n: v.to(device, copy=True) for n, v in self.directions.items()}
+            self._placed[device] = copies
         return self._placed[device]
 
 
