@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gradbench.backbones.backbone import Backbone
 from gradbench.errors import GradbenchError
 from gradbench.outputs.base import BatchContext, Output
 from gradbench.outputs.layer_gradients import layer_gradients
+
+CHUNK = 16
+"""Images a pass: all maps of all layers are held at once, some 60 MiB an image of a DenseNet."""
 
 
 class GradientDensity(Output):
@@ -35,13 +41,18 @@ class GradientDensity(Output):
                 f"{type(context.backbone.network).__name__} has no batch normalisation, whose "
                 f"gradients {self.name} counts: leave out the detectors that read it"
             )
-        found = layer_gradients(context.backbone, context.images, "max_logit", layers)
-        parts, channels = [], 0
-        for result in found.values():
-            if isinstance(result, GradbenchError):
-                raise result
-            _, gradient = result
-            shares = (gradient != 0).flatten(2).double().mean(2)
-            parts.append(shares.square().sum(1))
-            channels += shares.shape[1]
-        return torch.stack(parts, dim=1) / channels
+        chunks = context.images.split(CHUNK)
+        return torch.cat([_parts(context.backbone, images, layers) for images in chunks])
+
+
+def _parts(backbone: Backbone, images: Tensor, layers: Sequence[str]) -> Tensor:
+    """Return the parts of the layers for some images, (B, L)."""
+    parts, channels = [], 0
+    for result in layer_gradients(backbone, images, "max_logit", layers).values():
+        if isinstance(result, GradbenchError):
+            raise result
+        _, gradient = result
+        shares = (gradient != 0).flatten(2).double().mean(2)
+        parts.append(shares.square().sum(1))
+        channels += shares.shape[1]
+    return torch.stack(parts, dim=1) / channels

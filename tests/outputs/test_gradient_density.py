@@ -11,7 +11,10 @@ from gradbench.backbones.resnet import ResNet
 from gradbench.backbones.resnet_cifar import CifarResNet
 from gradbench.errors import GradbenchError
 from gradbench.methods.gaia import GAIAZ
+from gradbench.outputs.gradient_density import CHUNK
 from gradbench.outputs.read import read_outputs
+
+NAME = "gradient_density"
 
 
 def backbone(net, shape=(3, 16, 16)):
@@ -53,14 +56,25 @@ def test_they_are_those_of_one_image_by_autograd(name):
     f = NETWORKS[name]()
     draw = torch.Generator().manual_seed(1)
     x = torch.rand(2, *f.shape, generator=draw, dtype=torch.float64)
-    found = read_outputs(f, x, ["gradient_density"])
+    found = read_outputs(f, x, [NAME])
     scores = GAIAZ().score(found)
-    for row, score, image in zip(found["gradient_density"], scores, x):
+    for row, score, image in zip(found[NAME], scores, x):
         shares = expected(f, image)
         channels = sum(map(len, shares))
         assert row.tolist() == pytest.approx([sum(layer) / channels for layer in shares])
         assert score.item() == pytest.approx(sum(map(sum, shares)) / channels)
         assert 0 < score < 1
+
+
+def test_of_more_images_than_a_pass_takes():
+    f = network()
+    x = torch.rand(2 * CHUNK + 1, *f.shape, generator=torch.Generator().manual_seed(1))
+    whole, single = (
+        torch.cat([read_outputs(f, part, [NAME])[NAME] for part in x.split(size)])
+        for size in (len(x), 1)
+    )
+    torch.testing.assert_close(whole, single)
+    assert len(whole[:, 0].unique()) > CHUNK
 
 
 def test_a_relu_that_writes_in_place_changes_nothing():
@@ -72,10 +86,7 @@ def test_a_relu_that_writes_in_place_changes_nothing():
     net, other = TinyNet(), InPlace()
     other.load_state_dict(net.state_dict())
     x = torch.rand(5, 1, 8, 8, dtype=torch.float64)
-    found = [
-        read_outputs(backbone(one, (1, 8, 8)), x, ["gradient_density"])["gradient_density"]
-        for one in (net, other)
-    ]
+    found = [read_outputs(backbone(one, (1, 8, 8)), x, [NAME])[NAME] for one in (net, other)]
     assert torch.equal(*found)
     with torch.no_grad():
         on = torch.nn.functional.batch_norm(
@@ -107,7 +118,7 @@ class Unused(TinyNet):
 def test_networks_without_such_gradients_are_refused(net, told):
     f = backbone(net(), (1, 8, 8))
     with pytest.raises(GradbenchError, match=told):
-        read_outputs(f, torch.rand(3, 1, 8, 8).double(), ["gradient_density"])
+        read_outputs(f, torch.rand(3, 1, 8, 8).double(), [NAME])
 
 
 def test_the_pass_is_counted():
