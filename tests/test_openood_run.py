@@ -32,6 +32,7 @@ def ran(tmp_path_factory):
             "patches": {"file": "test_a", "splits": {"test": {"only": "patches", "count": 50}}},
             "cifar100": {"file": "test_b", "splits": {"test": {"count": 9000}}},
         },
+        "shifted": {"file": "test_c", "splits": {"c": {"count": 300}}},
         "far": {"svhn": {"file": "test_svhn", "splits": {"test": {"count": 26032}}}},
     }
     (folder / "digits.yaml").write_text(yaml.safe_dump(content))
@@ -44,12 +45,18 @@ def ran(tmp_path_factory):
              f"challenges=[patches,svhn,{HALF},gaussian_noise_images]",
              "detectors=[msp,energy,gradient_logistic]")  # fmt: skip
     said = gradbench("run", *TINY, *words, cwd=base)
+    words = ("protocol=openood", "protocol.full_spectrum=true", "limit=60", "out=full",
+             "challenges=[patches]", "detectors=[msp]")  # fmt: skip
+    full = gradbench("run", *TINY, *words, cwd=base)
+    assert full.code == 0, full.err
     patch.undo()
     image_lists._numbers.cache_clear()
     assert said.code == 0, said.err
     with open(base / "run/results.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    return rows, (base / "run/table.md").read_text(), said
+    with open(base / "full/results.csv", newline="", encoding="utf-8") as stream:
+        full = list(csv.DictReader(stream))
+    return rows, (base / "run/table.md").read_text(), said, full
 
 
 def found(rows, **wanted):
@@ -57,7 +64,7 @@ def found(rows, **wanted):
 
 
 def test_listed_images_alone_are_measured_and_counted(ran):
-    rows, _, _ = ran
+    rows, *_ = ran
     wanted = {"method": "msp", "metric": "auroc", "fold": "all"}
     (row, _) = found(rows, role="main", challenge="patches", **wanted)
     assert (row["challenge_set"], row["protocol"]) == ("near", "openood")
@@ -81,7 +88,7 @@ def test_a_missing_set_is_a_row_that_says_how_many_images_are_missing(ran):
 
 
 def test_other_challenges_count_in_no_mean_of_the_benchmark(ran):
-    rows, _, _ = ran
+    rows, *_ = ran
     wanted = {"method": "msp", "metric": "auroc", "fold": "all"}
     row, _ = found(rows, challenge="gaussian_noise_images", **wanted)
     assert (row["challenge_set"], row["n_listed"]) == ("ood", "")
@@ -90,7 +97,7 @@ def test_other_challenges_count_in_no_mean_of_the_benchmark(ran):
 
 
 def test_means_name_what_they_lack_and_every_measure_has_one(ran):
-    rows, _, _ = ran
+    rows, *_ = ran
     for measure in (("auroc", ""), ("aupr", "in"), ("aupr", "out"), ("fpr95", "abnormal")):
         named = {"metric": measure[0], "side": measure[1], "method": "energy", "train_seed": "1",
                  "fold": "all", "role": "main"}  # fmt: skip
@@ -103,7 +110,7 @@ def test_means_name_what_they_lack_and_every_measure_has_one(ran):
 
 
 def test_networks_have_a_mean_and_a_population_deviation(ran):
-    rows, _, _ = ran
+    rows, *_ = ran
     for challenge in ("patches", "mean:near"):
         for metric, side in (("auroc", ""), ("fpr95", "abnormal")):
             named = {"challenge": challenge, "method": "msp", "side": side, "role": "main"}
@@ -116,8 +123,17 @@ def test_networks_have_a_mean_and_a_population_deviation(ran):
 
 
 def test_detectors_that_see_challenges_are_left_out_and_named(ran):
-    rows, table, said = ran
+    rows, table, said, _ = ran
     assert not found(rows, method="gradient_logistic")
     sentence = "Left out, for they see challenges: gradient_logistic (training)."
     assert sentence in table
     assert sentence in said.out
+
+
+def test_a_full_spectrum_counts_shifted_images_as_normal(ran):
+    *_, full = ran
+    (row,) = found(full, role="main", challenge="patches", metric="auroc", fold="all")
+    assert (row["protocol"], row["n_normal"]) == ("openood_full_spectrum", "120")
+    assert "60 of the normal images are shifted (one of 95 families and levels" in row["note"]
+    (network,) = found(full, role="network")
+    assert network["n_normal"] == "60"  # the accuracy is that on clean images

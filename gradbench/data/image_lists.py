@@ -184,6 +184,7 @@ class BenchmarkFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validation: ImageList
     near: dict[str, ImageList]
     far: dict[str, ImageList]
+    shifted: ImageList | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ class Benchmark:
     Attributes:
         test: the images that are measured as normal; `validation` those that never are.
         sets: lists of the out-of-distribution sets, by their names.
+        shifted: list of corrupted images that count as normal too, None for none.
     """
 
     name: str
@@ -200,6 +202,7 @@ class Benchmark:
     test: ImageList
     validation: ImageList
     sets: Mapping[str, ImageList] = field(default_factory=dict)
+    shifted: ImageList | None = None
 
     def in_distribution(
         self, dataset: Dataset, settings: DataSettings
@@ -231,11 +234,11 @@ class Benchmark:
         )
 
 
-def read_benchmark(name: str, in_dist: str) -> Benchmark:
+def read_benchmark(name: str, in_dist: str, full_spectrum: bool = False) -> Benchmark:
     """Return the lists of a benchmark for an in-distribution set.
 
     Raises:
-        GradbenchError: if it has none for this set.
+        GradbenchError: if it has none for this set, or none of a full spectrum.
     """
     files = {path.stem: path for path in sorted((FOLDER / name).glob("*.yaml"))}
     if in_dist not in files:
@@ -252,7 +255,12 @@ def read_benchmark(name: str, in_dist: str) -> Benchmark:
         for kind in ("near", "far")
         for dataset, one in getattr(file, kind).items()
     }
-    return Benchmark(own, named(file.train), named(file.test), named(file.validation), sets)
+    if full_spectrum and file.shifted is None:
+        raise GradbenchError(f"{own} has no list of shifted images: leave full_spectrum=false")
+    shifted = named(file.shifted) if full_spectrum else None
+    return Benchmark(
+        own, named(file.train), named(file.test), named(file.validation), sets, shifted
+    )
 
 
 @cache

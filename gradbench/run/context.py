@@ -48,6 +48,7 @@ from gradbench.run.challenge_images import (
     setup,
 )
 from gradbench.run.experiment import Cell, Experiment
+from gradbench.run.full_spectrum import shifted_images
 from gradbench.store import Store, canonical_json
 from gradbench.support.code_keys import code_key
 from gradbench.support.progress import step
@@ -141,6 +142,16 @@ class NetworkContext:
     def normal(self) -> ImagesWithOutputs:
         """The normal side of every measurement."""
         return self.read_outputs(self.images.normal)
+
+    @cached_property
+    def shifted(self) -> ImagesWithOutputs | None:
+        """Shifted images that the protocol counts as normal too, None where it does not."""
+        benchmark = self.experiment.benchmark
+        if benchmark is None or benchmark.shifted is None:
+            return None
+        return self.read_outputs(
+            shifted_images(self.experiment, benchmark.shifted, self.images, self.store)
+        )
 
     def read_outputs(
         self, images: ImageSet, names: Iterable[str] | None = None, also: Iterable[str] = ()
@@ -240,7 +251,13 @@ class NetworkContext:
         if made.attack is None or (keep == "all" and not noisy):
             if not isinstance(cell.challenge, Derived):
                 check_enough(experiment, self.images.normal.groups, made.images.groups)
-            return Sides(self.normal, self.read_outputs(made.images), made)
+            shifted = self.shifted
+            if shifted is None:
+                return Sides(self.normal, self.read_outputs(made.images), made)
+            remark = f"{len(shifted.images):,} of the normal images are shifted"
+            note = join_notes(made.images.note, f"{remark} ({shifted.images.note})")
+            abnormal = self.read_outputs(replace(made.images, note=note))
+            return Sides(self.normal.join(shifted), abnormal, made)
         attack, remarks = made.attack, []
         kept = attack.success if keep == "successful" else np.ones(len(made.images), bool)
         copies = self._noisy_copies(cell) if noisy else None

@@ -177,6 +177,17 @@ class Experiment:
         return [name for name in self.detectors if self.detector(name).reads_members]
 
     @cached_property
+    def shifted_cells(self) -> tuple[Cell, ...]:
+        """All families and levels of CIFAR-10-C, which a full spectrum counts as normal."""
+        challenges = {
+            name: _challenge(name, content)
+            for name, content in expand("challenge", ["cifar10c"], self.dirs)
+        }
+        for challenge in challenges.values():
+            challenge.with_data(self.data.root)
+        return tuple(_cells(challenges, None, None))
+
+    @cached_property
     def reads(self) -> list[str]:
         """Names of all outputs that the detectors score."""
         return sorted({name for d in self.detectors for name in self.detector(d).reads})

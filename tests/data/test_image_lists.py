@@ -9,10 +9,11 @@ import pytest
 import yaml
 from _data_sets import build, picture, small
 
-from gradbench.data import image_lists
+from gradbench.data import image_lists, in_distribution
 from gradbench.data.dataset import DataSettings
 from gradbench.data.image_lists import ImageList, Part, read_benchmark
 from gradbench.data.imageset import Listed
+from gradbench.data.in_distribution import TrainingRecord, load_in_distribution
 from gradbench.errors import GradbenchError, MissingData
 
 ROOT = os.environ.get("GRADBENCH_DATA")
@@ -113,6 +114,29 @@ def test_copies_are_matched_by_name_or_by_order(toy, more, matched, normal):
     assert listed.sources.tolist() == [f"small/test/{i}" for i in normal]
 
 
+@pytest.mark.parametrize(("extent", "held"), [("all", [1, 4]), ("without_hold_out", None)])
+def test_networks_trained_on_all_images_hold_the_validation_images_out(
+    toy, monkeypatch, extent, held
+):
+    monkeypatch.setattr(in_distribution, "LEAST", 1)
+    save(toy, "train")
+    save(toy)
+    networks = [TrainingRecord(extent)]
+    benchmark = read_benchmark("openood", "small")
+    dataset = small(order=ORDER, holdout=2)
+    clean = load_in_distribution(dataset, toy, None, networks, benchmark)
+    assert levels(clean.normal) == [0, 2, 3, 5]
+    assert (len(clean.test), len(clean.hold_out), clean.hold_out.split) == (6, 2, "hold-out")
+    assert clean.provenance.unseen
+    if held:
+        assert levels(clean.hold_out) == held
+        assert clean.provenance.role == "test"
+    assert not set(clean.hold_out.sources) & set(clean.normal.sources)
+    limited = load_in_distribution(dataset, toy, 2, networks, benchmark)
+    assert set(levels(limited.normal)) < {0, 2, 3, 5}
+    assert limited.normal.listed == Listed(4, 4, "order")
+
+
 def test_a_copy_in_unknown_order_gives_a_part_of_that_size_and_says_so(toy):
     save(toy, "train")
     save(toy)
@@ -130,6 +154,13 @@ def test_numbers_within_classes_count_each_class_in_its_order(toy):
     part = Part(2, only="toy/validation", by="class")
     one = ImageList("x", {"test": part}, "small", "near", "openood/small")
     assert levels(one.load(small(order=ORDER), toy)) == [2, 3]
+
+
+def test_a_full_spectrum_is_that_of_cifar10_alone():
+    assert read_benchmark("openood", "cifar10").shifted is None
+    assert read_benchmark("openood", "cifar10", full_spectrum=True).shifted.count == 10000
+    with pytest.raises(GradbenchError, match="openood/cifar100 has no list of shifted images"):
+        read_benchmark("openood", "cifar100", full_spectrum=True)
 
 
 def test_splits_of_a_list_are_joined_and_what_is_missing_is_counted(toy):
