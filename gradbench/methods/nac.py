@@ -25,9 +25,8 @@ def thresholds(bins: int) -> Tensor:
     From 0 to 1 they are log-spaced, densest at 0.5, where the states of neurons without influence
     are; the last two lie above 1.
     """
-    lower = torch.linspace(1, math.sqrt(BASE), bins // 2, dtype=torch.float64).log() / math.log(
-        BASE
-    )
+    points = torch.linspace(1, math.sqrt(BASE), bins // 2, dtype=torch.float64)
+    lower = points.log() / math.log(BASE)
     upper = (1 - lower).flip(0)
     upper[-1] += 0.01
     return torch.cat([lower[:-1], upper, torch.tensor([1.2], dtype=torch.float64)])
@@ -72,7 +71,8 @@ class NAC(Detector):
     they chose on validation images of challenges.
 
     Differs from the paper: states are means over positions, not sums, so that alpha is the
-    authors' times the positions of the layer: 0.001 times 1,024 and 256, 1,000 times 64, 100.
+    authors' times the layer's positions in images of 32x32: 0.001 times 1,024 and 256, 1,000 times
+    64, and 100 as it is, since their last layer is the pooled one.
 
     Args:
         alphas: steepness of each layer, the deepest last, above 0. Of a network with fewer feature

@@ -74,7 +74,7 @@ class WeiPer(Detector):
         "WeiPer: OOD Detection using Weight Perturbations of Class Projections",
         "NeurIPS 2024",
         "https://arxiv.org/abs/2405.17164",
-        "https://github.com/mgranz/weiper_icml",
+        "https://github.com/mgranz/weiper",
     )
     supervision = "none"
     reads = ("features",)
