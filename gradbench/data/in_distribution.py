@@ -151,11 +151,12 @@ def load_in_distribution(
     """
     if benchmark is None:
         whole, spare = checked.load(dataset, "train", settings), None
-        test = listed = checked.load(dataset, "test", settings)
     else:
         whole, test, listed, spare = benchmark.in_distribution(dataset, settings)
     if reason := why_scarce(dataset, whole.split, len(whole), settings):
         raise MissingData(reason)
+    if benchmark is None:
+        test = listed = checked.load(dataset, "test", settings)
     test, listed = match_labels(test, whole), match_labels(listed, whole)
     for network in networks:
         network.check(whole, test)

@@ -37,6 +37,7 @@ def write_models(results: Results, folder: Path) -> None:
     experiment = results.experiment
     for name in experiment.comparing:
         say(f"{name} compares several networks, a folder in model/ holds one: left out of `score`")
+    pixels = results.images.normal.images
     for seed, network in results.networks.items():
         here = folder / f"s{seed}"
         (here / "detectors").mkdir(parents=True)
@@ -48,7 +49,8 @@ def write_models(results: Results, folder: Path) -> None:
             "std": backbone.std.flatten().tolist(),
             "classes": list(backbone.classes),
             "shape": list(backbone.shape),
-            "resampling": asdict(Resampling()),
+            # of files as the set reads them, else the usual one
+            "resampling": asdict(getattr(pixels, "resampling", None) or Resampling()),
             "feature_layers": list(backbone.feature_layers),
             "in_dist": experiment.dataset.name,
             "accuracy": results.accuracy[seed],
