@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Fused(Detector):
         self.rectified = [_member(part) for part in rectified]
         if not self.members:
             raise GradbenchError("fused parts=[]: name at least one detector")
-        self.info = [*self.rectified, *self.parts][0].info
+        self.info = replace([*self.rectified, *self.parts][0].info, own=True)
         # the numbers change with those of any part
         self.version = 1 + sum(member.version for member in self.members)
         self.mirrored = mirrored

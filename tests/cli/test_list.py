@@ -11,7 +11,8 @@ from gradbench.config import group_files, load_member
 from gradbench.support.instantiate import instantiate
 
 OWN = {"gradient_logistic", "gradient_synthetic", "activation_oneclass", "activation_fused"}
-"""Detectors that no paper proposes, beside all `gradient_oneclass*` and `gradient_fused*`."""
+"""Detectors that no paper proposes, beside those whose names start with `OWN_STARTS`."""
+OWN_STARTS = ("gradient_oneclass", "gradient_fused", "mirrored_")
 
 
 def listed(*words: str, cwd=".") -> dict[str, str]:
@@ -120,7 +121,7 @@ def test_every_detector_names_its_venue_in_the_list(tmp_path):
 
 def test_methods_of_our_own_are_not_said_to_be_of_a_paper(tmp_path):
     found = detectors()
-    own = {name for name in found if name.startswith(("gradient_oneclass", "gradient_fused"))} | OWN
+    own = {name for name in found if name.startswith(OWN_STARTS)} | OWN
     assert {name for name, detector in found.items() if detector.info.own} == own
     others = [name for name in found if name.startswith("ensemble_")] + ["mc_dropout"]
     lines = told(f"detector={','.join(['all,frontier', *others])}", cwd=tmp_path)
