@@ -26,9 +26,7 @@ class GradientOneClass(Detector):
 
     The profile is log(||dJ/dtheta_t||^2 + 1e-12) of all parameter tensors less the mean of the
     predicted class (Lee and AlRegib 2020 for the norms). Means and model are fitted on the
-    hold-out: clean images that f was not trained on. No challenge image is seen. Its nearest
-    relative is the joint density of layer-wise gradient norms of generative models (Dauncey et al.
-    2024, https://arxiv.org/abs/2403.01485).
+    hold-out: clean images that f was not trained on. No challenge image is seen.
 
     Nearest relative: Dauncey, Holmes, Williams and Falck, "Approximations to the Fisher Information
     Metric of Deep Generative Models for Out-Of-Distribution Detection" (TMLR 2024, arXiv

@@ -23,6 +23,7 @@ from gradbench.store import Store
 NORMS = "squared_norms/ones/bce"
 LAYERS = [f"layer_means/stage{i}" for i in (1, 2, 3)]
 ALL = ["logits", "features", *LAYERS, NORMS, "squared_norms/zeros/mse"]
+FURTHER = ("extremes", "fisher_traces", "gradient_density")
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,9 @@ def test_squared_norms_are_those_of_a_loop_in_double_precision(store):
 def test_golden_outputs():
     # if this fails, raise the version of the output
     versions = {"logits": 2, "features": 1, "layer_means": 3, "squared_norms": 2}
-    versions |= {"neuron_states": 1, "extremes": 1}
+    versions |= dict.fromkeys(FURTHER, 1) | {"neuron_states": 1}
     assert {name: built_in().versions()[name] for name in versions} == versions
-    found = read_outputs(network(), pixels_of(images(2)), [*ALL, "neuron_states", "extremes"])
+    found = read_outputs(network(), pixels_of(images(2)), [*ALL, "neuron_states", *FURTHER])
     assert found["logits"][1].tolist() == pytest.approx([0.0895534, 0.37148, -0.333641], rel=1e-4)
     means = [0.0408191, 0.255273, 0.14522, 0.526194]
     assert found[LAYERS[0]][1, :4].tolist() == pytest.approx(means, rel=1e-4)
@@ -95,6 +96,11 @@ def test_golden_outputs():
     assert found["neuron_states/stage3"][1, :4].tolist() == pytest.approx(states, rel=1e-4)
     extremes = [2.16219, 1.99956, 1.49492, 1.01199]
     assert found["extremes"][1, :4].tolist() == pytest.approx(extremes, rel=1e-4)
+    traces = [0.00644323, 0.000631417, 0.000830679, 0.421237, 0.64134]
+    columns = found["fisher_traces"][1, [0, 1, 2, -2, -1]]
+    assert columns.tolist() == pytest.approx(traces, rel=1e-4)
+    density = [0.0328631, 0.0851004, 0.212054]
+    assert found["gradient_density"][1].tolist() == pytest.approx(density, rel=1e-4)
     norms = [0.000291505, 1.94776e-05, 2.82971e-05, 0.0535821, 0.0815796]
     assert found[NORMS][1, [0, 1, 2, -2, -1]].tolist() == pytest.approx(norms, rel=1e-4)
 
