@@ -73,9 +73,12 @@ class NetworkRequest:
 
     def key(self, train_images: ImageSet) -> Key:
         """Return the key of the trained network."""
+        recipe = asdict(self.recipe)
+        if not recipe["reduced"]:  # keys of networks are those from before this setting
+            del recipe["reduced"]
         config = {
             "network": stable_config(self.network_config(train_images)),
-            "recipe": asdict(self.recipe),
+            "recipe": recipe,
             "seed": self.seed,
             "mean": list(self.mean),
             "std": list(self.std),

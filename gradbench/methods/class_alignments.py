@@ -19,7 +19,7 @@ SMALL = 1e-6
 """Share of the largest eigenvalue below which a direction of the means is rounding."""
 LOW_DIMENSIONAL = Info(
     "Low-Dimensional Gradient Helps Out-of-Distribution Detection",
-    "IEEE TPAMI 2024",
+    "TPAMI 2024",
     "https://arxiv.org/abs/2310.17163",
 )
 

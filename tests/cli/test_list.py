@@ -10,7 +10,8 @@ from gradbench.cli.list_command import KINDS
 from gradbench.config import group_files, load_member
 from gradbench.support.instantiate import instantiate
 
-OWN = {"gradient_logistic", "gradient_synthetic", "activation_oneclass", "activation_fused"}
+OWN = {"gradient_logistic", "gradient_synthetic", "activation_oneclass", "activation_fused",
+       "class_cosine"}  # fmt: skip
 """Detectors that no paper proposes, beside those whose names start with `OWN_STARTS`."""
 OWN_STARTS = ("gradient_oneclass", "gradient_fused", "mirrored_")
 
@@ -149,7 +150,7 @@ def test_a_detector_tells_what_to_cite_and_what_it_takes(tmp_path):
     fused = lines["gradient_fused"]
     assert fused["built on"] == "Gradients as a Measure of Uncertainty in Neural Networks"
     assert fused["code"] == "none public"
-    assert fused["reads"] == "squared_norms/ones/bce, logits"
+    assert fused["reads"] == "logits, squared_norms/ones/bce"
     assert fused["passes"] == "1 forward, 1 backward"
 
 
