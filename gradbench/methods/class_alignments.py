@@ -21,6 +21,7 @@ LOW_DIMENSIONAL = Info(
     "Low-Dimensional Gradient Helps Out-of-Distribution Detection",
     "TPAMI 2024",
     "https://arxiv.org/abs/2310.17163",
+    "https://github.com/snowien/Low-dimensional-Gradient-Helps-OOD-Detection",
 )
 
 
@@ -116,13 +117,16 @@ class ClassAlignmentsKNN(ClassAlignment):
     z are the coordinates of the unit gradient in the span of the classes' means, see
     `ClassAlignment`; z_(k) is the k-th nearest among those of the hold-out.
 
-    Differs from the paper: the gradient is divided by its whole length, not by that of its
-    projection, so that what lies outside the span counts; neighbours are clean images that f was
-    not trained on, as the means are already of its training images.
+    Differs from the paper: its subspace of average gradients has those of log sum exp of the
+    logits, centred and divided by each parameter's deviation, and takes the products as they are.
+    Here the gradient is divided by its length, so that what lies outside the span counts, and the
+    products are made orthonormal. Neighbours are clean images that f was not trained on, as the
+    means are already of its training images.
 
     Args:
         tensors: last_stage or all, see `class_alignments`.
-        k: which neighbour.
+        k: which neighbour; fewer than the hold-out has images of a class, or the neighbours are
+            of other classes.
 
     Raises:
         GradbenchError: for a setting out of range, or a hold-out of fewer than k images.
