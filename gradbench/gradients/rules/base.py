@@ -134,7 +134,10 @@ def block_rows(elements: int, device: str) -> int:
     return max(1, BLOCK_ELEMENTS.get(device, OTHER_BLOCK_ELEMENTS) // max(1, elements))
 
 
-def blocks(rows: int, elements: int, device: torch.device) -> Iterator[slice]:
-    """Return slices of rows, each of as many rows of so many elements as a block may hold."""
-    step = block_rows(elements, device.type)
+def blocks(rows: int, elements: int, device: torch.device, read: int = 0) -> Iterator[slice]:
+    """Return slices of rows, each of as many rows of so many elements as a block may hold.
+
+    Where every block has to `read` so many elements anew, it holds no fewer itself.
+    """
+    step = max(block_rows(elements, device.type), read // max(1, elements))
     return (slice(i, min(i + step, rows)) for i in range(0, rows, step))

@@ -119,7 +119,7 @@ class Convolution(Rule):
         half = (1 + min(1, STRIP / positions)) / 2 if g.pointwise else 1
         steps = 9 * ceil(positions / STRIP) if g.pointwise else 8 + 3 * sum(g.kernel)
         along = directions * outputs * x[1] * kernel
-        through = along * positions
+        through = 0.6 * along * positions  # measured: faster than the products of matrices
         # Small groups leave lanes of the device's kernels idle; depthwise layers have their own.
         lanes = inputs * outputs
         if g.groups > 1:
@@ -212,7 +212,7 @@ class Convolution(Rule):
         else:  # (K, outputs, inputs of a group, *kernel)
             weight = directions.unflatten(1, (groups, -1)).movedim(0, 1).flatten(0, 2)
         found = delta.new_empty(len(x), count)
-        for block in blocks(len(x), count * delta[0].numel(), x.device):
+        for block in blocks(len(x), count * delta[0].numel(), x.device, weight.numel()):
             through = self.apply(x[block], weight).unflatten(1, (groups, count, -1)).flatten(3)
             d = delta[block].unflatten(1, (groups, 1, -1)).flatten(3)
             found[block] = (through * d).sum((1, 3))

@@ -98,7 +98,7 @@ class Linear(Rule):
         x, delta = _rows(x), _rows(delta)
         found = delta.new_empty(len(x), len(directions))
         stacked = directions.flatten(0, 1)
-        for block in blocks(len(x), delta.shape[1] * len(stacked), x.device):
+        for block in blocks(len(x), delta.shape[1] * len(stacked), x.device, stacked.numel()):
             through = F.linear(x[block], stacked).unflatten(-1, directions.shape[:2])
             found[block] = (through * delta[block][:, :, None]).sum((1, 3))
         return found
