@@ -126,7 +126,7 @@ def test_several_directions_on_every_route(name, route):
 def test_of_many_directions_the_gradient_itself_is_taken_sooner():
     """Products through a layer cost a pass each, those with a gradient at hand next to nothing."""
     rule = conv2d_rule()
-    x, delta = torch.Size((1, 256, 4, 4)), torch.Size((1, 256, 4, 4))
+    x, delta = torch.Size((1, 128, 8, 8)), torch.Size((1, 128, 8, 8))
     few, many = (
         {r: nanoseconds(w, r, "cpu") for r, w in rule.routes(x, delta, "cpu", k).items()}
         for k in (0, 100)
