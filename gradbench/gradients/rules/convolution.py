@@ -211,7 +211,8 @@ class Convolution(Rule):
             weight = directions.movedim(0, 1).flatten(1, 2)
         else:  # (K, outputs, inputs of a group, *kernel)
             weight = directions.unflatten(1, (groups, -1)).movedim(0, 1).flatten(0, 2)
-        found = delta.new_empty(len(x), count)
+        # Weights of another layout would be brought into that of x every time.
+        x, found = x.contiguous(), delta.new_empty(len(x), count)
         for block in blocks(len(x), count * delta[0].numel(), x.device, weight.numel()):
             through = self.apply(x[block], weight).unflatten(1, (groups, count, -1)).flatten(3)
             d = delta[block].unflatten(1, (groups, 1, -1)).flatten(3)
