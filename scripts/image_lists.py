@@ -48,6 +48,59 @@ def whole(folder: Path, name: str, count: int) -> None:
         raise SystemExit(f"{name}: {len(lines)} images, {count} are due")
 
 
+def imagenet(folder: Path) -> dict[str, np.ndarray]:
+    """Return labels of ImageNet's validation images, classes of ImageNet-200, and names."""
+    arrays, labels = {}, np.full(50000, -1)
+    own = {name: folder / name for name in ("imagenet", "imagenet200")}
+
+    def lines(name: str, file: str) -> list[list[str]]:
+        return [one.split() for one in (own[name] / f"{file}.txt").read_text().splitlines()]
+
+    def number(path: str) -> int:
+        return int(re.fullmatch(r"imagenet_1k/val/ILSVRC2012_val_(\d+)\.JPEG", path)[1]) - 1
+
+    spared = {}
+    for name, count in (("imagenet", 5000), ("imagenet200", 1000)):
+        spared[name] = lines(name, f"val_{name}")
+        if len(spared[name]) != count or len(lines(name, f"test_{name}")) != 9 * count:
+            raise SystemExit(f"{name}: {len(spared[name])} validation images, {count} are due")
+        names = sorted(Path(path).stem for path, _ in spared[name])
+        arrays[f"{name}/validation/names"] = np.array(names, "S")
+    for path, label in lines("imagenet", "test_imagenet") + spared["imagenet"]:
+        labels[number(path)] = int(label)
+    if (np.bincount(labels) != 50).any():
+        raise SystemExit("imagenet: 50 images a class are due")
+    arrays["imagenet/labels"] = labels
+    classes = {}
+    for path, label in lines("imagenet200", "test_imagenet200") + spared["imagenet200"]:
+        if classes.setdefault(int(label), labels[number(path)]) != labels[number(path)]:
+            raise SystemExit(f"imagenet200: the label of {path} differs")
+    chosen = [classes[label] for label in range(200)]
+    if chosen != sorted(chosen):
+        raise SystemExit("imagenet200: its classes are not in ImageNet's order")
+    arrays["imagenet200/classes"] = np.array(chosen)
+    wnids = {label: path.split("/")[1] for path, label in lines("imagenet", "test_imagenet_r")}
+    arrays["imagenet200/wnids"] = np.array([wnids[str(label)] for label in chosen], "S")
+    stems = sorted(Path(path).stem for path, _ in lines("imagenet", "val_openimage_o"))
+    arrays["imagenet/openimage_o/names"] = np.array(stems, "S")
+    whole = {Path(one.split()[0]).stem for one in open_lines(folder / "cifar10/test_texture.txt")}
+    here = {Path(path).stem for path, _ in lines("imagenet", "test_textures")}
+    if not here < whole or len(here) != 5160:
+        raise SystemExit(f"imagenet: {len(here)} textures, 5160 are due")
+    arrays["imagenet/textures/names"] = np.array(sorted(whole - here), "S")
+    for file, count in (("ssb_hard", 49000), ("ninco", 5879), ("inaturalist", 10000),
+                        ("openimage_o", 15869)):  # fmt: skip
+        for name in own:
+            if len({path for path, _ in lines(name, f"test_{file}")}) != count:
+                raise SystemExit(f"{name}: {count} images of {file} are due")
+    return arrays
+
+
+def open_lines(path: Path) -> list[str]:
+    """Return the lines of a text."""
+    return path.read_text().splitlines()
+
+
 def main(folder: Path, batch: Path) -> None:
     """Write the numbers."""
     content = batch.read_bytes()
@@ -78,6 +131,7 @@ def main(folder: Path, batch: Path) -> None:
     near = by_class(folder / "cifar10", "test_cifar100", hundred, 100, 9000)
     arrays["cifar10/cifar100"] = np.setdiff1d(np.arange(10000), near)
     whole(folder / "cifar100", "test_cifar10", 10000)
+    arrays |= imagenet(folder)
     arrays = {name: a if a.dtype.kind == "S" else a.astype(np.uint16) for name, a in arrays.items()}
     np.savez_compressed(PLACE, **arrays)
     print(f"{PLACE}: {PLACE.stat().st_size:,} bytes")

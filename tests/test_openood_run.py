@@ -40,7 +40,7 @@ def ran(tmp_path_factory):
     np.savez(folder / "numbers.npz", **arrays)
     patch = pytest.MonkeyPatch()
     patch.setattr(image_lists, "FOLDER", base / "lists")
-    image_lists._numbers.cache_clear()
+    image_lists.numbers.cache_clear()
     words = ("protocol=openood", "limit=null", "seeds=[0,1]", "out=run",
              f"challenges=[patches,svhn,{HALF},gaussian_noise_images]",
              "detectors=[msp,energy,gradient_logistic]")  # fmt: skip
@@ -50,7 +50,7 @@ def ran(tmp_path_factory):
     full = gradbench("run", *TINY, *words, cwd=base)
     assert full.code == 0, full.err
     patch.undo()
-    image_lists._numbers.cache_clear()
+    image_lists.numbers.cache_clear()
     assert said.code == 0, said.err
     with open(base / "run/results.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))

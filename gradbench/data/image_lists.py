@@ -38,7 +38,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The images of one split that a list names: all, or those of some numbers, or all others.
 
     Numbers count the split in its published order, or, `by: class`, the images of each class in
-    that order, class after class.
+    that order, class after class. Where there are names of files too, or alone, they tell the
+    images of a copy whose order is not known.
     """
 
     count: int
@@ -114,15 +115,16 @@ class ImageList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         key = part.only or part.without
         if not key:
             return np.ones(len(loaded.labels), bool), WHOLE
-        arrays = _numbers(self.benchmark.partition("/")[0])
+        arrays = numbers(self.benchmark.partition("/")[0])
         names = arrays.get(f"{key}/names")
-        if in_order:
-            numbers = np.arange(len(loaded.labels))
+        if in_order and key in arrays:
+            places = np.arange(len(loaded.labels))
             if part.by == "class":
-                numbers = np.argsort(np.argsort(loaded.labels, kind="stable"), kind="stable")
-            found, matched = np.isin(numbers, arrays[key]), BY_ORDER
+                places = np.argsort(np.argsort(loaded.labels, kind="stable"), kind="stable")
+            found, matched = np.isin(places, arrays[key]), BY_ORDER
         elif names is not None and loaded.names is not None:
-            found, matched = np.isin(loaded.names, names), BY_NAME
+            own = [name.rpartition("/")[2] for name in loaded.names.tolist()]
+            found, matched = np.isin(own, names), BY_NAME
         else:
             return None
         return found == bool(part.only), matched
@@ -143,7 +145,7 @@ class ImageList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def read_files(self, dataset: Dataset, settings: DataSettings) -> ImageSet | None:
         """Return the images of the benchmark's own download, None where it is not at hand."""
         text = settings.root / TEXTS / self.benchmark.partition("/")[2] / f"{self.file}.txt"
-        if not text.is_file():
+        if not self.file or not text.is_file():
             return None
         try:
             lines = [line.rsplit(maxsplit=1) for line in text.read_text().splitlines() if line]
@@ -161,7 +163,7 @@ class ImageList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         images = ImageSet(
             dataset.name,
             self.file,
-            open_files([p for p in paths if p], dataset.shape, settings.workers),
+            dataset.fit_files(open_files([p for p in paths if p], dataset.shape, settings.workers)),
             labels,
             np.array([f"{dataset.name}/{name}" for name in np.array(names)[here]]),
             classes=dataset.classes if (labels >= 0).all() else (),
@@ -264,7 +266,8 @@ def read_benchmark(name: str, in_dist: str, full_spectrum: bool = False) -> Benc
 
 
 @cache
-def _numbers(name: str) -> Mapping[str, np.ndarray]:
+def numbers(name: str) -> Mapping[str, np.ndarray]:
+    """Return the arrays of a benchmark: numbers and names of images, classes."""
     with np.load(FOLDER / name / "numbers.npz", allow_pickle=False) as arrays:
         found = dict(arrays)
     return {n: a.astype(str) if a.dtype.kind == "S" else a for n, a in found.items()}

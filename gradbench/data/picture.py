@@ -25,6 +25,7 @@ SUFFIXES = (
     ".webp", ".avif", ".jp2", ".j2k",
 )  # fmt: skip
 """Endings of the files that are taken for pictures."""
+MODES = ("resize", "crop", "centre")
 PLAIN = ("nearest", "bilinear")  # filters that exist without antialiasing
 
 
@@ -33,7 +34,8 @@ class Resampling:
     """How pictures take another size.
 
     Mode `resize` takes the whole picture, squashed where proportions differ; `crop` takes the
-    largest central part that has the proportions of the target.
+    largest central part that has the proportions of the target, `centre` the middle seven eighths
+    of that, as 224 pixels of a photograph of which the shorter side was brought to 256.
     """
 
     filter: str = "bilinear"  # of `FILTERS`
@@ -43,13 +45,18 @@ class Resampling:
     def __post_init__(self):
         if self.filter not in FILTERS:
             raise unknown("filter", self.filter, FILTERS)
-        if self.mode not in ("resize", "crop"):
-            raise unknown("mode of resampling", self.mode, ("resize", "crop"))
+        if self.mode not in MODES:
+            raise unknown("mode of resampling", self.mode, MODES)
         if not self.antialias and self.filter not in PLAIN:
             raise GradbenchError(
                 f"the filter {self.filter} always antialiases: without antialiasing choose "
                 f"{' or '.join(PLAIN)}"
             )
+
+    @property
+    def part(self) -> float:
+        """The part of each side of the largest central part that is taken, if one is."""
+        return 7 / 8 if self.mode == "centre" else 1
 
     def __str__(self) -> str:
         smooth = self.antialias and self.filter != "nearest"
@@ -76,8 +83,8 @@ def fit_picture(
     picture = eight_bits(upright, bits)
     if channels == 1 and picture.mode == "RGB":
         picture = picture.convert("L")
-    if resampling.mode == "crop":
-        picture = picture.crop(central_box(picture.size, (width, height)))
+    if resampling.mode != "resize":
+        picture = picture.crop(central_box(picture.size, (width, height), resampling.part))
     return to_array(resample(picture, (width, height), resampling), channels)
 
 
@@ -152,14 +159,20 @@ def resample(picture: Image.Image, size: tuple[int, int], resampling: Resampling
     )
 
 
-def central_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+def central_box(
+    size: tuple[int, int], target: tuple[int, int], part: float = 1
+) -> tuple[int, int, int, int]:
     """Return the box of the largest central part with the proportions of the target.
+
+    Or of a part of it, less than 1 on each side.
 
     >>> central_box((640, 480), (32, 32))
     (80, 0, 560, 480)
+    >>> central_box((640, 480), (32, 32), 7 / 8)
+    (110, 30, 530, 450)
     """
-    width = max(min(size[0], round(size[1] * target[0] / target[1])), 1)
-    height = max(min(size[1], round(size[0] * target[1] / target[0])), 1)
+    width = max(round(part * min(size[0], round(size[1] * target[0] / target[1]))), 1)
+    height = max(round(part * min(size[1], round(size[0] * target[1] / target[0]))), 1)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height
 

@@ -65,7 +65,7 @@ def resize_to(
     if native != size:
         ends = [[int(side) for side in end.split("x")] for end in native.split(" to ")]
         same = len(ends) == 1 and ends[0][0] * shape[1] == ends[0][1] * shape[2]
-        others = "centre crop" if mode == "crop" else "proportions not kept"
+        others = "proportions not kept" if mode == "resize" else "centre crop"
         notes.append(f"{native} -> {size} {resampling}{'' if same else f', {others}'}")
     if images.shape[0] != shape[0]:
         notes.append(f"{CHANNELS[images.shape[0]]} -> {CHANNELS[shape[0]]}")
@@ -105,8 +105,9 @@ def round_trip(
     steps = [dict(step) for step in processing or ()]
     check_type(steps, list[ProcessingStep], "dataset.processing")
     native, resampling = tuple(int(n) for n in native), Resampling(filter, antialias, mode)
-    if mode == "crop":
-        left, top, right, bottom = central_box(native[:0:-1], images.shape[:0:-1])
+    if mode != "resize":
+        box = central_box(native[:0:-1], images.shape[:0:-1], resampling.part)
+        left, top, right, bottom = box
         native = (native[0], bottom - top, right - left)
     # what changes a picture, by its name in the note; sizes are (width, height)
     chain, size = [], images.shape[:0:-1]

@@ -42,10 +42,10 @@ def toy(tmp_path, monkeypatch):
     (folder / "small.yaml").write_text(yaml.safe_dump(own))
     numbers = {"toy/validation": np.array([1, 4]), "toy/validation/names": np.array([b"b", b"e"])}
     np.savez(folder / "numbers.npz", **numbers)
-    image_lists._numbers.cache_clear()
+    image_lists.numbers.cache_clear()
     monkeypatch.setattr(image_lists, "FOLDER", tmp_path / "lists")
     yield DataSettings(tmp_path / "data", download=False)
-    image_lists._numbers.cache_clear()
+    image_lists.numbers.cache_clear()
 
 
 def save(settings: DataSettings, split: str = "test", name: str = "small", **more):
@@ -72,7 +72,7 @@ def test_lists_have_the_published_counts(in_dist):
 
 @pytest.mark.parametrize("in_dist", COUNTS)
 def test_numbers_are_those_that_the_counts_say(in_dist):
-    arrays = image_lists._numbers("openood")
+    arrays = image_lists.numbers("openood")
     benchmark = read_benchmark("openood", in_dist)
     whole = {"cifar10": 10000, "cifar100": 10000, "tiny_imagenet": 10000, "places365": 36500}
     for one in (benchmark.test, benchmark.validation, *benchmark.sets.values()):
