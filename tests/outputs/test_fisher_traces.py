@@ -14,6 +14,7 @@ from gradbench.methods.base import PassCount
 from gradbench.methods.fisher_trace import FisherTrace
 from gradbench.methods.gradient_oneclass import GradientOneClass
 from gradbench.outputs.base import BatchContext
+from gradbench.outputs.catalogue import OutputCatalogue, built_in
 from gradbench.outputs.fisher_traces import FisherTraces, chain_weights
 from gradbench.outputs.read import read_outputs
 
@@ -98,6 +99,14 @@ def test_more_classes_than_allowed_are_refused():
     assert FisherTraces(3).read(context).shape == (4, len(context.parameter_names))
     with pytest.raises(GradbenchError, match=r"of 3 classes take 2 passes.*set most_classes"):
         FisherTraces(2).read(context)
+
+
+def test_a_file_of_ones_own_allows_more_classes(tmp_path):
+    assert built_in().find("fisher_traces").most_classes == 200
+    (tmp_path / "output").mkdir()
+    text = "_target_: gradbench.outputs.fisher_traces.FisherTraces\nmost_classes: 1000\n"
+    (tmp_path / "output" / "fisher_traces.yaml").write_text(text)
+    assert OutputCatalogue([tmp_path]).find("fisher_traces").most_classes == 1000
 
 
 def test_what_reads_them_takes_a_pass_for_every_class_but_one():
