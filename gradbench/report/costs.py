@@ -103,7 +103,7 @@ def costs_table(costs: pd.DataFrame, detectors: Detectors) -> str:
         count = detector and detector.pass_count
         lines.append((
             name,
-            *((f"{n}{' + classes - 1' * count.by_class}" for n in (count.forward, count.backward))
+            *((f"{n}{' + (classes - 1)' * count.by_class}" for n in (count.forward, count.backward))
               if count else ("", "")),
             *("" if pd.isna(rate) else f"{rate:,.0f}" for rate in rates),
             *("" if pd.isna(peak) else f"{peak:.1f}" for peak in memory),
