@@ -58,7 +58,7 @@ def test_new_pictures_are_scored_as_the_run_read_its_own(tmp_path):
         lines.append(f"{i:02}.png,{20 * i},n{i},thing")
     (top / "labels.csv").write_text("\n".join(lines))
     words = (*TINY[:2], "evaluation.replicates=100", "challenges=[]", "detectors=[msp]", "out=run")
-    words += ("dataset=imagenet_samples", "dataset.shape=[3,16,16]", "dataset.holdout=5")
+    words += ("dataset=imagenet_samples", "dataset.shape=[3,16,16]")
     ran = gradbench("run", *words, "data.root=.", "store=store", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert gradbench("score", "run", "imagenet_samples", cwd=tmp_path).code == 0
