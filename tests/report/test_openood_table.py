@@ -66,10 +66,10 @@ def test_a_single_network_has_no_deviation(filled):
 
 def test_a_method_without_a_detector_says_so_beside_measured_ones(filled):
     lines = document.markdown(filled).splitlines()
-    place = next(i for i, line in enumerate(lines) if line.startswith("|") and " CombOOD " in line)
+    place = next(i for i, line in enumerate(lines) if line.startswith("|") and " OTOD " in line)
     assert re.search(r"measured \[\w+\]", lines[place + 1])
     assert "–" in lines[place + 1]
-    assert "method not built: CombOOD" in document.markdown(filled)
+    assert "method not built: OTOD" in document.markdown(filled)
 
 
 def test_other_trainings_are_not_measured_under_the_name_of_a_method(filled):
