@@ -262,7 +262,7 @@ def test_prices_are_those_that_the_layers_cost():
         (precision, ("--image-size", "900"), "--image-size 900: at most 427"),
         (attacks, ("--attacks", "fgms"), "no attack to compare named 'fgms': did you mean fgsm"),
         (corruptions, ("--families", "fogg"), "no family of corruptions named 'fogg'"),
-        (detectors, ("--detectors", "odin"), "no detector that does not perturb images named"),
+        (detectors, ("--detectors", "odin"), "no detector that neither perturbs images"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, monkeypatch, benchmark, words, text):
