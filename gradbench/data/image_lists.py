@@ -135,7 +135,7 @@ class ImageList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         notes, status = [], images.status
         if len(images) < self.count:
             part = f"{len(images):,} of {self.count:,} images"
-            notes += [] if part in images.note else [f"of a list of {self.count:,}"]
+            notes += [] if part in images.note else [f"{len(images):,} of a list of {self.count:,}"]
             status = "part" if status == "official" else status
         if matched == UNKNOWN:
             notes.append("which images of the list these are is not known")
@@ -215,11 +215,12 @@ class Benchmark:
             MissingData: if images are missing.
         """
         files = [one.read_files(dataset, settings) for one in (self.test, self.validation)]
-        train = self.train.read_files(dataset, settings) if None not in files else None
-        train = train or dataset.load("train", settings)
         if None not in files:
-            # one set, so that each image is told from all others
-            return train, replace(join(*files), split="test", listed=None), *files
+            train = self.train.read_files(dataset, settings) or dataset.load("train", settings)
+            listed, others = (replace(one, split="test") for one in files)
+            test = replace(join(listed, others), listed=None)
+            return replace(train, split="train", listed=None), test, listed, others
+        train = dataset.load("train", settings)
         ((split, part),) = self.test.splits.items()
         if not dataset.is_local(split, settings):
             dataset.download([split], settings)

@@ -202,6 +202,7 @@ def test_the_benchmarks_own_download_goes_first(toy):
     listing(toy, "train_small", ["small/b.png 0", "small/c.png 1"])
     train = benchmark.in_distribution(small(shape=(3, 4, 4)), toy)[0]
     assert levels(train) == [20, 30]
+    assert (train.split, test.split, listed.split) == ("train", "test", "test")
     listing(toy, "test_other", ["small/a.png -1"])
     other = benchmark.sets["other"].load(small(name="other"), toy)
     assert other.listed == Listed(6, 1, "file")
