@@ -22,9 +22,11 @@ import yaml
 from gradbench.data.dataset import Dataset, DataSettings
 from gradbench.data.files import open_files
 from gradbench.data.imageset import ImageSet, Listed, join, join_notes
+from gradbench.data.labels import check_labels
 from gradbench.data.loading import LoadedSplit
 from gradbench.data.roles import draw_hold_out
-from gradbench.errors import GradbenchError, MissingData, unknown
+from gradbench.errors import GradbenchError, MissingData, printable, unknown
+from gradbench.support.files import is_inside
 from gradbench.support.progress import step
 
 FOLDER = Path(__file__).parent / "lists"
@@ -154,6 +156,11 @@ class ImageList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise GradbenchError(
                 f"{text} is no list of images: lines of a path and a whole number are due"
             ) from fault
+        for name in names:
+            if not is_inside(name):
+                raise GradbenchError(
+                    f"{text} names {printable(name)}: a path below the folder of images is due"
+                )
         homes = [settings.root / folder for folder in IMAGES]
         paths = [next((h / n for h in homes if (h / n).is_file()), None) for n in names]
         here = np.array([path is not None for path in paths], bool)
@@ -217,6 +224,9 @@ class Benchmark:
         files = [one.read_files(dataset, settings) for one in (self.test, self.validation)]
         if None not in files:
             train = self.train.read_files(dataset, settings) or dataset.load("train", settings)
+            for one in (train, *files):
+                place = f"{one.name}/{one.split}"
+                check_labels(one.labels, dataset.classes, place, training=one is train)
             listed, others = (replace(one, split="test") for one in files)
             test = replace(join(listed, others), listed=None)
             return replace(train, split="train", listed=None), test, listed, others

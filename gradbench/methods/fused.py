@@ -37,7 +37,8 @@ class Fused(Detector):
         mirrored: take the mirrored image too, for networks that were trained with such images.
 
     Raises:
-        GradbenchError: for no part, an unknown one, or one that sees challenges or perturbs images.
+        GradbenchError: for no part, an unknown one, or one that sees challenges or perturbs images;
+            for a rectified score below 0 on the hold-out.
     """
 
     supervision = "none"
@@ -45,6 +46,9 @@ class Fused(Detector):
     def __init__(
         self, parts: Sequence[Part], rectified: Sequence[Part] = (), mirrored: bool = False
     ):
+        for name, given in (("parts", parts), ("rectified", rectified)):
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise GradbenchError(f"fused {name}={given!r}: write a list of detectors")
         self.parts = [_member(part) for part in parts]
         self.rectified = [_member(part) for part in rectified]
         if not self.members:
@@ -81,6 +85,12 @@ class Fused(Detector):
         """Fit the members, then their means and standard deviations on the hold-out."""
         for member in self.members:
             member.fit(bank, fit, choose, seed)
+        for member in self.rectified:
+            if (member.score(fit.clean) < 0).any():
+                raise GradbenchError(
+                    f"fused: {type(member).__name__} has scores below 0, which have no logarithm: "
+                    "name it among `parts`, not `rectified`"
+                )
         scores = self.views(fit.clean).mean(0)
         self.mean, std = scores.mean(0), scores.std(0, correction=0)
         self.std = torch.where(std > TINY, std, 1)

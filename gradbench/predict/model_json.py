@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
 from gradbench.data.picture import Resampling
 from gradbench.errors import GradbenchError, printable
-from gradbench.support.files import Damaged, read_json
+from gradbench.support.files import Damaged, is_inside, read_json
 
 HOW_TO_REPAIR = (
     "copy the run's folder again, or carry out its command (in table.md), which writes it anew"
@@ -24,11 +24,6 @@ NUMBER = 1e300
 Whole = Annotated[int, Meta(gt=-(2**31), lt=2**31)]
 Name = Annotated[str, Meta(min_length=1)]
 Finite = Annotated[float, Meta(ge=-NUMBER, le=NUMBER)]
-
-
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not ("\0" in name or "\\" in name or path.is_absolute() or ".." in path.parts)
 
 
 class Network(Struct):
@@ -66,7 +61,7 @@ class Detector(Struct):
     code: str = ""
 
     def __post_init__(self):
-        if not _is_inside(self.state):
+        if not is_inside(self.state):
             raise ValueError("state must be a file of this folder, or empty")
 
 
@@ -110,7 +105,7 @@ class Model(Struct):
             fits = False
         if not fits:
             raise ValueError("resampling must be filter, antialias and mode of a resampling")
-        if not all(map(_is_inside, self.learned.values())):
+        if not all(map(is_inside, self.learned.values())):
             raise ValueError("learned must be files of this folder, by the names of outputs")
         taken = set(COLUMNS)
         for place, entry in enumerate(self.detectors):

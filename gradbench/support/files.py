@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -52,6 +52,16 @@ def read_json(path: Path, schema: Any, largest: int = LARGEST) -> Any:
     except (ValueError, OverflowError) as fault:
         raise Damaged(" ".join(str(fault).split())[:120]) from fault
     return content
+
+
+def is_inside(name: str) -> bool:
+    """Tell whether a path in a file leads to a place below its folder, by its words.
+
+    >>> [is_inside(name) for name in ("a/b.png", "../b.png", "/etc/b.png")]
+    [True, False, False]
+    """
+    path = PurePosixPath(name)
+    return not ("\0" in name or "\\" in name or path.is_absolute() or ".." in path.parts)
 
 
 def read_bytes(path: Path, largest: int) -> bytes:

@@ -206,9 +206,18 @@ def test_the_benchmarks_own_download_goes_first(toy):
     listing(toy, "test_other", ["small/a.png -1"])
     other = benchmark.sets["other"].load(small(name="other"), toy)
     assert other.listed == Listed(6, 1, "file")
-    listing(toy, "test_other", ["small/a.png"])
-    with pytest.raises(GradbenchError, match="is no list of images"):
-        benchmark.sets["other"].load(small(name="other"), toy)
+    for line, fault in (
+        ("small/a.png", "is no list of images"),
+        ("../secret.png -1", "names ../secret.png: a path below"),
+        (f"{root}/images_classic/small/a.png -1", "a path below the folder of images is due"),
+    ):
+        listing(toy, "test_other", ["small/a.png -1", line])
+        with pytest.raises(GradbenchError, match=fault):
+            benchmark.sets["other"].load(small(name="other"), toy)
+    for label, fault in ((-1, "labels count from 0"), (9, "test_small has label 9 but 2 classes")):
+        listing(toy, "test_small", [f"small/a.png {label}"])
+        with pytest.raises(GradbenchError, match=fault):
+            benchmark.in_distribution(small(shape=(3, 4, 4), classes=("p", "q")), toy)
 
 
 @pytest.mark.data
