@@ -124,7 +124,10 @@ def test_methods_of_our_own_are_not_said_to_be_of_a_paper(tmp_path):
     found = detectors()
     own = {name for name in found if name.startswith(OWN_STARTS)} | OWN
     assert {name for name, detector in found.items() if detector.info.own} == own
-    others = [name for name in found if name.startswith("ensemble_")] + ["mc_dropout"]
+    others = [
+        n for n in found if n.startswith("ensemble_") or n.endswith(("_fisher", "_trace_all"))
+    ]
+    others.append("mc_dropout")
     lines = told(f"detector={','.join(['all,frontier', *others])}", cwd=tmp_path)
     assert set(lines) == set(found)
     for name, line in lines.items():
@@ -168,6 +171,15 @@ def test_the_passes_of_a_step_are_told_before_it_is_chosen(tmp_path):
 
 def test_a_detector_that_there_is_not():
     assert "did you mean vim" in one_sentence(gradbench("list", "detector=vom"))
+
+
+def test_passes_by_class_are_told_and_in_no_suite(tmp_path):
+    lines = told("detector=fisher_trace_all,gradient_oneclass_fisher", cwd=tmp_path)
+    assert all(
+        "one more of both for every class but one" in line["passes"] for line in lines.values()
+    )
+    suites = told("detector=all,frontier", cwd=tmp_path)
+    assert not [name for name, line in suites.items() if "every class" in line["passes"]]
 
 
 def test_an_ensemble_takes_passes_of_every_network(tmp_path):

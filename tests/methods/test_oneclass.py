@@ -292,8 +292,8 @@ def test_a_mirrored_fusion_takes_the_mean_of_both_views():
     ("parts", "message"),
     [([], "name at least one"), (["enrgy"], "energy"), (["odin"], "sees challenges or perturbs"),
      (["gradient"], "sees challenges"), (["papers"], "no single detector"),
-     ([{"use": "energy", "_target_": "os.system"}], "no single detector"), ([3], "3"), ("energy", "write a list"),
-     (3, "parts=3: write a list")],
+     ([{"use": "energy", "_target_": "os.system"}], "no single detector"), ([3], "3"),
+     ("energy", "write a list"), (3, "parts=3: write a list")],
 )  # fmt: skip
 def test_parts_that_cannot_be_fused_are_one_sentence(parts, message):
     with pytest.raises(GradbenchError, match=message):
