@@ -75,10 +75,11 @@ def train(
         History: a dict with a list of `loss`, `accuracy` and `seconds` for each epoch.
 
     Raises:
-        GradbenchError: if the loss stops being finite, or a parameter shares memory with another
-            tensor.
+        GradbenchError: if the loss stops being finite, a parameter shares memory with another
+            tensor, or the network does not take the smaller images of `reduced`.
     """
     check_separate(backbone.network)
+    _check_reduced(backbone, recipe)
     # the last images of an epoch that do not fill a batch wait for another epoch
     steps = max(len(images) // recipe.batch, 1)
     optimiser = _Optimiser(backbone, recipe, recipe.epochs * steps, worker, loss)
@@ -133,6 +134,24 @@ def train(
     move_network(backbone, memory_format=torch.contiguous_format)
     backbone.eval()
     return history
+
+
+def _check_reduced(backbone: Backbone, recipe: Recipe) -> None:
+    """Refuse smaller images where the network takes its own size alone."""
+    if not recipe.reduced:
+        return
+    images = recipe.augment(
+        torch.zeros(1, *backbone.shape, dtype=torch.uint8), torch.Generator(), 0
+    )
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            backbone(images.to(backbone.device))
+    except Exception as fault:  # a network may answer another size with any
+        raise GradbenchError(
+            f"training.reduced={recipe.reduced}: {type(backbone.network).__name__} takes no images "
+            f"of {images.shape[2]}x{images.shape[3]}, three quarters of its own: set it to 0"
+        ) from fault
 
 
 def train_distributed(

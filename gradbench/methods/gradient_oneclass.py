@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gradbench.errors import unknown
+from gradbench.errors import GradbenchError, unknown
 from gradbench.methods.base import Detector, Outputs, Samples
 from gradbench.methods.gradient import OWN
 from gradbench.methods.gradient_norms import class_means, class_profile, log_norms
@@ -44,7 +44,7 @@ class GradientOneClass(Detector):
             of that label and loss.
 
     Raises:
-        GradbenchError: for an unknown model or a setting out of range.
+        GradbenchError: for an unknown model, a setting out of range, or a source of other values.
     """
 
     info = OWN
@@ -78,7 +78,13 @@ class GradientOneClass(Detector):
         return self.model.distance(self._profile(outputs))
 
     def _values(self, outputs: Outputs) -> Tensor:
-        return log_norms(outputs[self.source])
+        values = outputs[self.source]
+        if values.ndim != 2 or (values < 0).any():
+            raise GradbenchError(
+                f"gradient_oneclass source={self.source}: an output with a number from 0 for every "
+                "parameter tensor is due, such as squared_norms/ones/bce or fisher_traces"
+            )
+        return log_norms(values)
 
     def _profile(self, outputs: Outputs) -> Tensor:
         return class_profile(self._values(outputs), outputs["logits"], self.means)

@@ -106,6 +106,17 @@ def test_augmented_images_are_floats_in_the_unit_interval():
 # learning
 
 
+def test_a_network_of_one_size_refuses_smaller_images(tmp_path):
+    class Flat(torch.nn.Sequential):
+        """Takes the size of its images alone."""
+
+    flat = Flat(torch.nn.Flatten(), torch.nn.Linear(images(1).images[0].size, 3))
+    backbone = network(5)
+    backbone.network = flat
+    with pytest.raises(GradbenchError, match=r"training.reduced=0.5: Flat takes no images of \d+x"):
+        train(backbone, images(8), Recipe(reduced=0.5), 0, tmp_path, Worker(torch.device("cpu")))
+
+
 def test_it_learns_a_toy_problem(tmp_path):
     recipe = Recipe(epochs=8, batch=16, lr=0.05, pad=0, flip=False, precision="float32")
     backbone, history = trained(tmp_path, recipe, count=120)

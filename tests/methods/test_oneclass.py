@@ -300,6 +300,13 @@ def test_parts_that_cannot_be_fused_are_one_sentence(parts, message):
         Fused(parts)
 
 
+@pytest.mark.parametrize("source", ["logits", "maps"])
+def test_a_source_without_norms_is_one_sentence(source):
+    clean = outputs(50, 1) | {"maps": torch.ones(50, 2, 3)}
+    with pytest.raises(GradbenchError, match=f"source={source}: an output with a number from 0"):
+        GradientOneClass(source=source).fit({}, Samples.normal(clean), Samples.normal(clean))
+
+
 def test_a_score_without_a_logarithm_is_not_rectified():
     with pytest.raises(GradbenchError, match="Energy has scores below 0"):
         Fused([], ["energy"]).fit({}, hold_out(), hold_out())
