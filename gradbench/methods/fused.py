@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from gradbench.config import load_member
 from gradbench.errors import GradbenchError
 from gradbench.methods.base import Detector, Outputs, Samples, part_of
+from gradbench.store import canonical_json
+from gradbench.support.code_keys import stable_config
 from gradbench.support.instantiate import instantiate
 
 TINY = 1e-12
@@ -49,13 +52,15 @@ class Fused(Detector):
         for name, given in (("parts", parts), ("rectified", rectified)):
             if isinstance(given, str) or not isinstance(given, Sequence):
                 raise GradbenchError(f"fused {name}={given!r}: write a list of detectors")
-        self.parts = [_member(part) for part in parts]
-        self.rectified = [_member(part) for part in rectified]
+        built = [_member(part) for part in (*parts, *rectified)]
+        members = [member for member, _ in built]
+        self.parts, self.rectified = members[: len(parts)], members[len(parts) :]
         if not self.members:
             raise GradbenchError("fused parts=[]: name at least one detector")
         self.info = replace([*self.rectified, *self.parts][0].info, own=True)
-        # the numbers change with those of any part
-        self.version = 1 + sum(member.version for member in self.members)
+        # The numbers change with those of any part, and with the settings in the file of its name.
+        facts = canonical_json([1, [[member.version, own] for member, own in built]])
+        self.version = int(hashlib.sha256(facts.encode()).hexdigest()[:7], 16)
         self.mirrored = mirrored
         self.mean = self.std = torch.empty(0)
 
@@ -131,21 +136,27 @@ class Fused(Detector):
         return torch.stack(scores, dim=1)
 
 
-def _member(part: Part) -> Detector:
-    """Return a part, built where it is a name: of gradbench's own, so that files run no code."""
+def _member(part: Part) -> tuple[Detector, dict[str, Any]]:
+    """Return a part and its settings, built where it is a name: so that files run no code.
+
+    Such names are of gradbench's own detectors.
+    """
+    settings: dict[str, Any] = {}
     if not isinstance(part, Detector):
         changes = dict(part) if isinstance(part, Mapping) else {"use": part}
         name = changes.pop("use", None)
         content = load_member("detector", name)
         if "_target_" in changes or "_target_" not in content:
             raise GradbenchError(f"fused: the part {name} is no single detector of gradbench")
+        settings = stable_config(content | changes)
+        settings.pop("description", None)
         part = instantiate("detector", name, content | changes, base=Detector)
     if part.supervision != "none" or part.planned_passes(("layer",)):
         raise GradbenchError(
             f"fused: {type(part).__name__} sees challenges or perturbs images; choose parts that "
             "do neither"
         )
-    return part
+    return part, settings
 
 
 def _union(

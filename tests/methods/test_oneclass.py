@@ -8,6 +8,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 
 from gradbench.errors import GradbenchError
+from gradbench.methods import fused
 from gradbench.methods.activation_oneclass import ActivationOneClass
 from gradbench.methods.base import Samples
 from gradbench.methods.energy import energy_score
@@ -257,6 +258,21 @@ def test_parts_of_a_fusion_take_settings_and_may_be_detectors():
     assert torch.equal(named.score(query), built.score(query))
     other = Fused(["energy", {"use": "knn", "k": 3}]).load(named.state())
     assert torch.equal(other.score(query), named.score(query))
+
+
+def test_the_version_of_a_fusion_is_another_with_settings_or_version_of_a_part(monkeypatch):
+    def version() -> int:
+        return Fused(["energy"], ["knn"]).version
+
+    before = version()
+    assert version() == before != Fused(["knn"], ["energy"]).version
+    monkeypatch.setattr(KNN, "version", KNN.version + 1)
+    assert version() != before
+    monkeypatch.undo()
+    read = fused.load_member
+    changed = {"knn": {"k": 49}}
+    monkeypatch.setattr(fused, "load_member", lambda *of: read(*of) | changed.get(of[1], {}))
+    assert version() != before
 
 
 def test_a_mirrored_fusion_takes_the_mean_of_both_views():
