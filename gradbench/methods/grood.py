@@ -10,6 +10,8 @@ from gradbench.methods.banks import kth_distance
 from gradbench.methods.base import Detector, Info, Outputs, Samples
 
 PROTOTYPES = ("mixed", "mean")
+FAR = 1e12
+"""Lengths of known gradients, beyond which the distance to the nearest is a gradient's own."""
 
 
 class GROOD(Detector):
@@ -43,13 +45,14 @@ class GROOD(Detector):
     supervision = "none"
     reads = ("features",)
     bank_reads = ("features", "logits", "labels")
-    learned = ("prototypes", "gradients")
+    version = 2
+    learned = ("prototypes", "gradients", "scale")
 
     def __init__(self, prototype: str = "mixed"):
         if prototype not in PROTOTYPES:
             raise unknown("prototype", str(prototype), PROTOTYPES)
         self.prototype = prototype
-        self.prototypes = self.gradients = torch.empty(0)
+        self.prototypes = self.gradients = self.scale = torch.empty(0)
 
     def fit(self, bank: Outputs, fit: Samples, choose: Samples, seed: int = 0) -> GROOD:
         """Find the prototypes (classes + 1, D), the last that of the unknown, and the gradients."""
@@ -67,12 +70,19 @@ class GROOD(Detector):
         else:
             other = means[present].mean(0)
         self.prototypes = torch.cat([means[present], other[None]])
-        self.gradients = self._gradients(features[right]).float()
+        known = self._gradients(features[right])
+        # q may be smaller than float32 holds; a power of two changes no digit
+        self.scale = known.abs().max().clamp(min=1e-300).log2().floor().exp2()
+        self.gradients = (known / self.scale).float()
         return self
 
     def score(self, outputs: Outputs) -> Tensor:
         """Return (N,) distances to the nearest gradient."""
-        return kth_distance(self._gradients(outputs["features"].double()), self.gradients, 1)
+        gradients = self._gradients(outputs["features"].double())
+        lengths = gradients.norm(dim=1)
+        far = lengths > FAR * self.scale
+        within = gradients.masked_fill(far[:, None], 0) / self.scale
+        return torch.where(far, lengths, self.scale * kth_distance(within, self.gradients, 1))
 
     def _gradients(self, features: Tensor) -> Tensor:
         """Return the gradients (N, D) with respect to the prototype of the unknown."""

@@ -126,3 +126,20 @@ def test_grood_without_a_right_answer_is_refused(given):
 def test_settings_out_of_range_are_refused(kind, settings, told):
     with pytest.raises(GradbenchError, match=told):
         kind(**settings)
+
+
+def test_grood_keeps_distances_that_float32_does_not_hold():
+    draw = torch.Generator().manual_seed(0)
+    centres, labels = 60 * torch.randn(3, 16, generator=draw), torch.arange(300) % 3
+    features = centres[labels] + torch.randn(300, 16, generator=draw)
+    logits = F.one_hot(labels, 3).float()
+    bank = {"features": features, "labels": labels, "logits": logits}
+    detector = GROOD().fit(bank, NOTHING, NOTHING)
+    query = torch.cat([centres + torch.randn(3, 16, generator=draw), centres.mean(0)[None]])
+    known, own = (detector._gradients(of.double()) for of in (features, query))
+    assert known.abs().max() < 1e-45
+    expected = torch.stack([(known - one).norm(dim=1).min() for one in own])
+    scores = detector.score({"features": query})
+    assert (scores > 0).all()
+    # neighbours are found among lengths of one float32 range
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6 * float(known.abs().max()))
