@@ -29,6 +29,7 @@ ROWS = (
 )
 MEASURE = "'challenges=[]' 'detectors=[msp]' dataset.holdout=0 controls.memorisation=false"
 """A run that measures the accuracy on all test images."""
+MEANS = {"mean:near": "near", "mean:far": "far"}
 FEW = 8
 """Challenges that have columns of their own."""
 
@@ -84,6 +85,46 @@ class Tables:
         single = single[single.columns.dropna()].map(one).add_prefix("network ")
         return named(table.join(cells if len(cells.columns) <= FEW else cells.iloc[:, :0])
                      .join(single).loc[order])  # fmt: skip
+
+    def benchmark(self, run: str) -> pd.DataFrame:
+        """Return near and far means of every detector, with the deviation over networks."""
+        rows = self.rows(run)
+        rows = rows[
+            (rows["role"] == "main") & rows["challenge"].isin(MEANS) & rows["value"].notna()
+        ]
+        whole = rows[rows["fold"] == NETWORKS] if (rows["fold"] == NETWORKS).any() else rows
+        texts = {}
+        for title in MEANS:
+            part = whole[whole["challenge"] == title]
+            values = part.pivot_table("value", "method", "metric")
+            text = values["auroc"].map(one)
+            if "auroc_deviation" in values:
+                text += " ± " + values["auroc_deviation"].map(one)
+            texts[MEANS[title]] = text
+        cells = self.each(run).pivot_table("value", "method", "place", "mean").map(one)
+        single = rows[(rows["metric"] == "auroc") & (rows["fold"] == "all")]
+        single = single.dropna(subset="train_seed").assign(
+            place=single["challenge"].map(MEANS)
+            + ", network "
+            + single["train_seed"].map("{:.0f}".format)
+        )
+        single = single.pivot_table("value", "method", "place").map(one)
+        first = whole[(whole["metric"] == "auroc") & (whole["challenge"] == "mean:near")]
+        order = first.set_index("method")["value"].sort_values(ascending=False).index
+        return named(pd.DataFrame(texts).join(cells).join(single).loc[order])
+
+    def choice(self, _which: str) -> pd.DataFrame:
+        """Return the fusions that were best on outliers made of the hold-out, and their parts."""
+        rows = pd.read_csv(self.results / "choice.csv", keep_default_na=False)
+        rows["kind"] = rows["near"].map({True: "near", False: "far"})
+        keys = ["parts", "rectified", "mirrored"]
+        wide = rows.pivot_table("auroc", keys, "kind")
+        wide["mean"] = (wide["near"] + wide["far"]) / 2
+        each = rows.pivot_table("auroc", keys, ["experiment", "kind"])
+        each.columns = [", ".join(column) for column in each.columns]
+        wide = wide[["mean", "near", "far"]].join(each).sort_values("mean", ascending=False)
+        wide = wide.map(one).reset_index()
+        return wide.assign(mirrored=wide["mirrored"].map({True: "yes", False: "no"}))
 
     def overview(self, which: str) -> pd.DataFrame:
         """Return the mean AUROC of every detector in several runs, the best of each in bold."""

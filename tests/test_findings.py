@@ -20,10 +20,20 @@ appendices:
       - {unseen: across}
       - {unrelated: own}
   two: {title: Two, tables: [{roundtrips: trips}, {costs: far}, {overview: both}]}
+  three: {title: Three, tables: [{benchmark: listed}, {choice: all}]}
 kinds: {detectors: mean AUROC}
 overviews: {both: {far: far, own: own}}
 pairs: [[gradient_fused, knn], [gradient_fused, vim]]
 hypotheses: []
+"""
+CHOICE = """\
+experiment,outliers,near,parts,rectified,mirrored,auroc
+a,mixup,True,energy,,False,70.0
+a,halves,True,energy,,False,80.0
+a,phases,False,energy,,False,95.0
+a,mixup,True,energy + knn,x,True,76.0
+a,halves,True,energy + knn,x,True,80.0
+a,phases,False,energy + knn,x,True,97.0
 """
 COSTS = """\
 # Costs
@@ -96,7 +106,22 @@ def root(tmp_path):
     trips += [auroc("round_trip:svhn", m, v, supervision=s, role="round_trip") for m, v, s in
               (("gradient_fused", 60.5, "none"), ("knn", 50.0, "none"),
                ("gradient", 95.0, "training"), ("lid", 90.0, "training"))]  # fmt: skip
-    for name, rows in (("far", far), ("across", across), ("own", own), ("trips", trips)):
+    listed = [auroc(f"mean:{kind}", m, v + i, i)
+              for kind, m, v in (("near", "msp", 80.0), ("far", "msp", 90.0), ("near", "knn", 84.0))
+              for i in (0, 1)]  # fmt: skip
+    for kind, m, v in (("near", "msp", 80.5), ("far", "msp", 90.5), ("near", "knn", 84.5)):
+        listed += [auroc(f"mean:{kind}", m, value, None, "networks", metric=metric)
+                   for metric, value in (("auroc", v), ("auroc_deviation", 0.5))]  # fmt: skip
+    listed += [auroc("cifar100", "msp", v, i) for i, v in enumerate((79.0, 80.0))]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "choice.csv").write_text(CHOICE)
+    for name, rows in (
+        ("far", far),
+        ("listed", listed),
+        ("across", across),
+        ("own", own),
+        ("trips", trips),
+    ):
         (tmp_path / "results" / name).mkdir(parents=True)
         write_csv(frame(rows), tmp_path / "results" / name / "results.csv")
     (tmp_path / "results" / "far" / "costs.md").write_text(COSTS)
@@ -121,6 +146,11 @@ def test_appendices_are_written_and_agree_afterwards(main, root):
     assert "| svhn | no | `gradient_fused` | 96.0 | 60.5 | 35.5 |" in text
     assert "yes" not in text  # there lid is first, which does not read gradients
     assert "| `msp` | 1 | 0 | 1,200 | 1.0 | 3.2 |\n| `odin` | 2 | 1 | 300 | 4.0 | 90.0 |" in text
+    text = (root / "results" / "appendix" / "three.md").read_text()
+    assert "| `knn` | 84.5 ± 0.5 |  |  |  |  | 84.0 | 85.0 |" in text
+    assert "| `msp` | 80.5 ± 0.5 | 90.5 ± 0.5 | 79.5 | 90.0 | 91.0 | 80.0 | 81.0 |" in text
+    assert "| energy + knn | x | yes | 87.5 | 78.0 | 97.0 | 97.0 | 78.0 |" in text
+    assert text.index("| energy + knn |") < text.index("| energy |")
     assert main(root, check=True) == 0
 
 
