@@ -46,9 +46,7 @@ class Fused(Detector):
 
     supervision = "none"
 
-    def __init__(
-        self, parts: Sequence[Part], rectified: Sequence[Part] = (), mirrored: bool = False
-    ):
+    def __init__(self, parts: list, rectified: list = (), mirrored: bool = False):
         for name, given in (("parts", parts), ("rectified", rectified)):
             if isinstance(given, str) or not isinstance(given, Sequence):
                 raise GradbenchError(f"fused {name}={given!r}: write a list of detectors")
