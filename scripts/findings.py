@@ -82,7 +82,8 @@ class Tables:
         table = pd.DataFrame({"mean": whole["value"].map(one), "interval over images": interval})
         cells = self.each(run).pivot_table("value", "method", "place", "mean").map(one)
         # a published network has no seed
-        single = single[single.columns.dropna()].map(one).add_prefix("network ")
+        single = single[single.columns.dropna()].map(one)
+        single = single.rename(columns="network {:.0f}".format)
         return named(table.join(cells if len(cells.columns) <= FEW else cells.iloc[:, :0])
                      .join(single).loc[order])  # fmt: skip
 
