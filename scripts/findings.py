@@ -137,10 +137,11 @@ class Tables:
         texts = texts.where(wide.round(1) != best, "**" + texts + "**")
         return named(texts)
 
-    def gaps(self, run: str) -> pd.DataFrame:
-        """Return the gaps on the mean over challenges, by pair in both orders."""
+    def gaps(self, run: str, mean: str = "") -> pd.DataFrame:
+        """Return the gaps on a mean over challenges, the only one or MEAN, by pair and turned."""
         rows = self.rows(run)
         rows = rows[(rows["metric"] == "auroc_gap") & (rows["role"] == "main")]
+        rows = rows[rows["challenge"] == mean] if mean else rows
         turned = rows.assign(
             method=rows["compared_with"], compared_with=rows["method"],
             value=-rows["value"], lo=-rows["hi"], hi=-rows["lo"],
@@ -149,11 +150,18 @@ class Tables:
         return both.set_index(["method", "compared_with"])
 
     def pairs(self, run: str) -> pd.DataFrame:
-        """Return the gaps that the hypotheses speak of and those to the controls."""
-        gaps = self.gaps(run)
-        chosen = gaps.loc[[pair for pair in map(tuple, self.facts["pairs"]) if pair in gaps.index]]
+        """Return the gaps that the hypotheses speak of and those to the controls, of each mean."""
+        rows = self.rows(run)
+        means = [mean for mean in MEANS if (rows["challenge"] == mean).any()]
+        parts = []
+        for mean in means or [""]:
+            gaps = self.gaps(run, mean)
+            pairs = [pair for pair in map(tuple, self.facts["pairs"]) if pair in gaps.index]
+            parts.append(gaps.loc[pairs].assign(of=f"{MEANS[mean]}: " if mean else ""))
+        chosen = pd.concat(parts)
         return pd.DataFrame({
-            "pair": [f"`{ours}` minus `{other}`" for ours, other in chosen.index],
+            "pair": [f"{of}`{ours}` minus `{other}`"
+                     for (ours, other), of in zip(chosen.index, chosen["of"])],
             "points": chosen["value"].map(signed),
             "interval after Holm": chosen["lo"].map(signed) + " to " + chosen["hi"].map(signed),
             "p after Holm": chosen["p_holm"].map(chance),

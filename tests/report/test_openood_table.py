@@ -74,3 +74,8 @@ def test_a_method_without_a_detector_says_so_beside_measured_ones(filled):
 
 def test_other_trainings_are_not_measured_under_the_name_of_a_method(filled):
     assert set(cell(filled, "OE: MSP", "far", "auroc")["measured"].isna()) == {True}
+
+
+def test_a_line_counts_the_networks_and_not_their_deviation(filled):
+    lines = [line for line in document.markdown(filled).splitlines() if "91.0" in line]
+    assert any("measured, resnet18, 3 seeds" in line for line in lines), lines

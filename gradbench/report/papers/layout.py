@@ -12,6 +12,7 @@ from gradbench.report.numbers import DASH, percent
 from gradbench.report.papers.fill import MARKS, NO_DETECTOR, NOT_BUILT, NOT_RUN
 from gradbench.report.papers.table import MEASURED, PaperTable
 from gradbench.report.table import TextTable
+from gradbench.run.rows import DEVIATION
 
 PUBLISHED, INTERVAL, DIFFERENCE = "published", "interval", "difference"
 TITLES = {"in_dist": "in", "backbone": "network", "challenge_set": "set"}
@@ -148,9 +149,10 @@ def _line_title(line: str, network: str, block: Sequence[Cell], several: bool) -
     """Return a line's name, with the network where there are several."""
     if not several or not network or line in (INTERVAL, DIFFERENCE):
         return line
-    counts = {c["networks"] for c in block if c["network"] == network and c["networks"]}
-    seeds = f", {counts.pop()} seeds" if counts and counts != {"1"} else ""
-    return f"{line}, {network}{seeds}"
+    # a deviation over networks is a single number
+    own = (c for c in block if c["network"] == network and not c["metric"].endswith(DEVIATION))
+    count = max((int(cell["networks"] or 0) for cell in own), default=0)
+    return f"{line}, {network}" + (f", {count} seeds" if count > 1 else "")
 
 
 def _shared(cells: Sequence[Cell], line: str) -> list[str]:
