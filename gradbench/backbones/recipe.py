@@ -51,6 +51,10 @@ class Recipe:
             return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
         return self.lr * (progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7)
 
+    def reduces(self, progress: float) -> bool:
+        """Tell whether images are made smaller at a fraction of training in [0, 1]."""
+        return progress < self.reduced
+
     def augment(self, pixels: Tensor, generator: torch.Generator, progress: float = 1.0) -> Tensor:
         """Return uint8 images (B, C, H, W) as floats in [0, 1], cropped and mirrored at random.
 
@@ -61,7 +65,7 @@ class Recipe:
         if self.flip:
             pixels = random_flip(pixels, generator)
         images = to_float(pixels)
-        if progress < self.reduced:
+        if self.reduces(progress):
             size = [side * 3 // 4 for side in images.shape[2:]]
             images = functional.interpolate(images, size, mode="bilinear", antialias=True)
         return images.contiguous(memory_format=torch.channels_last)

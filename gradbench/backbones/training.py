@@ -90,9 +90,7 @@ def train(
     done, history = _load_progress(work, optimiser, seed)
     total = recipe.epochs * steps
     if left := total - done * steps:
-        reduced = sum(
-            epoch / recipe.epochs < recipe.reduced for epoch in range(done, recipe.epochs)
-        )
+        reduced = sum(recipe.reduces(epoch / recipe.epochs) for epoch in range(done, recipe.epochs))
         cost = left - reduced * steps * (1 - 9 / 16)  # in steps of whole images
         seconds = estimate_seconds(backbone, images, recipe, cost, worker)
         if worker.is_main:

@@ -11,7 +11,8 @@ images of 64 pixels 1.1 to 3.3 times as much as the loop over images alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -45,17 +46,24 @@ SIZES = 8
 """Sizes of batches whose checks are remembered for a network."""
 
 
+@contextmanager
+def differentiating(task: Task) -> Iterator[None]:
+    """Differentiate the task's parameters alone, in its precision, in any mode of the caller."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        only_these_require_grad(task.model, list(task.parameters.values())),
+        same_buffers(task.model),
+        arithmetic(task.precision, task.device),
+    ):
+        yield
+
+
 def compute(task: Task) -> tuple[Statistics, dict[str, Route], int]:
     """Return the statistics of all images, each parameter's route, how often a chunk was halved."""
     parameters = list(task.parameters.values())
     engine = Engine(task)
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        only_these_require_grad(task.model, parameters),
-        same_buffers(task.model),
-        arithmetic(task.precision, task.device),
-    ):
+    with differentiating(task):
         parts, halvings = in_chunks(engine, task.images, task.chunk)
     if not all(part.norms.isfinite().all() for part in parts):
         raise GradbenchError(

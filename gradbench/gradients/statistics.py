@@ -20,7 +20,7 @@ from gradbench.gradients.arguments import (
     outputs_task,
 )
 from gradbench.gradients.cached_tensors import as_written
-from gradbench.gradients.engine import compute
+from gradbench.gradients.engine import compute, differentiating
 from gradbench.gradients.losses import Label, PairLoss, PerImage
 from gradbench.gradients.memory import in_chunks
 from gradbench.gradients.one_image import forward_one, try_channels_last
@@ -31,7 +31,7 @@ from gradbench.gradients.refusals import (
     refuse_randomness,
     short_name,
 )
-from gradbench.gradients.state import only_these_require_grad, same_buffers
+from gradbench.gradients.state import same_buffers
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,7 @@ def mean_gradients(
         )
         return [(g.to_dense() if g.is_sparse else g).double() / task.scale for g in found]
 
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        only_these_require_grad(task.model, parameters),
-        same_buffers(task.model),
-        arithmetic(task.precision, task.device),
-    ):
+    with differentiating(task):
         for group in range(count):
             rows = torch.nonzero(groups == group).flatten()
             if not len(rows):
